@@ -1,0 +1,125 @@
+"""
+Which Detectron2 answers to the name ``detectron2``.
+
+This is the only module that knows that there can be two:
+
+* the official one, installed under its own name, which always wins;
+* the pure-Python copy of Detectron2 0.6 that the PyPI wheel ``LabGym`` carries as ``LabGym.detectron2``. Mask R-CNN
+  needs none of Detectron2's compiled operators, so this copy trains and evaluates without a compiler.
+
+All other code says ``from detectron2 ...``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+import warnings
+
+_NAME = "detectron2"
+_CARRIER = "LabGym"
+
+MISSING = (
+    "balanced_lvis needs Detectron2, and none is installed. Install the official one (compiles, about 10 minutes):\n"
+    "  pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git'   "
+    "or its pure-Python copy: pip install --no-deps --ignore-requires-python LabGym==3.1.2"
+)
+
+
+class _AliasLoader(importlib.abc.Loader):
+    """Hands out the module of another name instead of making a new one."""
+
+    def __init__(self, real_name: str):
+        self.real_name = real_name
+
+    def create_module(self, spec):
+        module = importlib.import_module(self.real_name)
+        self._real_spec = module.__spec__
+        return module
+
+    def exec_module(self, module):
+        # The import system has just put the alias's spec on the module, which was executed under its real name.
+        module.__spec__ = self._real_spec
+
+
+class _AliasFinder(importlib.abc.MetaPathFinder):
+    """
+    Answers ``detectron2`` and ``detectron2.x.y`` with the very module objects of the copy.
+
+    It has to come first in ``sys.meta_path``: further down, ``detectron2.x`` would be found through the parent's
+    ``__path__`` and executed a second time, and Detectron2's registries refuse a second registration.
+    """
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != _NAME and not fullname.startswith(_NAME + "."):
+            return None
+        real_name = f"{_CARRIER}.{fullname}"
+        try:
+            real_spec = importlib.util.find_spec(real_name)
+        except ModuleNotFoundError:
+            real_spec = None
+        if real_spec is None:
+            return None
+        return importlib.machinery.ModuleSpec(
+            fullname, _AliasLoader(real_name), is_package=real_spec.submodule_search_locations is not None
+        )
+
+
+def _findable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ModuleNotFoundError, ValueError):
+        return False
+
+
+def install() -> bool:
+    """
+    Make ``import detectron2`` work if any Detectron2 is installed.
+
+    Returns:
+        whether one is. Calling it again changes nothing.
+    """
+    if _findable(_NAME):
+        return True
+    if not _findable(f"{_CARRIER}.{_NAME}"):
+        return False
+    sys.meta_path.insert(0, _AliasFinder())
+    return True
+
+
+def require() -> None:
+    """
+    Raises:
+        ImportError: if there is no Detectron2, saying in two lines what to install.
+    """
+    if not install():
+        raise ImportError(MISSING)
+
+
+def is_official() -> bool:
+    """Whether ``detectron2`` is a package of its own rather than the copy."""
+    return importlib.import_module(_NAME).__name__ == _NAME
+
+
+def logger_name() -> str:
+    """The root of Detectron2's logger names, which differs between the two."""
+    return importlib.import_module(_NAME).__name__
+
+
+def import_quietly() -> None:
+    """
+    Import Detectron2 without its import-time deprecation warnings.
+
+    They speak of code that a user of balanced_lvis can't change. Warnings at any other time, and everybody else's,
+    stay as they are.
+    """
+    require()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=DeprecationWarning)
+        warnings.simplefilter("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+        for name in ("config", "data", "data.datasets", "modeling", "engine", "evaluation", "model_zoo"):
+            importlib.import_module(f"{_NAME}.{name}")

@@ -1,0 +1,44 @@
+"""
+Activations: how logits become a training loss and test-time scores.
+
+Plain PyTorch, without Detectron2::
+
+    from balanced_lvis.activations import build_activation
+    from balanced_lvis.priors import ClassPrior
+
+    prior = ClassPrior(("cat", "dog"), image_count=[90, 10], num_images=100)
+    activation = build_activation("balanced_sigmoid", num_classes=2, prior=prior)
+    loss = activation.loss(logits, gt_classes)  # logits (R, K+1), gt_classes (R,) in 0..K, K = background
+    scores = activation.scores(logits)  # (R, K+1), unshifted
+
+================== ==================================================================================
+name               paper
+================== ==================================================================================
+sigmoid            one-versus-rest baseline, with the prior-probability bias of focal loss (Lin et al. 2017)
+softmax            the usual baseline
+balanced_sigmoid   Balanced Activation (Ren et al., LVIS 2020 challenge)
+balanced_softmax   Balanced Meta-Softmax (Ren et al., NeurIPS 2020)
+================== ==================================================================================
+"""
+
+from .balanced_sigmoid import BalancedSigmoid, balanced_sigmoid_loss
+from .balanced_softmax import BalancedSoftmax, balanced_softmax_loss
+from .base import Activation, activation_class, activation_names, build_activation, register_activation
+from .sigmoid import Sigmoid, sigmoid_loss
+from .softmax import Softmax, softmax_loss
+
+__all__ = [
+    "Activation",
+    "BalancedSigmoid",
+    "BalancedSoftmax",
+    "Sigmoid",
+    "Softmax",
+    "activation_class",
+    "activation_names",
+    "balanced_sigmoid_loss",
+    "balanced_softmax_loss",
+    "build_activation",
+    "register_activation",
+    "sigmoid_loss",
+    "softmax_loss",
+]

@@ -1,0 +1,124 @@
+"""Every configuration key that balanced_lvis adds to Detectron2's, and clear errors for misspelt ones."""
+
+from __future__ import annotations
+
+import difflib
+import os
+
+import yaml
+
+from . import _detectron2
+from .errors import InputError
+
+_detectron2.require()
+
+from detectron2.config import CfgNode as CN  # noqa: E402
+from detectron2.config import get_cfg  # noqa: E402
+
+
+def add_balanced_lvis_config(cfg: CN) -> None:
+    """Add balanced_lvis's keys, with their defaults, to a Detectron2 config in place."""
+    box_head = cfg.MODEL.ROI_BOX_HEAD
+
+    # How logits become a training loss and test-time scores: see balanced_lvis.activations for the names.
+    box_head.ACTIVATION = CN()
+    box_head.ACTIVATION.NAME = "balanced_sigmoid"
+    # Options of each activation, under its name in capitals; only those of NAME are read.
+    box_head.ACTIVATION.SIGMOID = CN()
+    box_head.ACTIVATION.SIGMOID.PRIOR_PROBABILITY = 0.001  # the score that every class starts from
+    box_head.ACTIVATION.SOFTMAX = CN()
+    box_head.ACTIVATION.BALANCED_SIGMOID = CN()
+    box_head.ACTIVATION.BALANCED_SIGMOID.FORM = "foreground"  # "foreground" (as published) or "centred" (the seed's)
+    box_head.ACTIVATION.BALANCED_SIGMOID.COUNT = "image"  # "image" or "instance": what the centred form counts
+    box_head.ACTIVATION.BALANCED_SIGMOID.PRIOR_PROBABILITY = 0.001
+    box_head.ACTIVATION.BALANCED_SOFTMAX = CN()
+    box_head.ACTIVATION.BALANCED_SOFTMAX.COUNT = "image"  # "image" or "instance"
+
+    # Class frequencies of the training set. Empty: from the metadata or the annotations of DATASETS.TRAIN.
+    cfg.MODEL.CLASS_PRIOR = CN()
+    cfg.MODEL.CLASS_PRIOR.FILE = ""  # a JSON file that ClassPrior.save() wrote
+
+    # The rendered data set, behind the names rendered_train, rendered_val and rendered_test_dev.
+    rendered = cfg.DATASETS.RENDERED = CN()
+    rendered.ROOT = ""  # folder; empty: "rendered" in $DETECTRON2_DATASETS (or ./datasets), one per set of parameters
+    rendered.NUM_CLASSES = 58  # characters, up to 1203
+    rendered.TRAIN_IMAGES = 1200
+    rendered.VAL_IMAGES = 300
+    rendered.TEST_IMAGES = 40
+    rendered.IMAGE_SIZE = (128, 128)  # height, width in pixels
+    rendered.OBJECTS_PER_IMAGE = 5  # on average
+    rendered.OBJECT_SCALE = (0.16, 0.42)  # the longer side of a character / the shorter side of the image
+    rendered.SEED = 0
+
+
+def default_config() -> CN:
+    """Detectron2's default config with balanced_lvis's keys."""
+    cfg = get_cfg()
+    add_balanced_lvis_config(cfg)
+    return cfg
+
+
+def load_config(config_file: str | os.PathLike = "", opts: list[str] | tuple[str, ...] = ()) -> CN:
+    """
+    Read a yaml file and command-line overrides into a full config.
+
+    Args:
+        config_file: path of a yaml file; empty for the defaults.
+        opts: ``KEY VALUE`` pairs, flat.
+
+    Raises:
+        InputError: for a missing or malformed file, an unknown key (naming the closest valid ones) or a value of the
+            wrong type.
+    """
+    cfg = default_config()
+    if config_file:
+        _merge_file(cfg, os.fspath(config_file))
+    _merge_opts(cfg, list(opts))
+    return cfg
+
+
+def _merge_file(cfg: CN, path: str) -> None:
+    if not os.path.isfile(path):
+        raise InputError(f"--config-file {path!r} doesn't exist (looked in {os.getcwd()}).")
+    try:
+        cfg.merge_from_file(path)
+    except KeyError as error:
+        raise InputError(_unknown_key(cfg, error, path)) from error
+    except (ValueError, yaml.YAMLError, AssertionError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _merge_opts(cfg: CN, opts: list[str]) -> None:
+    if len(opts) % 2:
+        raise InputError(f"Overrides come as KEY VALUE pairs, but there are {len(opts)} words: {' '.join(opts)}")
+    for key, value in zip(opts[0::2], opts[1::2]):
+        try:
+            cfg.merge_from_list([key, value])
+        except (KeyError, AssertionError) as error:
+            if _node(cfg, key) is not None:
+                raise InputError(f"{key} {value}: {error}") from error
+            raise InputError(_unknown_key(cfg, KeyError(f"Non-existent key: {key}"), "command line")) from error
+        except ValueError as error:
+            raise InputError(f"{key} {value}: {error}") from error
+
+
+def _node(cfg: CN, key: str):
+    node = cfg
+    for part in key.split("."):
+        if not isinstance(node, CN) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def _unknown_key(cfg: CN, error: KeyError, source: str) -> str:
+    """The message for a key that no config has: yacs names it at the end of its own message."""
+    key = str(error.args[0]).rsplit(": ", 1)[-1]
+    parent, _, name = key.rpartition(".")
+    node = _node(cfg, parent) if parent else cfg
+    while not isinstance(node, CN):  # the parent itself is misspelt: report at the level that exists
+        parent, _, name = parent.rpartition(".")
+        node = _node(cfg, parent) if parent else cfg
+    close = difflib.get_close_matches(name, list(node), n=1)
+    hint = f" Did you mean {'.'.join(filter(None, [parent, close[0]]))}?" if close else ""
+    return f"{source}: unknown config key {key}.{hint} Valid under {parent or 'the root'}: {', '.join(sorted(node))}."

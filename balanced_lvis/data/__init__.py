@@ -1,0 +1,1 @@
+"""Data sets, their class counts and the checks made before any work starts."""

@@ -1,0 +1,75 @@
+"""Is every data set there? Asked before anything is built."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ..errors import InputError
+
+_LVIS_URL = "https://dl.fbaipublicfiles.com/LVIS/"
+_COCO_URL = "http://images.cocodataset.org/zips/"
+
+# LVIS-1.0's validation images are drawn from both COCO folders.
+_LVIS_FOLDERS = {"train": ("train2017",), "val": ("train2017", "val2017"), "test": ("test2017",)}
+
+
+def check_datasets(names) -> None:
+    """
+    Args:
+        names: names of data sets that are about to be read.
+
+    Raises:
+        InputError: if one is not registered, or files are missing: which, where they were looked for and how to get
+            them, for all data sets at once.
+    """
+    missing: list[str] = []
+    for name in dict.fromkeys(names):
+        _check_registered(name)
+        missing += [f"  {name}: {line}" for line in _missing_files(name)]
+    if missing:
+        root = Path(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))).absolute()
+        raise InputError(
+            "Data set files are missing:\n" + "\n".join(dict.fromkeys(missing)) + "\n"
+            f"Detectron2's own data sets are looked for in {root}; set DETECTRON2_DATASETS to the folder that holds "
+            "lvis/ and coco/ if yours are elsewhere."
+        )
+
+
+def _check_registered(name: str) -> None:
+    if name in DatasetCatalog:
+        return
+    close = difflib.get_close_matches(name, DatasetCatalog.list(), n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    raise InputError(f"DATASETS: {name!r} is not registered.{hint}")
+
+
+def _missing_files(name: str):
+    metadata = MetadataCatalog.get(name)
+    json_file = metadata.get("json_file")
+    if json_file and "://" not in json_file and not os.path.isfile(json_file):
+        yield f"annotations {os.path.abspath(json_file)}{_how_to_get_annotations(name, json_file)}"
+    image_root = metadata.get("image_root")
+    if not image_root or "://" in image_root:
+        return
+    for folder in _image_folders(name):
+        path = Path(image_root, folder)
+        if not path.is_dir():
+            url = f"  (get {_COCO_URL}{folder}.zip and unzip it there)" if folder else ""
+            yield f"images {path.absolute()}{url}"
+
+
+def _image_folders(name: str) -> tuple[str, ...]:
+    if not name.startswith("lvis_v1"):
+        return ("",)
+    split = next(split for split in _LVIS_FOLDERS if split in name)
+    return _LVIS_FOLDERS[split]
+
+
+def _how_to_get_annotations(name: str, json_file: str) -> str:
+    if not name.startswith("lvis_v1"):
+        return ""
+    return f"  (get {_LVIS_URL}{os.path.basename(json_file)}.zip and unzip it there)"

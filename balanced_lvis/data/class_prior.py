@@ -1,0 +1,72 @@
+"""The :class:`ClassPrior` of registered data sets."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ..errors import InputError
+from ..priors import ClassPrior
+
+logger = logging.getLogger(__name__)
+
+# Detectron2's metadata knows in how many images each LVIS-1.0 class occurs, but not how many images there are.
+LVIS_V1_TRAIN_IMAGES = 100_170
+
+
+def class_prior_from_config(cfg) -> ClassPrior:
+    """
+    The prior of ``DATASETS.TRAIN``, or the one in ``MODEL.CLASS_PRIOR.FILE`` where that is given.
+
+    Raises:
+        InputError: if the prior's classes are not the data set's, or their number is not
+            ``MODEL.ROI_HEADS.NUM_CLASSES``.
+    """
+    names = tuple(cfg.DATASETS.TRAIN)
+    path = cfg.MODEL.CLASS_PRIOR.FILE
+    if path:
+        prior = ClassPrior.load(path)
+        for name in names:
+            if "thing_classes" in MetadataCatalog.get(name).as_dict():
+                prior.check_classes(MetadataCatalog.get(name).thing_classes, f"data set {name!r}")
+    elif names:
+        prior = ClassPrior.merge([class_prior_of_dataset(name) for name in names])
+    else:
+        raise InputError(
+            f"Activation {cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME!r} needs class frequencies: set DATASETS.TRAIN, "
+            "or MODEL.CLASS_PRIOR.FILE to a file written by ClassPrior.save()."
+        )
+    num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if prior.num_classes != num_classes:
+        source = f"the class prior {path!r}" if path else f"data set {', '.join(names)}"
+        raise InputError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but {source} has {prior.num_classes} classes; "
+            f"set it to {prior.num_classes}."
+        )
+    return prior
+
+
+@functools.lru_cache(maxsize=16)
+def class_prior_of_dataset(name: str) -> ClassPrior:
+    """
+    The prior of one registered data set: LVIS-1.0's from Detectron2's metadata, any other's from its annotations.
+
+    Raises:
+        InputError: if the data set is unknown or carries no class names.
+    """
+    metadata = MetadataCatalog.get(name)
+    class_names = metadata.get("thing_classes")
+    lvis_v1_counts = metadata.get("class_image_count") if name.startswith("lvis_v1") else None
+    if lvis_v1_counts is not None:
+        counts = {c["id"]: c["image_count"] for c in lvis_v1_counts}
+        return ClassPrior(class_names, [counts[i] for i in sorted(counts)], LVIS_V1_TRAIN_IMAGES)
+    if name not in DatasetCatalog:
+        raise InputError(f"Data set {name!r} is not registered, so its classes can't be counted.")
+    logger.info("Counting the classes of %s", name)
+    records = DatasetCatalog.get(name)
+    class_names = class_names or metadata.get("thing_classes")  # some loaders set the names as they load
+    if not class_names:
+        raise InputError(f"Data set {name!r} has no class names: set MetadataCatalog.get({name!r}).thing_classes.")
+    return ClassPrior.from_dataset_dicts(records, class_names)

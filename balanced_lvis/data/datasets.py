@@ -1,0 +1,81 @@
+"""Registration of the rendered data set under Detectron2's catalogs."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.lvis import load_lvis_json
+
+from .class_prior import class_prior_of_dataset
+from .rendered import SPLITS, RenderedSpec, annotation_file, render_dataset
+
+RENDERED_PREFIX = "rendered_"
+
+
+def datasets_root() -> Path:
+    """The folder that Detectron2's built-in data sets live in: ``$DETECTRON2_DATASETS`` or ``./datasets``."""
+    return Path(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
+
+
+def rendered_spec(cfg) -> RenderedSpec:
+    """The parameters under ``DATASETS.RENDERED``."""
+    node = cfg.DATASETS.RENDERED
+    return RenderedSpec(
+        num_classes=node.NUM_CLASSES,
+        train_images=node.TRAIN_IMAGES,
+        val_images=node.VAL_IMAGES,
+        test_images=node.TEST_IMAGES,
+        image_size=tuple(node.IMAGE_SIZE),
+        objects_per_image=node.OBJECTS_PER_IMAGE,
+        object_scale=tuple(node.OBJECT_SCALE),
+        seed=node.SEED,
+    )
+
+
+def rendered_root(cfg) -> Path:
+    """``DATASETS.RENDERED.ROOT``, or a folder of its own for every set of parameters."""
+    if cfg.DATASETS.RENDERED.ROOT:
+        return Path(cfg.DATASETS.RENDERED.ROOT)
+    spec = rendered_spec(cfg)
+    digest = hashlib.sha256(repr(spec).encode()).hexdigest()[:8]
+    return datasets_root() / f"rendered_{spec.num_classes}x{spec.train_images}_{digest}"
+
+
+def uses_rendered(cfg) -> bool:
+    """Whether any of the config's data sets is a rendered one."""
+    return any(name.startswith(RENDERED_PREFIX) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+
+
+def prepare_rendered(cfg) -> None:
+    """Render the data set of ``cfg`` unless it is there, and register its splits."""
+    if not uses_rendered(cfg):
+        return
+    register_rendered(render_dataset(rendered_spec(cfg), rendered_root(cfg)))
+
+
+def register_rendered(root: str | os.PathLike) -> None:
+    """
+    Register the splits of a rendered data set as ``rendered_train``, ``rendered_val`` and ``rendered_test_dev``.
+
+    The last call wins: the names stand for one folder at a time.
+    """
+    root = Path(root).absolute()
+    with open(annotation_file(root, "val"), encoding="utf-8") as file:
+        class_names = [c["name"] for c in json.load(file)["categories"]]
+    class_prior_of_dataset.cache_clear()
+    for split in SPLITS:
+        name = RENDERED_PREFIX + split
+        if name in DatasetCatalog:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+        # Detectron2's loader joins image_root and the split's folder without a separator.
+        json_file, image_root = str(annotation_file(root, split)), f"{root}{os.sep}"
+        DatasetCatalog.register(name, functools.partial(load_lvis_json, json_file, image_root))
+        MetadataCatalog.get(name).set(
+            json_file=json_file, image_root=image_root, evaluator_type="lvis", thing_classes=class_names
+        )

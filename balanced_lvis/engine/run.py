@@ -1,0 +1,171 @@
+"""One run: from command-line arguments to a trained or evaluated model."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+
+import torch
+from detectron2.engine import default_argument_parser, launch
+from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+
+from .. import _detectron2
+from ..config import load_config
+from ..data.checks import check_datasets
+from ..data.class_prior import class_prior_from_config
+from ..data.datasets import prepare_rendered
+from ..errors import InputError
+from ..activations import activation_class
+from .checkpoint import check_weights, load_for_evaluation
+from .trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+EXIT_BAD_INPUT = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """
+    Train or evaluate, with Detectron2's own arguments.
+
+    Args:
+        arguments: the command line without the program's name; ``sys.argv`` where None.
+
+    Returns:
+        the exit status: 0, or 2 after printing what is wrong with the input.
+    """
+    quiet()
+    args = argument_parser().parse_args(arguments)
+    try:
+        cfg = prepare(args)
+        launch(
+            run,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(cfg, args),
+        )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    return 0
+
+
+def argument_parser():
+    """Detectron2's own parser; ``--num-gpus`` counts processes where there is no GPU."""
+    return default_argument_parser()
+
+
+def prepare(args):
+    """
+    Everything that can go wrong before work starts, in the parent process: config, devices, data sets, weights.
+
+    Args:
+        args: parsed by :func:`argument_parser`.
+
+    Returns:
+        the frozen config.
+
+    Raises:
+        InputError: for anything that the user has to mend.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    _choose_device(cfg, args.num_gpus)
+    cfg.freeze()
+    _set_up_loggers(cfg.OUTPUT_DIR, rank=0)
+    activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME)
+    world_size = args.num_gpus * args.num_machines
+    if not args.eval_only and cfg.SOLVER.IMS_PER_BATCH % world_size:
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {world_size} processes can't share evenly; "
+            f"set it to a multiple of {world_size}."
+        )
+    prepare_rendered(cfg)
+    check_datasets([*(() if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
+    if not args.eval_only and not cfg.DATASETS.TRAIN:
+        raise InputError("DATASETS.TRAIN is empty; name a data set to train on, or use --eval-only.")
+    if args.eval_only or not (args.resume and _has_checkpoint(cfg)):
+        check_weights(cfg.MODEL.WEIGHTS, "evaluation" if args.eval_only else "training")
+    return cfg
+
+
+def run(cfg, args) -> dict:
+    """
+    Train or evaluate in one process of the job; :func:`prepare` has been called.
+
+    Returns:
+        the last evaluation's results, {"bbox": {...}, "segm": {...}} in percent; empty on other ranks than 0.
+    """
+    quiet()
+    prepare_rendered(cfg)  # registers it in a spawned process, whose catalogs are empty
+    _start(cfg, evaluation=args.eval_only)
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        load_for_evaluation(model, cfg.MODEL.WEIGHTS)
+        return Trainer.test(cfg, model) or {}
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+    return getattr(trainer, "_last_eval_results", {}) or {}
+
+
+def _has_checkpoint(cfg) -> bool:
+    return os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
+
+
+def _choose_device(cfg, num_processes: int) -> None:
+    if num_processes < 1:
+        raise InputError(f"--num-gpus is {num_processes}; use 1 for a single process, with or without a GPU.")
+    if not cfg.MODEL.DEVICE.startswith("cuda"):
+        return
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"  # Detectron2's default is cuda; the same command is to run anywhere
+    elif num_processes > torch.cuda.device_count():
+        raise InputError(
+            f"--num-gpus is {num_processes}, but this machine has {torch.cuda.device_count()} GPU(s); "
+            "use as many or fewer, or MODEL.DEVICE cpu."
+        )
+
+
+def _start(cfg, evaluation: bool) -> None:
+    """Loggers, a copy of the config and of the environment in the output folder, seeds."""
+    rank = comm.get_rank()
+    _set_up_loggers(cfg.OUTPUT_DIR, rank)
+    if comm.is_main_process():
+        for name, content in (("config.yaml", cfg.dump()), ("environment.txt", collect_env_info())):
+            with open(os.path.join(cfg.OUTPUT_DIR, name), "w", encoding="utf-8") as file:
+                file.write(content)
+        logger.info("Config and environment saved in %s", cfg.OUTPUT_DIR)
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
+    if not evaluation:
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+
+
+def _set_up_loggers(output_dir: str, rank: int) -> None:
+    os.makedirs(output_dir, exist_ok=True)
+    setup_logger(output_dir, distributed_rank=rank, name=_detectron2.logger_name(), abbrev_name="d2")
+    for name in ("fvcore", "balanced_lvis"):
+        setup_logger(output_dir, distributed_rank=rank, name=name)
+
+
+class _NotTheHistogram(logging.Filter):
+    """Drops Detectron2's instance table, which takes 400 lines for 1,203 classes."""
+
+    def filter(self, record):
+        return not str(record.msg).startswith("Distribution of instances among all")
+
+
+def quiet() -> None:
+    """Keep other people's deprecation warnings off the screen of a command-line run; for command lines only."""
+    source = r"(detectron2|LabGym|fvcore|iopath|torch|torchvision|pkg_resources|lvis|pycocotools)(\.|$)"
+    for category in (DeprecationWarning, FutureWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=category, module=source)
+    build = logging.getLogger(f"{_detectron2.logger_name()}.data.build")
+    if not build.filters:
+        build.addFilter(_NotTheHistogram())

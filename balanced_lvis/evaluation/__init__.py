@@ -1,0 +1,10 @@
+"""Evaluation by the LVIS rules."""
+
+from .. import _detectron2
+
+_detectron2.require()
+
+from .lvis_api import LVIS, LVISEval, LVISResults, evaluate_on_lvis  # noqa: E402
+from .lvis_evaluator import LVISEvaluator  # noqa: E402
+
+__all__ = ["LVIS", "LVISEval", "LVISEvaluator", "LVISResults", "evaluate_on_lvis"]

@@ -1,0 +1,10 @@
+"""The glue between activations and Detectron2's models."""
+
+from .. import _detectron2
+
+_detectron2.require()
+
+from .box_predictor import ActivationOutputLayers  # noqa: E402
+from .roi_heads import LongTailCascadeROIHeads, LongTailROIHeads  # noqa: E402
+
+__all__ = ["ActivationOutputLayers", "LongTailCascadeROIHeads", "LongTailROIHeads"]

@@ -1,0 +1,277 @@
+"""
+Class frequencies of a training set, and the offsets that Balanced Activation takes from them.
+
+Shorthand used in all docstrings:
+
+    K    number of foreground classes
+    N    number of training images
+    n_j  count of class j (images or instances, as said)
+    n    sum of n_j over the classes
+    f_j  n_j / N with n_j counted in images: the share of training images that hold class j. It doesn't sum to 1.
+
+Nothing in this file needs Detectron2 or torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from .errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# LVIS's own rule (Gupta et al., 2019): a class is rare up to 10 training images and common up to 100.
+RARE_MAX_IMAGES = 10
+COMMON_MAX_IMAGES = 100
+
+_FORMAT = "balanced_lvis class prior 1"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassPrior:
+    """
+    How often each class occurs in a training set.
+
+    Args:
+        class_names: K names, in the order of the contiguous class indices 0..K-1.
+        image_count: (K,) number of training images that hold each class.
+        num_images: N, the number of training images.
+        instance_count: (K,) number of annotated instances of each class, or None where they are not known.
+
+    Raises:
+        InputError: if lengths differ, a count is negative or not whole, or a class is in more images than there are.
+    """
+
+    class_names: tuple[str, ...]
+    image_count: np.ndarray
+    num_images: int
+    instance_count: np.ndarray | None = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
+        object.__setattr__(self, "num_images", int(self.num_images))
+        self._set_counts("image_count", self.image_count)
+        if self.instance_count is not None:
+            self._set_counts("instance_count", self.instance_count)
+        if self.num_images < 1:
+            raise InputError(f"ClassPrior: num_images is {self.num_images}; it must be at least 1.")
+        most = int(self.image_count.max())
+        if most > self.num_images:
+            name = self.class_names[int(self.image_count.argmax())]
+            raise InputError(
+                f"ClassPrior: image_count of {name!r} is {most}, more than num_images = {self.num_images}; "
+                "num_images must count all training images."
+            )
+        if np.any(self.image_count == 0):
+            _report_zero_counts(tuple(n for n, c in zip(self.class_names, self.image_count) if c == 0))
+
+    def _set_counts(self, field: str, values) -> None:
+        array = np.asarray(values)
+        whole = array.ndim == 1 and array.size > 0 and np.issubdtype(array.dtype, np.number)
+        if not whole or np.any(array != np.floor(array)) or np.any(array < 0):
+            raise InputError(f"ClassPrior: {field} must be K whole numbers >= 0, not {values!r:.200}.")
+        if len(array) != len(self.class_names):
+            raise InputError(f"ClassPrior: {field} has {len(array)} entries for {len(self.class_names)} class names.")
+        array = array.astype(np.int64)
+        array.setflags(write=False)
+        object.__setattr__(self, field, array)
+
+    # ------------------------------------------------------------------ making one
+
+    @classmethod
+    def from_dataset_dicts(cls, dataset_dicts: Sequence[Mapping], class_names: Iterable[str]) -> ClassPrior:
+        """
+        Count the classes of a data set in Detectron2's standard format.
+
+        Args:
+            dataset_dicts: one dict per image, whose ``annotations`` carry a contiguous ``category_id``. Crowd
+                regions (``iscrowd``) don't count, as they are not trained on. Every image counts towards N.
+            class_names: the K class names, in the order of ``category_id``.
+
+        Raises:
+            InputError: if there is no image or a ``category_id`` is outside 0..K-1.
+        """
+        class_names = tuple(class_names)
+        if not len(dataset_dicts):
+            raise InputError("ClassPrior: the data set has no images to count classes in.")
+        image_count = np.zeros(len(class_names), np.int64)
+        instance_count = np.zeros(len(class_names), np.int64)
+        for record in dataset_dicts:
+            classes = [a["category_id"] for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
+            outside = [c for c in classes if not 0 <= c < len(class_names)]
+            if outside:
+                raise InputError(
+                    f"ClassPrior: image {record.get('image_id')!r} has category_id {outside[0]}, but there are only "
+                    f"{len(class_names)} classes (0..{len(class_names) - 1}); check the data set's class names."
+                )
+            np.add.at(instance_count, classes, 1)
+            image_count[sorted(set(classes))] += 1
+        return cls(class_names, image_count, len(dataset_dicts), instance_count)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> ClassPrior:
+        """
+        Read a prior that :meth:`save` wrote.
+
+        Raises:
+            InputError: if the file is missing, is no JSON, or is no class prior.
+        """
+        try:
+            with open(path, encoding="utf-8") as file:
+                content = json.load(file)
+        except OSError as error:
+            raise InputError(f"Class prior file {os.fspath(path)!r} can't be read: {error.strerror}.") from error
+        except ValueError as error:
+            raise InputError(f"Class prior file {os.fspath(path)!r} is not valid JSON: {error}.") from error
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise InputError(
+                f"{os.fspath(path)!r} is not a class prior: its 'format' should be {_FORMAT!r}. "
+                "Write one with ClassPrior.save()."
+            )
+        try:
+            classes = content["classes"]
+            instances = [c.get("instance_count") for c in classes]
+            return cls(
+                tuple(c["name"] for c in classes),
+                [c["image_count"] for c in classes],
+                content["num_images"],
+                None if None in instances else instances,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"Class prior file {os.fspath(path)!r} is incomplete or malformed: {error!r}.") from error
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the prior to a JSON file that people can read and :meth:`load` takes back."""
+        instances = [None] * self.num_classes if self.instance_count is None else self.instance_count.tolist()
+        classes = [
+            {"name": name, "image_count": images, "instance_count": count}
+            for name, images, count in zip(self.class_names, self.image_count.tolist(), instances)
+        ]
+        partial = f"{os.fspath(path)}.partial"
+        with open(partial, "w", encoding="utf-8") as file:
+            json.dump({"format": _FORMAT, "num_images": self.num_images, "classes": classes}, file, indent=1)
+        os.replace(partial, path)
+
+    @classmethod
+    def merge(cls, priors: Sequence[ClassPrior]) -> ClassPrior:
+        """The prior of several training sets over the same classes, used together."""
+        first = priors[0]
+        for other in priors[1:]:
+            other.check_classes(first.class_names, "the first training set")
+        known = all(p.instance_count is not None for p in priors)
+        return cls(
+            first.class_names,
+            sum(p.image_count for p in priors),
+            sum(p.num_images for p in priors),
+            sum(p.instance_count for p in priors) if known else None,
+        )
+
+    # ------------------------------------------------------------------ asking it
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names)
+
+    def groups(self) -> np.ndarray:
+        """(K,) LVIS's groups by training image count: "r" up to 10, "c" up to 100, "f" above."""
+        return np.where(
+            self.image_count <= RARE_MAX_IMAGES, "r", np.where(self.image_count <= COMMON_MAX_IMAGES, "c", "f")
+        )
+
+    def image_frequency(self) -> np.ndarray:
+        """
+        (K,) float64, f_j = image_count_j / N, kept inside (0, 1).
+
+        A class in no image counts as half an image, and a class in every image as half an image fewer, so that
+        log-odds stay finite. All other classes are exact.
+        """
+        return np.clip(self.image_count, 0.5, self.num_images - 0.5) / self.num_images
+
+    def share(self, count: str = "image") -> np.ndarray:
+        """
+        (K,) float64, n_j / n: sums to 1 over the classes, zero counts taken as half a count.
+
+        Args:
+            count: "image" or "instance": what n_j counts.
+
+        Raises:
+            InputError: for another ``count``, or "instance" where instance counts are not known.
+        """
+        counts = np.maximum(self._counts(count), 0.5)
+        return counts / counts.sum()
+
+    def _counts(self, count: str) -> np.ndarray:
+        if count not in ("image", "instance"):
+            raise InputError(f"count is {count!r}; valid: 'image', 'instance'.")
+        if count == "instance" and self.instance_count is None:
+            raise InputError(
+                "count is 'instance', but this class prior knows image counts only; use 'image', or a prior "
+                "computed from the annotations."
+            )
+        return self.image_count if count == "image" else self.instance_count
+
+    def foreground_offset(self) -> np.ndarray:
+        """
+        (K,) float64, log((1 - f_j) / f_j): the offset of Balanced Sigmoid as published for instance segmentation.
+
+        It is meant for foreground RoIs only. Between about 3.9 and 11.5 on LVIS-1.0.
+        """
+        frequency = self.image_frequency()
+        return np.log1p(-frequency) - np.log(frequency)
+
+    def centred_offset(self, count: str = "image") -> np.ndarray:
+        """
+        (K,) float64, log( (n/K)/n_j * (n-n_j)/(n-n/K) ) = log((n-n_j)/n_j) - log(K-1): the seed's Balanced Sigmoid.
+
+        Zero for a class with exactly n/K samples, positive for rarer and negative for more frequent ones.
+
+        Args:
+            count: "image" or "instance": what n_j counts.
+        """
+        if self.num_classes == 1:
+            return np.zeros(1)  # one class has nothing to be balanced against: 0/0 in the formula
+        share = self.share(count)
+        return np.log1p(-share) - np.log(share) - np.log(self.num_classes - 1)
+
+    def softmax_offset(self, count: str = "image") -> np.ndarray:
+        """
+        (K,) float64, log(K n_j / n): log n_j of Balanced Softmax, shifted so that equal counts give 0.
+
+        The shift is the same for all classes and so leaves a softmax over them unchanged; it matters for the
+        background unit, see :class:`balanced_lvis.activations.BalancedSoftmax`.
+        """
+        return np.log(self.num_classes * self.share(count))
+
+    def check_classes(self, class_names: Iterable[str], owner: str) -> None:
+        """
+        Raises:
+            InputError: if this prior was made for other classes, or another order, than ``class_names``.
+        """
+        names = tuple(class_names)
+        if names == self.class_names:
+            return
+        if len(names) != self.num_classes:
+            difference = f"it has {self.num_classes} classes, {owner} has {len(names)}"
+        else:
+            index = next(i for i, (a, b) in enumerate(zip(self.class_names, names)) if a != b)
+            difference = f"its class {index} is {self.class_names[index]!r}, in {owner} it is {names[index]!r}"
+        raise InputError(
+            f"The class prior doesn't belong to {owner}: {difference}. Use the prior of the same training set, "
+            "with the classes in the same order."
+        )
+
+
+@functools.lru_cache(maxsize=None)
+def _report_zero_counts(names: tuple[str, ...]) -> None:
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    logger.warning(
+        "%d class(es) are in no training image: %s. Their frequency is taken as half an image.", len(names), shown
+    )

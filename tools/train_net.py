@@ -1,0 +1,14 @@
+#!/usr/bin/env python
+"""
+Train or evaluate, with Detectron2's arguments.
+
+    tools/train_net.py --config-file configs/r101_balanced_sigmoid.yaml --num-gpus 8
+    tools/train_net.py --config-file configs/r50_rfs.yaml --eval-only MODEL.WEIGHTS output/r50_rfs/model_final.pth
+"""
+
+import sys
+
+from balanced_lvis.engine import main
+
+if __name__ == "__main__":
+    sys.exit(main())
