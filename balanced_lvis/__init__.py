@@ -12,14 +12,14 @@ import os
 # CPU. Whoever has chosen a policy keeps it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from . import _detectron2  # noqa: E402
+from . import _detectron2
 
 __version__ = "0.1.0"
 
 if _detectron2.install():
     _detectron2.import_quietly()
     from . import evaluation, modeling  # noqa: F401
-    from .config import add_balanced_lvis_config
+    from .config import add_balanced_lvis_config as add_balanced_lvis_config
 else:
     logging.getLogger(__name__).warning(_detectron2.MISSING)
 

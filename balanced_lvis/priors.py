@@ -269,7 +269,7 @@ class ClassPrior:
         )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _report_zero_counts(names: tuple[str, ...]) -> None:
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     logger.warning(

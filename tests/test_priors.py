@@ -135,7 +135,11 @@ def test_bad_arguments_are_named(make_it, message):
         (json.dumps({"format": "balanced_lvis class prior 1", "num_images": 3, "classes": [1]}), "malformed"),
         (
             json.dumps(
-                {"format": "balanced_lvis class prior 1", "num_images": 3, "classes": [{"name": "a", "image_count": "x"}]}
+                {
+                    "format": "balanced_lvis class prior 1",
+                    "num_images": 3,
+                    "classes": [{"name": "a", "image_count": "x"}],
+                }
             ),
             "image_count",
         ),

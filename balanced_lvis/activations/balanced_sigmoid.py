@@ -12,9 +12,7 @@ from .sigmoid import Sigmoid, sigmoid_loss
 FORMS = ("foreground", "centred")
 
 
-def balanced_sigmoid_loss(
-    logits: Tensor, gt_classes: Tensor, offset: Tensor, foreground_only: bool = True
-) -> Tensor:
+def balanced_sigmoid_loss(logits: Tensor, gt_classes: Tensor, offset: Tensor, foreground_only: bool = True) -> Tensor:
     """
     Sigmoid loss on ``logits - offset``.
 

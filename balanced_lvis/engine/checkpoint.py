@@ -57,8 +57,6 @@ def resolve_url(path: str) -> str:
 class _StrictCheckpointer(DetectionCheckpointer):
     """Remembers which tensors of the model the file did not provide."""
 
-    problems: list[str] = []
-
     def _load_model(self, checkpoint):
         incompatible = super()._load_model(checkpoint)
         self.problems = [f"  {key}: missing in the file" for key in incompatible.missing_keys]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
@@ -15,12 +16,11 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from .. import _detectron2
+from ..activations import activation_class
 from ..config import load_config
 from ..data.checks import check_datasets
-from ..data.class_prior import class_prior_from_config
 from ..data.datasets import prepare_rendered
 from ..errors import InputError
-from ..activations import activation_class
 from .checkpoint import check_weights, load_for_evaluation
 from .trainer import Trainer
 
@@ -29,32 +29,45 @@ logger = logging.getLogger(__name__)
 EXIT_BAD_INPUT = 2
 
 
-def main(arguments: list[str] | None = None) -> int:
+def command_line(function):
+    """
+    Decorator of a tool's ``main``: a calm screen, and input errors as one message and status 2, not a traceback.
+
+    Returns:
+        a function that returns the process's exit status.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs) -> int:
+        quiet()
+        try:
+            function(*args, **kwargs)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_BAD_INPUT
+        return 0
+
+    return wrapped
+
+
+@command_line
+def main(arguments: list[str] | None = None) -> None:
     """
     Train or evaluate, with Detectron2's own arguments.
 
     Args:
         arguments: the command line without the program's name; ``sys.argv`` where None.
-
-    Returns:
-        the exit status: 0, or 2 after printing what is wrong with the input.
     """
-    quiet()
     args = argument_parser().parse_args(arguments)
-    try:
-        cfg = prepare(args)
-        launch(
-            run,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(cfg, args),
-        )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    return 0
+    cfg = prepare(args)
+    launch(
+        run,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(cfg, args),
+    )
 
 
 def argument_parser():

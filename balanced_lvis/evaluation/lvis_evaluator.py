@@ -84,5 +84,3 @@ class LVISEvaluator(Detectron2LVISEvaluator):
                 row[task] = None if math.isnan(value) else value
             rows.append(row)
         return rows
-
-

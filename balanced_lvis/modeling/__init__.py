@@ -6,5 +6,11 @@ _detectron2.require()
 
 from .box_predictor import ActivationOutputLayers  # noqa: E402
 from .roi_heads import LongTailCascadeROIHeads, LongTailROIHeads  # noqa: E402
+from .small_backbone import build_small_resnet_fpn_backbone  # noqa: E402
 
-__all__ = ["ActivationOutputLayers", "LongTailCascadeROIHeads", "LongTailROIHeads"]
+__all__ = [
+    "ActivationOutputLayers",
+    "LongTailCascadeROIHeads",
+    "LongTailROIHeads",
+    "build_small_resnet_fpn_backbone",
+]

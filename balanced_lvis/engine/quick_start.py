@@ -1,0 +1,153 @@
+"""The quick start: the sigmoid baseline and Balanced Sigmoid, trained and compared on the rendered data set."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ..config import load_config
+from ..data.datasets import prepare_rendered, rendered_root
+from ..data.rendered import annotation_file
+from ..errors import InputError
+from ..evaluation.pictures import draw_comparison
+from ..evaluation.report import comparison_table, plot_ap_by_frequency
+from ..io import write_json
+
+logger = logging.getLogger(__name__)
+
+SUMMARY = "summary.json"
+PICTURES = 3
+ROWS_PER_PICTURE = 4
+
+
+@dataclass
+class Run:
+    """One training: its key in the summary, the name to show, its config and output folder."""
+
+    key: str
+    title: str
+    config_file: Path
+    output: Path
+
+    def metrics(self) -> dict:
+        """The last line that training has logged; empty before the first."""
+        try:
+            lines = (self.output / "metrics.json").read_text(encoding="utf-8").splitlines()
+            return json.loads(lines[-1])
+        except (OSError, ValueError, IndexError):
+            return {}
+
+    def load(self, *parts: str):
+        """A JSON file that the run has written."""
+        return json.loads(self.output.joinpath(*parts).read_text(encoding="utf-8"))
+
+
+def quick_start(runs: list[Run], train_net: Path, output: Path, overrides: list[str]) -> dict:
+    """
+    Render, train every run, evaluate, and write table, plot, pictures and ``summary.json`` to ``output``.
+
+    The runs train side by side, each on its share of the cores, which wastes less of a small CPU than several threads
+    on small convolutions. A quick start that was interrupted goes on where it stopped; a finished one starts anew.
+
+    Args:
+        runs: the trainings to compare; two give a row of differences.
+        train_net: path of ``tools/train_net.py``.
+        output: folder for the results.
+        overrides: ``KEY VALUE`` pairs, for all runs.
+
+    Returns:
+        the content of ``summary.json``: {run.key: {"bbox": {...}, "segm": {...}}, ..., "seconds": wall-clock seconds}.
+
+    Raises:
+        InputError: if a training fails, with the end of its output.
+    """
+    start = time.time()
+    if (output / SUMMARY).exists():
+        shutil.rmtree(output)
+    cfg = load_config(runs[0].config_file, overrides)
+    print("Rendering the data set (reused if it is there)", flush=True)
+    prepare_rendered(cfg)
+    print(f"Training {' and '.join(run.title for run in runs)} side by side, then evaluating with the LVIS API")
+    _train_all(runs, train_net, cfg.SOLVER.MAX_ITER, overrides)
+    summary = {run.key: run.load("results.json") for run in runs}
+    _draw(runs, rendered_root(cfg), output)
+    table = comparison_table({run.title: summary[run.key] for run in runs})
+    (output / "table.md").write_text(table, encoding="utf-8")
+    summary["seconds"] = round(time.time() - start, 1)
+    write_json(output / SUMMARY, summary, indent=1)
+    print(f"\n{table}\n{summary['seconds']:.0f} s. Table, plot, pictures and {SUMMARY} are in {output}/")
+    return summary
+
+
+def _train_all(runs, train_net, iterations, overrides) -> None:
+    threads = max(1, (os.cpu_count() or 1) // len(runs))
+    environment = os.environ if torch.cuda.is_available() else {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    processes = []
+    for run in runs:
+        run.output.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, train_net, "--resume", "--config-file", run.config_file]
+        command += ["OUTPUT_DIR", run.output, *overrides]
+        with open(run.output / "screen.txt", "w", encoding="utf-8") as screen:
+            processes.append(
+                subprocess.Popen([*map(str, command)], stdout=screen, stderr=subprocess.STDOUT, env=environment)
+            )
+    try:
+        _watch(runs, processes, iterations)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+    for run, process in zip(runs, processes):
+        if process.returncode:
+            tail = (run.output / "screen.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+            raise InputError(f"Training {run.title} failed with status {process.returncode}:\n" + "\n".join(tail))
+
+
+def _watch(runs, processes, iterations) -> None:
+    """A progress bar per run until all have ended or one has failed."""
+    bars = [
+        tqdm(total=iterations, desc=run.title, position=i, mininterval=10 if not sys.stderr.isatty() else 0.5)
+        for i, run in enumerate(runs)
+    ]
+    while any(process.poll() is None for process in processes):
+        for run, bar in zip(runs, bars):
+            metrics = run.metrics()
+            if "total_loss" in metrics:
+                bar.set_postfix(loss=f"{metrics['total_loss']:.2f}", refresh=False)
+                bar.update(metrics["iteration"] + 1 - bar.n)
+        if any(process.poll() for process in processes):
+            break
+        time.sleep(2)
+    for bar in bars:
+        bar.close()
+
+
+def _draw(runs, data_root: Path, output: Path) -> None:
+    per_category = {run.title: run.load("inference", "per_category_ap.json") for run in runs}
+    for task, name in (("bbox", "box"), ("segm", "mask")):
+        plot_ap_by_frequency(per_category, output / f"{name}_ap_by_training_images.png", task)
+    predictions = {run.title: run.load("inference", "lvis_instances_results.json") for run in runs}
+    annotations = annotation_file(data_root, "val")
+    image_ids = _images_with_rare_categories(annotations)
+    for index in range(PICTURES):
+        chosen = image_ids[index * ROWS_PER_PICTURE :][:ROWS_PER_PICTURE]
+        if chosen:
+            draw_comparison(annotations, data_root, predictions, chosen, output / f"predictions_{index + 1}.png")
+
+
+def _images_with_rare_categories(annotations: Path) -> list[int]:
+    """In the file's order, not picked by hand: these show the tail, where methods differ."""
+    content = json.loads(annotations.read_text(encoding="utf-8"))
+    rare = {c["id"] for c in content["categories"] if c["frequency"] == "r"}
+    with_rare = {a["image_id"] for a in content["annotations"] if a["category_id"] in rare}
+    return [image["id"] for image in content["images"] if image["id"] in with_rare]

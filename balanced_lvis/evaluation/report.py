@@ -1,0 +1,86 @@
+"""Tables and plots that lay the results of several methods side by side."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
+
+COLUMNS = ("AP", "APr", "APc", "APf")
+TASKS = {"bbox": "box", "segm": "mask"}
+
+
+def comparison_table(results: dict[str, dict[str, dict[str, float]]], columns=COLUMNS) -> str:
+    """
+    A Markdown table with a row per method and, for exactly two methods, one for the second minus the first.
+
+    Args:
+        results: {method: {"bbox": {metric: percent}, "segm": {...}}}; None or NaN for what has no value.
+        columns: the metrics to show of each task.
+    """
+    keys = [(task, column) for task in TASKS for column in columns]
+    rows = [
+        ["method", *(f"{TASKS[task]} {column}" for task, column in keys)],
+        ["---", *("---:" for _ in keys)],
+    ]
+    values = {method: [_number(found[task].get(column)) for task, column in keys] for method, found in results.items()}
+    for method, row in values.items():
+        rows.append([method, *(_cell(value) for value in row)])
+    if len(values) == 2:
+        first, second = values.values()
+        rows.append(["difference", *(_cell(b - a, sign=True) for a, b in zip(first, second))])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(_line(row, widths, fill="-" if i == 1 else " ") for i, row in enumerate(rows)) + "\n"
+
+
+def _number(value) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _cell(value: float, sign: bool = False) -> str:
+    return "–" if math.isnan(value) else f"{value:{'+' if sign else ''}.1f}"
+
+
+def _line(cells, widths, fill):
+    first, *rest = (cell.rjust(width, fill) for cell, width in zip(cells, widths))
+    return "| " + " | ".join([cells[0].ljust(len(first), fill), *rest]) + " |"
+
+
+def plot_ap_by_frequency(per_category: dict[str, list[dict]], path, task: str = "segm") -> None:
+    """
+    AP of every category against its number of training images, with each group's mean.
+
+    Args:
+        per_category: {method: rows of ``per_category_ap.json``}.
+        path: the picture file to write.
+        task: "bbox" or "segm".
+    """
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    edges = (RARE_MAX_IMAGES + 0.5, COMMON_MAX_IMAGES + 0.5)
+    for edge in edges:
+        axes.axvline(edge, color="0.75", linewidth=1, zorder=0)
+    for index, (method, rows) in enumerate(per_category.items()):
+        known = [(row["image_count"], row[task], row["frequency"]) for row in rows if row.get(task) is not None]
+        counts = np.array([max(count, 0.5) for count, _, _ in known])
+        values = np.array([value for _, value, _ in known])
+        color = f"C{index}"
+        axes.scatter(counts * 1.04**index, values, s=18, alpha=0.5, color=color, linewidths=0, label=method)
+        for group in "rcf":
+            inside = np.array([frequency == group for _, _, frequency in known])
+            if inside.any():
+                span = counts[inside].min(), counts[inside].max()
+                axes.hlines(values[inside].mean(), *span, color=color, linewidth=2.5)
+    axes.set_xscale("log")
+    axes.set(xlabel="training images of the category", ylabel=f"{TASKS[task]} AP")
+    top = axes.get_ylim()[1]
+    for x, name in zip((axes.get_xlim()[0], *edges), ("rare", "common", "frequent")):
+        axes.text(x * 1.08, top, name, va="bottom", color="0.4")
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

@@ -1,0 +1,28 @@
+"""Paths and overrides that several test modules share."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "configs"
+# Real annotations and photographs, beside the checkout on the developers' machines; tests that use them say so.
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+def rendered_opts(root, output) -> list[str]:
+    """Overrides that put a quick-start config on the ``rendered`` fixture's data, with a model for seconds."""
+    pairs = {
+        "DATASETS.RENDERED.ROOT": root,
+        "DATASETS.RENDERED.NUM_CLASSES": 12,
+        "DATASETS.RENDERED.TRAIN_IMAGES": 24,
+        "DATASETS.RENDERED.VAL_IMAGES": 12,
+        "DATASETS.RENDERED.TEST_IMAGES": 4,
+        "DATASETS.RENDERED.IMAGE_SIZE": (96, 96),
+        "DATASETS.RENDERED.OBJECTS_PER_IMAGE": 3,
+        "MODEL.ROI_HEADS.NUM_CLASSES": 12,
+        "MODEL.DEVICE": "cpu",
+        "SOLVER.IMS_PER_BATCH": 2,
+        "SOLVER.MAX_ITER": 4,
+        "SOLVER.WARMUP_ITERS": 1,
+        "OUTPUT_DIR": output,
+    }
+    return [str(word) for pair in pairs.items() for word in pair]

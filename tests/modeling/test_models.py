@@ -1,0 +1,143 @@
+"""Whole models: the real LVIS configs, Cascade, and the small one."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetMapper, detection_utils
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+
+from balanced_lvis.config import load_config
+from balanced_lvis.data.class_prior import class_prior_of_dataset
+from balanced_lvis.data.datasets import register_rendered
+from balanced_lvis.data.rendered import RenderedSpec, render_dataset
+
+from ..common import CONFIGS, SHARED_DATA
+
+
+def training_step(model, batch):
+    """Losses, after a backward pass that must reach every trained parameter of the heads."""
+    model.train()
+    with EventStorage():
+        losses = model(batch)
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(loss) for loss in losses.values()), losses
+    missing = [n for n, p in model.roi_heads.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missing
+    return {name: loss.item() for name, loss in losses.items()}
+
+
+def infer(model, batch):
+    model.eval()
+    with torch.no_grad():
+        return model([{key: record[key] for key in ("image", "height", "width")} for record in batch])
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """Two real photographs with LVIS-like polygons where the shared data is there, else two rendered images."""
+    folder = SHARED_DATA / "coco_tiny"
+    if not folder.exists():
+        return None
+    from pycocotools.coco import COCO
+
+    coco = COCO(folder / "annotations" / "instances_train2017.json")
+    records = []
+    for image in coco.loadImgs(sorted(coco.imgs)[:8]):
+        annotations = [
+            {"bbox": a["bbox"], "bbox_mode": 1, "category_id": a["category_id"], "segmentation": a["segmentation"]}
+            for a in coco.loadAnns(coco.getAnnIds(image["id"], iscrowd=False))
+        ]
+        if annotations:
+            size = {"height": image["height"], "width": image["width"], "image_id": image["id"]}
+            path = str(folder / "train2017" / image["file_name"])
+            records.append({"file_name": path, "annotations": annotations, **size})
+    return records[:2]
+
+
+@pytest.fixture(scope="module")
+def full_vocabulary(tmp_path_factory):
+    """Rendered images with LVIS's 1,203 categories."""
+    spec = RenderedSpec(
+        num_classes=1203, train_images=4, val_images=2, test_images=1, image_size=(240, 320), objects_per_image=10
+    )
+    root = render_dataset(spec, tmp_path_factory.mktemp("full") / "rendered", workers=1)
+    return root
+
+
+def mapped(records, cfg, shortest):
+    augmentations = detection_utils.build_augmentation(cfg, is_train=True)
+    augmentations[0].short_edge_length = (shortest,)
+    mapper = DatasetMapper(
+        is_train=True, augmentations=augmentations, image_format=cfg.INPUT.FORMAT, use_instance_mask=True
+    )
+    return [mapper(record) for record in records]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [50, 101])
+@pytest.mark.parametrize("method", ["rfs", "balanced_sigmoid"])
+def test_lvis_configs_build_step_and_infer_on_photographs(depth, method, photographs, full_vocabulary):
+    cfg = load_config(CONFIGS / f"r{depth}_{method}.yaml", ["MODEL.DEVICE", "cpu"])
+    model = build_model(cfg)
+    assert model.roi_heads.box_predictor.cls_score.weight.shape == (1204, 1024)
+    assert model.roi_heads.mask_head.predictor.weight.shape[0] == 1203
+    records = photographs or _rendered_records(full_vocabulary)
+    batch = mapped(records, cfg, shortest=320)
+    losses = training_step(model, batch)
+    assert losses["loss_cls"] < 20, "1,203 sigmoids must start at the prior probability, not at 0.5"
+    out = infer(model, batch[:1])
+    assert len(out[0]["instances"]) <= 300
+
+
+def _rendered_records(root):
+    from detectron2.data import DatasetCatalog
+
+    register_rendered(root)
+    return DatasetCatalog.get("rendered_train")[:2]
+
+
+@pytest.mark.slow
+def test_full_vocabulary_steps_on_rendered_images(full_vocabulary, rendered):
+    records = _rendered_records(full_vocabulary)
+    opts = ["DATASETS.TRAIN", "('rendered_train',)", "MODEL.DEVICE", "cpu"]
+    cfg = load_config(CONFIGS / "r50_balanced_sigmoid.yaml", opts)
+    try:
+        assert class_prior_of_dataset("rendered_train").num_classes == 1203
+        training_step(build_model(cfg), mapped(records, cfg, shortest=240))
+    finally:
+        register_rendered(rendered)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax", "balanced_sigmoid", "balanced_softmax"])
+def test_small_model_learns_one_batch(tiny_cfg, activation):
+    """The loss of a batch shown again and again falls: gradients flow the right way through every part."""
+    from detectron2.data import DatasetCatalog
+
+    tiny_cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME = activation
+    model = build_model(tiny_cfg)
+    batch = mapped(DatasetCatalog.get("rendered_train")[:2], tiny_cfg, shortest=96)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    totals = []
+    for _ in range(15):
+        optimizer.zero_grad()
+        totals.append(sum(training_step(model, batch).values()))
+        optimizer.step()
+    assert np.mean(totals[-3:]) < 0.8 * np.mean(totals[:3])
+    assert {"pred_boxes", "scores", "pred_classes", "pred_masks"} <= set(
+        infer(model, batch)[0]["instances"].get_fields()
+    )
+
+
+def test_cascade_heads_train_and_infer(tiny_cfg):
+    from detectron2.data import DatasetCatalog
+
+    tiny_cfg.MODEL.ROI_HEADS.NAME = "LongTailCascadeROIHeads"
+    tiny_cfg.MODEL.ROI_HEADS.POSITIVE_FRACTION = 0.25
+    model = build_model(tiny_cfg)
+    weights = [p.box2box_transform.weights for p in model.roi_heads.box_predictor]
+    assert weights == [tuple(w) for w in tiny_cfg.MODEL.ROI_BOX_CASCADE_HEAD.BBOX_REG_WEIGHTS]
+    batch = mapped(DatasetCatalog.get("rendered_train")[:2], tiny_cfg, shortest=96)
+    losses = training_step(model, batch)
+    assert {f"loss_cls_stage{i}" for i in range(3)} <= set(losses)
+    infer(model, batch)
