@@ -45,6 +45,7 @@ class _NoResults(LVISResults):
     """What the API can't express: a model that detects nothing."""
 
     def __init__(self, lvis_gt: LVIS):
+        self.logger = lvis_gt.logger
         self.dataset = {**lvis_gt.dataset, "annotations": []}
         self._create_index()
 
@@ -56,7 +57,7 @@ def evaluate_on_lvis(
     Evaluate detections with the official LVIS API.
 
     Args:
-        lvis_gt: ground truth.
+        lvis_gt: ground truth. For "segm" the API turns its polygons into RLEs in place.
         results: one dict per detection: image_id, category_id (the data set's own), score, and bbox [x, y, w, h] or
             segmentation (RLE). Not changed.
         iou_type: "bbox" or "segm".

@@ -36,11 +36,11 @@ _PREFERRED_RANGES = (
     (0x2D30, 0x2D6F), (0x10300, 0x1032F), (0xE81, 0xEDF), (0x1401, 0x1676),  # Tifinagh, Old Italic, Lao, Canadian
     (0x0C0, 0x24F), (0x370, 0x3FF), (0x400, 0x52F),  # the other Latin, Greek and Cyrillic letters
 )  # fmt: skip
-# Braille cells, box drawing and block elements are dots and bars; arrows are rotations of one another.
-_EXCLUDED_RANGES = ((0x2190, 0x21FF), (0x2500, 0x259F), (0x27F0, 0x28FF), (0x2900, 0x297F))
+# Ogham, Braille cells, box drawing and block elements are dots and bars; arrows are rotations of one another.
+_EXCLUDED_RANGES = ((0x1680, 0x169F), (0x2190, 0x21FF), (0x2500, 0x259F), (0x27F0, 0x28FF), (0x2900, 0x297F))
 
 _GRID = 32  # side of the square that outlines are compared on, in pixels
-_MAX_IOU = 0.74  # two outlines that overlap more than this look alike
+_MAX_IOU = 0.7  # two outlines that overlap more than this look alike
 _BATCH = 64
 
 
@@ -64,12 +64,13 @@ class Outline:
     """A character's outline in one face, centred at the origin, y down, the larger side of its box 1 long.
 
     Attributes:
-        contours: closed curves as float64 arrays of shape (N, 2); a hole runs against its surroundings.
+        contours: closed curves, float64 arrays of shape (N, 2), each with whether it is a hole, from the largest to
+            the smallest: filling and clearing them in turn draws the character.
         shape: the same area as a valid shapely (Multi)Polygon.
         extent: width and height of the box.
     """
 
-    contours: tuple[np.ndarray, ...]
+    contours: tuple[tuple[np.ndarray, bool], ...]
     shape: shapely.Geometry
     extent: tuple[float, float]
 
@@ -146,18 +147,11 @@ def signature(shape: Outline) -> np.ndarray:
     canvas = Image.new("L", (big, big))
     draw = ImageDraw.Draw(canvas)
     scale = (big - 1) / np.asarray(shape.extent)
-    for contour, is_hole in nested(shape.contours):
+    for contour, is_hole in shape.contours:
         points = (contour + np.asarray(shape.extent) / 2) * scale + 0.5
         draw.polygon(points.astype(int).ravel().tolist(), fill=0 if is_hole else 1)
     cells = np.asarray(canvas, np.float32).reshape(_GRID, 2, _GRID, 2).mean(axis=(1, 3))
     return (cells >= 0.5).astype(np.float32).ravel()
-
-
-def nested(contours) -> list[tuple[np.ndarray, bool]]:
-    """Contours with whether each is a hole, from the largest to the smallest: to be filled or cleared in turn."""
-    areas = [_signed_area(c) for c in contours]
-    order = sorted(range(len(areas)), key=lambda i: -abs(areas[i]))
-    return [(contours[i], areas[i] * areas[order[0]] < 0) for i in order]
 
 
 @cache
@@ -184,7 +178,7 @@ def _normalised(contours: list[np.ndarray]) -> Outline | None:
     size = float((high - low).max())
     if (high - low).min() <= 0:
         return None
-    scaled = tuple((c - (low + high) / 2) / size * (1.0, -1.0) for c in contours)
+    scaled = _nested([(c - (low + high) / 2) / size * (1.0, -1.0) for c in contours])
     shape = _as_area(scaled)
     width, height = (high - low) / size
     return None if shape is None else Outline(scaled, shape, (float(width), float(height)))
@@ -192,7 +186,7 @@ def _normalised(contours: list[np.ndarray]) -> Outline | None:
 
 def _as_area(contours) -> shapely.Geometry | None:
     area = shapely.Polygon()
-    for contour, is_hole in nested(contours):
+    for contour, is_hole in contours:
         piece = shapely.Polygon(contour)
         if not piece.is_valid:
             return None
@@ -200,30 +194,40 @@ def _as_area(contours) -> shapely.Geometry | None:
     return area if area.geom_type in ("Polygon", "MultiPolygon") and not area.is_empty else None
 
 
+def _nested(contours: list[np.ndarray]) -> tuple[tuple[np.ndarray, bool], ...]:
+    areas = [_signed_area(c) for c in contours]
+    order = sorted(range(len(areas)), key=lambda i: -abs(areas[i]))
+    # A hole runs against the outermost contour.
+    return tuple((contours[i], areas[i] * areas[order[0]] < 0) for i in order)
+
+
 def _signed_area(contour: np.ndarray) -> float:
-    x, y = contour[:, 0], contour[:, 1]
-    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+    x, y = contour[:, 0], contour[:, 1]  # the last point repeats the first
+    return float(np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:])) / 2
 
 
 def _is_segmentable(shape: Outline) -> bool:
     """Neither hair-thin nor a solid block nor a heap of crumbs: a mask of a few hundred pixels can show it."""
-    width, height = shape.extent
-    area = shape.shape.area
-    if min(width, height) < 0.3 or not 0.15 <= area / (width * height) <= 0.78:
+    if not _is_compact(shape):
         return False
     parts = shapely.get_parts(shape.shape)
     holes = sum(len(p.interiors) for p in parts)
     if len(parts) > 6 or holes > 6 or min(p.area for p in parts) < 0.006:
         return False
-    # A twentieth of the larger side is one pixel in the smallest instances.
-    return shape.shape.buffer(-0.02).area > 0.3 * area
+    # 4% of the larger side is about a pixel in the smallest instances of the default data set.
+    return shape.shape.buffer(-0.02, quad_segs=1).area > 0.3 * shape.shape.area
+
+
+def _is_compact(shape: Outline) -> bool:
+    width, height = shape.extent
+    return min(width, height) >= 0.3 and 0.15 <= shape.shape.area / (width * height) <= 0.78
 
 
 def _unmistakable_faces(characters: list[str], signatures: np.ndarray) -> list[tuple[str, ...]]:
     """For every character the faces whose outline is closest to that character's own signature."""
     found: list[list[str]] = [[_BASE_FACE] for _ in characters]
     for face in _FACES[1:]:
-        entries = [(i, o) for i, c in enumerate(characters) for o in [outline(c, face)] if o and _is_segmentable(o)]
+        entries = [(i, o) for i, c in enumerate(characters) for o in [outline(c, face)] if o and _is_compact(o)]
         if not entries:
             continue
         owners = np.array([i for i, _ in entries])
@@ -241,9 +245,10 @@ def _candidates() -> list[str]:
         return len(_PREFERRED_RANGES), code
 
     codes = [c for c in _charmap(_BASE_FACE) if not any(low <= c <= high for low, high in _EXCLUDED_RANGES)]
-    # Letters, numbers, punctuation and symbols, less modifiers (Lm, Sk): small copies of other characters.
-    kinds = ("Lu", "Ll", "Lt", "Lo", "N", "P", "Sm", "Sc", "So")
-    return [chr(c) for c in sorted(codes, key=rank) if unicodedata.category(chr(c)).startswith(kinds)]
+    # Modifiers (Lm, Sk) are small copies of other characters, punctuation is mostly dots and strokes.
+    kinds = ("Lu", "Ll", "Lt", "Lo", "N", "Sm", "Sc", "So")
+    ordered = [chr(c) for c in sorted(codes, key=rank)]
+    return [c for c in ordered if unicodedata.category(c).startswith(kinds) or c in "&@#%?"]
 
 
 # matplotlib 3.10 turned the constants into an enumeration.

@@ -1,0 +1,167 @@
+"""How often every category occurs, and in which images: LVIS's long tail in small."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+RARE_MAX, COMMON_MAX = 10, 100  # LVIS's groups by train image count: rare 1-10, common 11-100, frequent above
+_RARE_SHARE, _COMMON_SHARE = 337 / 1203, 461 / 1203  # LVIS-1.0's
+_MAX_PRESENCE = 0.8  # no category is in more than this share of the images, so that each is absent from some
+_LOWEST_CAP = 2 * COMMON_MAX  # for the most frequent category, before rare and common ones are made rarer
+_TOP_PRESENCE = 0.3  # and the share of the images that it keeps then
+_MAX_BEND = 60.0
+_REPEATS = 0.12  # share of objects that repeat a category of their image
+
+
+def frequency_group(image_count: int) -> str:
+    """LVIS's group of a category by its number of train images: "r" up to 10, "c" up to 100, "f" above."""
+    return "r" if image_count <= RARE_MAX else "c" if image_count <= COMMON_MAX else "f"
+
+
+def max_objects(objects_per_image: int) -> int:
+    """The most annotated objects that an image holds."""
+    return 2 * objects_per_image + 2
+
+
+def train_counts(num_classes: int, num_images: int, objects_per_image: int, rng: np.random.Generator) -> np.ndarray:
+    """
+    The number of train images of every category, shuffled over the categories.
+
+    Rare, common and frequent categories have LVIS-1.0's proportions, with counts spread log-uniformly over 1-10,
+    11-100 and 101 to a cap. The cap is what fills the images. Where even the lowest cap is too much, the logarithms
+    of the counts are bent downwards: all shrink but the highest, none below 1, and the tail stays long. Where one
+    image for each category is too much, some categories have none, which is logged.
+
+    Returns:
+        int64 array of shape (num_classes,).
+    """
+    budget = max(1, round(num_images * objects_per_image * (1 - _REPEATS)))
+    highest = max(1, int(_MAX_PRESENCE * num_images))
+    counts = _largest(lambda cap: _profile(num_classes, cap), _LOWEST_CAP, max(highest, _LOWEST_CAP), budget)
+    if counts.sum() > budget or counts.max() > highest:
+        counts = _shrunk(counts, highest, budget)
+    room = num_images * max_objects(objects_per_image)
+    if num_classes > room:
+        logger.warning(
+            f"{num_images} train images hold at most {room} objects: "
+            f"{num_classes - room} of {num_classes} categories have no train image"
+        )
+        counts[: num_classes - room] = 0
+    if counts.max() <= COMMON_MAX:
+        logger.info(f"{num_images} train images leave no category frequent (in more than {COMMON_MAX} images)")
+    return rng.permutation(counts)
+
+
+def balanced_counts(
+    num_classes: int, num_images: int, objects_per_image: int, rng: np.random.Generator, split: str
+) -> np.ndarray:
+    """
+    The number of images of every category where all occur about equally often: equal up to 1.
+
+    Every category occurs at least once if the images have room; otherwise that is logged.
+
+    Returns:
+        int64 array of shape (num_classes,).
+    """
+    room = num_images * max_objects(objects_per_image)
+    pairs = round(num_images * objects_per_image * (1 - _REPEATS))
+    pairs = min(max(pairs, num_classes), room, num_classes * max(1, int(_MAX_PRESENCE * num_images)))
+    if pairs < num_classes:
+        logger.warning(f"{num_images} {split} images hold at most {room} objects, fewer than {num_classes} categories")
+    counts = np.full(num_classes, pairs // num_classes, np.int64)
+    counts[: pairs % num_classes] += 1
+    return rng.permutation(counts)
+
+
+def assign(counts: np.ndarray, num_images: int, objects_per_image: int, rng: np.random.Generator) -> list[list[int]]:
+    """
+    Spread the categories over the images.
+
+    Args:
+        counts: the number of distinct images of every category, at most ``num_images`` each.
+
+    Returns:
+        for every image the indices of its annotated objects' categories, in random order. Some repeat a category
+        within an image, which raises the number of objects to the mean asked for, as far as that goes.
+    """
+    most = max_objects(objects_per_image)
+    ideal = rng.uniform(0.4, 1.6, num_images)
+    ideal = np.minimum(ideal * (counts.sum() / ideal.sum()), most)
+    images: list[list[int]] = [[] for _ in range(num_images)]
+    load = np.zeros(num_images)
+    for category in np.argsort(-counts, kind="stable"):
+        for i in _choose(ideal - load, load < most, int(counts[category]), rng):
+            images[i].append(int(category))
+            load[i] += 1
+    _fill_empty(images, rng)
+    _repeat_some(images, objects_per_image, rng)
+    return [[image[i] for i in rng.permutation(len(image))] for image in images]
+
+
+def _profile(num_classes: int, cap: float) -> np.ndarray:
+    """Ascending counts by LVIS's proportions."""
+    at = (np.arange(num_classes) + 0.5) / num_classes
+    rare, common = np.searchsorted(at, [_RARE_SHARE, _RARE_SHARE + _COMMON_SHARE])
+    sizes = (rare, common - rare, num_classes - common)
+    ranges = ((1, RARE_MAX), (RARE_MAX + 1, COMMON_MAX), (COMMON_MAX + 1, cap))
+    spread = [low * (high / low) ** _even(n) for n, (low, high) in zip(sizes, ranges)]
+    return _round(np.concatenate(spread))
+
+
+def _shrunk(counts: np.ndarray, highest: int, budget: int) -> np.ndarray:
+    """Counts of at most ``highest``, spaced alike on a logarithmic scale, bent downwards to stay in the budget."""
+    level = np.log(counts) / max(np.log(counts.max()), 1e-9)
+    low = np.clip(_TOP_PRESENCE * highest, 1, max(1, budget - len(counts)))
+    shrunk = _largest(lambda top: _round(top**level), low, highest, budget)
+    if shrunk.sum() <= budget:
+        return shrunk
+    return _largest(lambda bend: _round(low**level**-bend), -_MAX_BEND, -1.0, budget)
+
+
+def _even(n: int) -> np.ndarray:
+    return np.linspace(0, 1, n) if n > 1 else np.full(n, 0.5)
+
+
+def _round(counts: np.ndarray) -> np.ndarray:
+    return np.maximum(np.rint(counts), 1).astype(np.int64)
+
+
+def _largest(make, low: float, high: float, budget: int) -> np.ndarray:
+    """``make`` at the largest argument whose sum stays within the budget, by bisection; at ``low`` if none does."""
+    if make(high).sum() <= budget:
+        return make(high)
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if make(middle).sum() <= budget else (low, middle)
+    return make(low)
+
+
+def _choose(wanted: np.ndarray, has_room: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """``n`` distinct images, likelier the more objects they still want; full ones only when there is no other."""
+    weight = np.where(has_room, np.maximum(wanted, 0.02), 1e-9)
+    # The n largest of u ** (1 / weight) are a weighted sample without replacement.
+    keys = np.log(rng.uniform(1e-12, 1, len(weight))) / weight
+    return np.argpartition(-keys, n - 1)[:n] if n else np.zeros(0, np.int64)
+
+
+def _fill_empty(images: list[list[int]], rng: np.random.Generator) -> None:
+    """Give images without objects one from the fullest image, as long as that has two."""
+    for image in images:
+        if not image:
+            fullest = max(images, key=len)
+            if len(fullest) < 2:
+                return
+            image.append(fullest.pop(int(rng.integers(len(fullest)))))
+
+
+def _repeat_some(images: list[list[int]], objects_per_image: int, rng: np.random.Generator) -> None:
+    pairs = sum(map(len, images))
+    missing = len(images) * objects_per_image - pairs
+    chance = float(np.clip(missing / max(pairs, 1), 0.05, 0.5))
+    for image in images:
+        repeats = [c for c in image if rng.random() < chance]
+        image += repeats[: max(0, max_objects(objects_per_image) - len(image))]

@@ -1,0 +1,190 @@
+"""One image: where its characters lie, what covers what, the pixels and the polygons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+
+from .glyphs import Glyph, outline
+from .paint import background, contrasting_colour, coverage, paint
+
+_MAX_ANGLE = np.deg2rad(25)
+_MAX_ASPECT = 4 / 3
+_OVERHANG = 0.08  # of an object's size that may lie outside the image
+_MIN_INSIDE = 0.85  # share of a new object's area inside the image
+_MIN_VISIBLE = 0.55  # share of an object's area that later ones leave
+_TRIES = 80
+_TRIES_PER_SIZE = 10
+_SHRINK = 0.88
+_MIN_PIXELS = 12
+_CRUMB = 0.5  # square pixels; smaller parts and holes are left out of the annotation
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """An object as drawn.
+
+    Attributes:
+        category: index into the alphabet.
+        visible: its area that no later object covers, clipped to the image: a valid shapely (Multi)Polygon.
+    """
+
+    category: int
+    visible: shapely.Geometry
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One drawn image.
+
+    Attributes:
+        image: uint8 array of shape (height, width, 3), RGB.
+        objects: in the order they were painted; a later one covers an earlier one.
+        id_map: int32 array of shape (height, width): 1 + the index of the object that covers more than half of the
+            pixel, the last one painted if there are several; 0 for background.
+    """
+
+    image: np.ndarray
+    objects: tuple[SceneObject, ...]
+    id_map: np.ndarray
+
+
+@dataclass
+class _Placed:
+    category: int
+    contours: list[np.ndarray]
+    visible: shapely.Geometry
+    area: float
+
+
+def draw_scene(
+    glyphs: tuple[Glyph, ...],
+    categories: list[int],
+    image_size: tuple[int, int],
+    object_scale: tuple[float, float],
+    rng: np.random.Generator,
+) -> Scene:
+    """
+    Place and paint one object of each of ``categories``, in this order.
+
+    At least 55% of every object stays visible; where a place for it is hard to find, it becomes smaller.
+
+    Args:
+        categories: indices into ``glyphs``; repeats are separate objects.
+        image_size: height and width in pixels.
+        object_scale: the range of an object's larger side before rotation, relative to the image's shorter side.
+    """
+    placed = _place_all(glyphs, categories, image_size, object_scale, rng)
+    canvas = background(image_size, rng)
+    id_map = np.zeros(image_size, np.int32)
+    for number, item in enumerate(placed, start=1):
+        box = _pixel_box(item.contours, image_size)
+        cover = coverage(item.contours, box)
+        crop = canvas[box]
+        paint(crop, cover, contrasting_colour(crop, rng), rng)
+        id_map[box][cover > 0.5] = number
+    canvas += rng.normal(0, rng.uniform(0.005, 0.02), canvas.shape).astype(np.float32)
+    image = np.rint(canvas.clip(0, 1) * 255).astype(np.uint8)
+    return Scene(image, tuple(SceneObject(p.category, p.visible) for p in placed), id_map)
+
+
+def to_polygons(visible: shapely.Geometry, image_size: tuple[int, int]) -> list[list[float]]:
+    """
+    COCO polygons whose union is ``visible``: hole-free, coordinates rounded to 2 decimals and inside the image.
+
+    COCO polygons know no holes, so a shape is cut in two through each of its holes.
+
+    Returns:
+        lists x1, y1, x2, y2, ... of at least 3 points; only crumbs of less than half a square pixel are left out.
+    """
+    height, width = image_size
+    polygons = []
+    for part in sorted(_parts(visible), key=lambda p: -p.area):
+        if polygons and part.area < _CRUMB:
+            continue
+        holes = [h for h in part.interiors if shapely.Polygon(h).area >= _CRUMB]
+        for piece in _without_holes(shapely.Polygon(part.exterior, holes)):
+            points = np.round(np.asarray(piece.exterior.coords)[:-1], 2).clip(0, (width, height))
+            points = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]
+            if len(points) >= 3:
+                polygons.append(points.ravel().tolist())
+    return polygons
+
+
+def _without_holes(polygon: shapely.Polygon) -> list[shapely.Polygon]:
+    if not polygon.interiors:
+        return [polygon]
+    left, low, right, high = polygon.bounds
+    hole = max(polygon.interiors, key=lambda h: h.bounds[3] - h.bounds[1])
+    x = (hole.bounds[0] + hole.bounds[2]) / 2
+    halves = (shapely.box(left - 1, low - 1, x, high + 1), shapely.box(x, low - 1, right + 1, high + 1))
+    return [piece for half in halves for part in _parts(polygon.intersection(half)) for piece in _without_holes(part)]
+
+
+def _parts(area: shapely.Geometry) -> list[shapely.Polygon]:
+    return [p for p in shapely.get_parts(area) if p.geom_type == "Polygon" and not p.is_empty]
+
+
+def _place_all(glyphs, categories, image_size, object_scale, rng) -> list[_Placed]:
+    # A crowded start can leave no room at any size for the last object: begin again with smaller ones.
+    for restart in range(12):
+        scale = np.asarray(object_scale) * 0.85**restart
+        placed: list[_Placed] = []
+        for category in categories:
+            if not _place(placed, glyphs[category], category, image_size, scale, rng):
+                break
+        else:
+            return placed
+    raise RuntimeError(f"{len(categories)} objects do not fit into an image of {image_size} pixels")
+
+
+def _place(placed, glyph, category, image_size, scale, rng) -> bool:
+    """Append the object to ``placed`` and update what is visible of the earlier ones, unless there is no room."""
+    shape = outline(glyph.character, glyph.faces[rng.integers(len(glyph.faces))])
+    size = np.exp(rng.uniform(*np.log(scale))) * min(image_size)
+    smallest = min(_MIN_PIXELS, 0.002 * min(image_size) ** 2)
+    for attempt in range(_TRIES):
+        matrix, shift = _pose(shape.extent, size * _SHRINK ** (attempt // _TRIES_PER_SIZE), image_size, rng)
+        area = shapely.transform(shape.shape, lambda p, m=matrix, s=shift: p @ m + s).simplify(0.04)
+        inside = _polygonal(area.intersection(shapely.box(0, 0, image_size[1], image_size[0])))
+        if inside.area < max(_MIN_INSIDE * area.area, smallest):
+            continue
+        left = [_polygonal(shapely.difference(p.visible, inside)) for p in placed]
+        if any(v.area < max(_MIN_VISIBLE * p.area, smallest) for v, p in zip(left, placed)):
+            continue
+        for item, visible in zip(placed, left):
+            item.visible = visible
+        contours = [c @ matrix + shift for c, _ in shape.contours]
+        placed.append(_Placed(category, contours, inside, inside.area))
+        return True
+    return False
+
+
+def _pose(extent, size, image_size, rng) -> tuple[np.ndarray, np.ndarray]:
+    """A random affine map from outline to pixels: points @ matrix + shift."""
+    stretch = np.exp(rng.uniform(-1, 1) * np.log(_MAX_ASPECT) / 2)
+    scale = np.array([stretch, 1 / stretch])
+    scale *= size / max(np.asarray(extent) * scale)
+    angle = rng.uniform(-_MAX_ANGLE, _MAX_ANGLE)
+    cos, sin = np.cos(angle), np.sin(angle)
+    matrix = np.diag(scale) @ np.array([[cos, sin], [-sin, cos]])
+    half = np.abs(matrix).T @ np.asarray(extent) / 2
+    low = np.minimum(half - _OVERHANG * size, np.array(image_size[::-1]) / 2)
+    return matrix, rng.uniform(low, np.array(image_size[::-1]) - low)
+
+
+def _polygonal(area: shapely.Geometry) -> shapely.Geometry:
+    """Without the points and lines that an overlay leaves where outlines touch."""
+    if area.geom_type in ("Polygon", "MultiPolygon"):
+        return area
+    return shapely.MultiPolygon(_parts(area))
+
+
+def _pixel_box(contours, image_size) -> tuple[slice, slice]:
+    points = np.concatenate(contours)
+    low = np.floor(points.min(axis=0)).astype(int)
+    high = np.ceil(points.max(axis=0)).astype(int) + 1
+    columns, rows = (slice(max(0, a), min(n, b)) for a, b, n in zip(low, high, image_size[::-1]))
+    return rows, columns

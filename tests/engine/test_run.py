@@ -1,0 +1,220 @@
+"""Runs as a user starts them: train, resume, evaluate, on one process and on two."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+
+from balanced_lvis.config import load_config
+from balanced_lvis.engine import main
+
+from ..common import CONFIGS, ROOT, rendered_opts
+
+CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
+
+
+def train_net(root, output, *flags, **overrides) -> subprocess.CompletedProcess:
+    """``tools/train_net.py`` in a process of its own; a double underscore in ``overrides`` stands for a dot."""
+    opts = rendered_opts(root, output)
+    for key, value in overrides.items():
+        opts += [key.replace("__", "."), str(value)]
+    command = [sys.executable, ROOT / "tools" / "train_net.py", "--config-file", CONFIG, *flags, *opts]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=env)
+
+
+def losses(output: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    return {line["iteration"]: line["total_loss"] for line in lines if "total_loss" in line}
+
+
+@pytest.fixture(scope="module")
+def trained(rendered, tmp_path_factory):
+    """A finished training, and what it printed."""
+    output = tmp_path_factory.mktemp("trained")
+    done = train_net(rendered, output, SOLVER__MAX_ITER=4, SOLVER__CHECKPOINT_PERIOD=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return output, done
+
+
+def test_training_writes_checkpoint_config_and_results(trained):
+    output, _ = trained
+    assert (output / "model_final.pth").is_file()
+    assert load_config(output / "config.yaml").MODEL.ROI_HEADS.NUM_CLASSES == 12
+    results = json.loads((output / "results.json").read_text())
+    assert set(results) == {"bbox", "segm"}
+    for task in results.values():
+        assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"} == set(task)
+    categories = json.loads((output / "inference" / "per_category_ap.json").read_text())
+    assert len(categories) == 12
+    assert {"id", "name", "frequency", "image_count", "bbox", "segm"} == set(categories[0])
+
+
+def test_the_screen_is_calm(trained):
+    _, done = trained
+    assert done.stderr == ""
+    assert "Warning" not in done.stdout
+    assert "Distribution of instances" not in done.stdout
+    assert re.search(r"eta: .*total_loss: .*loss_cls", done.stdout)
+    assert re.search(r"AP *\|.*APr *\|.*APc *\|.*APf", done.stdout)
+    assert len(done.stdout.splitlines()) < 80, done.stdout
+
+
+def test_eval_only_gives_the_numbers_of_the_training_run(trained, rendered, tmp_path):
+    output, _ = trained
+    done = train_net(rendered, tmp_path, "--eval-only", MODEL__WEIGHTS=output / "model_final.pth")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "results.json").read_text()) == json.loads((output / "results.json").read_text())
+
+
+def test_resuming_continues_where_the_checkpoint_was_written(trained, rendered, tmp_path):
+    output, _ = trained
+    shutil.copy(output / "model_0000001.pth", tmp_path)
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    done = train_net(rendered, tmp_path, "--resume", SOLVER__MAX_ITER=4)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Starting training from iteration 2" in done.stdout
+    resumed, straight = (torch.load(p / "model_final.pth", weights_only=True) for p in (tmp_path, output))
+    assert resumed["iteration"] == straight["iteration"] == 3
+    assert resumed["scheduler"]["last_epoch"] == straight["scheduler"]["last_epoch"]
+
+
+def test_resuming_a_finished_run_evaluates_it_again(trained, rendered, tmp_path):
+    output, _ = trained
+    shutil.copytree(output, tmp_path / "copy")
+    (tmp_path / "copy" / "results.json").unlink()
+    done = train_net(rendered, tmp_path / "copy", "--resume", SOLVER__MAX_ITER=4)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "copy" / "results.json").read_text() == (output / "results.json").read_text()
+
+
+def test_the_same_seed_gives_the_same_losses(trained, rendered, tmp_path):
+    output, _ = trained
+    assert train_net(rendered, tmp_path, SOLVER__MAX_ITER=4).returncode == 0
+    assert losses(tmp_path) == losses(output)
+
+
+def test_two_processes_train_on_the_cpu_and_start_like_one(trained, rendered, tmp_path):
+    """
+    Each process has half of the images, so that losses agree where that is mathematically so: at the first iteration
+    each rank's parameters are the same, and the RPN's classification loss starts at log 2 whatever the images are.
+    """
+    done = train_net(rendered, tmp_path, "--num-gpus", "2", "--dist-url", "auto", SOLVER__MAX_ITER=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "log.txt.rank1").is_file()
+    assert json.loads((tmp_path / "results.json").read_text())["bbox"]["AP"] >= 0
+    first = json.loads((tmp_path / "metrics.json").read_text().splitlines()[0])
+    one = json.loads((trained[0] / "metrics.json").read_text().splitlines()[0])
+    assert first["loss_rpn_cls"] == pytest.approx(one["loss_rpn_cls"], rel=0.1)
+    assert first["loss_mask"] == pytest.approx(one["loss_mask"], rel=0.2)
+
+
+def test_evaluation_on_two_processes_gives_the_same_numbers(trained, rendered, tmp_path):
+    output, _ = trained
+    flags = ("--eval-only", "--num-gpus", "2", "--dist-url", "auto")
+    done = train_net(rendered, tmp_path, *flags, MODEL__WEIGHTS=output / "model_final.pth")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "results.json").read_text()) == json.loads((output / "results.json").read_text())
+
+
+def test_a_test_set_without_annotations_saves_predictions(trained, rendered, tmp_path):
+    output, _ = trained
+    overrides = {"MODEL__WEIGHTS": output / "model_final.pth", "DATASETS__TEST": "('rendered_test_dev',)"}
+    assert train_net(rendered, tmp_path, "--eval-only", **overrides).returncode == 0
+    assert json.loads((tmp_path / "inference" / "lvis_instances_results.json").read_text())
+    assert json.loads((tmp_path / "results.json").read_text()) == {}
+
+
+# ------------------------------------------------------------------ bad input, in this process
+
+
+def run_main(capsys, *arguments) -> str:
+    """The error message of a run that must end with status 2."""
+    assert main([*map(str, arguments)]) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", ["r101_balanced_sigmoid", "r50_rfs"])
+def test_missing_lvis_says_what_is_missing_where_and_how_to_get_it(config, capsys, tmp_path):
+    message = run_main(capsys, "--config-file", CONFIGS / f"{config}.yaml", "OUTPUT_DIR", tmp_path)
+    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).absolute()
+    assert f"{root / 'lvis' / 'lvis_v1_train.json'}" in message
+    assert f"{root / 'lvis' / 'lvis_v1_val.json'}" in message
+    assert f"{root / 'coco' / 'train2017'}" in message
+    assert "https://dl.fbaipublicfiles.com/LVIS/lvis_v1_train.json.zip" in message
+    assert "http://images.cocodataset.org/zips/val2017.zip" in message
+    assert "DETECTRON2_DATASETS" in message
+    assert "Traceback" not in message
+
+
+@pytest.fixture
+def fake_lvis(tmp_path, monkeypatch):
+    """LVIS's files and folders by name, so that the checks after them are reached."""
+    import detectron2.data.datasets.builtin  # noqa: F401
+    from detectron2.data import MetadataCatalog
+
+    for split in ("train", "val"):
+        metadata = MetadataCatalog.get(f"lvis_v1_{split}")
+        (tmp_path / "coco" / f"{split}2017").mkdir(parents=True)
+        (tmp_path / f"{split}.json").write_text("{}")
+        monkeypatch.setitem(metadata.__dict__, "json_file", str(tmp_path / f"{split}.json"))
+        monkeypatch.setitem(metadata.__dict__, "image_root", str(tmp_path / "coco"))
+
+
+def test_weights_that_cannot_be_downloaded_say_where_to_put_the_file(fake_lvis, capsys, tmp_path, monkeypatch):
+    from detectron2.utils.file_io import PathManager
+
+    def no_network(path, **kwargs):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(PathManager, "get_local_path", no_network)
+    config = CONFIGS / "r101_balanced_sigmoid.yaml"
+    message = run_main(capsys, "--config-file", config, "OUTPUT_DIR", tmp_path / "out")
+    assert "detectron2://ImageNetPretrained/MSRA/R-101.pkl" in message
+    assert "Name or service not known" in message
+    assert "https://dl.fbaipublicfiles.com/detectron2/ImageNetPretrained/MSRA/R-101.pkl" in message
+    assert "MODEL.WEIGHTS /path/to/R-101.pkl" in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "overrides", "expected"),
+    [
+        ((), {"MODEL.WEIGHTS": "nowhere.pth"}, "nowhere.pth doesn't exist"),
+        (("--eval-only",), {"MODEL.WEIGHTS": "''"}, "--eval-only needs a checkpoint"),
+        ((), {"MODEL.ROI_BOX_HEAD.ACTIVATION.NAME": "balanced_sigmod"}, "Did you mean 'balanced_sigmoid'"),
+        ((), {"MODEL.ROI_BOX_HEAD.ACTIVATION.NAM": "x"}, "Did you mean MODEL.ROI_BOX_HEAD.ACTIVATION.NAME?"),
+        ((), {"DATASETS.TRAIN": "('rendered_trian',)"}, "Did you mean rendered_train"),
+        ((), {"DATASETS.TRAIN": "()"}, "DATASETS.TRAIN is empty"),
+        ((), {"DATASETS.TEST": "('coco_2017_val',)"}, "coco_2017_val"),
+        ((), {"MODEL.ROI_HEADS.NUM_CLASSES": 13}, "NUM_CLASSES is 13, but data set rendered_train has 12"),
+        ((), {"MODEL.ROI_BOX_HEAD.ACTIVATION.BALANCED_SIGMOID.FORM": "raw"}, "valid: foreground, centred"),
+        ((), {"MODEL.CLASS_PRIOR.FILE": "nowhere.json"}, "nowhere.json"),
+        (("--num-gpus", "3"), {}, "IMS_PER_BATCH is 2, which 3 processes"),
+        (("--num-gpus", "0"), {}, "--num-gpus is 0"),
+    ],
+)
+def test_bad_input_is_explained(rendered, capsys, tmp_path, flags, overrides, expected):
+    opts = rendered_opts(rendered, tmp_path / "out")
+    for pair in overrides.items():
+        opts += [*map(str, pair)]
+    message = run_main(capsys, "--config-file", CONFIG, *flags, *opts)
+    assert message.startswith("error: ")
+    assert expected in message
+
+
+def test_a_checkpoint_of_another_model_lists_tensors_and_shapes(tiny_cfg, rendered, capsys, tmp_path):
+    tiny_cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 32
+    tiny_cfg.MODEL.ROI_MASK_HEAD.NUM_CONV = 1
+    DetectionCheckpointer(build_model(tiny_cfg), str(tmp_path)).save("other")
+    opts = [*rendered_opts(rendered, tmp_path / "out"), "MODEL.WEIGHTS", tmp_path / "other.pth"]
+    message = run_main(capsys, "--config-file", CONFIG, "--eval-only", *opts)
+    assert "roi_heads.box_head.fc1.weight: (32, 3136) in the file, (256, 3136) in the model" in message
+    assert "roi_heads.mask_head.mask_fcn2.weight: missing in the file" in message
