@@ -39,6 +39,33 @@ def check_datasets(names) -> None:
         )
 
 
+def check_num_classes(names, num_classes: int) -> None:
+    """
+    Raises:
+        InputError: if a data set whose class names are known doesn't have ``num_classes`` of them.
+    """
+    for name in names:
+        class_names = MetadataCatalog.get(name).get("thing_classes")
+        if class_names and len(class_names) != num_classes:
+            raise InputError(
+                f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but data set {name} has {len(class_names)} classes; "
+                f"set it to {len(class_names)}."
+            )
+
+
+def check_lvis_format(name: str) -> None:
+    """
+    Raises:
+        InputError: if a data set to be evaluated is not in LVIS format.
+    """
+    evaluator_type = MetadataCatalog.get(name).get("evaluator_type")
+    if evaluator_type != "lvis":
+        raise InputError(
+            f"DATASETS.TEST: {name!r} has evaluator_type {evaluator_type!r}; balanced_lvis evaluates data sets in LVIS "
+            "format (register them with Detectron2's register_lvis_instances)."
+        )
+
+
 def _check_registered(name: str) -> None:
     if name in DatasetCatalog:
         return

@@ -9,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import InputError
 from ..priors import ClassPrior
+from .checks import check_datasets
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def class_prior_of_dataset(name: str) -> ClassPrior:
     The prior of one registered data set: LVIS-1.0's from Detectron2's metadata, any other's from its annotations.
 
     Raises:
-        InputError: if the data set is unknown or carries no class names.
+        InputError: if the data set is unknown, its files are missing or it carries no class names.
     """
     metadata = MetadataCatalog.get(name)
     class_names = metadata.get("thing_classes")
@@ -62,8 +63,7 @@ def class_prior_of_dataset(name: str) -> ClassPrior:
     if lvis_v1_counts is not None:
         counts = {c["id"]: c["image_count"] for c in lvis_v1_counts}
         return ClassPrior(class_names, [counts[i] for i in sorted(counts)], LVIS_V1_TRAIN_IMAGES)
-    if name not in DatasetCatalog:
-        raise InputError(f"Data set {name!r} is not registered, so its classes can't be counted.")
+    check_datasets([name])
     logger.info("Counting the classes of %s", name)
     records = DatasetCatalog.get(name)
     class_names = class_names or metadata.get("thing_classes")  # some loaders set the names as they load

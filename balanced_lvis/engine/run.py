@@ -18,9 +18,10 @@ from detectron2.utils.logger import setup_logger
 from .. import _detectron2
 from ..activations import activation_class
 from ..config import load_config
-from ..data.checks import check_datasets
+from ..data.checks import check_datasets, check_lvis_format, check_num_classes
 from ..data.datasets import prepare_rendered
 from ..errors import InputError
+from ..modeling.box_predictor import activation_from_config
 from .checkpoint import check_weights, load_for_evaluation
 from .trainer import Trainer
 
@@ -92,17 +93,15 @@ def prepare(args):
     _choose_device(cfg, args.num_gpus)
     cfg.freeze()
     _set_up_loggers(cfg.OUTPUT_DIR, rank=0)
-    activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME)
+    activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME)  # a misspelt name must not wait for data to be rendered
     world_size = args.num_gpus * args.num_machines
     if not args.eval_only and cfg.SOLVER.IMS_PER_BATCH % world_size:
         raise InputError(
             f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {world_size} processes can't share evenly; "
             f"set it to a multiple of {world_size}."
         )
-    prepare_rendered(cfg)
-    check_datasets([*(() if args.eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
-    if not args.eval_only and not cfg.DATASETS.TRAIN:
-        raise InputError("DATASETS.TRAIN is empty; name a data set to train on, or use --eval-only.")
+    _check_data(cfg, args.eval_only)
+    activation_from_config(cfg)
     if args.eval_only or not (args.resume and _has_checkpoint(cfg)):
         check_weights(cfg.MODEL.WEIGHTS, "evaluation" if args.eval_only else "training")
     return cfg
@@ -126,6 +125,17 @@ def run(cfg, args) -> dict:
     trainer.resume_or_load(resume=args.resume)
     trainer.train()
     return getattr(trainer, "_last_eval_results", {}) or {}
+
+
+def _check_data(cfg, eval_only: bool) -> None:
+    if not eval_only and not cfg.DATASETS.TRAIN:
+        raise InputError("DATASETS.TRAIN is empty; name a data set to train on, or use --eval-only.")
+    prepare_rendered(cfg)
+    names = cfg.DATASETS.TEST if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    check_datasets(names)
+    check_num_classes(names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    for name in cfg.DATASETS.TEST:
+        check_lvis_format(name)
 
 
 def _has_checkpoint(cfg) -> bool:
@@ -179,6 +189,8 @@ def quiet() -> None:
     source = r"(detectron2|LabGym|fvcore|iopath|torch|torchvision|pkg_resources|lvis|pycocotools)(\.|$)"
     for category in (DeprecationWarning, FutureWarning, UserWarning):
         warnings.filterwarnings("ignore", category=category, module=source)
+    for name in ("lvis.results", "torch.fx._symbolic_trace"):  # both log what no user can act on
+        logging.getLogger(name).setLevel(logging.ERROR)
     build = logging.getLogger(f"{_detectron2.logger_name()}.data.build")
     if not build.filters:
         build.addFilter(_NotTheHistogram())

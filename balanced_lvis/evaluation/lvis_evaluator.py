@@ -7,11 +7,10 @@ import logging
 import math
 import os
 
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation import LVISEvaluator as Detectron2LVISEvaluator
 from detectron2.utils.logger import create_small_table
 
-from ..errors import InputError
+from ..data.checks import check_lvis_format
 from ..io import write_json
 from .lvis_api import MAX_DETECTIONS_PER_IMAGE, evaluate_on_lvis
 
@@ -35,12 +34,7 @@ class LVISEvaluator(Detectron2LVISEvaluator):
     """
 
     def __init__(self, dataset_name: str, output_dir: str | None = None, distributed: bool = True):
-        evaluator_type = MetadataCatalog.get(dataset_name).get("evaluator_type")
-        if evaluator_type != "lvis":
-            raise InputError(
-                f"DATASETS.TEST: {dataset_name!r} has evaluator_type {evaluator_type!r}; balanced_lvis evaluates data "
-                "sets in LVIS format (register them with Detectron2's register_lvis_instances)."
-            )
+        check_lvis_format(dataset_name)
         super().__init__(dataset_name, output_dir=output_dir, distributed=distributed)
 
     def _eval_predictions(self, predictions):

@@ -27,13 +27,14 @@ _FACES = (
     "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta",
 )  # fmt: skip
 
-# Everyday letters come first, so that a small vocabulary reads like a page of print. What no range names follows
-# in code point order.
+# Everyday letters come first, so that a small vocabulary reads like a page of print. What no range names
+# follows in code point order.
 _PREFERRED_RANGES = (
     (0x30, 0x39), (0x41, 0x5A), (0x61, 0x7A),  # digits, Latin
     (0x391, 0x3A9), (0x3B1, 0x3C9), (0x410, 0x42F), (0x430, 0x44F),  # Greek, Cyrillic
     (0x531, 0x587), (0x10A0, 0x10FF), (0x5D0, 0x5EA), (0x7C0, 0x7EA),  # Armenian, Georgian, Hebrew, N'Ko
-    (0x2D30, 0x2D6F), (0x10300, 0x1032F), (0xE81, 0xEDF), (0x1401, 0x1676),  # Tifinagh, Old Italic, Lao, Canadian
+    (0x2D30, 0x2D6F), (0x10300, 0x1032F), (0xE81, 0xEDF),  # Tifinagh, Old Italic, Lao
+    (0x1401, 0x1676),  # Canadian syllabics
     (0x0C0, 0x24F), (0x370, 0x3FF), (0x400, 0x52F),  # the other Latin, Greek and Cyrillic letters
 )  # fmt: skip
 # Ogham, Braille cells, box drawing and block elements are dots and bars; arrows are rotations of one another.
@@ -64,8 +65,8 @@ class Outline:
     """A character's outline in one face, centred at the origin, y down, the larger side of its box 1 long.
 
     Attributes:
-        contours: closed curves, float64 arrays of shape (N, 2), each with whether it is a hole, from the largest to
-            the smallest: filling and clearing them in turn draws the character.
+        contours: closed curves, float64 arrays of shape (N, 2), each with whether it is a hole, from the
+            largest to the smallest: filling and clearing them in turn draws the character.
         shape: the same area as a valid shapely (Multi)Polygon.
         extent: width and height of the box.
     """
@@ -78,16 +79,16 @@ class Outline:
 @lru_cache(maxsize=4)
 def alphabet(num_classes: int) -> tuple[Glyph, ...]:
     """
-    The first ``num_classes`` visually distinct characters: digits and Latin letters first, then other scripts.
+    The first ``num_classes`` distinct characters: digits and Latin letters first, then other scripts.
 
-    Latin A, Greek Alpha and Cyrillic A share one outline and are one category. A smaller alphabet is the beginning
-    of a larger one, except that a character has more faces where fewer others could be mistaken for it.
+    Latin A, Greek Alpha and Cyrillic A share one outline and are one category. A smaller alphabet is the
+    beginning of a larger one, except that a character has more faces where fewer others resemble it.
 
     Args:
         num_classes: 1 to 1203.
 
     Raises:
-        InputError: if ``num_classes`` is out of range, or matplotlib's fonts hold too few distinct characters.
+        InputError: if ``num_classes`` is out of range, or the fonts hold too few distinct characters.
     """
     if not 1 <= num_classes <= MAX_CLASSES:
         raise InputError(f"num_classes is {num_classes}; choose 1 to {MAX_CLASSES}")
@@ -111,7 +112,7 @@ def distinct_characters(limit: int) -> tuple[list[str], np.ndarray]:
     Choose characters greedily in a fixed order; one too similar to an earlier choice is left out.
 
     Returns:
-        at most ``limit`` characters, and their signatures, a float32 array of shape (n, 1024) of zeros and ones.
+        at most ``limit`` characters, and their signatures: zeros and ones, float32, of shape (n, 1024).
     """
     chosen: list[str] = []
     accepted = np.zeros((0, _GRID * _GRID), np.float32)
@@ -136,7 +137,7 @@ def distinct_characters(limit: int) -> tuple[list[str], np.ndarray]:
 
 
 def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of every signature in ``a`` (n, p) with every one in ``b`` (m, p): shape (n, m)."""
+    """Intersection over union of the signatures in ``a`` (n, p) with those in ``b`` (m, p): shape (n, m)."""
     common = a @ b.T
     return common / np.maximum(a.sum(axis=1)[:, None] + b.sum(axis=1)[None] - common, 1)
 
@@ -207,7 +208,7 @@ def _signed_area(contour: np.ndarray) -> float:
 
 
 def _is_segmentable(shape: Outline) -> bool:
-    """Neither hair-thin nor a solid block nor a heap of crumbs: a mask of a few hundred pixels can show it."""
+    """Neither hair-thin nor a solid block nor a heap of crumbs: a mask of a hundred pixels can show it."""
     if not _is_compact(shape):
         return False
     parts = shapely.get_parts(shape.shape)
@@ -227,7 +228,8 @@ def _unmistakable_faces(characters: list[str], signatures: np.ndarray) -> list[t
     """For every character the faces whose outline is closest to that character's own signature."""
     found: list[list[str]] = [[_BASE_FACE] for _ in characters]
     for face in _FACES[1:]:
-        entries = [(i, o) for i, c in enumerate(characters) for o in [outline(c, face)] if o and _is_compact(o)]
+        outlines = [outline(c, face) for c in characters]
+        entries = [(i, o) for i, o in enumerate(outlines) if o and _is_compact(o)]
         if not entries:
             continue
         owners = np.array([i for i, _ in entries])

@@ -27,14 +27,19 @@ def max_objects(objects_per_image: int) -> int:
     return 2 * objects_per_image + 2
 
 
-def train_counts(num_classes: int, num_images: int, objects_per_image: int, rng: np.random.Generator) -> np.ndarray:
+def train_counts(
+    num_classes: int,
+    num_images: int,
+    objects_per_image: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """
     The number of train images of every category, shuffled over the categories.
 
-    Rare, common and frequent categories have LVIS-1.0's proportions, with counts spread log-uniformly over 1-10,
-    11-100 and 101 to a cap. The cap is what fills the images. Where even the lowest cap is too much, the logarithms
-    of the counts are bent downwards: all shrink but the highest, none below 1, and the tail stays long. Where one
-    image for each category is too much, some categories have none, which is logged.
+    Rare, common and frequent categories have LVIS-1.0's proportions, with counts spread log-uniformly over
+    1-10, 11-100 and 101 to a cap. The cap is what fills the images. Where even the lowest cap is too much,
+    logarithms of counts are bent downwards: all shrink but the highest, none below 1, and the tail stays
+    long. Where one image for each category is too much, some categories have none, which is logged.
 
     Returns:
         int64 array of shape (num_classes,).
@@ -52,12 +57,16 @@ def train_counts(num_classes: int, num_images: int, objects_per_image: int, rng:
         )
         counts[: num_classes - room] = 0
     if counts.max() <= COMMON_MAX:
-        logger.info(f"{num_images} train images leave no category frequent (in more than {COMMON_MAX} images)")
+        logger.info(f"{num_images} train images leave no category frequent (above {COMMON_MAX} images)")
     return rng.permutation(counts)
 
 
 def balanced_counts(
-    num_classes: int, num_images: int, objects_per_image: int, rng: np.random.Generator, split: str
+    num_classes: int,
+    num_images: int,
+    objects_per_image: int,
+    rng: np.random.Generator,
+    split: str,
 ) -> np.ndarray:
     """
     The number of images of every category where all occur about equally often: equal up to 1.
@@ -71,13 +80,20 @@ def balanced_counts(
     pairs = round(num_images * objects_per_image * (1 - _REPEATS))
     pairs = min(max(pairs, num_classes), room, num_classes * max(1, int(_MAX_PRESENCE * num_images)))
     if pairs < num_classes:
-        logger.warning(f"{num_images} {split} images hold at most {room} objects, fewer than {num_classes} categories")
+        holds = f"{num_images} {split} images hold at most {room} objects"
+        level = logging.WARNING if split == "val" else logging.INFO  # others measure nothing by category
+        logger.log(level, f"{holds}: {num_classes - pairs} of {num_classes} categories have no {split} image")
     counts = np.full(num_classes, pairs // num_classes, np.int64)
     counts[: pairs % num_classes] += 1
     return rng.permutation(counts)
 
 
-def assign(counts: np.ndarray, num_images: int, objects_per_image: int, rng: np.random.Generator) -> list[list[int]]:
+def assign(
+    counts: np.ndarray,
+    num_images: int,
+    objects_per_image: int,
+    rng: np.random.Generator,
+) -> list[list[int]]:
     """
     Spread the categories over the images.
 
@@ -85,8 +101,8 @@ def assign(counts: np.ndarray, num_images: int, objects_per_image: int, rng: np.
         counts: the number of distinct images of every category, at most ``num_images`` each.
 
     Returns:
-        for every image the indices of its annotated objects' categories, in random order. Some repeat a category
-        within an image, which raises the number of objects to the mean asked for, as far as that goes.
+        for every image the indices of its annotated objects' categories, in random order. Some repeat a
+        category within an image, which raises the number of objects to the mean asked for, if it can.
     """
     most = max_objects(objects_per_image)
     ideal = rng.uniform(0.4, 1.6, num_images)
@@ -113,7 +129,7 @@ def _profile(num_classes: int, cap: float) -> np.ndarray:
 
 
 def _shrunk(counts: np.ndarray, highest: int, budget: int) -> np.ndarray:
-    """Counts of at most ``highest``, spaced alike on a logarithmic scale, bent downwards to stay in the budget."""
+    """Counts of at most ``highest``, spaced alike on a logarithmic scale, or bent to stay in the budget."""
     level = np.log(counts) / max(np.log(counts.max()), 1e-9)
     low = np.clip(_TOP_PRESENCE * highest, 1, max(1, budget - len(counts)))
     shrunk = _largest(lambda top: _round(top**level), low, highest, budget)
@@ -131,7 +147,7 @@ def _round(counts: np.ndarray) -> np.ndarray:
 
 
 def _largest(make, low: float, high: float, budget: int) -> np.ndarray:
-    """``make`` at the largest argument whose sum stays within the budget, by bisection; at ``low`` if none does."""
+    """``make`` at the largest argument whose sum is within the budget, by bisection; else at ``low``."""
     if make(high).sum() <= budget:
         return make(high)
     for _ in range(40):
@@ -141,7 +157,7 @@ def _largest(make, low: float, high: float, budget: int) -> np.ndarray:
 
 
 def _choose(wanted: np.ndarray, has_room: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """``n`` distinct images, likelier the more objects they still want; full ones only when there is no other."""
+    """``n`` distinct images, likelier the more objects they still want; full ones only if need be."""
     weight = np.where(has_room, np.maximum(wanted, 0.02), 1e-9)
     # The n largest of u ** (1 / weight) are a weighted sample without replacement.
     keys = np.log(rng.uniform(1e-12, 1, len(weight))) / weight

@@ -18,7 +18,8 @@ _MIN_VISIBLE = 0.55  # share of an object's area that later ones leave
 _TRIES = 80
 _TRIES_PER_SIZE = 10
 _SHRINK = 0.88
-_MIN_PIXELS = 12
+_MIN_AREA = 0.06  # of what later ones leave of an object, in squares of the smallest side of objects, ...
+_MIN_PIXELS = 10  # ... and in pixels
 _CRUMB = 0.5  # square pixels; smaller parts and holes are left out of the annotation
 
 
@@ -42,8 +43,8 @@ class Scene:
     Attributes:
         image: uint8 array of shape (height, width, 3), RGB.
         objects: in the order they were painted; a later one covers an earlier one.
-        id_map: int32 array of shape (height, width): 1 + the index of the object that covers more than half of the
-            pixel, the last one painted if there are several; 0 for background.
+        id_map: int32 array of shape (height, width): 1 + the index of the object that covers more than half
+            of the pixel, the last one painted if there are several; 0 for background.
     """
 
     image: np.ndarray
@@ -74,7 +75,7 @@ def draw_scene(
     Args:
         categories: indices into ``glyphs``; repeats are separate objects.
         image_size: height and width in pixels.
-        object_scale: the range of an object's larger side before rotation, relative to the image's shorter side.
+        object_scale: range of an object's larger side before rotation, relative to the image's shorter side.
     """
     placed = _place_all(glyphs, categories, image_size, object_scale, rng)
     canvas = background(image_size, rng)
@@ -92,12 +93,12 @@ def draw_scene(
 
 def to_polygons(visible: shapely.Geometry, image_size: tuple[int, int]) -> list[list[float]]:
     """
-    COCO polygons whose union is ``visible``: hole-free, coordinates rounded to 2 decimals and inside the image.
+    COCO polygons whose union is ``visible``: hole-free, rounded to 2 decimals and inside the image.
 
     COCO polygons know no holes, so a shape is cut in two through each of its holes.
 
     Returns:
-        lists x1, y1, x2, y2, ... of at least 3 points; only crumbs of less than half a square pixel are left out.
+        lists x1, y1, x2, y2, ... of at least 3 points; crumbs of less than half a square pixel are left out.
     """
     height, width = image_size
     polygons = []
@@ -120,7 +121,8 @@ def _without_holes(polygon: shapely.Polygon) -> list[shapely.Polygon]:
     hole = max(polygon.interiors, key=lambda h: h.bounds[3] - h.bounds[1])
     x = (hole.bounds[0] + hole.bounds[2]) / 2
     halves = (shapely.box(left - 1, low - 1, x, high + 1), shapely.box(x, low - 1, right + 1, high + 1))
-    return [piece for half in halves for part in _parts(polygon.intersection(half)) for piece in _without_holes(part)]
+    parts = [part for half in halves for part in _parts(polygon.intersection(half))]
+    return [piece for part in parts for piece in _without_holes(part)]
 
 
 def _parts(area: shapely.Geometry) -> list[shapely.Polygon]:
@@ -131,28 +133,29 @@ def _place_all(glyphs, categories, image_size, object_scale, rng) -> list[_Place
     # A crowded start can leave no room at any size for the last object: begin again with smaller ones.
     for restart in range(12):
         scale = np.asarray(object_scale) * 0.85**restart
+        smallest = max(_MIN_AREA * (scale[0] * min(image_size)) ** 2, _MIN_PIXELS)
         placed: list[_Placed] = []
         for category in categories:
-            if not _place(placed, glyphs[category], category, image_size, scale, rng):
+            if not _place(placed, glyphs[category], category, image_size, scale, smallest, rng):
                 break
         else:
             return placed
     raise RuntimeError(f"{len(categories)} objects do not fit into an image of {image_size} pixels")
 
 
-def _place(placed, glyph, category, image_size, scale, rng) -> bool:
-    """Append the object to ``placed`` and update what is visible of the earlier ones, unless there is no room."""
+def _place(placed, glyph, category, image_size, scale, smallest, rng) -> bool:
+    """Append the object to ``placed`` and update what is visible of the others, unless there is no room."""
     shape = outline(glyph.character, glyph.faces[rng.integers(len(glyph.faces))])
     size = np.exp(rng.uniform(*np.log(scale))) * min(image_size)
-    smallest = min(_MIN_PIXELS, 0.002 * min(image_size) ** 2)
     for attempt in range(_TRIES):
         matrix, shift = _pose(shape.extent, size * _SHRINK ** (attempt // _TRIES_PER_SIZE), image_size, rng)
         area = shapely.transform(shape.shape, lambda p, m=matrix, s=shift: p @ m + s).simplify(0.04)
         inside = _polygonal(area.intersection(shapely.box(0, 0, image_size[1], image_size[0])))
-        if inside.area < max(_MIN_INSIDE * area.area, smallest):
+        if inside.area < _MIN_INSIDE * area.area or (inside.area < smallest and attempt >= _TRIES_PER_SIZE):
             continue
         left = [_polygonal(shapely.difference(p.visible, inside)) for p in placed]
-        if any(v.area < max(_MIN_VISIBLE * p.area, smallest) for v, p in zip(left, placed)):
+        needed = [max(_MIN_VISIBLE * p.area, min(smallest, _MIN_INSIDE * p.area)) for p in placed]
+        if any(v.area < n for v, n in zip(left, needed)):
             continue
         for item, visible in zip(placed, left):
             item.visible = visible

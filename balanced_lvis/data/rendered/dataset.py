@@ -1,0 +1,262 @@
+"""A rendered data set on disk: built once, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ...errors import InputError
+from .glyphs import alphabet
+from .lvis_json import SplitPlan, categories_json, draw_image, plan_splits, save_image, split_json
+from .spec import SPLITS, RenderedSpec
+
+logger = logging.getLogger(__name__)
+
+_GENERATOR = "balanced_lvis.data.rendered"
+_VERSION = 1  # to be raised with every change that draws other pixels or writes other records
+_SPEC_FILE, _UNFINISHED = "spec.json", "spec.json.tmp"
+_ENTRIES = frozenset({"annotations", _SPEC_FILE, *SPLITS})
+_MAX_WORKERS = 8
+_LOG_SECONDS = 2
+_CHUNK = 8  # images that a worker draws at a time
+
+
+def annotation_file(root: str | os.PathLike, split: str) -> Path:
+    """The annotations of a split, one of ``SPLITS``, in LVIS-1.0's format."""
+    if split not in SPLITS:
+        raise InputError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
+    return Path(root, "annotations", f"rendered_{split}.json")
+
+
+def read_spec(root: str | os.PathLike) -> RenderedSpec | None:
+    """The parameters of the data set in a folder; None if it holds none that this version has made."""
+    document = _read_document(Path(root))
+    if document is None or document.get("version") != _VERSION:
+        return None
+    try:
+        return RenderedSpec(**document["spec"])
+    except (KeyError, TypeError, InputError):
+        return None
+
+
+def is_rendered(spec: RenderedSpec, root: str | os.PathLike) -> bool:
+    """Whether a folder holds a complete data set made with these very parameters."""
+    root = Path(root)
+    if read_spec(root) != spec:
+        return False
+    document = _read_document(root) or {}
+    for split in SPLITS:
+        size = document.get("annotation_files", {}).get(split, {}).get("bytes")
+        try:
+            if annotation_file(root, split).stat().st_size != size:
+                return False
+            if sum(name.endswith(".jpg") for name in os.listdir(root / split)) != spec.num_images(split):
+                return False
+        except OSError:
+            return False
+    return True
+
+
+def render_dataset(spec: RenderedSpec, root: str | os.PathLike, workers: int | None = None) -> Path:
+    """
+    Make the data set unless it is there already.
+
+    It is built in a folder next to ``root`` and moved into place when it is complete: an interrupted build
+    leaves ``root`` as it was, and the next one clears the remains. One of other parameters is replaced.
+    Processes that build in the same place take turns. The same spec gives the same bytes, whatever the number
+    of workers.
+
+    Args:
+        spec: the parameters.
+        root: the folder that gets ``annotations/``, one folder of JPEGs for each split, and ``spec.json``.
+        workers: processes that draw; by default the number of processors, at most 8. 1 draws in this process.
+
+    Returns:
+        ``root``.
+
+    Raises:
+        InputError: if ``root`` holds anything but a rendered data set, or ``workers`` is below 1.
+    """
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+        raise InputError(f"workers is {workers!r}; choose a whole number from 1 up, or None")
+    if is_rendered(spec, root):
+        logger.info(f"Using the rendered data set in {root}")
+        return Path(root)
+    target = Path(os.path.realpath(root))
+    _refuse_foreign(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target):
+        if not is_rendered(spec, target):  # another process may have made it while this one waited
+            _refuse_foreign(target)
+            _remove_partial(target)
+            partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+            try:
+                _build(spec, partial, _usable_workers(workers))
+                _replace(target, partial)
+            finally:
+                _remove_partial(target)
+    return Path(root)
+
+
+def _build(spec: RenderedSpec, folder: Path, workers: int) -> None:
+    start = time.monotonic()
+    logger.info(f"Rendering {spec} with {workers} worker{'s' * (workers > 1)}")
+    folder.mkdir()
+    (folder / "annotations").mkdir()
+    plans = plan_splits(spec)
+    categories = categories_json(alphabet(spec.num_classes), plans["train"].categories)
+    files, first_id = {}, 1
+    for split in SPLITS:
+        (folder / split).mkdir()
+        content = split_json(split, categories, _draw_split(plans[split], folder, workers), first_id)
+        first_id += len(content["annotations"])
+        data = json.dumps(content, separators=(",", ":")).encode()
+        annotation_file(folder, split).write_bytes(data)
+        files[split] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    document = {"generator": _GENERATOR, "version": _VERSION, "spec": asdict(spec), "annotation_files": files}
+    unfinished = folder / _UNFINISHED
+    unfinished.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    os.replace(unfinished, folder / _SPEC_FILE)
+    logger.info(f"Rendered {sum(map(spec.num_images, SPLITS))} images in {time.monotonic() - start:.0f} s")
+
+
+def _draw_split(plan: SplitPlan, folder: Path, workers: int) -> list[tuple[dict, list[dict]]]:
+    """Draw and save all images of a split; return their records and annotations in order."""
+    total = plan.spec.num_images(plan.split)
+    workers = min(workers, -(-total // _CHUNK))
+    with contextlib.ExitStack() as stack:
+        if workers == 1:
+            results = map(functools.partial(_draw_and_save, plan, folder), range(total))
+        else:
+            # Forking is quick and does not run the caller's main module again. Not all systems have it.
+            context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else None)
+            arguments = (plan, folder, os.getpid())
+            pool = ProcessPoolExecutor(workers, context, _start_worker, arguments)
+            results = stack.enter_context(pool).map(_draw_in_worker, range(total), chunksize=_CHUNK)
+        return list(_with_progress(results, total, plan.split))
+
+
+def _draw_and_save(plan: SplitPlan, folder: Path, index: int) -> tuple[dict, list[dict]]:
+    drawn = draw_image(plan, index)
+    save_image(drawn, folder)
+    return drawn.record, drawn.annotations
+
+
+_worker_task = None
+
+
+def _start_worker(plan: SplitPlan, folder: Path, parent: int) -> None:
+    global _worker_task
+    _worker_task = functools.partial(_draw_and_save, plan, folder)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
+
+
+def _exit_with(parent: int) -> None:
+    """A parent killed outright cannot end its workers, which would wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _draw_in_worker(index: int) -> tuple[dict, list[dict]]:
+    return _worker_task(index)
+
+
+def _with_progress(results, total: int, split: str) -> Iterator:
+    """Pass results on with a bar on a terminal, or now and then a log line for every tenth."""
+    is_terminal, logged = sys.stderr.isatty(), time.monotonic()
+    bar = tqdm(results, f"Rendering {split}", total, unit="image", disable=not is_terminal, mininterval=0.5)
+    for done, result in enumerate(bar, start=1):
+        yield result
+        is_tenth = done * 10 // total > (done - 1) * 10 // total
+        if is_tenth and not is_terminal and time.monotonic() - logged > _LOG_SECONDS:
+            logged = time.monotonic()
+            logger.info(f"Rendering {split}: {done} of {total} images")
+
+
+def _usable_workers(workers: int | None) -> int:
+    if multiprocessing.current_process().daemon:  # which may not have children
+        return 1
+    if workers is None:
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(processors, _MAX_WORKERS)
+    return workers
+
+
+def _read_document(root: Path) -> dict | None:
+    try:
+        document = json.loads((root / _SPEC_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) and document.get("generator") == _GENERATOR else None
+
+
+def _refuse_foreign(target: Path) -> None:
+    """Replacing deletes: only what this module has made may be replaced."""
+    if not os.path.lexists(target):
+        return
+    if not target.is_dir():
+        raise InputError(f"root is {target}, which is not a folder; choose another path")
+    entries = set(os.listdir(target))
+    if not entries:
+        return
+    if _read_document(target) is None:
+        raise InputError(f"root is {target}, a folder with other contents; choose an empty or new one")
+    if entries - _ENTRIES:
+        raise InputError(
+            f"root is {target}, a rendered data set with other parameters that also holds "
+            f"{', '.join(sorted(entries - _ENTRIES))}; move these away, or choose another folder"
+        )
+
+
+def _remove_partial(target: Path) -> None:
+    """Clear the remains of interrupted builds. To be called under the lock."""
+    for folder in target.parent.iterdir():
+        is_partial = folder.name.startswith(f"{target.name}.partial-") and folder.is_dir()
+        if is_partial and not folder.is_symlink() and not set(os.listdir(folder)) - _ENTRIES - {_UNFINISHED}:
+            # Workers that a killed build left behind may still be writing for half a second.
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _replace(target: Path, finished: Path) -> None:
+    if target.exists():
+        os.rename(target, target.with_name(f"{target.name}.partial-old-{os.getpid()}"))
+    os.rename(finished, target)
+
+
+_thread_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Exclude other builders of the same folder, in this process and in others."""
+    with _thread_lock, open(target.with_name(f".{target.name}.lock"), "a", encoding="utf-8") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows: threads still take turns
+            yield
+            return
+        # A record lock, unlike flock, is not inherited by forked workers that outlive a killed parent.
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            logger.info(f"Waiting for another process that renders {target}")
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        yield

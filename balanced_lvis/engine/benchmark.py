@@ -1,0 +1,171 @@
+"""Training steps and inference of an LVIS config beside stock Detectron2's own, on the same rendered images."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from detectron2 import model_zoo
+from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.data import transforms as T
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer
+from detectron2.utils.events import EventStorage
+
+from ..config import load_config
+from ..data.datasets import datasets_root, register_rendered
+from ..data.rendered import RenderedSpec, render_dataset
+from ..errors import InputError
+
+SUITES = ("train", "inference")
+CONTENDERS = ("stock", "ours")
+STOCK_CONFIG = "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+MARK = "benchmark-result "
+
+# LVIS's vocabulary, image size and about its density of objects (12.7 an image in train).
+SPEC = RenderedSpec(
+    num_classes=1203, train_images=32, val_images=8, test_images=1, image_size=(640, 800), objects_per_image=12
+)
+
+
+def compare(suite: str, config_file: Path, device: str, batch: int, iterations: int, rounds: int) -> dict:
+    """
+    Measure both contenders, each in fresh processes, alternating.
+
+    Args:
+        suite: "train" (forward, backward, optimizer step) or "inference" (to pasted masks).
+        config_file: the LVIS config of balanced_lvis to compare with Detectron2's LVIS R50 config.
+        device: "cpu" or "cuda".
+        batch: images at a time.
+        iterations: measured steps per process, after two that warm up.
+        rounds: processes per contender.
+
+    Returns:
+        one row: seconds per iteration and peak memory of both, and the ratios stock / ours.
+
+    Raises:
+        InputError: for an unknown suite, or a measurement that fails, with the end of its output.
+    """
+    if suite not in SUITES:
+        raise InputError(f"Unknown suite {suite!r}; valid: {', '.join(SUITES)}.")
+    found = {contender: [] for contender in CONTENDERS}
+    for _ in range(rounds):
+        for contender in CONTENDERS:
+            job = {"suite": suite, "contender": contender, "config_file": str(config_file), "device": device}
+            found[contender].append(_in_fresh_process({**job, "batch": batch, "iterations": iterations}))
+    seconds = {c: [r["seconds"] for r in found[c]] for c in CONTENDERS}
+    ratios = [stock / ours for stock, ours in zip(seconds["stock"], seconds["ours"])]
+    return {
+        "suite": suite,
+        "size": f"{batch} x 1203 classes, {SPEC.image_size[0]}x{SPEC.image_size[1]}",
+        "stock_seconds": statistics.median(seconds["stock"]),
+        "ours_seconds": statistics.median(seconds["ours"]),
+        "ratio": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "stock_peak_mb": max(r["peak_mb"] for r in found["stock"]),
+        "ours_peak_mb": max(r["peak_mb"] for r in found["ours"]),
+    }
+
+
+def machine(device: str) -> dict:
+    """What the measurement ran on."""
+    return {
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _in_fresh_process(job: dict) -> dict:
+    code = "import sys; from balanced_lvis.engine.benchmark import run_job; run_job(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, json.dumps(job)], capture_output=True, text=True, check=False
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
+    if done.returncode or not lines:
+        raise InputError(f"The measurement of {job} failed:\n{done.stderr[-2000:]}")
+    return json.loads(lines[-1][len(MARK) :])
+
+
+def run_job(job_json: str) -> None:
+    """One measurement in this process; prints its result."""
+    job = json.loads(job_json)
+    torch.manual_seed(0)
+    torch.set_flush_denormal(True)  # random weights produce denormals, which a trained model doesn't
+    register_rendered(render_dataset(SPEC, datasets_root() / "rendered_benchmark"))
+    cfg = _config(job)
+    model = build_model(cfg)
+    batches = _batches(cfg, job["batch"], job["suite"] == "train")
+    step = _train_step(cfg, model) if job["suite"] == "train" else _inference_step(model)
+    cuda = job["device"] == "cuda"
+    for index in range(2):
+        step(batches[index % len(batches)])
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    for index in range(job["iterations"]):
+        step(batches[index % len(batches)])
+    if cuda:
+        torch.cuda.synchronize()
+    seconds = (time.perf_counter() - start) / job["iterations"]
+    peak = (
+        torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    )
+    print(MARK + json.dumps({"seconds": seconds, "peak_mb": peak}))
+
+
+def _config(job):
+    cfg = model_zoo.get_config(STOCK_CONFIG) if job["contender"] == "stock" else load_config(job["config_file"])
+    cfg.MODEL.DEVICE = job["device"]
+    cfg.MODEL.WEIGHTS = ""
+    return cfg
+
+
+def _batches(cfg, size: int, is_train: bool) -> list[list[dict]]:
+    """The same images for both contenders, already read and resized to 640 px: data loading is not measured here."""
+    mapper = DatasetMapper(
+        is_train=is_train,
+        augmentations=[T.ResizeShortestEdge(SPEC.image_size[0], 1333)],
+        image_format=cfg.INPUT.FORMAT,
+        use_instance_mask=True,
+    )
+    records = [r for r in DatasetCatalog.get("rendered_train") if r["annotations"]]
+    mapped = [mapper(record) for record in records[: 2 * size]]
+    return [mapped[:size], mapped[size:]]
+
+
+def _train_step(cfg, model):
+    model.train()
+    optimizer = build_optimizer(cfg, model)
+    storage = EventStorage()
+    storage.__enter__()
+
+    def step(batch):
+        losses = sum(model(batch).values())
+        optimizer.zero_grad()
+        losses.backward()
+        optimizer.step()
+
+    return step
+
+
+def _inference_step(model):
+    model.eval()
+
+    @torch.no_grad()
+    def step(batch):
+        model([{key: record[key] for key in ("image", "height", "width")} for record in batch])
+
+    return step
