@@ -38,6 +38,8 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     cfg.MODEL.CLASS_PRIOR = CN()
     cfg.MODEL.CLASS_PRIOR.FILE = ""  # a JSON file that ClassPrior.save() wrote
 
+    cfg.SOLVER.OPTIMIZER = "SGD"  # "SGD" or "AdamW"; BASE_LR and WEIGHT_DECAY mean what they mean to each
+
     # The rendered data set, behind the names rendered_train, rendered_val and rendered_test_dev.
     rendered = cfg.DATASETS.RENDERED = CN()
     rendered.ROOT = ""  # folder; empty: "rendered" in $DETECTRON2_DATASETS (or ./datasets), one per set of parameters

@@ -18,6 +18,7 @@ def rendered_opts(root, output) -> list[str]:
         "DATASETS.RENDERED.TEST_IMAGES": 4,
         "DATASETS.RENDERED.IMAGE_SIZE": (96, 96),
         "DATASETS.RENDERED.OBJECTS_PER_IMAGE": 3,
+        "DATASETS.RENDERED.OBJECT_SCALE": (0.16, 0.42),
         "MODEL.ROI_HEADS.NUM_CLASSES": 12,
         "MODEL.DEVICE": "cpu",
         "SOLVER.IMS_PER_BATCH": 2,

@@ -3,6 +3,7 @@
 Train the sigmoid baseline and Balanced Sigmoid on the rendered data set and compare them; `make quickstart` runs this.
 
     tools/quick_start.py [--output output/quick_start] [KEY VALUE ...]
+    tools/quick_start.py --forms --output output/forms SEED 1    # both forms of Balanced Sigmoid beside the baseline
 """
 
 import argparse
@@ -13,20 +14,30 @@ from balanced_lvis.engine.quick_start import Run, quick_start
 from balanced_lvis.engine.run import command_line
 
 ROOT = Path(__file__).resolve().parents[1]
+FORM = "MODEL.ROI_BOX_HEAD.ACTIVATION.BALANCED_SIGMOID.FORM"
+# key in summary.json, title, config, overrides
+RUNS = [
+    ("baseline", "sigmoid", "sigmoid.yaml", ()),
+    ("balanced_sigmoid", "Balanced Sigmoid", "balanced_sigmoid.yaml", ()),
+]
+FORMS = [
+    RUNS[0],
+    ("foreground", "Balanced Sigmoid, foreground", "balanced_sigmoid.yaml", (FORM, "foreground")),
+    ("centred", "Balanced Sigmoid, centred", "balanced_sigmoid.yaml", (FORM, "centred")),
+]
 
 
 @command_line
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/quick_start"), help="folder for the results")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides for both runs: KEY VALUE pairs")
+    parser.add_argument("--forms", action="store_true", help="compare the two forms of Balanced Sigmoid")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides for all runs: KEY VALUE pairs")
     args = parser.parse_args()
     configs = ROOT / "configs" / "quick_start"
     runs = [
-        Run("baseline", "sigmoid", configs / "sigmoid.yaml", args.output / "baseline"),
-        Run(
-            "balanced_sigmoid", "Balanced Sigmoid", configs / "balanced_sigmoid.yaml", args.output / "balanced_sigmoid"
-        ),
+        Run(key, title, configs / config, args.output / key, overrides)
+        for key, title, config, overrides in (FORMS if args.forms else RUNS)
     ]
     quick_start(runs, ROOT / "tools" / "train_net.py", args.output, args.opts)
 

@@ -53,8 +53,9 @@ class Sigmoid(Activation):
 
     def scores(self, logits):
         self._check(logits)
-        # The unused unit claims no probability; Detectron2's inference drops its column.
-        return F.pad(full_precision(logits)[:, :-1].sigmoid(), (0, 1))
+        # The unused unit claims no probability; Detectron2's inference drops its column. The sigmoid is taken before
+        # the cut because torch's result differs in the last bit on memory that is not contiguous.
+        return F.pad(full_precision(logits).sigmoid()[:, :-1], (0, 1))
 
     def init_bias_(self, bias):
         nn.init.constant_(bias, -math.log((1 - self.prior_probability) / self.prior_probability))

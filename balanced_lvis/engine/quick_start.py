@@ -32,12 +32,13 @@ ROWS_PER_PICTURE = 4
 
 @dataclass
 class Run:
-    """One training: its key in the summary, the name to show, its config and output folder."""
+    """One training: its key in the summary, the name to show, its config, output folder and own overrides."""
 
     key: str
     title: str
     config_file: Path
     output: Path
+    overrides: tuple[str, ...] = ()
 
     def metrics(self) -> dict:
         """The last line that training has logged; empty before the first."""
@@ -96,7 +97,7 @@ def _train_all(runs, train_net, iterations, overrides) -> None:
     for run in runs:
         run.output.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, train_net, "--resume", "--config-file", run.config_file]
-        command += ["OUTPUT_DIR", run.output, *overrides]
+        command += ["OUTPUT_DIR", run.output, *run.overrides, *overrides]
         with open(run.output / "screen.txt", "w", encoding="utf-8") as screen:
             processes.append(
                 subprocess.Popen([*map(str, command)], stdout=screen, stderr=subprocess.STDOUT, env=environment)

@@ -60,7 +60,9 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: the command line without the program's name; ``sys.argv`` where None.
     """
     args = argument_parser().parse_args(arguments)
-    cfg = prepare(args)
+    cfg = read_config(args)
+    _set_up_loggers(cfg.OUTPUT_DIR, rank=0)
+    check(cfg, args)
     launch(
         run,
         args.num_gpus,
@@ -76,23 +78,31 @@ def argument_parser():
     return default_argument_parser()
 
 
-def prepare(args):
+def read_config(args):
     """
-    Everything that can go wrong before work starts, in the parent process: config, devices, data sets, weights.
+    The frozen config of a command line, on the CPU where there is no GPU.
 
     Args:
         args: parsed by :func:`argument_parser`.
 
-    Returns:
-        the frozen config.
-
     Raises:
-        InputError: for anything that the user has to mend.
+        InputError: for what :func:`balanced_lvis.config.load_config` refuses, and more GPUs than there are.
     """
     cfg = load_config(args.config_file, args.opts)
     _choose_device(cfg, args.num_gpus)
     cfg.freeze()
-    _set_up_loggers(cfg.OUTPUT_DIR, rank=0)
+    return cfg
+
+
+def check(cfg, args) -> None:
+    """
+    Everything that can go wrong before work starts, in the parent process: activation, data sets, weights.
+
+    Renders the rendered data set and fetches weights where need be.
+
+    Raises:
+        InputError: for anything that the user has to mend.
+    """
     activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME)  # a misspelt name must not wait for data to be rendered
     world_size = args.num_gpus * args.num_machines
     if not args.eval_only and cfg.SOLVER.IMS_PER_BATCH % world_size:
@@ -104,12 +114,11 @@ def prepare(args):
     activation_from_config(cfg)
     if args.eval_only or not (args.resume and _has_checkpoint(cfg)):
         check_weights(cfg.MODEL.WEIGHTS, "evaluation" if args.eval_only else "training")
-    return cfg
 
 
 def run(cfg, args) -> dict:
     """
-    Train or evaluate in one process of the job; :func:`prepare` has been called.
+    Train or evaluate in one process of the job; :func:`check` has been called.
 
     Returns:
         the last evaluation's results, {"bbox": {...}, "segm": {...}} in percent; empty on other ranks than 0.

@@ -14,6 +14,7 @@ from detectron2.utils import comm
 
 from ..evaluation import LVISEvaluator
 from ..io import write_json
+from .optimizer import build_optimizer
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,14 @@ class Trainer(DefaultTrainer):
             cfg.MODEL.META_ARCHITECTURE, parameters / 1e6, cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.DEVICE,
         )  # fmt: skip
         return model
+
+    @classmethod
+    def build_optimizer(cls, cfg, model):
+        """
+        Raises:
+            InputError: for an unknown ``SOLVER.OPTIMIZER``.
+        """
+        return build_optimizer(cfg, model)
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):

@@ -6,12 +6,13 @@ import logging
 
 import numpy as np
 
+from ...priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
+
 logger = logging.getLogger(__name__)
 
-RARE_MAX, COMMON_MAX = 10, 100  # LVIS's groups by train image count: rare 1-10, common 11-100, frequent above
 _RARE_SHARE, _COMMON_SHARE = 337 / 1203, 461 / 1203  # LVIS-1.0's
 _MAX_PRESENCE = 0.8  # no category is in more than this share of the images, so that each is absent from some
-_LOWEST_CAP = 2 * COMMON_MAX  # for the most frequent category, before rare and common ones are made rarer
+_LOWEST_CAP = 2 * COMMON_MAX_IMAGES  # for the most frequent category, before rare and common ones are made rarer
 _TOP_PRESENCE = 0.3  # and the share of the images that it keeps then
 _MAX_BEND = 60.0
 _REPEATS = 0.12  # share of objects that repeat a category of their image
@@ -19,7 +20,7 @@ _REPEATS = 0.12  # share of objects that repeat a category of their image
 
 def frequency_group(image_count: int) -> str:
     """LVIS's group of a category by its number of train images: "r" up to 10, "c" up to 100, "f" above."""
-    return "r" if image_count <= RARE_MAX else "c" if image_count <= COMMON_MAX else "f"
+    return "r" if image_count <= RARE_MAX_IMAGES else "c" if image_count <= COMMON_MAX_IMAGES else "f"
 
 
 def max_objects(objects_per_image: int) -> int:
@@ -56,8 +57,8 @@ def train_counts(
             f"{num_classes - room} of {num_classes} categories have no train image"
         )
         counts[: num_classes - room] = 0
-    if counts.max() <= COMMON_MAX:
-        logger.info(f"{num_images} train images leave no category frequent (above {COMMON_MAX} images)")
+    if counts.max() <= COMMON_MAX_IMAGES:
+        logger.info(f"{num_images} train images leave no category frequent (above {COMMON_MAX_IMAGES} images)")
     return rng.permutation(counts)
 
 
@@ -123,7 +124,7 @@ def _profile(num_classes: int, cap: float) -> np.ndarray:
     at = (np.arange(num_classes) + 0.5) / num_classes
     rare, common = np.searchsorted(at, [_RARE_SHARE, _RARE_SHARE + _COMMON_SHARE])
     sizes = (rare, common - rare, num_classes - common)
-    ranges = ((1, RARE_MAX), (RARE_MAX + 1, COMMON_MAX), (COMMON_MAX + 1, cap))
+    ranges = ((1, RARE_MAX_IMAGES), (RARE_MAX_IMAGES + 1, COMMON_MAX_IMAGES), (COMMON_MAX_IMAGES + 1, cap))
     spread = [low * (high / low) ** _even(n) for n, (low, high) in zip(sizes, ranges)]
     return _round(np.concatenate(spread))
 
