@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
 PICTURES = 3
+LINE_SECONDS = 20
 ROWS_PER_PICTURE = 4
 
 
@@ -74,7 +75,9 @@ def quick_start(runs: list[Run], train_net: Path, output: Path, overrides: list[
     """
     start = time.time()
     if (output / SUMMARY).exists():
-        shutil.rmtree(output)
+        (output / SUMMARY).unlink()
+        for run in runs:
+            shutil.rmtree(run.output, ignore_errors=True)
     cfg = load_config(runs[0].config_file, overrides)
     print("Rendering the data set (reused if it is there)", flush=True)
     prepare_rendered(cfg)
@@ -102,35 +105,43 @@ def _train_all(runs, train_net, iterations, overrides) -> None:
             processes.append(
                 subprocess.Popen([*map(str, command)], stdout=screen, stderr=subprocess.STDOUT, env=environment)
             )
+    failed = []
     try:
         _watch(runs, processes, iterations)
+        failed = [(run, process) for run, process in zip(runs, processes) if process.poll()]
     finally:
         for process in processes:
-            if process.poll() is None:
-                process.terminate()
-    for run, process in zip(runs, processes):
-        if process.returncode:
-            tail = (run.output / "screen.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
-            raise InputError(f"Training {run.title} failed with status {process.returncode}:\n" + "\n".join(tail))
+            process.terminate()  # nothing to those that have ended
+            process.wait()
+    for run, process in failed:
+        tail = (run.output / "screen.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+        raise InputError(f"Training {run.title} failed with status {process.returncode}:\n" + "\n".join(tail))
 
 
 def _watch(runs, processes, iterations) -> None:
-    """A progress bar per run until all have ended or one has failed."""
-    bars = [
-        tqdm(total=iterations, desc=run.title, position=i, mininterval=10 if not sys.stderr.isatty() else 0.5)
-        for i, run in enumerate(runs)
-    ]
-    while any(process.poll() is None for process in processes):
-        for run, bar in zip(runs, bars):
-            metrics = run.metrics()
-            if "total_loss" in metrics:
-                bar.set_postfix(loss=f"{metrics['total_loss']:.2f}", refresh=False)
-                bar.update(metrics["iteration"] + 1 - bar.n)
-        if any(process.poll() for process in processes):
-            break
-        time.sleep(2)
-    for bar in bars:
-        bar.close()
+    """One progress bar for all runs until they have ended or one has failed; plain lines where there is no terminal."""
+    terminal = sys.stderr.isatty()
+    bar = tqdm(total=iterations * len(runs), unit="it", disable=not terminal)
+    next_line = time.monotonic()
+    while any(process.poll() is None for process in processes) and not any(process.poll() for process in processes):
+        status = [_status(run, iterations) for run in runs]
+        bar.update(sum(done for done, _ in status) - bar.n)
+        text = ", ".join(f"{run.title} {message}" for run, (_, message) in zip(runs, status))
+        bar.set_description_str(text)
+        if not terminal and time.monotonic() >= next_line:
+            print(text, flush=True)
+            next_line = time.monotonic() + LINE_SECONDS
+        time.sleep(1)
+    bar.close()
+
+
+def _status(run: Run, iterations: int) -> tuple[int, str]:
+    """Finished iterations, and a word on where the run is."""
+    metrics = run.metrics()
+    done = metrics.get("iteration", -1) + 1
+    if done == iterations:
+        return done, "evaluates"
+    return done, f"{done}/{iterations} loss {metrics['total_loss']:.2f}" if "total_loss" in metrics else "starts"
 
 
 def _draw(runs, data_root: Path, output: Path) -> None:

@@ -198,7 +198,8 @@ def quiet() -> None:
     source = r"(detectron2|LabGym|fvcore|iopath|torch|torchvision|pkg_resources|lvis|pycocotools)(\.|$)"
     for category in (DeprecationWarning, FutureWarning, UserWarning):
         warnings.filterwarnings("ignore", category=category, module=source)
-    for name in ("lvis.results", "torch.fx._symbolic_trace"):  # both log what no user can act on
+    # What no user can act on: a note on any results, a deprecation, and a CUDA compiler without a GPU.
+    for name in ("lvis.results", "torch.fx._symbolic_trace", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
     build = logging.getLogger(f"{_detectron2.logger_name()}.data.build")
     if not build.filters:
