@@ -87,8 +87,13 @@ assert not any(name.startswith("LabGym") for name in sys.modules)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_official_detectron2_passes_the_predictors_tests(official):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/modeling/test_box_predictor.py"]
+@pytest.mark.slow
+def test_with_the_official_detectron2_predictors_equal_its_own_and_runs_work(official):
+    tests = [
+        "tests/modeling/test_box_predictor.py",
+        "tests/engine/test_run.py::test_training_writes_checkpoint_config_and_results",
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(official), str(ROOT)])}
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]

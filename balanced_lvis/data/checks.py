@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -26,14 +27,16 @@ def check_datasets(names) -> None:
         InputError: if one is not registered, or files are missing: which, where they were looked for and how to get
             them, for all data sets at once.
     """
-    missing: list[str] = []
+    users: dict[str, list[str]] = {}  # what is missing -> the data sets that need it
     for name in dict.fromkeys(names):
         _check_registered(name)
-        missing += [f"  {name}: {line}" for line in _missing_files(name)]
-    if missing:
+        for line in _missing_files(name):
+            users.setdefault(line, []).append(name)
+    if users:
+        lines = "\n".join(f"  {line}, for {', '.join(needed_by)}" for line, needed_by in users.items())
         root = Path(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))).absolute()
         raise InputError(
-            "Data set files are missing:\n" + "\n".join(dict.fromkeys(missing)) + "\n"
+            f"Data set files are missing:\n{lines}\n"
             f"Detectron2's own data sets are looked for in {root}; set DETECTRON2_DATASETS to the folder that holds "
             "lvis/ and coco/ if yours are elsewhere."
         )
@@ -74,29 +77,22 @@ def _check_registered(name: str) -> None:
     raise InputError(f"DATASETS: {name!r} is not registered.{hint}")
 
 
-def _missing_files(name: str):
+def _missing_files(name: str) -> Iterator[str]:
     metadata = MetadataCatalog.get(name)
+    is_lvis_v1 = name.startswith("lvis_v1")
     json_file = metadata.get("json_file")
     if json_file and "://" not in json_file and not os.path.isfile(json_file):
-        yield f"annotations {os.path.abspath(json_file)}{_how_to_get_annotations(name, json_file)}"
+        path = Path(json_file).absolute()
+        yield f"annotations {path}{_remedy(f'{_LVIS_URL}{path.name}.zip', path.parent) if is_lvis_v1 else ''}"
     image_root = metadata.get("image_root")
     if not image_root or "://" in image_root:
         return
-    for folder in _image_folders(name):
-        path = Path(image_root, folder)
+    split = next((split for split in _LVIS_FOLDERS if is_lvis_v1 and split in name), None)
+    for folder in _LVIS_FOLDERS.get(split, ("",)):
+        path = Path(image_root, folder).absolute()
         if not path.is_dir():
-            url = f"  (get {_COCO_URL}{folder}.zip and unzip it there)" if folder else ""
-            yield f"images {path.absolute()}{url}"
+            yield f"images {path}{_remedy(f'{_COCO_URL}{folder}.zip', path.parent) if folder else ''}"
 
 
-def _image_folders(name: str) -> tuple[str, ...]:
-    if not name.startswith("lvis_v1"):
-        return ("",)
-    split = next(split for split in _LVIS_FOLDERS if split in name)
-    return _LVIS_FOLDERS[split]
-
-
-def _how_to_get_annotations(name: str, json_file: str) -> str:
-    if not name.startswith("lvis_v1"):
-        return ""
-    return f"  (get {_LVIS_URL}{os.path.basename(json_file)}.zip and unzip it there)"
+def _remedy(url: str, folder: Path) -> str:
+    return f" (get {url} and unzip it in {folder})"

@@ -19,6 +19,7 @@ from .. import _detectron2
 from ..activations import activation_class
 from ..config import load_config
 from ..data.checks import check_datasets, check_lvis_format, check_num_classes
+from ..data.class_prior import class_prior_from_config
 from ..data.datasets import prepare_rendered
 from ..errors import InputError
 from ..modeling.box_predictor import activation_from_config
@@ -130,6 +131,7 @@ def run(cfg, args) -> dict:
         model = Trainer.build_model(cfg)
         load_for_evaluation(model, cfg.MODEL.WEIGHTS)
         return Trainer.test(cfg, model) or {}
+    _save_class_prior(cfg)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
     trainer.train()
@@ -177,6 +179,12 @@ def _start(cfg, evaluation: bool) -> None:
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not evaluation:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+
+
+def _save_class_prior(cfg) -> None:
+    """For evaluating the checkpoint where the training annotations are not at hand: MODEL.CLASS_PRIOR.FILE."""
+    if comm.is_main_process() and activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).needs_prior:
+        class_prior_from_config(cfg).save(os.path.join(cfg.OUTPUT_DIR, "class_prior.json"))
 
 
 def _set_up_loggers(output_dir: str, rank: int) -> None:
