@@ -139,9 +139,9 @@ def _status(run: Run, iterations: int) -> tuple[int, str]:
     """Finished iterations, and a word on where the run is."""
     metrics = run.metrics()
     done = metrics.get("iteration", -1) + 1
-    if done == iterations:
-        return done, "evaluates"
-    return done, f"{done}/{iterations} loss {metrics['total_loss']:.2f}" if "total_loss" in metrics else "starts"
+    if done >= iterations:  # the line that holds the evaluation's results is numbered one further
+        return iterations, "evaluates"
+    return done, f"{done}/{iterations} loss {metrics['total_loss']:.2f}" if done else "starts"
 
 
 def _draw(runs, data_root: Path, output: Path) -> None:
