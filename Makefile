@@ -32,19 +32,24 @@ lint: $(STAMP)  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-clean:  ## remove .venv, output and rendered data sets
-	rm -rf $(VENV) output datasets/rendered_* *.egg-info
+clean:  ## remove .venv, the quick start's output and rendered data sets; trainings stay
+	rm -rf $(VENV) output/quick_start datasets/rendered_* datasets/.rendered_* *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A changed requirement installs what changed; another DETECTRON2 is a changed requirement too.
-$(STAMP): setup.py requirements.txt constraints.txt $(VENV)/.detectron2
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(STAMP): Makefile setup.py requirements.txt constraints.txt $(VENV)/.detectron2
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+	  { echo "The pinned versions need Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "Installing torch and torchvision (about 5 GB unpacked) ..."
 	$(BIN)/pip install -q -c constraints.txt torch torchvision
 	$(BIN)/pip install -q -c constraints.txt -r requirements.txt opencv-python-headless pytest hypothesis ruff
 	@# lvis asks for opencv-python, whose libGL a bare server lacks; the headless build serves as well.
 	$(BIN)/pip install -q --no-deps -c constraints.txt lvis
-	$(BIN)/pip install -q $(DETECTRON2_FLAGS) "$(DETECTRON2)"
+	@# An official Detectron2 would win over the copy that is asked for.
+	$(if $(filter LabGym%,$(DETECTRON2)),$(BIN)/pip uninstall -q -y detectron2)
+	$(BIN)/pip install -q $(DETECTRON2_FLAGS) "$(DETECTRON2)" || \
+	  { rm -f $(VENV)/.detectron2; echo "$(DETECTRON2) could not be installed; without DETECTRON2= the copy is."; exit 1; }
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	touch $@
 

@@ -70,7 +70,9 @@ class _AliasFinder(importlib.abc.MetaPathFinder):
 
 def _findable(name: str) -> bool:
     try:
-        return importlib.util.find_spec(name) is not None
+        spec = importlib.util.find_spec(name)
+        # A mere folder of that name, such as a cloned repository's, is a namespace package without an origin.
+        return spec is not None and spec.origin is not None
     except (ModuleNotFoundError, ValueError):
         return False
 

@@ -28,7 +28,8 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     box_head.ACTIVATION.SIGMOID.PRIOR_PROBABILITY = 0.001  # the score that every class starts from
     box_head.ACTIVATION.SOFTMAX = CN()
     box_head.ACTIVATION.BALANCED_SIGMOID = CN()
-    box_head.ACTIVATION.BALANCED_SIGMOID.FORM = "foreground"  # "foreground" (as published) or "centred" (the seed's)
+    # "centred" (the original formula) or "foreground" (as published for LVIS): docs/methods.md compares them.
+    box_head.ACTIVATION.BALANCED_SIGMOID.FORM = "centred"
     box_head.ACTIVATION.BALANCED_SIGMOID.COUNT = "image"  # "image" or "instance": what the centred form counts
     box_head.ACTIVATION.BALANCED_SIGMOID.PRIOR_PROBABILITY = 0.001
     box_head.ACTIVATION.BALANCED_SOFTMAX = CN()
@@ -42,7 +43,7 @@ def add_balanced_lvis_config(cfg: CN) -> None:
 
     # The rendered data set, behind the names rendered_train, rendered_val and rendered_test_dev.
     rendered = cfg.DATASETS.RENDERED = CN()
-    rendered.ROOT = ""  # folder; empty: "rendered" in $DETECTRON2_DATASETS (or ./datasets), one per set of parameters
+    rendered.ROOT = ""  # folder; empty: one per set of parameters in $DETECTRON2_DATASETS (or ./datasets)
     rendered.NUM_CLASSES = 58  # characters, up to 1203
     rendered.TRAIN_IMAGES = 1200
     rendered.VAL_IMAGES = 300
@@ -86,6 +87,10 @@ def _merge_file(cfg: CN, path: str) -> None:
         cfg.merge_from_file(path)
     except KeyError as error:
         raise InputError(_unknown_key(cfg, error, path)) from error
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: its _BASE_ {error.filename!r} doesn't exist.") from error
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"{path} must be a yaml mapping of config keys to values ({error}).") from error
     except (ValueError, yaml.YAMLError, AssertionError) as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -96,7 +101,7 @@ def _merge_opts(cfg: CN, opts: list[str]) -> None:
     for key, value in zip(opts[0::2], opts[1::2]):
         try:
             cfg.merge_from_list([key, value])
-        except (KeyError, AssertionError) as error:
+        except (KeyError, AssertionError, TypeError) as error:
             if _node(cfg, key) is not None:
                 raise InputError(f"{key} {value}: {error}") from error
             raise InputError(_unknown_key(cfg, KeyError(f"Non-existent key: {key}"), "command line")) from error

@@ -13,12 +13,15 @@ def write_json(path: str | os.PathLike, content, indent: int | None = None) -> N
 
     A reader never sees a half-written file, and an interrupted write leaves the previous one.
     """
+    try:
+        text = json.dumps(content, indent=indent, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_nan_to_none(content), indent=indent, allow_nan=False)
     path = os.fspath(path)
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     partial = f"{path}.partial"
     with open(partial, "w", encoding="utf-8") as file:
-        json.dump(_nan_to_none(content), file, indent=indent, allow_nan=False)
-        file.write("\n")
+        file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from .errors import InputError
+from .io import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ class ClassPrior:
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
-        object.__setattr__(self, "num_images", int(self.num_images))
+        if isinstance(self.num_images, bool) or not isinstance(self.num_images, (int, np.integer)):
+            raise InputError(f"ClassPrior: num_images must be a whole number, not {self.num_images!r}.")
         self._set_counts("image_count", self.image_count)
         if self.instance_count is not None:
             self._set_counts("instance_count", self.instance_count)
@@ -154,10 +156,7 @@ class ClassPrior:
             {"name": name, "image_count": images, "instance_count": count}
             for name, images, count in zip(self.class_names, self.image_count.tolist(), instances)
         ]
-        partial = f"{os.fspath(path)}.partial"
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump({"format": _FORMAT, "num_images": self.num_images, "classes": classes}, file, indent=1)
-        os.replace(partial, path)
+        write_json(path, {"format": _FORMAT, "num_images": int(self.num_images), "classes": classes}, indent=1)
 
     @classmethod
     def merge(cls, priors: Sequence[ClassPrior]) -> ClassPrior:

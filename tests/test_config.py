@@ -74,6 +74,9 @@ def write(tmp_path, text):
         ),
         ("MODLE:\n  MASK_ON: True\n", r"unknown config key MODLE.*Did you mean MODEL\?"),
         ("MODEL: [unclosed\n", "x.yaml"),
+        ("", "x.yaml must be a yaml mapping"),
+        ("- MODEL\n", "x.yaml must be a yaml mapping"),
+        ("_BASE_: nowhere.yaml\n", "_BASE_ .*nowhere.yaml"),
         ("SOLVER:\n  MAX_ITER: many\n", "MAX_ITER"),
     ],
 )
@@ -94,6 +97,7 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path):
         (["SOLVER.BASELR", "1"], r"SOLVER.BASELR.*Did you mean SOLVER.BASE_LR\?"),
         (["SOLVR.BASE_LR", "1"], r"Did you mean SOLVER\?"),
         (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER many"),
+        (["SOLVER.MAX_ITER.FOO", "3"], "unknown config key SOLVER.MAX_ITER.FOO"),
     ],
 )
 def test_bad_overrides_are_explained(opts, message):

@@ -120,6 +120,12 @@ assert A is B
     assert done.returncode == 0, done.stderr
 
 
+def test_a_folder_that_happens_to_be_named_detectron2_is_no_detectron2(tmp_path):
+    (tmp_path / "detectron2" / "docs").mkdir(parents=True)
+    done = python("import balanced_lvis; from detectron2.config import get_cfg", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_submodule_that_does_not_exist_is_an_ordinary_import_error():
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("detectron2.no_such_module")

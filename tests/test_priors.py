@@ -133,6 +133,7 @@ def test_bad_arguments_are_named(make_it, message):
         ('{"format": "something else"}', "not a class prior"),
         (json.dumps({"format": "balanced_lvis class prior 1", "num_images": 3}), "incomplete"),
         (json.dumps({"format": "balanced_lvis class prior 1", "num_images": 3, "classes": [1]}), "malformed"),
+        (json.dumps({"format": "balanced_lvis class prior 1", "num_images": "many", "classes": []}), "num_images"),
         (
             json.dumps(
                 {

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from balanced_lvis.engine.quick_start import Run, quick_start
-from balanced_lvis.engine.run import command_line
+from balanced_lvis.engine.run import command_line, log_to_screen
 
 ROOT = Path(__file__).resolve().parents[1]
 FORM = "MODEL.ROI_BOX_HEAD.ACTIVATION.BALANCED_SIGMOID.FORM"
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--forms", action="store_true", help="compare the two forms of Balanced Sigmoid")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config overrides for all runs: KEY VALUE pairs")
     args = parser.parse_args()
+    log_to_screen()
     configs = ROOT / "configs" / "quick_start"
     runs = [
         Run(key, title, configs / config, args.output / key, overrides)

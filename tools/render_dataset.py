@@ -12,7 +12,7 @@ import sys
 from balanced_lvis.config import load_config
 from balanced_lvis.data.datasets import rendered_root, rendered_spec
 from balanced_lvis.data.rendered import render_dataset
-from balanced_lvis.engine.run import command_line
+from balanced_lvis.engine.run import command_line, log_to_screen
 
 
 @command_line
@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="processes; by default one per core, at most 8")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="overrides: KEY VALUE pairs under DATASETS.RENDERED")
     args = parser.parse_args()
+    log_to_screen()
     cfg = load_config(args.config_file, args.opts)
     print(render_dataset(rendered_spec(cfg), rendered_root(cfg), workers=args.workers))
 

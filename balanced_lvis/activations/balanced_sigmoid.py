@@ -9,7 +9,7 @@ from ..errors import InputError
 from .base import full_precision, register_activation
 from .sigmoid import Sigmoid, sigmoid_loss
 
-FORMS = ("foreground", "centred")
+FORMS = ("centred", "foreground")
 
 
 def balanced_sigmoid_loss(logits: Tensor, gt_classes: Tensor, offset: Tensor, foreground_only: bool = True) -> Tensor:
@@ -46,12 +46,12 @@ class BalancedSigmoid(Sigmoid):
     centred      log((n - n_j) / n_j) - log(K - 1)      all          n_j counts images or instances
     ============ ====================================== ============ ==================================
 
-    "foreground" is what the authors published for instance segmentation; "centred" is the seed's formula.
+    "centred" is the formula of the challenge's slides; "foreground" is what the authors published for LVIS.
 
     Args:
         num_classes: K.
         prior: the training set's :class:`ClassPrior`.
-        form: "foreground" or "centred".
+        form: "centred" or "foreground"; docs/methods.md compares them on the rendered data.
         count: "image" or "instance", what the centred form's n_j counts. The foreground form is defined on images.
         prior_probability: as in :class:`Sigmoid`; it sets the raw logit's bias.
     """
@@ -59,7 +59,7 @@ class BalancedSigmoid(Sigmoid):
     needs_prior = True
 
     def __init__(
-        self, num_classes, prior=None, *, form: str = "foreground", count: str = "image", prior_probability=0.001
+        self, num_classes, prior=None, *, form: str = "centred", count: str = "image", prior_probability=0.001
     ):
         super().__init__(num_classes, prior, prior_probability=prior_probability)
         if form not in FORMS:

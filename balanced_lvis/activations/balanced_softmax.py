@@ -30,10 +30,10 @@ class BalancedSoftmax(Softmax):
     """
     Softmax over ``logits + log n_j`` in training and over the raw logits at test time.
 
-    The papers treat classification, where there is no background. Here the decision is: the class-balanced metric asks
-    for a uniform prior **among the K classes** and says nothing of how often a RoI is background, so the odds of
-    foreground against background stay as trained. With n_j divided by its mean n/K (which no softmax among classes
-    can see), that is: offset log(K n_j / n) for class j and 0 for the background unit.
+    The papers treat classification, where there is no background. Here the decision is: the class-balanced metric
+    asks for a uniform prior **among the K classes** and says nothing of how often a RoI is background, so the prior
+    odds of foreground against background stay those of training. With n_j divided by its mean n/K (which no softmax
+    among classes can see), that is: offset log(K n_j / n) for class j and 0 for the background unit.
 
     Args:
         num_classes: K.

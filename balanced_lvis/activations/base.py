@@ -10,6 +10,7 @@ Shape shorthand:
 from __future__ import annotations
 
 import difflib
+import inspect
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +122,12 @@ def build_activation(name: str, num_classes: int, prior: ClassPrior | None = Non
     Raises:
         InputError: for an unknown name or an invalid option.
     """
-    return activation_class(name)(num_classes, prior, **options)
+    cls = activation_class(name)
+    valid = [p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for option in options:
+        if option not in valid:
+            raise InputError(f"{name} has no option {option!r}; valid: {', '.join(valid) or 'none'}.")
+    return cls(num_classes, prior, **options)
 
 
 def full_precision(logits: Tensor) -> Tensor:

@@ -18,6 +18,11 @@ _COCO_URL = "http://images.cocodataset.org/zips/"
 _LVIS_FOLDERS = {"train": ("train2017",), "val": ("train2017", "val2017"), "test": ("test2017",)}
 
 
+def datasets_root() -> Path:
+    """The folder that Detectron2's built-in data sets live in: ``$DETECTRON2_DATASETS`` or ``./datasets``."""
+    return Path(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
+
+
 def check_datasets(names) -> None:
     """
     Args:
@@ -34,7 +39,7 @@ def check_datasets(names) -> None:
             users.setdefault(line, []).append(name)
     if users:
         lines = "\n".join(f"  {line}, for {', '.join(needed_by)}" for line, needed_by in users.items())
-        root = Path(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))).absolute()
+        root = datasets_root().absolute()
         raise InputError(
             f"Data set files are missing:\n{lines}\n"
             f"Detectron2's own data sets are looked for in {root}; set DETECTRON2_DATASETS to the folder that holds "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -13,7 +14,9 @@ from .checks import check_datasets
 
 logger = logging.getLogger(__name__)
 
-# Detectron2's metadata knows in how many images each LVIS-1.0 class occurs, but not how many images there are.
+# Detectron2's metadata knows in how many images each LVIS-1.0 class occurs, but not how many images there are. Data
+# sets made from it, a tenth of it say, carry the same metadata and have to be counted.
+LVIS_V1_TRAIN = "lvis_v1_train"
 LVIS_V1_TRAIN_IMAGES = 100_170
 
 
@@ -30,8 +33,8 @@ def class_prior_from_config(cfg) -> ClassPrior:
     if path:
         prior = ClassPrior.load(path)
         for name in names:
-            if "thing_classes" in MetadataCatalog.get(name).as_dict():
-                prior.check_classes(MetadataCatalog.get(name).thing_classes, f"data set {name!r}")
+            if name in DatasetCatalog:
+                _check_prior_of(name, prior)
     elif names:
         prior = ClassPrior.merge([class_prior_of_dataset(name) for name in names])
     else:
@@ -49,6 +52,14 @@ def class_prior_from_config(cfg) -> ClassPrior:
     return prior
 
 
+def _check_prior_of(name: str, prior: ClassPrior) -> None:
+    metadata = MetadataCatalog.get(name)
+    if not metadata.get("thing_classes") and os.path.isfile(metadata.get("json_file", "")):
+        DatasetCatalog.get(name)  # some loaders set the names as they load
+    if metadata.get("thing_classes"):
+        prior.check_classes(metadata.thing_classes, f"data set {name!r}")
+
+
 @functools.lru_cache(maxsize=16)
 def class_prior_of_dataset(name: str) -> ClassPrior:
     """
@@ -59,11 +70,16 @@ def class_prior_of_dataset(name: str) -> ClassPrior:
     """
     metadata = MetadataCatalog.get(name)
     class_names = metadata.get("thing_classes")
-    lvis_v1_counts = metadata.get("class_image_count") if name.startswith("lvis_v1") else None
-    if lvis_v1_counts is not None:
-        counts = {c["id"]: c["image_count"] for c in lvis_v1_counts}
+    if name == LVIS_V1_TRAIN:
+        counts = {c["id"]: c["image_count"] for c in metadata.class_image_count}
         return ClassPrior(class_names, [counts[i] for i in sorted(counts)], LVIS_V1_TRAIN_IMAGES)
-    check_datasets([name])
+    try:
+        check_datasets([name])
+    except InputError as error:
+        raise InputError(
+            f"Class frequencies are counted in {name}, which can't be read. {error}\nOr set MODEL.CLASS_PRIOR.FILE to "
+            "the class_prior.json that training wrote to its OUTPUT_DIR."
+        ) from error
     logger.info("Counting the classes of %s", name)
     records = DatasetCatalog.get(name)
     class_names = class_names or metadata.get("thing_classes")  # some loaders set the names as they load

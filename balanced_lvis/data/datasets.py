@@ -11,15 +11,11 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.lvis import load_lvis_json
 
+from .checks import datasets_root
 from .class_prior import class_prior_of_dataset
 from .rendered import SPLITS, RenderedSpec, annotation_file, render_dataset
 
 RENDERED_PREFIX = "rendered_"
-
-
-def datasets_root() -> Path:
-    """The folder that Detectron2's built-in data sets live in: ``$DETECTRON2_DATASETS`` or ``./datasets``."""
-    return Path(os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets")))
 
 
 def rendered_spec(cfg) -> RenderedSpec:

@@ -22,7 +22,8 @@ from detectron2.solver import build_optimizer
 from detectron2.utils.events import EventStorage
 
 from ..config import load_config
-from ..data.datasets import datasets_root, register_rendered
+from ..data.checks import datasets_root
+from ..data.datasets import register_rendered
 from ..data.rendered import RenderedSpec, render_dataset
 from ..errors import InputError
 

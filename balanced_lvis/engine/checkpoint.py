@@ -59,11 +59,10 @@ class _StrictCheckpointer(DetectionCheckpointer):
 
     def _load_model(self, checkpoint):
         incompatible = super()._load_model(checkpoint)
-        self.problems = [f"  {key}: missing in the file" for key in incompatible.missing_keys]
-        self.problems += [
-            f"  {key}: {tuple(in_file)} in the file, {tuple(in_model)} in the model"
-            for key, in_file, in_model in incompatible.incorrect_shapes
-        ]
+        problems = {key: "missing in the file" for key in incompatible.missing_keys}
+        for key, in_file, in_model in incompatible.incorrect_shapes:  # these count as missing too
+            problems[key] = f"{tuple(in_file)} in the file, {tuple(in_model)} in the model"
+        self.problems = [f"  {key}: {problem}" for key, problem in sorted(problems.items())]
         return incompatible
 
 
@@ -72,11 +71,17 @@ def load_for_evaluation(model, path: str) -> None:
     Load a checkpoint that has to provide every parameter of the model.
 
     Raises:
-        InputError: listing the tensors that are missing or have another shape, with both shapes.
+        InputError: if the file is broken; or listing the tensors that are missing or have another shape, with both.
     """
     checkpointer = _StrictCheckpointer(model)
-    checkpointer.load(path)
-    problems = sorted(set(checkpointer.problems))
+    try:
+        checkpointer.load(path)
+    except Exception as error:  # torch, pickle and zipfile each have their own for a broken file
+        raise InputError(
+            f"MODEL.WEIGHTS {path!r} is not a readable checkpoint ({type(error).__name__}: {error}); it may be "
+            "truncated or of another program."
+        ) from error
+    problems = checkpointer.problems
     if problems:
         shown = "\n".join(problems[:20]) + (f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else "")
         raise InputError(

@@ -16,10 +16,17 @@ def build_optimizer(cfg, model) -> torch.optim.Optimizer:
     Raises:
         InputError: for an unknown name, listing the valid ones.
     """
-    name = cfg.SOLVER.OPTIMIZER
+    check_optimizer(cfg.SOLVER.OPTIMIZER)
+    return _BUILDERS[cfg.SOLVER.OPTIMIZER](cfg, model)
+
+
+def check_optimizer(name: str) -> None:
+    """
+    Raises:
+        InputError: for an unknown name, listing the valid ones.
+    """
     if name not in _BUILDERS:
         raise InputError(f"SOLVER.OPTIMIZER is {name!r}; valid: {', '.join(_BUILDERS)}.")
-    return _BUILDERS[name](cfg, model)
 
 
 def _build_adamw(cfg, model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -41,13 +42,22 @@ class Run:
     output: Path
     overrides: tuple[str, ...] = ()
 
-    def metrics(self) -> dict:
-        """The last line that training has logged; empty before the first."""
+    def progress(self) -> tuple[int, float]:
+        """Finished iterations and the last loss that training has logged; 0 and NaN before the first."""
+        done, loss = 0, math.nan
         try:
-            lines = (self.output / "metrics.json").read_text(encoding="utf-8").splitlines()
-            return json.loads(lines[-1])
-        except (OSError, ValueError, IndexError):
-            return {}
+            for line in (self.output / "metrics.json").read_text(encoding="utf-8").splitlines():
+                metrics = json.loads(line)
+                done, loss = metrics["iteration"] + 1, metrics.get("total_loss", loss)
+        except (OSError, ValueError):  # not there yet, or a line that is just being written
+            pass
+        return done, loss
+
+    def discard_other(self, cfg) -> None:
+        """Delete the output of a run with another config, which must not be resumed with this one."""
+        path = self.output / "config.yaml"
+        if path.exists() and not _same_run(load_config(path), cfg):
+            shutil.rmtree(self.output)
 
     def load(self, *parts: str):
         """A JSON file that the run has written."""
@@ -68,7 +78,8 @@ def quick_start(runs: list[Run], train_net: Path, output: Path, overrides: list[
         overrides: ``KEY VALUE`` pairs, for all runs.
 
     Returns:
-        the content of ``summary.json``: {run.key: {"bbox": {...}, "segm": {...}}, ..., "seconds": wall-clock seconds}.
+        the content of ``summary.json``: {run.key: {"bbox": {...}, "segm": {...}}, ..., "seconds": wall-clock seconds
+        of this call}.
 
     Raises:
         InputError: if a training fails, with the end of its output.
@@ -79,6 +90,8 @@ def quick_start(runs: list[Run], train_net: Path, output: Path, overrides: list[
         for run in runs:
             shutil.rmtree(run.output, ignore_errors=True)
     cfg = load_config(runs[0].config_file, overrides)
+    for run in runs:
+        run.discard_other(load_config(run.config_file, [*run.overrides, *overrides]))
     print("Rendering the data set (reused if it is there)", flush=True)
     prepare_rendered(cfg)
     print(f"Training {' and '.join(run.title for run in runs)} side by side, then evaluating with the LVIS API")
@@ -91,6 +104,13 @@ def quick_start(runs: list[Run], train_net: Path, output: Path, overrides: list[
     write_json(output / SUMMARY, summary, indent=1)
     print(f"\n{table}\n{summary['seconds']:.0f} s. Table, plot, pictures and {SUMMARY} are in {output}/")
     return summary
+
+
+def _same_run(one, other) -> bool:
+    """Whether two configs ask for the same training; where it runs and what it is called don't matter."""
+    one, other = one.clone(), other.clone()
+    one.MODEL.DEVICE, one.OUTPUT_DIR = other.MODEL.DEVICE, other.OUTPUT_DIR
+    return one == other
 
 
 def _train_all(runs, train_net, iterations, overrides) -> None:
@@ -137,11 +157,10 @@ def _watch(runs, processes, iterations) -> None:
 
 def _status(run: Run, iterations: int) -> tuple[int, str]:
     """Finished iterations, and a word on where the run is."""
-    metrics = run.metrics()
-    done = metrics.get("iteration", -1) + 1
+    done, loss = run.progress()
     if done >= iterations:  # the line that holds the evaluation's results is numbered one further
         return iterations, "evaluates"
-    return done, f"{done}/{iterations} loss {metrics['total_loss']:.2f}" if done else "starts"
+    return done, f"{done}/{iterations} loss {loss:.2f}" if done else "starts"
 
 
 def _draw(runs, data_root: Path, output: Path) -> None:

@@ -10,10 +10,12 @@ import warnings
 
 import torch
 from detectron2.engine import default_argument_parser, launch
+from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
+from torch.multiprocessing import ProcessExitedException
 
 from .. import _detectron2
 from ..activations import activation_class
@@ -24,11 +26,13 @@ from ..data.datasets import prepare_rendered
 from ..errors import InputError
 from ..modeling.box_predictor import activation_from_config
 from .checkpoint import check_weights, load_for_evaluation
+from .optimizer import check_optimizer
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
 EXIT_BAD_INPUT = 2
+SAVED_PRIOR = "class_prior.json"
 
 
 def command_line(function):
@@ -64,14 +68,21 @@ def main(arguments: list[str] | None = None) -> None:
     cfg = read_config(args)
     _set_up_loggers(cfg.OUTPUT_DIR, rank=0)
     check(cfg, args)
-    launch(
-        run,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(cfg, args),
-    )
+    if cfg.MODEL.DEVICE == "cpu" and args.num_gpus > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Detectron2 would start one process per GPU, whatever the device
+    try:
+        launch(
+            _run_in_process,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(cfg, args),
+        )
+    except ProcessExitedException as error:
+        if error.exit_code != EXIT_BAD_INPUT:
+            raise
+        raise InputError("the job was stopped by the error above.") from None
 
 
 def argument_parser():
@@ -91,6 +102,9 @@ def read_config(args):
     """
     cfg = load_config(args.config_file, args.opts)
     _choose_device(cfg, args.num_gpus)
+    saved_prior = os.path.join(os.path.dirname(cfg.MODEL.WEIGHTS), SAVED_PRIOR)
+    if args.eval_only and not cfg.MODEL.CLASS_PRIOR.FILE and os.path.isfile(saved_prior):
+        cfg.MODEL.CLASS_PRIOR.FILE = saved_prior  # spares the training annotations
     cfg.freeze()
     return cfg
 
@@ -104,7 +118,7 @@ def check(cfg, args) -> None:
     Raises:
         InputError: for anything that the user has to mend.
     """
-    activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME)  # a misspelt name must not wait for data to be rendered
+    _check_names(cfg)
     world_size = args.num_gpus * args.num_machines
     if not args.eval_only and cfg.SOLVER.IMS_PER_BATCH % world_size:
         raise InputError(
@@ -115,6 +129,33 @@ def check(cfg, args) -> None:
     activation_from_config(cfg)
     if args.eval_only or not (args.resume and _has_checkpoint(cfg)):
         check_weights(cfg.MODEL.WEIGHTS, "evaluation" if args.eval_only else "training")
+
+
+def _check_names(cfg) -> None:
+    """What a config names, before data is rendered or counted."""
+    activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME)
+    check_optimizer(cfg.SOLVER.OPTIMIZER)
+    heads = cfg.MODEL.ROI_HEADS.NAME
+    if heads not in ROI_HEADS_REGISTRY:
+        valid = ", ".join(name for name, _ in ROI_HEADS_REGISTRY)
+        raise InputError(f"MODEL.ROI_HEADS.NAME is {heads!r}; valid: {valid}.")
+    if ROI_HEADS_REGISTRY.get(heads).__module__.startswith(_detectron2.logger_name() + "."):
+        raise InputError(
+            f"MODEL.ROI_HEADS.NAME is {heads!r}, which ignores MODEL.ROI_BOX_HEAD.ACTIVATION; use LongTailROIHeads or "
+            "LongTailCascadeROIHeads (activations softmax and sigmoid are Detectron2's own)."
+        )
+
+
+def _run_in_process(cfg, args) -> None:
+    """As :func:`run`; in one of several processes, bad input ends it with a message and not a traceback."""
+    try:
+        run(cfg, args)
+    except InputError as error:
+        if comm.get_world_size() == 1:
+            raise
+        if comm.is_main_process():
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_BAD_INPUT)
 
 
 def run(cfg, args) -> dict:
@@ -150,7 +191,17 @@ def _check_data(cfg, eval_only: bool) -> None:
 
 
 def _has_checkpoint(cfg) -> bool:
-    return os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
+    try:
+        with open(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"), encoding="utf-8") as file:
+            name = file.read().strip()
+    except OSError:
+        return False
+    if not os.path.isfile(os.path.join(cfg.OUTPUT_DIR, name)):
+        raise InputError(
+            f"--resume: {cfg.OUTPUT_DIR}/last_checkpoint names {name!r}, which isn't there; write the name of another "
+            "checkpoint of that folder into it, or delete it to start anew."
+        )
+    return True
 
 
 def _choose_device(cfg, num_processes: int) -> None:
@@ -184,7 +235,12 @@ def _start(cfg, evaluation: bool) -> None:
 def _save_class_prior(cfg) -> None:
     """For evaluating the checkpoint where the training annotations are not at hand: MODEL.CLASS_PRIOR.FILE."""
     if comm.is_main_process() and activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).needs_prior:
-        class_prior_from_config(cfg).save(os.path.join(cfg.OUTPUT_DIR, "class_prior.json"))
+        class_prior_from_config(cfg).save(os.path.join(cfg.OUTPUT_DIR, SAVED_PRIOR))
+
+
+def log_to_screen() -> None:
+    """Show what a command line without an output folder does."""
+    setup_logger(name="balanced_lvis")
 
 
 def _set_up_loggers(output_dir: str, rank: int) -> None:

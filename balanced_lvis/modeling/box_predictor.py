@@ -11,8 +11,9 @@ from detectron2.config import configurable
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.utils.events import get_event_storage
 
-from ..activations import Activation, activation_class
+from ..activations import Activation, activation_class, build_activation
 from ..data.class_prior import class_prior_from_config
+from ..errors import InputError
 
 
 class ActivationOutputLayers(FastRCNNOutputLayers):
@@ -35,6 +36,12 @@ class ActivationOutputLayers(FastRCNNOutputLayers):
 
     @classmethod
     def from_config(cls, cfg, input_shape, **kwargs):
+        for key in ("USE_FED_LOSS", "USE_SIGMOID_CE"):
+            if cfg.MODEL.ROI_BOX_HEAD[key]:
+                raise InputError(
+                    f"MODEL.ROI_BOX_HEAD.{key} is True, but the loss is that of MODEL.ROI_BOX_HEAD.ACTIVATION.NAME "
+                    f"({cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME}); set it to False."
+                )
         return {**super().from_config(cfg, input_shape), "activation": activation_from_config(cfg), **kwargs}
 
     def losses(self, predictions, proposals):
@@ -85,7 +92,7 @@ def activation_from_config(cfg) -> Activation:
         InputError: for an unknown name, an invalid option or a class prior of other classes.
     """
     node = cfg.MODEL.ROI_BOX_HEAD.ACTIVATION
-    cls = activation_class(node.NAME)
+    needs_prior = activation_class(node.NAME).needs_prior
     options = {key.lower(): value for key, value in node.get(node.NAME.upper(), {}).items()}
-    prior = class_prior_from_config(cfg) if cls.needs_prior else None
-    return cls(cfg.MODEL.ROI_HEADS.NUM_CLASSES, prior, **options)
+    prior = class_prior_from_config(cfg) if needs_prior else None
+    return build_activation(node.NAME, cfg.MODEL.ROI_HEADS.NUM_CLASSES, prior, **options)

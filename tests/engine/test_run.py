@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 from balanced_lvis.config import load_config
@@ -140,6 +141,14 @@ def test_evaluation_on_two_processes_gives_the_same_numbers(trained, rendered, t
     assert json.loads((tmp_path / "results.json").read_text()) == json.loads((output / "results.json").read_text())
 
 
+def test_a_checkpoint_is_evaluated_without_the_training_annotations(trained, rendered, tmp_path):
+    output, _ = trained
+    opts = rendered_opts(rendered, tmp_path)
+    arguments = ["--config-file", CONFIG, "--eval-only", *opts, "MODEL.WEIGHTS", output / "model_final.pth"]
+    cfg = read_config(argument_parser().parse_args([*map(str, arguments)]))
+    assert str(output / "class_prior.json") == cfg.MODEL.CLASS_PRIOR.FILE
+
+
 def test_a_test_set_without_annotations_saves_predictions(trained, rendered, tmp_path):
     output, _ = trained
     overrides = {"MODEL__WEIGHTS": output / "model_final.pth", "DATASETS__TEST": "('rendered_test_dev',)"}
@@ -167,10 +176,19 @@ def test_errors_are_one_message_and_status_2():
     assert len(done.stderr.splitlines()) == 1
 
 
+def place_lvis(monkeypatch, split, json_file, image_root):
+    """Where LVIS is looked for, wherever this machine may really have it."""
+    metadata = MetadataCatalog.get(f"lvis_v1_{split}")
+    monkeypatch.setitem(metadata.__dict__, "json_file", str(json_file))
+    monkeypatch.setitem(metadata.__dict__, "image_root", str(image_root))
+
+
 @pytest.mark.parametrize("config", ["r101_balanced_sigmoid", "r50_rfs"])
-def test_missing_lvis_says_what_is_missing_where_and_how_to_get_it(config, tmp_path):
+def test_missing_lvis_says_what_is_missing_where_and_how_to_get_it(config, tmp_path, monkeypatch):
+    root = tmp_path / "datasets"
+    for split in ("train", "val"):
+        place_lvis(monkeypatch, split, root / "lvis" / f"lvis_v1_{split}.json", root / "coco")
     message = refused("--config-file", CONFIGS / f"{config}.yaml", "OUTPUT_DIR", tmp_path)
-    root = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).absolute()
     assert f"{root / 'lvis' / 'lvis_v1_train.json'}" in message
     assert f"{root / 'lvis' / 'lvis_v1_val.json'}" in message
     assert f"{root / 'coco' / 'train2017'}" in message
@@ -182,15 +200,10 @@ def test_missing_lvis_says_what_is_missing_where_and_how_to_get_it(config, tmp_p
 @pytest.fixture
 def fake_lvis(tmp_path, monkeypatch):
     """LVIS's files and folders by name, so that the checks after them are reached."""
-    import detectron2.data.datasets.builtin  # noqa: F401
-    from detectron2.data import MetadataCatalog
-
     for split in ("train", "val"):
-        metadata = MetadataCatalog.get(f"lvis_v1_{split}")
         (tmp_path / "coco" / f"{split}2017").mkdir(parents=True)
         (tmp_path / f"{split}.json").write_text("{}")
-        monkeypatch.setitem(metadata.__dict__, "json_file", str(tmp_path / f"{split}.json"))
-        monkeypatch.setitem(metadata.__dict__, "image_root", str(tmp_path / "coco"))
+        place_lvis(monkeypatch, split, tmp_path / f"{split}.json", tmp_path / "coco")
 
 
 def test_weights_that_cannot_be_downloaded_say_where_to_put_the_file(fake_lvis, tmp_path, monkeypatch):
@@ -219,8 +232,11 @@ def test_weights_that_cannot_be_downloaded_say_where_to_put_the_file(fake_lvis, 
         ((), {"DATASETS.TRAIN": "()"}, "DATASETS.TRAIN is empty"),
         ((), {"DATASETS.TEST": "('coco_2017_val',)"}, "coco_2017_val"),
         ((), {"MODEL.ROI_HEADS.NUM_CLASSES": 13}, "NUM_CLASSES is 13, but data set rendered_train has 12"),
-        ((), {"MODEL.ROI_BOX_HEAD.ACTIVATION.BALANCED_SIGMOID.FORM": "raw"}, "valid: foreground, centred"),
+        ((), {"MODEL.ROI_BOX_HEAD.ACTIVATION.BALANCED_SIGMOID.FORM": "raw"}, "valid: centred, foreground"),
         ((), {"MODEL.CLASS_PRIOR.FILE": "nowhere.json"}, "nowhere.json"),
+        ((), {"MODEL.ROI_HEADS.NAME": "StandardROIHeads"}, "ignores MODEL.ROI_BOX_HEAD.ACTIVATION"),
+        ((), {"MODEL.ROI_HEADS.NAME": "LongTailHeads"}, "valid: "),
+        ((), {"SOLVER.OPTIMIZER": "Adam"}, "SOLVER.OPTIMIZER is 'Adam'; valid: SGD, AdamW"),
         (("--num-gpus", "3"), {}, "IMS_PER_BATCH is 2, which 3 processes"),
         (("--num-gpus", "0"), {}, "--num-gpus is 0"),
     ],
@@ -242,3 +258,31 @@ def test_a_checkpoint_of_another_model_lists_tensors_and_shapes(tiny_cfg, tmp_pa
         load_for_evaluation(model, str(tmp_path / "other.pth"))
     assert "roi_heads.box_head.fc1.weight: (32, 3136) in the file, (256, 3136) in the model" in str(caught.value)
     assert "roi_heads.mask_head.mask_fcn2.weight: missing in the file" in str(caught.value)
+    assert str(caught.value).count("roi_heads.box_head.fc1.weight") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
+def test_a_broken_checkpoint_is_named(tiny_cfg, tmp_path, content):
+    model = build_model(tiny_cfg)
+    path = tmp_path / "broken.pth"
+    if content is None:  # cut off half-way, as a killed copy leaves it
+        torch.save(model.state_dict(), path)
+        content = path.read_bytes()[: path.stat().st_size // 2]
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.pth' is not a readable checkpoint"):
+        load_for_evaluation(model, str(path))
+
+
+def test_resuming_from_a_checkpoint_that_is_gone_is_explained(rendered, tmp_path):
+    (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
+    message = refused("--config-file", CONFIG, "--resume", *rendered_opts(rendered, tmp_path))
+    assert "last_checkpoint names 'model_0000009.pth', which isn't there" in message
+
+
+def test_bad_input_met_by_several_processes_is_one_message(rendered, tmp_path):
+    (tmp_path / "broken.pth").write_bytes(b"")
+    flags = ("--eval-only", "--num-gpus", "2", "--dist-url", "auto")
+    done = train_net(rendered, tmp_path, *flags, MODEL__WEIGHTS=tmp_path / "broken.pth")
+    assert done.returncode == 2
+    assert done.stderr.count("is not a readable checkpoint") == 1, done.stderr
+    assert "Traceback" not in done.stderr

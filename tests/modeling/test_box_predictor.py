@@ -139,6 +139,7 @@ def test_priors_come_from_the_annotations_of_any_registered_data_set(cfg, regist
     cfg.DATASETS.TRAIN = ("two_pets",)
     cfg.MODEL.CLASS_PRIOR.FILE = ""
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
+    cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.BALANCED_SIGMOID.FORM = "foreground"
     offset = predictor(cfg, "balanced_sigmoid").activation.offset
     torch.testing.assert_close(offset, torch.log(torch.tensor([1.0, 3.0])))  # f = 1/2, and half an image of two
 
@@ -162,9 +163,34 @@ def test_lvis_priors_come_from_detectron2s_metadata(cfg):
     cfg.MODEL.CLASS_PRIOR.FILE = ""
     cfg.DATASETS.TRAIN = ("lvis_v1_train",)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 1203
+    cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.BALANCED_SIGMOID.FORM = "foreground"
     offset = predictor(cfg, "balanced_sigmoid").activation.offset
     assert offset.shape == (1203,)
     assert offset.max().item() == pytest.approx(11.51, abs=0.01)  # one image in 100,170
+
+
+def test_a_prior_is_checked_against_names_that_a_loader_sets_as_it_loads(cfg, tmp_path):
+    def load():
+        MetadataCatalog.get("late").thing_classes = ["cat", "dog"]
+        return []
+
+    (tmp_path / "late.json").touch()
+    DatasetCatalog.register("late", load)
+    MetadataCatalog.get("late").json_file = str(tmp_path / "late.json")
+    cfg.DATASETS.TRAIN = ("late",)
+    try:
+        with pytest.raises(InputError, match="data set 'late' has 2"):
+            predictor(cfg, "balanced_sigmoid")
+    finally:
+        DatasetCatalog.remove("late")
+        MetadataCatalog.remove("late")
+
+
+@pytest.mark.parametrize("key", ["USE_FED_LOSS", "USE_SIGMOID_CE"])
+def test_detectron2s_own_loss_switches_are_refused(cfg, key):
+    cfg.MODEL.ROI_BOX_HEAD[key] = True
+    with pytest.raises(InputError, match=f"{key} is True"):
+        predictor(cfg, "sigmoid")
 
 
 def test_an_unknown_activation_lists_the_valid_ones(cfg):
