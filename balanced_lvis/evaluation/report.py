@@ -81,6 +81,7 @@ def plot_ap_by_frequency(per_category: dict[str, list[dict]], path, task: str = 
     top = axes.get_ylim()[1]
     for x, name in zip((axes.get_xlim()[0], *edges), ("rare", "common", "frequent")):
         axes.text(x * 1.08, top, name, va="bottom", color="0.4")
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.legend(frameon=False, loc="lower right", title="dot: category, line: mean of the group")
     figure.savefig(path, dpi=130)
     plt.close(figure)
