@@ -9,6 +9,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -59,10 +60,12 @@ def compare(suite: str, config_file: Path, device: str, batch: int, iterations: 
     if suite not in SUITES:
         raise InputError(f"Unknown suite {suite!r}; valid: {', '.join(SUITES)}.")
     found = {contender: [] for contender in CONTENDERS}
-    for _ in range(rounds):
-        for contender in CONTENDERS:
-            job = {"suite": suite, "contender": contender, "config_file": str(config_file), "device": device}
-            found[contender].append(_in_fresh_process({**job, "batch": batch, "iterations": iterations}))
+    job = {"suite": suite, "config_file": str(config_file), "device": device, "batch": batch, "iterations": iterations}
+    with tempfile.TemporaryDirectory() as folder:
+        job["weights"] = os.path.join(folder, "weights.pth")
+        for _ in range(rounds):
+            for contender in CONTENDERS:
+                found[contender].append(_in_fresh_process({**job, "contender": contender}))
     seconds = {c: [r["seconds"] for r in found[c]] for c in CONTENDERS}
     ratios = [stock / ours for stock, ours in zip(seconds["stock"], seconds["ours"])]
     return {
@@ -109,9 +112,10 @@ def run_job(job_json: str) -> None:
     cfg = _config(job)
     model = build_model(cfg)
     batches = _batches(cfg, job["batch"], job["suite"] == "train")
-    calibrate_frozen_norms(model, batches[0])
+    _share_weights(model, batches[0], job["weights"])
     step = _train_step(cfg, model) if job["suite"] == "train" else _inference_step(model)
     cuda = job["device"] == "cuda"
+    torch.manual_seed(0)  # RoIs are sampled at random: the same for all
     for index in range(2):
         step(batches[index % len(batches)])
     if cuda:
@@ -126,6 +130,22 @@ def run_job(job_json: str) -> None:
     host_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else host_mb
     print(MARK + json.dumps({"seconds": seconds, "peak_mb": peak}))
+
+
+def _share_weights(model, batch, path: str) -> None:
+    """
+    The first process's random weights for all, so that all have the same proposals and foreground RoIs.
+
+    The classifier's bias stays each contender's own: an activation chooses it.
+    """
+    if not os.path.exists(path):
+        calibrate_frozen_norms(model, batch)
+        state = model.state_dict()
+        del state["roi_heads.box_predictor.cls_score.bias"]
+        torch.save(state, path)
+        return
+    missing, unexpected = model.load_state_dict(torch.load(path, weights_only=True), strict=False)
+    assert missing == ["roi_heads.box_predictor.cls_score.bias"] and not unexpected, (missing, unexpected)
 
 
 @torch.no_grad()
@@ -153,6 +173,7 @@ def _config(job):
     cfg = model_zoo.get_config(STOCK_CONFIG) if job["contender"] == "stock" else load_config(job["config_file"])
     cfg.MODEL.DEVICE = job["device"]
     cfg.MODEL.WEIGHTS = ""
+    cfg.SOLVER.BASE_LR = 0.0  # a full step that changes nothing: the work of every iteration is that of the first
     return cfg
 
 
