@@ -1,8 +1,10 @@
 import json
+import shutil
 
 import pytest
 from PIL import Image
 
+from balanced_lvis.config import load_config
 from balanced_lvis.engine.quick_start import Run, quick_start
 from balanced_lvis.errors import InputError
 
@@ -42,6 +44,17 @@ def test_it_leaves_summary_table_plots_and_pictures(rendered, tmp_path, capsys):
     ]
     for name in ("box_ap_by_training_images", "mask_ap_by_training_images", "predictions_1"):
         assert min(Image.open(output / f"{name}.png").size) > 200
+
+    # What another config left is not resumed; what the same config left is, wherever it ran.
+    run = runs(output)[0]
+    run.discard_other(load_config(run.config_file, overrides(rendered)))
+    assert run.output.exists()
+    kept = output / "kept"
+    run.output.rename(kept)
+    shutil.copytree(kept, run.output)
+    run.discard_other(load_config(run.config_file, overrides(rendered, SEED=5)))
+    assert not run.output.exists()
+    kept.rename(run.output)
 
     # A finished quick start starts anew.
     (output / "baseline" / "stale").touch()
