@@ -110,7 +110,8 @@ def _same_run(one, other) -> bool:
     """Whether two configs ask for the same training; where it runs and what it is called don't matter."""
     one, other = one.clone(), other.clone()
     one.MODEL.DEVICE, one.OUTPUT_DIR = other.MODEL.DEVICE, other.OUTPUT_DIR
-    return one.dump() == other.dump()  # as text: a file brings nested tuples back as lists
+    # As text: a file brings nested tuples back as lists.
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def _train_all(runs, train_net, iterations, overrides) -> None:
