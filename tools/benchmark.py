@@ -16,7 +16,7 @@ import torch
 from tabulate import tabulate
 
 from balanced_lvis.engine.benchmark import SUITES, compare, machine
-from balanced_lvis.engine.run import command_line
+from balanced_lvis.engine.screen import command_line
 from balanced_lvis.io import write_json
 
 ROOT = Path(__file__).resolve().parents[1]

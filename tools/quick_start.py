@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from balanced_lvis.engine.quick_start import Run, quick_start
-from balanced_lvis.engine.run import command_line, log_to_screen
+from balanced_lvis.engine.screen import command_line, log_to_screen
 
 ROOT = Path(__file__).resolve().parents[1]
 FORM = "MODEL.ROI_BOX_HEAD.ACTIVATION.BALANCED_SIGMOID.FORM"

@@ -12,7 +12,7 @@ import sys
 from balanced_lvis.config import load_config
 from balanced_lvis.data.datasets import rendered_root, rendered_spec
 from balanced_lvis.data.rendered import render_dataset
-from balanced_lvis.engine.run import command_line, log_to_screen
+from balanced_lvis.engine.screen import command_line, log_to_screen
 
 
 @command_line

@@ -68,7 +68,8 @@ def quick_start(runs: list[Run], train_net: Path, output: Path, overrides: list[
     """
     Render, train every run, evaluate, and write table, plot, pictures and ``summary.json`` to ``output``.
 
-    The runs train side by side, each on its share of the cores. A quick start that was interrupted goes on where it stopped; a finished one starts anew.
+    The runs train side by side, each on its share of the cores. A quick start that was interrupted goes on where it
+    stopped; a finished one starts anew.
 
     Args:
         runs: the trainings to compare; two give a row of differences.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import sys
-import warnings
 
 import torch
 from detectron2.engine import default_argument_parser, launch
@@ -14,7 +12,6 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import setup_logger
 from torch.multiprocessing import ProcessExitedException
 
 from .. import _detectron2
@@ -27,33 +24,12 @@ from ..errors import InputError
 from ..modeling.box_predictor import activation_from_config
 from .checkpoint import check_weights, load_for_evaluation
 from .optimizer import check_optimizer
+from .screen import EXIT_BAD_INPUT, command_line, log_to_files, quiet
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
-EXIT_BAD_INPUT = 2
 SAVED_PRIOR = "class_prior.json"
-
-
-def command_line(function):
-    """
-    Decorator of a tool's ``main``: a calm screen, and input errors as one message and status 2, not a traceback.
-
-    Returns:
-        a function that returns the process's exit status.
-    """
-
-    @functools.wraps(function)
-    def wrapped(*args, **kwargs) -> int:
-        quiet()
-        try:
-            function(*args, **kwargs)
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return EXIT_BAD_INPUT
-        return 0
-
-    return wrapped
 
 
 @command_line
@@ -66,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     args = argument_parser().parse_args(arguments)
     cfg = read_config(args)
-    _set_up_loggers(cfg.OUTPUT_DIR, rank=0)
+    log_to_files(cfg.OUTPUT_DIR, rank=0)
     check(cfg, args)
     if cfg.MODEL.DEVICE == "cpu" and args.num_gpus > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Detectron2 would start one process per GPU, whatever the device
@@ -221,7 +197,7 @@ def _choose_device(cfg, num_processes: int) -> None:
 def _start(cfg, evaluation: bool) -> None:
     """Loggers, a copy of the config and of the environment in the output folder, seeds."""
     rank = comm.get_rank()
-    _set_up_loggers(cfg.OUTPUT_DIR, rank)
+    log_to_files(cfg.OUTPUT_DIR, rank)
     if comm.is_main_process():
         for name, content in (("config.yaml", cfg.dump()), ("environment.txt", collect_env_info())):
             with open(os.path.join(cfg.OUTPUT_DIR, name), "w", encoding="utf-8") as file:
@@ -236,35 +212,3 @@ def _save_class_prior(cfg) -> None:
     """For evaluating the checkpoint where the training annotations are not at hand: MODEL.CLASS_PRIOR.FILE."""
     if comm.is_main_process() and activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).needs_prior:
         class_prior_from_config(cfg).save(os.path.join(cfg.OUTPUT_DIR, SAVED_PRIOR))
-
-
-def log_to_screen() -> None:
-    """Show what a command line without an output folder does."""
-    setup_logger(name="balanced_lvis")
-
-
-def _set_up_loggers(output_dir: str, rank: int) -> None:
-    os.makedirs(output_dir, exist_ok=True)
-    setup_logger(output_dir, distributed_rank=rank, name=_detectron2.logger_name(), abbrev_name="d2")
-    for name in ("fvcore", "balanced_lvis"):
-        setup_logger(output_dir, distributed_rank=rank, name=name)
-
-
-class _NotTheHistogram(logging.Filter):
-    """Drops Detectron2's instance table, which takes 400 lines for 1,203 classes."""
-
-    def filter(self, record):
-        return not str(record.msg).startswith("Distribution of instances among all")
-
-
-def quiet() -> None:
-    """Keep other people's deprecation warnings off the screen of a command-line run; for command lines only."""
-    source = r"(detectron2|LabGym|fvcore|iopath|torch|torchvision|pkg_resources|lvis|pycocotools)(\.|$)"
-    for category in (DeprecationWarning, FutureWarning, UserWarning):
-        warnings.filterwarnings("ignore", category=category, module=source)
-    # What no user can act on: a note on any results, a deprecation, and a CUDA compiler without a GPU.
-    for name in ("lvis.results", "torch.fx._symbolic_trace", "torch.utils.cpp_extension"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    build = logging.getLogger(f"{_detectron2.logger_name()}.data.build")
-    if not build.filters:
-        build.addFilter(_NotTheHistogram())

@@ -1,0 +1,70 @@
+"""What a command line shows: calm logs, and bad input as one message."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+import warnings
+
+from detectron2.utils.logger import setup_logger
+
+from .. import _detectron2
+from ..errors import InputError
+
+EXIT_BAD_INPUT = 2
+
+
+def command_line(function):
+    """
+    Decorator of a tool's ``main``: a calm screen, and input errors as one message and status 2, not a traceback.
+
+    Returns:
+        a function that returns the process's exit status.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs) -> int:
+        quiet()
+        try:
+            function(*args, **kwargs)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_BAD_INPUT
+        return 0
+
+    return wrapped
+
+
+def log_to_screen() -> None:
+    """Show what a command line without an output folder does."""
+    setup_logger(name="balanced_lvis")
+
+
+def log_to_files(output_dir: str, rank: int) -> None:
+    """Show what a run does, on rank 0, and keep it in ``output_dir``/log.txt, one file per rank."""
+    os.makedirs(output_dir, exist_ok=True)
+    setup_logger(output_dir, distributed_rank=rank, name=_detectron2.logger_name(), abbrev_name="d2")
+    for name in ("fvcore", "balanced_lvis"):
+        setup_logger(output_dir, distributed_rank=rank, name=name)
+
+
+class _NotTheHistogram(logging.Filter):
+    """Drops Detectron2's instance table, which takes 400 lines for 1,203 classes."""
+
+    def filter(self, record):
+        return not str(record.msg).startswith("Distribution of instances among all")
+
+
+def quiet() -> None:
+    """Keep other people's deprecation warnings off the screen of a command-line run; for command lines only."""
+    source = r"(detectron2|LabGym|fvcore|iopath|torch|torchvision|pkg_resources|lvis|pycocotools)(\.|$)"
+    for category in (DeprecationWarning, FutureWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=category, module=source)
+    # What no user can act on: a note on any results, a deprecation, and a CUDA compiler without a GPU.
+    for name in ("lvis.results", "torch.fx._symbolic_trace", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    build = logging.getLogger(f"{_detectron2.logger_name()}.data.build")
+    if not build.filters:
+        build.addFilter(_NotTheHistogram())
