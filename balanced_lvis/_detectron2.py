@@ -103,7 +103,7 @@ def require() -> None:
 
 def is_official() -> bool:
     """Whether ``detectron2`` is a package of its own rather than the copy."""
-    return importlib.import_module(_NAME).__name__ == _NAME
+    return logger_name() == _NAME
 
 
 def logger_name() -> str:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from balanced_lvis.config import load_config
-from balanced_lvis.data.datasets import register_rendered
-from balanced_lvis.data.rendered import RenderedSpec, render_dataset
+from balanced_lvis.data.datasets import register_rendered, rendered_spec
+from balanced_lvis.data.rendered import render_dataset
 
 from .common import CONFIGS, rendered_opts
 
@@ -24,11 +24,9 @@ def _seed():
 @pytest.fixture(scope="session")
 def rendered(tmp_path_factory):
     """A small rendered data set, registered: 12 characters, 24 / 12 / 4 images of 96 px."""
-    spec = RenderedSpec(
-        num_classes=12, train_images=24, val_images=12, test_images=4, image_size=(96, 96), objects_per_image=3
-    )
-    root = render_dataset(spec, tmp_path_factory.mktemp("data") / "rendered", workers=1)
-    register_rendered(root)
+    root = tmp_path_factory.mktemp("data") / "rendered"
+    cfg = load_config("", rendered_opts(root, "unused"))
+    register_rendered(render_dataset(rendered_spec(cfg), root, workers=1))
     return root
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.utils.file_io import PathManager
+from detectron2.utils.file_io import Detectron2Handler, PathManager
 
 from ..errors import InputError
 
@@ -48,9 +48,9 @@ def _remedy(path: str) -> str:
 
 def resolve_url(path: str) -> str:
     """The https address behind ``detectron2://`` names."""
-    prefix = "detectron2://"
-    if path.startswith(prefix):
-        return "https://dl.fbaipublicfiles.com/detectron2/" + path[len(prefix) :]
+    handler = Detectron2Handler
+    if path.startswith(handler.PREFIX):
+        return handler.S3_DETECTRON2_PREFIX + path[len(handler.PREFIX) :]
     return path
 
 

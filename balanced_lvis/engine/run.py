@@ -123,12 +123,15 @@ def _check_names(cfg) -> None:
 
 
 def _run_in_process(cfg, args) -> None:
-    """As :func:`run`; in one of several processes, bad input ends it with a message and not a traceback."""
+    """As :func:`run`; one of several spawned processes starts bare, and bad input ends it without a traceback."""
+    if comm.get_world_size() == 1:
+        run(cfg, args)
+        return
+    quiet()
     try:
+        prepare_rendered(cfg)  # its catalogs are empty
         run(cfg, args)
     except InputError as error:
-        if comm.get_world_size() == 1:
-            raise
         if comm.is_main_process():
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(EXIT_BAD_INPUT)
@@ -141,8 +144,6 @@ def run(cfg, args) -> dict:
     Returns:
         the last evaluation's results, {"bbox": {...}, "segm": {...}} in percent; empty on other ranks than 0.
     """
-    quiet()
-    prepare_rendered(cfg)  # registers it in a spawned process, whose catalogs are empty
     _start(cfg, evaluation=args.eval_only)
     if args.eval_only:
         model = Trainer.build_model(cfg)

@@ -12,7 +12,7 @@ from detectron2.utils.logger import create_small_table
 
 from ..data.checks import check_lvis_format
 from ..io import write_json
-from .lvis_api import MAX_DETECTIONS_PER_IMAGE, evaluate_on_lvis
+from .lvis_api import evaluate_on_lvis
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +51,7 @@ class LVISEvaluator(Detectron2LVISEvaluator):
         per_category = {}
         for task in tasks:
             logger.info("Evaluating %d %s predictions with the LVIS API", len(results), task)
-            self._results[task], per_category[task] = evaluate_on_lvis(
-                self._lvis_api, results, task, MAX_DETECTIONS_PER_IMAGE
-            )
+            self._results[task], per_category[task] = evaluate_on_lvis(self._lvis_api, results, task)
             logger.info("Evaluation results for %s:\n%s", task, create_small_table(self._results[task]))
         if self._output_dir:
             write_json(os.path.join(self._output_dir, "per_category_ap.json"), self._category_table(per_category))
