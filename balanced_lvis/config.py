@@ -34,12 +34,31 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     box_head.ACTIVATION.BALANCED_SIGMOID.PRIOR_PROBABILITY = 0.001
     box_head.ACTIVATION.BALANCED_SOFTMAX = CN()
     box_head.ACTIVATION.BALANCED_SOFTMAX.COUNT = "image"  # "image" or "instance"
+    box_head.ACTIVATION.EQUALIZATION = CN()
+    # Classes in less than this share of the training images are the tail: 1.1e-3 on LVIS-1.0, 5e-4 with RFS.
+    box_head.ACTIVATION.EQUALIZATION.THRESHOLD = 0.0011
+    box_head.ACTIVATION.EQUALIZATION.TAIL_GROUPS = ""  # instead of THRESHOLD, LVIS's groups: "rc" is rare and common
+    box_head.ACTIVATION.EQUALIZATION.PRIOR_PROBABILITY = 0.001
+
+    # The second stage, read by META_ARCHITECTURE "DecoupledRCNN": everything but the classifier is frozen.
+    decoupled = cfg.MODEL.DECOUPLED = CN()
+    # "retrain" (cRT: from scratch), "rescale" (LWS: one scale per class) or "finetune" (on from stage 1's).
+    decoupled.CLASSIFIER = "retrain"
+    decoupled.SCALE_FORM = "logits"  # of "rescale": "logits" is (W x + b) s, "weights" is (s W) x + b
 
     # Class frequencies of the training set. Empty: from the metadata or the annotations of DATASETS.TRAIN.
     cfg.MODEL.CLASS_PRIOR = CN()
     cfg.MODEL.CLASS_PRIOR.FILE = ""  # a JSON file that ClassPrior.save() wrote
 
     cfg.SOLVER.OPTIMIZER = "SGD"  # "SGD" or "AdamW"; BASE_LR and WEIGHT_DECAY mean what they mean to each
+
+    # Meta re-weighting (BALMS) of each class's foreground RoIs in the second stage.
+    meta = cfg.SOLVER.META = CN()
+    meta.ENABLED = False
+    meta.LR = 0.01  # of Adam, for the weights' parameters psi
+    meta.INNER_LR = 0.0  # of the differentiable SGD step; 0: the optimizer's learning rate of the iteration
+    meta.IMS_PER_BATCH = 0  # images of a class-balanced meta batch; 0: as many as SOLVER.IMS_PER_BATCH
+    meta.NORMALIZE = True  # weights of mean 1 over the classes; False: sigmoid(psi), which starts at 0.5
 
     # The rendered data set, behind the names rendered_train, rendered_val and rendered_test_dev.
     rendered = cfg.DATASETS.RENDERED = CN()
