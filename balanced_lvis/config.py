@@ -58,7 +58,6 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     meta.LR = 0.01  # of Adam, for the weights' parameters psi
     meta.INNER_LR = 0.0  # of the differentiable SGD step; 0: the optimizer's learning rate of the iteration
     meta.IMS_PER_BATCH = 0  # images of a class-balanced meta batch; 0: as many as SOLVER.IMS_PER_BATCH
-    meta.NORMALIZE = True  # weights of mean 1 over the classes; False: sigmoid(psi), which starts at 0.5
 
     # The rendered data set, behind the names rendered_train, rendered_val and rendered_test_dev.
     rendered = cfg.DATASETS.RENDERED = CN()
