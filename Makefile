@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test lint clean
+.PHONY: help setup quickstart compare test lint clean
 
 help:  ## this text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ setup: $(STAMP)  ## make .venv with everything in it; DETECTRON2="<pip requireme
 
 quickstart: $(STAMP)  ## render data, train the baseline and Balanced Sigmoid, evaluate, compare: output/quick_start/
 	$(BIN)/python tools/quick_start.py
+
+compare: $(STAMP)  ## train every method with three seeds and compare them, about an hour, resumable: output/compare/
+	$(BIN)/python tools/compare.py
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest -q

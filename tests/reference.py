@@ -41,23 +41,41 @@ def balanced_sigmoid_offset_foreground(image_counts, num_images) -> np.ndarray:
     return np.array(offsets)
 
 
-def sigmoid_loss(logits, gt_classes) -> float:
-    """Binary cross entropy over all RoIs and all K classes, divided by the number of RoIs. Logits (R, K)."""
+def sigmoid_loss(logits, gt_classes, weights=None) -> float:
+    """Binary cross entropy over all RoIs and all K classes, divided by the number of RoIs. Logits, weights (R, K)."""
     total = 0.0
-    for row, gt in zip(logits, gt_classes):
+    for r, (row, gt) in enumerate(zip(logits, gt_classes)):
         for j, logit in enumerate(row):
             p = sigmoid(logit)
-            total -= math.log(p) if j == gt else math.log(1 - p)
+            weight = 1 if weights is None else weights[r][j]
+            total -= weight * (math.log(p) if j == gt else math.log(1 - p))
     return total / len(logits)
 
 
-def sigmoid_loss_gradient(logits, gt_classes) -> np.ndarray:
-    """d loss / d logit = (p - y) / R."""
+def sigmoid_loss_gradient(logits, gt_classes, weights=None) -> np.ndarray:
+    """d loss / d logit = w (p - y) / R."""
     gradient = np.zeros(np.shape(logits))
     for r, (row, gt) in enumerate(zip(logits, gt_classes)):
         for j, logit in enumerate(row):
-            gradient[r, j] = (sigmoid(logit) - (1 if j == gt else 0)) / len(logits)
+            weight = 1 if weights is None else weights[r][j]
+            gradient[r, j] = weight * (sigmoid(logit) - (1 if j == gt else 0)) / len(logits)
     return gradient
+
+
+def equalization_weights(gt_classes, image_counts, num_images, threshold) -> np.ndarray:
+    """
+    (R, K) w = 1 - E(r) T(f_j) (1 - y): told in words, not by the product.
+
+    A class in less than ``threshold`` of the images has no negative loss from RoIs that hold another class. It has
+    its positive loss, and that of the background.
+    """
+    weights = np.ones((len(gt_classes), len(image_counts)))
+    for r, gt in enumerate(gt_classes):
+        is_background = gt == len(image_counts)
+        for j, count in enumerate(image_counts):
+            if count / num_images < threshold and j != gt and not is_background:
+                weights[r, j] = 0
+    return weights
 
 
 def shifted(logits, gt_classes, offset, foreground_only) -> np.ndarray:
@@ -86,16 +104,20 @@ def balanced_softmax_probabilities(logits, counts) -> np.ndarray:
     return out
 
 
-def cross_entropy(probabilities, gt_classes) -> float:
-    """Mean of -log p of the right class."""
-    return sum(-math.log(row[gt]) for row, gt in zip(probabilities, gt_classes)) / len(gt_classes)
+def cross_entropy(probabilities, gt_classes, roi_weights=None) -> float:
+    """Mean of -w log p of the right class, w (R,)."""
+    total = 0.0
+    for r, (row, gt) in enumerate(zip(probabilities, gt_classes)):
+        total -= (1 if roi_weights is None else roi_weights[r]) * math.log(row[gt])
+    return total / len(gt_classes)
 
 
-def cross_entropy_gradient(probabilities, gt_classes) -> np.ndarray:
-    """d loss / d logit = (p - y) / R, for any softmax whose logits were shifted by constants."""
+def cross_entropy_gradient(probabilities, gt_classes, roi_weights=None) -> np.ndarray:
+    """d loss / d logit = w (p - y) / R, for any softmax whose logits were shifted by constants."""
     gradient = np.array(probabilities)
     for r, gt in enumerate(gt_classes):
         gradient[r, gt] -= 1
+        gradient[r] *= 1 if roi_weights is None else roi_weights[r]
     return gradient / len(gt_classes)
 
 
@@ -106,3 +128,90 @@ def lvis_group(image_count: int) -> str:
     if image_count > 10:
         return "c"
     return "r"
+
+
+def image_repeat_factors(images, threshold, with_instances) -> list[float]:
+    """
+    r(I) = max over the classes c of image I of max(1, sqrt(t / f_c)), 1 for an image without classes.
+
+    RFS: f_c is the share of images with class c. IRFS: sqrt(that * the share of all instances that are of class c).
+    ``images`` is one list of classes per image, one entry per instance.
+    """
+    instances = sum(len(classes) for classes in images)
+    out = []
+    for classes in images:
+        factor = 1.0
+        for c in classes:
+            frequency = sum(c in other for other in images) / len(images)
+            if with_instances:
+                frequency = math.sqrt(frequency * sum(other.count(c) for other in images) / instances)
+            factor = max(factor, math.sqrt(threshold / frequency))
+        out.append(factor)
+    return out
+
+
+def scaled_logits(features, weight, bias, scale, form) -> np.ndarray:
+    """Learnable Weight Scaling: (w_j x + b_j) s_j, or (s_j w_j) x + b_j. Features (R, D), weight (C, D)."""
+    out = np.zeros((len(features), len(weight)))
+    for r, x in enumerate(features):
+        for j, row in enumerate(weight):
+            product = sum(w * value for w, value in zip(row, x))
+            out[r, j] = (product + bias[j]) * scale[j] if form == "logits" else scale[j] * product + bias[j]
+    return out
+
+
+def class_weights_of_rois(psi, gt_classes) -> list[float]:
+    """sigma(psi) of each foreground RoI's class over its mean over the foreground RoIs; 1 for background."""
+    foreground = [sigmoid(psi[gt]) for gt in gt_classes if gt < len(psi)]
+    mean = sum(foreground) / len(foreground) if foreground else 1
+    return [sigmoid(psi[gt]) / mean if gt < len(psi) else 1.0 for gt in gt_classes]
+
+
+def meta_outer_loss(psi, weight, bias, batch, meta_batch, offset, foreground_only, inner_lr) -> float:
+    """
+    The unshifted loss on the meta batch after one step on the balanced, weighted loss of the batch.
+
+    The inner loss is sum_r v_r sum_j BCE(eta_rj - offset_j) / R. With p the shifted probability, its derivative with
+    respect to logit r, j is v_r (p - y) / R; to weight j, d that times the feature d; to bias j, that.
+    Weight (K, D), bias (K,), without a background unit; batches are pairs of features (R, D) and gt_classes (R,).
+    """
+    features, gt_classes = batch
+    roi_weight = class_weights_of_rois(psi, gt_classes)
+    logits = scaled_logits(features, weight, bias, np.ones(len(bias)), "logits")
+    moved_weight, moved_bias = np.array(weight, float), np.array(bias, float)
+    for r, row in enumerate(shifted(logits, gt_classes, offset, foreground_only)):
+        for j, logit in enumerate(row):
+            slope = roi_weight[r] * (sigmoid(logit) - (1 if j == gt_classes[r] else 0)) / len(features)
+            moved_bias[j] -= inner_lr * slope
+            for d, value in enumerate(features[r]):
+                moved_weight[j, d] -= inner_lr * slope * value
+    meta_features, meta_classes = meta_batch
+    ones = np.ones(len(bias))
+    return sigmoid_loss(scaled_logits(meta_features, moved_weight, moved_bias, ones, "logits"), meta_classes)
+
+
+def finite_differences(function, x, step=1e-5) -> np.ndarray:
+    """Central differences of a scalar function of a vector."""
+    out = np.zeros(len(x))
+    for j in range(len(x)):
+        up, down = np.array(x, float), np.array(x, float)
+        up[j] += step
+        down[j] -= step
+        out[j] = (function(up) - function(down)) / (2 * step)
+    return out
+
+
+def straight_through_gradient(psi, noise, tau, coefficients) -> np.ndarray:
+    """
+    d/dpsi of sum_b a_b y_b[c_b], y_b = softmax((psi + g_b) / tau), c_b = argmax_j (psi + g_b): the relaxed draw's.
+
+    d y[c] / d psi_j = y[c] (1[j = c] - y[j]) / tau. Noise g (B, K), coefficients a (B,).
+    """
+    out = np.zeros(len(psi))
+    for g, a in zip(noise, coefficients):
+        terms = [math.exp((p + n) / tau) for p, n in zip(psi, g)]
+        y = [term / sum(terms) for term in terms]
+        chosen = max(range(len(psi)), key=lambda j: y[j])
+        for j in range(len(psi)):
+            out[j] += a * y[chosen] * ((1 if j == chosen else 0) - y[j]) / tau
+    return out

@@ -18,12 +18,14 @@ sigmoid            one-versus-rest baseline, with the prior-probability bias of 
 softmax            the usual baseline
 balanced_sigmoid   Balanced Activation (Ren et al., LVIS 2020 challenge)
 balanced_softmax   Balanced Meta-Softmax (Ren et al., NeurIPS 2020)
+equalization       Equalization Loss (Tan et al., CVPR 2020)
 ================== ==================================================================================
 """
 
 from .balanced_sigmoid import BalancedSigmoid, balanced_sigmoid_loss
 from .balanced_softmax import BalancedSoftmax, balanced_softmax_loss
 from .base import Activation, activation_class, activation_names, build_activation, register_activation
+from .equalization import Equalization, equalization_loss
 from .sigmoid import Sigmoid, sigmoid_loss
 from .softmax import Softmax, softmax_loss
 
@@ -31,6 +33,7 @@ __all__ = [
     "Activation",
     "BalancedSigmoid",
     "BalancedSoftmax",
+    "Equalization",
     "Sigmoid",
     "Softmax",
     "activation_class",
@@ -38,6 +41,7 @@ __all__ = [
     "balanced_sigmoid_loss",
     "balanced_softmax_loss",
     "build_activation",
+    "equalization_loss",
     "register_activation",
     "sigmoid_loss",
     "softmax_loss",

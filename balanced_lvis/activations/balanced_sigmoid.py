@@ -7,12 +7,14 @@ from torch import Tensor
 
 from ..errors import InputError
 from .base import full_precision, register_activation
-from .sigmoid import Sigmoid, sigmoid_loss
+from .sigmoid import Sigmoid, sigmoid_loss, weight_rows
 
 FORMS = ("centred", "foreground")
 
 
-def balanced_sigmoid_loss(logits: Tensor, gt_classes: Tensor, offset: Tensor, foreground_only: bool = True) -> Tensor:
+def balanced_sigmoid_loss(
+    logits: Tensor, gt_classes: Tensor, offset: Tensor, foreground_only: bool = True, weight: Tensor | None = None
+) -> Tensor:
     """
     Sigmoid loss on ``logits - offset``.
 
@@ -21,6 +23,7 @@ def balanced_sigmoid_loss(logits: Tensor, gt_classes: Tensor, offset: Tensor, fo
         gt_classes: (R,) int64 in 0..K, K for background.
         offset: (K,), positive for rare classes: their training logit is lowered, so the raw logit has to rise.
         foreground_only: leave the logits of background RoIs as they are.
+        weight: broadcastable to (R, K), as in :func:`balanced_lvis.activations.sigmoid_loss`.
 
     Returns:
         scalar, as :func:`balanced_lvis.activations.sigmoid_loss`.
@@ -29,7 +32,7 @@ def balanced_sigmoid_loss(logits: Tensor, gt_classes: Tensor, offset: Tensor, fo
     if foreground_only:
         foreground = gt_classes < logits.shape[1]
         shift = shift * foreground[:, None]
-    return sigmoid_loss(logits - shift, gt_classes)
+    return sigmoid_loss(logits - shift, gt_classes, weight)
 
 
 @register_activation("balanced_sigmoid")
@@ -69,6 +72,7 @@ class BalancedSigmoid(Sigmoid):
         # Not persistent: it follows from the configuration, and stock checkpoints have no such entry.
         self.register_buffer("offset", torch.as_tensor(offset, dtype=torch.float32), persistent=False)
 
-    def loss(self, logits, gt_classes):
-        self._check(logits)
-        return balanced_sigmoid_loss(full_precision(logits)[:, :-1], gt_classes, self.offset, self.foreground_only)
+    def loss(self, logits, gt_classes, roi_weight=None):
+        self._check(logits, roi_weight)
+        logits = full_precision(logits)[:, :-1]
+        return balanced_sigmoid_loss(logits, gt_classes, self.offset, self.foreground_only, weight_rows(roi_weight))

@@ -10,7 +10,9 @@ from .base import full_precision, register_activation
 from .softmax import Softmax, softmax_loss
 
 
-def balanced_softmax_loss(logits: Tensor, gt_classes: Tensor, offset: Tensor) -> Tensor:
+def balanced_softmax_loss(
+    logits: Tensor, gt_classes: Tensor, offset: Tensor, roi_weight: Tensor | None = None
+) -> Tensor:
     """
     Cross entropy of softmax(``logits + offset``).
 
@@ -18,11 +20,12 @@ def balanced_softmax_loss(logits: Tensor, gt_classes: Tensor, offset: Tensor) ->
         logits: (R, C).
         gt_classes: (R,) int64 in 0..C-1.
         offset: (C,), log n_j up to a constant.
+        roi_weight: (R,), as in :func:`balanced_lvis.activations.softmax_loss`.
 
     Returns:
         scalar, averaged over RoIs.
     """
-    return softmax_loss(logits + offset.to(logits.dtype), gt_classes)
+    return softmax_loss(logits + offset.to(logits.dtype), gt_classes, roi_weight)
 
 
 @register_activation("balanced_softmax")
@@ -48,6 +51,6 @@ class BalancedSoftmax(Softmax):
         offset = torch.as_tensor(prior.softmax_offset(count), dtype=torch.float32)
         self.register_buffer("offset", F.pad(offset, (0, 1)), persistent=False)
 
-    def loss(self, logits, gt_classes):
-        self._check(logits)
-        return balanced_softmax_loss(full_precision(logits), gt_classes, self.offset)
+    def loss(self, logits, gt_classes, roi_weight=None):
+        self._check(logits, roi_weight)
+        return balanced_softmax_loss(full_precision(logits), gt_classes, self.offset, roi_weight)

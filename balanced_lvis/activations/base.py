@@ -35,6 +35,9 @@ class Activation(nn.Module):
     """
 
     needs_prior = False
+    # What kind of scores the classifier's logits are for, and the name of the activation that is this one without
+    # its prior: "sigmoid" or "softmax". Empty where neither fits.
+    family = ""
 
     def __init__(self, num_classes: int, prior: ClassPrior | None = None):
         super().__init__()
@@ -49,16 +52,34 @@ class Activation(nn.Module):
                 "classes; they must be those of the same training set."
             )
 
-    def loss(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, gt_classes: Tensor, roi_weight: Tensor | None = None) -> Tensor:
         """
+        Args:
+            logits: (R, K+1).
+            gt_classes: (R,) int64 in 0..K, K for background.
+            roi_weight: (R,) weight of each RoI's loss, 1 unless given. The divisor stays R, and gradients reach the
+                weights.
+
+        Returns:
+            scalar, averaged over RoIs. ``logits.sum() * 0`` where R = 0, so that gradients exist on every rank.
+
+        Raises:
+            InputError: if ``logits`` or ``roi_weight`` have another shape.
+        """
+        raise NotImplementedError
+
+    def unshifted_loss(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
+        """
+        The loss of the test-time scores, without any prior.
+
         Args:
             logits: (R, K+1).
             gt_classes: (R,) int64 in 0..K, K for background.
 
         Returns:
-            scalar, averaged over RoIs. ``logits.sum() * 0`` where R = 0, so that gradients exist on every rank.
+            scalar, as :meth:`loss`.
         """
-        raise NotImplementedError
+        return self.loss(logits, gt_classes)
 
     def scores(self, logits: Tensor) -> Tensor:
         """
@@ -74,11 +95,17 @@ class Activation(nn.Module):
         """Initialise the classifier's bias (K+1,) in place. Zero unless an activation says otherwise."""
         nn.init.zeros_(bias)
 
-    def _check(self, logits: Tensor) -> None:
+    def _check(self, logits: Tensor, roi_weight: Tensor | None = None) -> None:
         if logits.dim() != 2 or logits.shape[1] != self.num_classes + 1:
             raise InputError(
                 f"{type(self).__name__}: logits have shape {tuple(logits.shape)}; with {self.num_classes} classes "
                 f"they must be (R, {self.num_classes + 1}): the classes and one background unit."
+            )
+        # (R, 1) would broadcast to a sum over all pairs of RoIs, without an error.
+        if roi_weight is not None and roi_weight.shape != logits.shape[:1]:
+            raise InputError(
+                f"{type(self).__name__}: roi_weight has shape {tuple(roi_weight.shape)}; with {logits.shape[0]} RoIs "
+                f"it must be ({logits.shape[0]},): one weight per RoI."
             )
 
 

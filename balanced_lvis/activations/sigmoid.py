@@ -11,22 +11,37 @@ from ..errors import InputError
 from .base import Activation, full_precision, register_activation
 
 
-def sigmoid_loss(logits: Tensor, gt_classes: Tensor) -> Tensor:
+def one_hot_targets(logits: Tensor, gt_classes: Tensor) -> Tensor:
+    """(R, K) of ``logits``' dtype: 1 at each foreground RoI's class, 0 elsewhere. Arguments as :func:`sigmoid_loss`."""
+    num_classes = logits.shape[1]
+    return F.one_hot(gt_classes, num_classes + 1)[:, :num_classes].to(logits.dtype)
+
+
+def sigmoid_loss(logits: Tensor, gt_classes: Tensor, weight: Tensor | None = None) -> Tensor:
     """
     Binary cross entropy of K one-versus-rest classifiers, summed over classes and averaged over RoIs.
 
     Args:
         logits: (R, K), without a background unit.
         gt_classes: (R,) int64 in 0..K; K, the background, is the row of all negatives.
+        weight: weights of the entries' losses, broadcastable to (R, K); 1 unless given. Gradients reach them.
 
     Returns:
-        scalar: sum over all R*K entries / R.
+        scalar: (weighted) sum over all R*K entries / R.
     """
     if logits.shape[0] == 0:
         return logits.sum() * 0
-    num_classes = logits.shape[1]
-    target = F.one_hot(gt_classes, num_classes + 1)[:, :num_classes].to(logits.dtype)
-    return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / logits.shape[0]
+    target = one_hot_targets(logits, gt_classes)
+    if weight is None:
+        return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / logits.shape[0]
+    # Not torch's own weight=, which has no derivative.
+    losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (losses * weight.to(logits.dtype)).sum() / logits.shape[0]
+
+
+def weight_rows(roi_weight: Tensor | None) -> Tensor | None:
+    """(R,) weights of RoIs as the (R, 1) weight of :func:`sigmoid_loss`; None stays None."""
+    return None if roi_weight is None else roi_weight[:, None]
 
 
 @register_activation("sigmoid")
@@ -41,15 +56,20 @@ class Sigmoid(Activation):
             sigmoids of LVIS start at 0.5 and the first loss is about 834.
     """
 
+    family = "sigmoid"
+
     def __init__(self, num_classes, prior=None, *, prior_probability: float = 0.001):
         super().__init__(num_classes, prior)
         if not 0 < prior_probability < 1:
             raise InputError(f"prior_probability is {prior_probability}; it must lie between 0 and 1.")
         self.prior_probability = prior_probability
 
-    def loss(self, logits, gt_classes):
-        self._check(logits)
-        return sigmoid_loss(full_precision(logits)[:, :-1], gt_classes)
+    def loss(self, logits, gt_classes, roi_weight=None):
+        self._check(logits, roi_weight)
+        return sigmoid_loss(full_precision(logits)[:, :-1], gt_classes, weight_rows(roi_weight))
+
+    def unshifted_loss(self, logits, gt_classes):
+        return Sigmoid.loss(self, logits, gt_classes)  # whatever a subclass makes of loss(), its scores are these
 
     def scores(self, logits):
         self._check(logits)

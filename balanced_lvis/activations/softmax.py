@@ -8,29 +8,38 @@ from torch import Tensor
 from .base import Activation, full_precision, register_activation
 
 
-def softmax_loss(logits: Tensor, gt_classes: Tensor) -> Tensor:
+def softmax_loss(logits: Tensor, gt_classes: Tensor, roi_weight: Tensor | None = None) -> Tensor:
     """
     Cross entropy, averaged over RoIs.
 
     Args:
         logits: (R, C), C classes of any kind (K+1 in a detector).
         gt_classes: (R,) int64 in 0..C-1.
+        roi_weight: (R,) weight of each RoI's loss, 1 unless given. The divisor stays R, and gradients reach them.
 
     Returns:
         scalar; 0 with gradients where R = 0.
     """
     if logits.shape[0] == 0:
         return logits.sum() * 0
-    return F.cross_entropy(logits, gt_classes)
+    if roi_weight is None:
+        return F.cross_entropy(logits, gt_classes)
+    # The weights go in before torch's own mean, so that weights of one give the unweighted loss to the last bit.
+    return F.nll_loss(F.log_softmax(logits, dim=1) * roi_weight.to(logits.dtype)[:, None], gt_classes)
 
 
 @register_activation("softmax")
 class Softmax(Activation):
     """Detectron2's own classifier."""
 
-    def loss(self, logits, gt_classes):
-        self._check(logits)
-        return softmax_loss(full_precision(logits), gt_classes)
+    family = "softmax"
+
+    def loss(self, logits, gt_classes, roi_weight=None):
+        self._check(logits, roi_weight)
+        return softmax_loss(full_precision(logits), gt_classes, roi_weight)
+
+    def unshifted_loss(self, logits, gt_classes):
+        return Softmax.loss(self, logits, gt_classes)  # whatever a subclass makes of loss(), its scores are these
 
     def scores(self, logits):
         self._check(logits)

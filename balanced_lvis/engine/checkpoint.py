@@ -1,13 +1,26 @@
-"""Weights: found before anything is built, and whole when they are evaluated."""
+"""Weights: found before anything is built, and whole when they are evaluated or trained on."""
 
 from __future__ import annotations
 
+import logging
 import os
 
+import numpy as np
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.data import MetadataCatalog
 from detectron2.utils.file_io import Detectron2Handler, PathManager
 
+from ..activations import activation_class
 from ..errors import InputError
+
+logger = logging.getLogger(__name__)
+
+# What each use of a checkpoint says where there is none.
+_NEEDS_WEIGHTS = {
+    "evaluation": "--eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth",
+    "second stage": "MODEL.META_ARCHITECTURE DecoupledRCNN trains the classifier of a trained model: add MODEL.WEIGHTS "
+    "path/to/model_final.pth of the first stage, which configs/*_rfs.yaml trains",
+}
 
 
 def check_weights(path: str, purpose: str = "training") -> None:
@@ -16,14 +29,14 @@ def check_weights(path: str, purpose: str = "training") -> None:
 
     Args:
         path: a file, a URL, or a name of Detectron2's model zoo (``detectron2://...``). Empty means none.
-        purpose: "training" or "evaluation", which needs weights.
+        purpose: "training", or "evaluation" or "second stage", which need weights.
 
     Raises:
         InputError: if they can't be had, saying where to put the file.
     """
     if not path:
-        if purpose == "evaluation":
-            raise InputError("--eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth")
+        if purpose in _NEEDS_WEIGHTS:
+            raise InputError(_NEEDS_WEIGHTS[purpose])
         return
     local = path.split("?", 1)[0]
     try:
@@ -33,10 +46,12 @@ def check_weights(path: str, purpose: str = "training") -> None:
     except Exception as error:  # whatever a download handler raises: URLError, OSError, HTTPError, timeouts
         found, reason = False, f"{type(error).__name__}: {error}"
     if not found:
-        raise InputError(f"MODEL.WEIGHTS {path!r} can't be read ({reason}).{_remedy(path)}")
+        raise InputError(f"MODEL.WEIGHTS {path!r} can't be read ({reason}).{_remedy(path, purpose)}")
 
 
-def _remedy(path: str) -> str:
+def _remedy(path: str, purpose: str) -> str:
+    if "://" not in path and purpose == "second stage":
+        return " Train the first stage first, or set MODEL.WEIGHTS to its model_final.pth."
     if "://" not in path:
         return " Check the path, or set MODEL.WEIGHTS '' to start from random weights."
     name = path.rsplit("/", 1)[-1]
@@ -54,28 +69,149 @@ def resolve_url(path: str) -> str:
     return path
 
 
+class Identity:
+    """
+    Whose weights a checkpoint holds; saved with it under "balanced_lvis".
+
+    Args:
+        class_names: the K class names in the order of the classifier's outputs; empty where they are not known.
+        family: what scores the logits were trained for, an activation's ``family``.
+    """
+
+    KEY = "balanced_lvis"
+
+    def __init__(self, class_names, family: str):
+        self.class_names = list(class_names)
+        self.family = family
+
+    @classmethod
+    def from_config(cls, cfg) -> Identity:
+        """Class names of the first data set that has any, and the activation's family."""
+        names = (MetadataCatalog.get(name).get("thing_classes") for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+        family = activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).family
+        return cls(next(filter(None, names), ()), family)
+
+    def state_dict(self) -> dict:
+        return {"class_names": self.class_names, "family": self.family}
+
+    def load_state_dict(self, state: dict) -> None:
+        """
+        Check a checkpoint that is resumed from.
+
+        Raises:
+            InputError: if it is another model's.
+        """
+        self.check_class_names(state, "the checkpoint to resume from")
+        if state["family"] != self.family:
+            raise InputError(
+                f"The checkpoint to resume from was trained with a {state['family']} activation, the config has a "
+                f"{self.family} one; resume with the config that it was trained with."
+            )
+
+    def check_class_names(self, state: dict, source: str) -> None:
+        """
+        Raises:
+            InputError: if both class names are known and differ, naming the first that does.
+        """
+        theirs, ours = state["class_names"], self.class_names
+        if not theirs or not ours or theirs == ours:
+            return
+        if len(theirs) != len(ours):
+            difference = f"{len(theirs)} classes, the data set {len(ours)}"
+        else:
+            index = next(i for i, pair in enumerate(zip(theirs, ours)) if pair[0] != pair[1])
+            difference = f"{theirs[index]!r} as class {index}, the data set {ours[index]!r}"
+        raise InputError(f"{source} was trained for other classes: it has {difference}.")
+
+
 class _StrictCheckpointer(DetectionCheckpointer):
-    """Remembers which tensors of the model the file did not provide."""
+    """
+    Remembers how the file and the model differ.
+
+    Args:
+        fresh: names in the state dict that keep the model's values; in the file they may be missing, but not of another
+            shape, which would be another vocabulary's.
+    """
+
+    def __init__(self, model, fresh=()):
+        super().__init__(model)
+        self.fresh = fresh
 
     def _load_model(self, checkpoint):
+        file, model = checkpoint["model"], self.model.state_dict()
+        problems = {}
+        for key in self.fresh:
+            shape = np.shape(file.pop(key, model[key]))
+            if shape != np.shape(model[key]):
+                problems[key] = f"{tuple(shape)} in the file, {tuple(model[key].shape)} in the model"
         incompatible = super()._load_model(checkpoint)
-        problems = {key: "missing in the file" for key in incompatible.missing_keys}
+        problems.update({key: "missing in the file" for key in incompatible.missing_keys if key not in self.fresh})
         for key, in_file, in_model in incompatible.incorrect_shapes:  # these count as missing too
             problems[key] = f"{tuple(in_file)} in the file, {tuple(in_model)} in the model"
+        # A classifier's scales, say, that the model would leave out silently.
+        problems.update({k: "in the file only" for k in incompatible.unexpected_keys if ".box_predictor." in k})
         self.problems = [f"  {key}: {problem}" for key, problem in sorted(problems.items())]
         return incompatible
 
 
-def load_for_evaluation(model, path: str) -> None:
+def load_for_evaluation(model, path: str, identity: Identity | None = None) -> None:
     """
     Load a checkpoint that has to provide every parameter of the model.
+
+    Args:
+        identity: what the model is evaluated as; a checkpoint of other classes or another family of scores is refused,
+            if the checkpoint tells.
 
     Raises:
         InputError: if the file is broken; or listing the tensors that are missing or have another shape, with both.
     """
-    checkpointer = _StrictCheckpointer(model)
+    found = _load(
+        model, path, (), "evaluating it would use random values for",
+        "Use the config that the checkpoint was trained with (backbone, MODEL.ROI_HEADS.NUM_CLASSES, heads).",
+    )  # fmt: skip
+    if identity is None or found is None:
+        return
+    identity.check_class_names(found, f"MODEL.WEIGHTS {path!r}")
+    if found["family"] != identity.family:
+        raise InputError(
+            f"MODEL.WEIGHTS {path!r} was trained with a {found['family']} activation, but "
+            f"MODEL.ROI_BOX_HEAD.ACTIVATION.NAME is of the {identity.family} family, whose scores would be meaningless; "
+            "use the config that the checkpoint was trained with."
+        )
+
+
+def load_first_stage(model, path: str, identity: Identity) -> None:
+    """
+    Load the first stage's checkpoint into a :class:`balanced_lvis.modeling.DecoupledRCNN`.
+
+    It has to provide everything but ``model.fresh_keys``. Where the classifier is kept and was trained for the other
+    family of scores, sigmoid or softmax, a warning says what that means.
+
+    Raises:
+        InputError: if the file is broken or of other classes; or listing the tensors that are missing or have another
+            shape, with both.
+    """
+    found = _load(
+        model, path, model.fresh_keys, "the second stage would freeze random values of",
+        "Use the first stage's own config but for META_ARCHITECTURE, DECOUPLED and ACTIVATION.",
+    )  # fmt: skip
+    if found is None:
+        logger.info("%s doesn't tell its classes and activation; its classifier is taken to fit.", path)
+        return
+    identity.check_class_names(found, f"MODEL.WEIGHTS {path!r}")
+    if found["family"] != identity.family and not model.stage.from_scratch:
+        logger.warning(
+            "%s has a classifier that was trained with a %s activation, and goes on with a %s one: its logits, biases "
+            "above all, are calibrated for the other. Expect high losses at first; MODEL.DECOUPLED.CLASSIFIER retrain "
+            "starts the classifier anew.", path, found["family"], identity.family,
+        )  # fmt: skip
+
+
+def _load(model, path: str, fresh, consequence: str, remedy: str) -> dict | None:
+    """Load strictly; the checkpoint's :class:`Identity` state, or None where it has none."""
+    checkpointer = _StrictCheckpointer(model, fresh)
     try:
-        checkpointer.load(path)
+        rest = checkpointer.load(path)
     except Exception as error:  # torch, pickle and zipfile each have their own for a broken file
         raise InputError(
             f"MODEL.WEIGHTS {path!r} is not a readable checkpoint ({type(error).__name__}: {error}); it may be "
@@ -84,7 +220,5 @@ def load_for_evaluation(model, path: str) -> None:
     problems = checkpointer.problems
     if problems:
         shown = "\n".join(problems[:20]) + (f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else "")
-        raise InputError(
-            f"MODEL.WEIGHTS {path!r} doesn't fit the model; evaluating it would use random values for\n{shown}\n"
-            "Use the config that the checkpoint was trained with (backbone, MODEL.ROI_HEADS.NUM_CLASSES, heads)."
-        )
+        raise InputError(f"MODEL.WEIGHTS {path!r} doesn't fit the model; {consequence}\n{shown}\n{remedy}")
+    return rest.get(Identity.KEY)

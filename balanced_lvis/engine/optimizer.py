@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from detectron2.solver import build_optimizer as build_sgd
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
 from ..errors import InputError
@@ -29,16 +28,32 @@ def check_optimizer(name: str) -> None:
         raise InputError(f"SOLVER.OPTIMIZER is {name!r}; valid: {', '.join(_BUILDERS)}.")
 
 
-def _build_adamw(cfg, model):
-    parameters = get_default_optimizer_params(
+def _parameters(cfg, model):
+    """Detectron2's parameter groups. The scales of LWS are around 1, not 0, and so are not decayed."""
+    return get_default_optimizer_params(
         model,
         base_lr=cfg.SOLVER.BASE_LR,
         weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
         bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
         weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        overrides={"scale": {"weight_decay": 0.0}},
     )
+
+
+def _build_sgd(cfg, model):
+    sgd = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
+    return sgd(
+        _parameters(cfg, model),
+        lr=cfg.SOLVER.BASE_LR,
+        momentum=cfg.SOLVER.MOMENTUM,
+        nesterov=cfg.SOLVER.NESTEROV,
+        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
+    )
+
+
+def _build_adamw(cfg, model):
     adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-    return adamw(parameters, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+    return adamw(_parameters(cfg, model), lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
 
 
-_BUILDERS = {"SGD": build_sgd, "AdamW": _build_adamw}
+_BUILDERS = {"SGD": _build_sgd, "AdamW": _build_adamw}

@@ -3,65 +3,21 @@
 from __future__ import annotations
 
 import json
-import logging
-import math
-import os
 import shutil
-import subprocess
-import sys
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
-
-from ..config import load_config
 from ..data.datasets import prepare_rendered, rendered_root
 from ..data.rendered import annotation_file
-from ..errors import InputError
 from ..evaluation.pictures import draw_comparison
 from ..evaluation.report import comparison_table, plot_ap_by_frequency
 from ..io import write_json
-
-logger = logging.getLogger(__name__)
+from .runs import RESULTS, Run, train_all
 
 SUMMARY = "summary.json"
 PICTURES = 3
-LINE_SECONDS = 20
 ROWS_PER_PICTURE = 4
-
-
-@dataclass
-class Run:
-    """One training: its key in the summary, the name to show, its config, output folder and own overrides."""
-
-    key: str
-    title: str
-    config_file: Path
-    output: Path
-    overrides: tuple[str, ...] = ()
-
-    def progress(self) -> tuple[int, float]:
-        """Finished iterations and the last loss that training has logged; 0 and NaN before the first."""
-        done, loss = 0, math.nan
-        try:
-            for line in (self.output / "metrics.json").read_text(encoding="utf-8").splitlines():
-                metrics = json.loads(line)
-                done, loss = metrics["iteration"] + 1, metrics.get("total_loss", loss)
-        except (OSError, ValueError):  # not there yet, or a line that is just being written
-            pass
-        return done, loss
-
-    def discard_other(self, cfg) -> None:
-        """Delete the output of a run with another config, which must not be resumed with this one."""
-        path = self.output / "config.yaml"
-        if path.exists() and not _same_run(load_config(path), cfg):
-            shutil.rmtree(self.output)
-
-    def load(self, *parts: str):
-        """A JSON file that the run has written."""
-        return json.loads(self.output.joinpath(*parts).read_text(encoding="utf-8"))
 
 
 def quick_start(runs: list[Run], train_net: Path, output: Path, overrides: list[str]) -> dict:
@@ -89,14 +45,15 @@ def quick_start(runs: list[Run], train_net: Path, output: Path, overrides: list[
         (output / SUMMARY).unlink()
         for run in runs:
             shutil.rmtree(run.output, ignore_errors=True)
-    cfg = load_config(runs[0].config_file, overrides)
+    runs = [replace(run, overrides=(*run.overrides, *overrides)) for run in runs]
     for run in runs:
-        run.discard_other(load_config(run.config_file, [*run.overrides, *overrides]))
+        run.discard_other(run.config())
+    cfg = runs[0].config()
     print("Rendering the data set (reused if it is there)", flush=True)
     prepare_rendered(cfg)
     print(f"Training {' and '.join(run.title for run in runs)} side by side, then evaluating with the LVIS API")
-    _train_all(runs, train_net, cfg.SOLVER.MAX_ITER, overrides)
-    summary = {run.key: run.load("results.json") for run in runs}
+    train_all(runs, train_net, jobs=len(runs))
+    summary = {run.key: run.load(RESULTS) for run in runs}
     _draw(runs, rendered_root(cfg), output)
     table = comparison_table({run.title: summary[run.key] for run in runs})
     (output / "table.md").write_text(table, encoding="utf-8")
@@ -104,64 +61,6 @@ def quick_start(runs: list[Run], train_net: Path, output: Path, overrides: list[
     write_json(output / SUMMARY, summary, indent=1)
     print(f"\n{table}\n{summary['seconds']:.0f} s. Table, plot, pictures and {SUMMARY} are in {output}/")
     return summary
-
-
-def _same_run(one, other) -> bool:
-    """Whether two configs ask for the same training; where it runs and what it is called don't matter."""
-    one, other = one.clone(), other.clone()
-    one.MODEL.DEVICE, one.OUTPUT_DIR = other.MODEL.DEVICE, other.OUTPUT_DIR
-    # As text: a file brings nested tuples back as lists.
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-
-
-def _train_all(runs, train_net, iterations, overrides) -> None:
-    threads = max(1, (os.cpu_count() or 1) // len(runs))
-    environment = os.environ if torch.cuda.is_available() else {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    processes = []
-    for run in runs:
-        run.output.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, train_net, "--resume", "--config-file", run.config_file]
-        command += ["OUTPUT_DIR", run.output, *run.overrides, *overrides]
-        with open(run.output / "screen.txt", "w", encoding="utf-8") as screen:
-            processes.append(
-                subprocess.Popen([*map(str, command)], stdout=screen, stderr=subprocess.STDOUT, env=environment)
-            )
-    failed = []
-    try:
-        _watch(runs, processes, iterations)
-        failed = [(run, process) for run, process in zip(runs, processes) if process.poll()]
-    finally:
-        for process in processes:
-            process.terminate()  # nothing to those that have ended
-            process.wait()
-    for run, process in failed:
-        tail = (run.output / "screen.txt").read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
-        raise InputError(f"Training {run.title} failed with status {process.returncode}:\n" + "\n".join(tail))
-
-
-def _watch(runs, processes, iterations) -> None:
-    """One progress bar for all runs until they have ended or one has failed; plain lines where there is no terminal."""
-    terminal = sys.stderr.isatty()
-    bar = tqdm(total=iterations * len(runs), unit="it", disable=not terminal)
-    next_line = time.monotonic()
-    while any(process.poll() is None for process in processes) and not any(process.poll() for process in processes):
-        status = [_status(run, iterations) for run in runs]
-        bar.update(sum(done for done, _ in status) - bar.n)
-        text = ", ".join(f"{run.title} {message}" for run, (_, message) in zip(runs, status))
-        bar.set_description_str(text)
-        if not terminal and time.monotonic() >= next_line:
-            print(text, flush=True)
-            next_line = time.monotonic() + LINE_SECONDS
-        time.sleep(1)
-    bar.close()
-
-
-def _status(run: Run, iterations: int) -> tuple[int, str]:
-    """Finished iterations, and a word on where the run is."""
-    done, loss = run.progress()
-    if done >= iterations:  # the line that holds the evaluation's results is numbered one further
-        return iterations, "evaluates"
-    return done, f"{done}/{iterations} loss {loss:.2f}" if done else "starts"
 
 
 def _draw(runs, data_root: Path, output: Path) -> None:

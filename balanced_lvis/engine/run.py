@@ -8,7 +8,7 @@ import sys
 
 import torch
 from detectron2.engine import default_argument_parser, launch
-from detectron2.modeling import ROI_HEADS_REGISTRY
+from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
@@ -20,12 +20,14 @@ from ..config import load_config
 from ..data.checks import check_datasets, check_lvis_format, check_num_classes
 from ..data.class_prior import class_prior_from_config
 from ..data.datasets import prepare_rendered
+from ..data.samplers import check_sampler
 from ..errors import InputError
 from ..modeling.box_predictor import activation_from_config
-from .checkpoint import check_weights, load_for_evaluation
+from ..modeling.decoupled import classifier_stage
+from .checkpoint import Identity, check_weights, load_for_evaluation
 from .optimizer import check_optimizer
 from .screen import EXIT_BAD_INPUT, command_line, log_to_files, quiet
-from .trainer import Trainer
+from .trainer import Trainer, is_second_stage
 
 logger = logging.getLogger(__name__)
 
@@ -95,22 +97,30 @@ def check(cfg, args) -> None:
         InputError: for anything that the user has to mend.
     """
     _check_names(cfg)
-    world_size = args.num_gpus * args.num_machines
-    if not args.eval_only and cfg.SOLVER.IMS_PER_BATCH % world_size:
-        raise InputError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {world_size} processes can't share evenly; "
-            f"set it to a multiple of {world_size}."
-        )
+    if not args.eval_only:
+        _check_training(cfg, args.num_gpus * args.num_machines)
     _check_data(cfg, args.eval_only)
     activation_from_config(cfg)
     if args.eval_only or not (args.resume and _has_checkpoint(cfg)):
-        check_weights(cfg.MODEL.WEIGHTS, "evaluation" if args.eval_only else "training")
+        check_weights(cfg.MODEL.WEIGHTS, _purpose(cfg, args.eval_only))
+
+
+def _purpose(cfg, eval_only: bool) -> str:
+    """What weights are wanted for."""
+    if eval_only:
+        return "evaluation"
+    return "second stage" if is_second_stage(cfg) else "training"
 
 
 def _check_names(cfg) -> None:
     """What a config names, before data is rendered or counted."""
     activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME)
     check_optimizer(cfg.SOLVER.OPTIMIZER)
+    check_sampler(cfg.DATALOADER.SAMPLER_TRAIN)
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    if architecture not in META_ARCH_REGISTRY:
+        valid = ", ".join(name for name, _ in META_ARCH_REGISTRY)
+        raise InputError(f"MODEL.META_ARCHITECTURE is {architecture!r}; valid: {valid}.")
     heads = cfg.MODEL.ROI_HEADS.NAME
     if heads not in ROI_HEADS_REGISTRY:
         valid = ", ".join(name for name, _ in ROI_HEADS_REGISTRY)
@@ -120,6 +130,27 @@ def _check_names(cfg) -> None:
             f"MODEL.ROI_HEADS.NAME is {heads!r}, which ignores MODEL.ROI_BOX_HEAD.ACTIVATION; use LongTailROIHeads or "
             "LongTailCascadeROIHeads (activations softmax and sigmoid are Detectron2's own)."
         )
+
+
+def _check_training(cfg, world_size: int) -> None:
+    meta = cfg.SOLVER.META
+    batches = {"SOLVER.IMS_PER_BATCH": cfg.SOLVER.IMS_PER_BATCH}
+    if meta.ENABLED:
+        batches["SOLVER.META.IMS_PER_BATCH"] = meta.IMS_PER_BATCH  # 0 stands for the other
+    for key, value in batches.items():
+        if value % world_size:
+            raise InputError(
+                f"{key} is {value}, which {world_size} processes can't share evenly; set it to a multiple of {world_size}."
+            )
+    if is_second_stage(cfg):
+        classifier_stage(cfg.MODEL.DECOUPLED.CLASSIFIER)
+    elif meta.ENABLED:
+        raise InputError(
+            f"SOLVER.META.ENABLED is True, but MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}; class weights "
+            "are learned in the second stage: use DecoupledRCNN, and MODEL.WEIGHTS of a first stage."
+        )
+    if meta.ENABLED and (meta.LR < 0 or meta.INNER_LR < 0):
+        raise InputError(f"SOLVER.META: LR is {meta.LR} and INNER_LR {meta.INNER_LR}; neither can be negative.")
 
 
 def _run_in_process(cfg, args) -> None:
@@ -147,7 +178,7 @@ def run(cfg, args) -> dict:
     _start(cfg, evaluation=args.eval_only)
     if args.eval_only:
         model = Trainer.build_model(cfg)
-        load_for_evaluation(model, cfg.MODEL.WEIGHTS)
+        load_for_evaluation(model, cfg.MODEL.WEIGHTS, Identity.from_config(cfg))
         return Trainer.test(cfg, model) or {}
     _save_class_prior(cfg)
     trainer = Trainer(cfg)

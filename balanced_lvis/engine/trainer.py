@@ -8,23 +8,74 @@ import os
 from unittest import mock
 
 import detectron2.engine.defaults as detectron2_defaults
+import torch
 from detectron2.engine import DefaultTrainer
-from detectron2.modeling import build_model
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.utils import comm
 
+from ..data.class_prior import class_prior_from_config
+from ..data.loader import build_train_loader
 from ..evaluation import LVISEvaluator
 from ..io import write_json
+from ..meta import MetaReweighter
+from ..modeling import DecoupledRCNN
+from .checkpoint import Identity, load_first_stage
+from .meta_trainer import MetaTrainer
 from .optimizer import build_optimizer
 
 logger = logging.getLogger(__name__)
 
 
 class Trainer(DefaultTrainer):
-    """Trains, evaluates by the LVIS rules, and writes ``OUTPUT_DIR/results.json`` after every evaluation."""
+    """
+    Trains, evaluates by the LVIS rules, and writes ``OUTPUT_DIR/results.json`` after every evaluation.
+
+    A checkpoint holds, beside what Detectron2 saves, the position in the stream of training images, the class names and
+    the kind of scores that the classifier is for, and the state of meta re-weighting.
+    """
 
     def __init__(self, cfg):
         with _ddp_on_cpu(cfg.MODEL.DEVICE):
             super().__init__(cfg)
+        self.identity = Identity.from_config(cfg)
+        self.checkpointer.add_checkpointable(Identity.KEY, self.identity)
+        if cfg.SOLVER.META.ENABLED:
+            self._trainer = _meta_trainer(cfg, self.model, self.data_loader, self.optimizer)
+
+    def resume_or_load(self, resume=True):
+        """
+        As Detectron2's; a second stage that starts loads its first stage strictly.
+
+        Raises:
+            InputError: if a first stage's checkpoint doesn't fit, or one to resume from is another model's.
+        """
+        if is_second_stage(self.cfg) and not (resume and self.checkpointer.has_checkpoint()):
+            load_first_stage(self.checkpointer.model, self.cfg.MODEL.WEIGHTS, self.identity)
+            return
+        super().resume_or_load(resume)
+
+    def train(self):
+        """As Detectron2's; the learned class weights are written to ``OUTPUT_DIR``."""
+        results = super().train()
+        if isinstance(self._trainer, MetaTrainer) and comm.is_main_process():
+            self._trainer.save_class_weights(self.cfg.OUTPUT_DIR)
+        return results
+
+    def state_dict(self):
+        """Detectron2's, and the positions in the streams of images."""
+        return {**super().state_dict(), "data": self.data_loader.state_dict(self.iter + 1 - self.start_iter)}
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        self.data_loader.load_state_dict(state_dict.get("data"))
+
+    @classmethod
+    def build_train_loader(cls, cfg):
+        """
+        Returns:
+            :class:`balanced_lvis.data.loader.TrainLoader`. A second stage needs no masks.
+        """
+        return build_train_loader(cfg, masks=not is_second_stage(cfg))
 
     @classmethod
     def build_model(cls, cfg):
@@ -69,6 +120,26 @@ class Trainer(DefaultTrainer):
             write_json(path, results, indent=1)
             logger.info("Results written to %s", path)
         return results
+
+
+def is_second_stage(cfg) -> bool:
+    """Whether only the classifier trains."""
+    return issubclass(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), DecoupledRCNN)
+
+
+def _meta_trainer(cfg, model, data_loader, optimizer) -> MetaTrainer:
+    rcnn = model.module if comm.get_world_size() > 1 else model
+    node = cfg.SOLVER.META
+    return MetaTrainer(
+        model,
+        data_loader,
+        optimizer,
+        reweighter=MetaReweighter(rcnn.roi_heads.box_predictor.activation, node.LR, rcnn.device),
+        prior=class_prior_from_config(cfg),
+        inner_lr=node.INNER_LR,
+        autocast=torch.float16 if cfg.SOLVER.AMP.ENABLED else None,
+        seed=max(cfg.SEED, 0) * 1000 + comm.get_rank(),
+    )
 
 
 @contextlib.contextmanager

@@ -25,16 +25,19 @@ def comparison_table(results: dict[str, dict[str, dict[str, float]]], columns=CO
         columns: the metrics to show of each task.
     """
     keys = [(task, column) for task in TASKS for column in columns]
-    rows = [
-        ["method", *(f"{TASKS[task]} {column}" for task, column in keys)],
-        ["---", *("---:" for _ in keys)],
-    ]
+    rows = [["method", *(f"{TASKS[task]} {column}" for task, column in keys)]]
     values = {method: [_number(found[task].get(column)) for task, column in keys] for method, found in results.items()}
     for method, row in values.items():
         rows.append([method, *(_cell(value) for value in row)])
     if len(values) == 2:
         first, second = values.values()
         rows.append(["difference", *(_cell(b - a, sign=True) for a, b in zip(first, second))])
+    return markdown_table(rows)
+
+
+def markdown_table(rows: list[list[str]]) -> str:
+    """A Markdown table, readable as text too: the first row is the header, the first column starts at the left."""
+    rows = [rows[0], ["---", *("---:" for _ in rows[0][1:])], *rows[1:]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(_line(row, widths, fill="-" if i == 1 else " ") for i, row in enumerate(rows)) + "\n"
 

@@ -66,6 +66,24 @@ class ActivationOutputLayers(FastRCNNOutputLayers):
         }
         return {name: loss * self.loss_weight.get(name, 1.0) for name, loss in losses.items()}
 
+    def classification_losses(self, features, gt_classes, roi_weight=None):
+        """
+        The classification part of :meth:`losses` alone.
+
+        Args:
+            features: (R, D), the box head's output.
+            gt_classes: (R,) int64 in 0..K.
+            roi_weight: (R,) weights of the RoIs' losses, or None for 1.
+
+        Returns:
+            {"loss_cls": scalar}
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            logits = self.cls_score(features.float())
+        self._log_statistics(logits, gt_classes)
+        loss = self.activation.loss(logits, gt_classes, roi_weight)
+        return {"loss_cls": loss * self.loss_weight.get("loss_cls", 1.0)}
+
     def predict_probs(self, predictions, proposals):
         """
         Returns:

@@ -1,5 +1,6 @@
 """What holds for every activation, and each one against its naive derivation."""
 
+import logging
 import math
 
 import numpy as np
@@ -13,10 +14,12 @@ from balanced_lvis.activations import (
     activation_names,
     balanced_softmax_loss,
     build_activation,
+    equalization_loss,
     register_activation,
     sigmoid_loss,
     softmax_loss,
 )
+from balanced_lvis.data.class_prior import class_prior_of_dataset
 from balanced_lvis.errors import InputError
 from balanced_lvis.priors import ClassPrior
 
@@ -39,8 +42,14 @@ def batch(rois=40, seed=0, dtype=torch.float64):
     return logits.to(dtype).requires_grad_(), torch.randint(0, K + 1, (rois,), generator=generator)
 
 
-def loss_and_gradient(activation, logits, gt_classes):
-    loss = activation.loss(logits, gt_classes)
+def roi_weights(rois=40, seed=1):
+    """Between 0 and 2, some of them 0."""
+    weight = 2 * torch.rand(rois, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return weight * (weight > 0.3)
+
+
+def loss_and_gradient(activation, logits, gt_classes, roi_weight=None):
+    loss = activation.loss(logits, gt_classes, roi_weight)
     (gradient,) = torch.autograd.grad(loss, logits)
     return loss.item(), gradient.numpy()
 
@@ -48,6 +57,7 @@ def loss_and_gradient(activation, logits, gt_classes):
 # ------------------------------------------------------------------ against the references
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
     ("name", "options", "offset", "foreground_only"),
     [
@@ -67,18 +77,49 @@ def loss_and_gradient(activation, logits, gt_classes):
         ),
     ],
 )
-def test_sigmoid_family_equals_naive_loops(prior, name, options, offset, foreground_only):
+def test_sigmoid_family_equals_naive_loops(prior, name, options, offset, foreground_only, weighted):
     logits, gt_classes = batch()
-    loss, gradient = loss_and_gradient(build_activation(name, K, prior, **options), logits, gt_classes)
+    weight = roi_weights() if weighted else None
+    weights = weight.tolist() if weighted else [1] * 40
+    weights = [[w] * K for w in weights]
+    loss, gradient = loss_and_gradient(build_activation(name, K, prior, **options), logits, gt_classes, weight)
     training_logits = reference.shifted(
         logits.detach().numpy()[:, :K], gt_classes.tolist(), offset, foreground_only=foreground_only
     )
-    assert loss == pytest.approx(reference.sigmoid_loss(training_logits, gt_classes.tolist()), rel=1e-6)
-    expected = reference.sigmoid_loss_gradient(training_logits, gt_classes.tolist())
+    assert loss == pytest.approx(reference.sigmoid_loss(training_logits, gt_classes.tolist(), weights), rel=1e-6)
+    expected = reference.sigmoid_loss_gradient(training_logits, gt_classes.tolist(), weights)
     np.testing.assert_allclose(gradient[:, :K], expected, atol=1e-7)
     assert not gradient[:, K].any(), "the unused background unit must not be trained"
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("threshold", [0.0021, 0.04, 0.1200001, 1.0])
+def test_equalization_equals_naive_loops(prior, threshold, weighted):
+    logits, gt_classes = batch()
+    weight = roi_weights() if weighted else None
+    entry_weights = reference.equalization_weights(gt_classes.tolist(), IMAGE_COUNT, NUM_IMAGES, threshold)
+    for r in range(40 if weighted else 0):
+        entry_weights[r] *= weight[r].item()
+    activation = build_activation("equalization", K, prior, threshold=threshold)
+    loss, gradient = loss_and_gradient(activation, logits, gt_classes, weight)
+    naive_logits = logits.detach().numpy()[:, :K]
+    assert loss == pytest.approx(reference.sigmoid_loss(naive_logits, gt_classes.tolist(), entry_weights), rel=1e-9)
+    expected = reference.sigmoid_loss_gradient(naive_logits, gt_classes.tolist(), entry_weights)
+    np.testing.assert_allclose(gradient[:, :K], expected, atol=1e-12)
+    assert not gradient[:, K].any(), "the unused background unit must not be trained"
+
+
+def test_equalization_keeps_positives_and_background_and_drops_other_foreground_of_the_tail():
+    tail = torch.tensor([True, False])
+    logits = torch.zeros(1, 2, requires_grad=True)
+    touched = []
+    for gt_class in (0, 1, 2):
+        (gradient,) = torch.autograd.grad(equalization_loss(logits, torch.tensor([gt_class]), tail), logits)
+        touched.append((gradient != 0)[0].tolist())
+    assert touched == [[True, True], [False, True], [True, True]]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
     ("name", "options", "counts"),
     [
@@ -87,19 +128,21 @@ def test_sigmoid_family_equals_naive_loops(prior, name, options, offset, foregro
         ("balanced_softmax", {"count": "instance"}, INSTANCE_COUNT),
     ],
 )
-def test_softmax_family_equals_naive_loops(prior, name, options, counts):
+def test_softmax_family_equals_naive_loops(prior, name, options, counts, weighted):
     logits, gt_classes = batch()
-    loss, gradient = loss_and_gradient(build_activation(name, K, prior, **options), logits, gt_classes)
+    weight = roi_weights() if weighted else None
+    weights = weight.tolist() if weighted else [1] * 40
+    loss, gradient = loss_and_gradient(build_activation(name, K, prior, **options), logits, gt_classes, weight)
     probabilities = reference.balanced_softmax_probabilities(logits.detach().numpy(), counts)
-    assert loss == pytest.approx(reference.cross_entropy(probabilities, gt_classes.tolist()), rel=1e-6)
-    expected = reference.cross_entropy_gradient(probabilities, gt_classes.tolist())
+    assert loss == pytest.approx(reference.cross_entropy(probabilities, gt_classes.tolist(), weights), rel=1e-6)
+    expected = reference.cross_entropy_gradient(probabilities, gt_classes.tolist(), weights)
     np.testing.assert_allclose(gradient, expected, atol=1e-7)
 
 
 def test_scores_carry_no_prior(prior):
     logits, _ = batch()
     with torch.no_grad():
-        for name in ("sigmoid", "balanced_sigmoid"):
+        for name in ("sigmoid", "balanced_sigmoid", "equalization"):
             scores = build_activation(name, K, prior).scores(logits)
             torch.testing.assert_close(scores[:, :K], logits[:, :K].sigmoid())
         for name in ("softmax", "balanced_softmax"):
@@ -110,11 +153,54 @@ def test_scores_carry_no_prior(prior):
 
 
 @pytest.mark.parametrize("name", activation_names())
-def test_no_rois_give_a_zero_loss_with_gradients(prior, name):
+def test_every_activation_is_of_a_family(name):
+    assert activation_class(name).family in ("sigmoid", "softmax")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", activation_names())
+def test_weights_of_one_are_exactly_the_unweighted_loss(prior, name, dtype):
+    activation = build_activation(name, K, prior)
+    logits, gt_classes = batch(rois=301, dtype=dtype)
+    losses = [activation.loss(logits, gt_classes), activation.loss(logits, gt_classes, torch.ones(301))]
+    plain, weighted = (torch.autograd.grad(loss, logits)[0] for loss in losses)
+    assert losses[0].dtype == losses[1].dtype
+    assert losses[0].item() == losses[1].item()
+    assert torch.equal(plain, weighted)
+
+
+@pytest.mark.parametrize("name", activation_names())
+def test_roi_weights_are_differentiable_through_a_step_on_the_weighted_loss(prior, name):
+    """What meta re-weighting needs: the derivative, by the weights, of a loss after an SGD step on the weighted one."""
+    activation = build_activation(name, K, prior)
+    logits, gt_classes = batch(rois=3)
+    weight = torch.tensor([0.2, 1.0, 1.7], dtype=torch.float64, requires_grad=True)
+
+    def loss_after_a_step(weight):
+        loss = activation.loss(logits, gt_classes, weight)
+        (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+        return activation.unshifted_loss(logits - 0.5 * gradient, gt_classes.flip(0))
+
+    assert torch.autograd.gradcheck(loss_after_a_step, weight)
+
+
+@pytest.mark.parametrize("name", activation_names())
+def test_the_unshifted_loss_is_that_of_the_family_without_a_prior(prior, name):
+    logits, gt_classes = batch()
+    plain = build_activation(activation_class(name).family, K)
+    unshifted = build_activation(name, K, prior).unshifted_loss(logits, gt_classes)
+    assert unshifted.item() == plain.loss(logits, gt_classes).item()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", activation_names())
+def test_no_rois_give_a_zero_loss_with_gradients(prior, name, weighted):
     logits = torch.zeros(0, K + 1, requires_grad=True)
     activation = build_activation(name, K, prior)
-    loss = activation.loss(logits, torch.zeros(0, dtype=torch.int64))
+    no_classes = torch.zeros(0, dtype=torch.int64)
+    loss = activation.loss(logits, no_classes, torch.zeros(0) if weighted else None)
     loss.backward()
+    assert activation.unshifted_loss(logits, no_classes).item() == 0
     assert loss.item() == 0
     assert logits.grad.shape == (0, K + 1)
     assert activation.scores(logits).shape == (0, K + 1)
@@ -123,23 +209,30 @@ def test_no_rois_give_a_zero_loss_with_gradients(prior, name):
 @pytest.mark.parametrize("name", activation_names())
 def test_inputs_are_never_mutated(prior, name):
     logits, gt_classes = batch()
-    before = logits.detach().clone(), gt_classes.clone()
+    weight = roi_weights()
+    before = logits.detach().clone(), gt_classes.clone(), weight.clone()
     activation = build_activation(name, K, prior)
     activation.loss(logits, gt_classes).backward()
+    activation.loss(logits, gt_classes, weight).backward()
+    activation.unshifted_loss(logits, gt_classes).backward()
     activation.scores(logits)
     assert torch.equal(logits, before[0])
     assert torch.equal(gt_classes, before[1])
+    assert torch.equal(weight, before[2])
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", activation_names())
-def test_half_precision_logits_are_computed_in_float32(prior, name, dtype):
+def test_half_precision_logits_are_computed_in_float32(prior, name, dtype, weighted):
     logits, gt_classes = batch(dtype=dtype)
+    weight = roi_weights() if weighted else None
     activation = build_activation(name, K, prior)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = activation.loss(logits, gt_classes)
+        loss = activation.loss(logits, gt_classes, weight)
+        assert activation.unshifted_loss(logits, gt_classes).dtype == torch.float32
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(activation.loss(logits.float(), gt_classes).item(), rel=1e-6)
+    assert loss.item() == pytest.approx(activation.loss(logits.float(), gt_classes, weight).item(), rel=1e-6)
     assert torch.isfinite(torch.autograd.grad(loss, logits)[0]).all()
     assert torch.isfinite(activation.scores(logits)).all()
 
@@ -159,12 +252,14 @@ def test_gradients_agree_with_finite_differences(prior, name):
     logits, gt_classes = batch(rois=4)
     activation = build_activation(name, K, prior)
     assert torch.autograd.gradcheck(lambda x: activation.loss(x, gt_classes), logits)
+    weight = torch.tensor([0.0, 0.5, 1.0, 3.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, w: activation.loss(x, gt_classes, w), (logits, weight))
 
 
 @pytest.mark.parametrize("name", activation_names())
 def test_uniform_counts_change_nothing(name):
     uniform = ClassPrior(tuple("abcdef"), [10] * K, 100)
-    plain = name.replace("balanced_", "")
+    plain = activation_class(name).family
     logits, gt_classes = batch()
     expected = build_activation(plain, K).loss(logits, gt_classes).item()
     assert build_activation(name, K, uniform).loss(logits, gt_classes).item() == pytest.approx(expected)
@@ -186,7 +281,7 @@ def test_foreground_form_leaves_background_rois_alone(rois, seed):
 
 
 def test_prior_probability_sets_the_first_score_and_the_first_loss(prior):
-    for name in ("sigmoid", "balanced_sigmoid"):
+    for name in ("sigmoid", "balanced_sigmoid", "equalization"):
         activation = build_activation(name, K, prior, prior_probability=0.001)
         bias = torch.empty(K + 1)
         activation.init_bias_(bias)
@@ -196,6 +291,47 @@ def test_prior_probability_sets_the_first_score_and_the_first_loss(prior):
     lvis.init_bias_(bias)
     first_loss = lvis.loss(bias.expand(512, -1), torch.full((512,), 1203))
     assert first_loss.item() == pytest.approx(-1203 * math.log(1 - 0.001), rel=1e-4)  # 1.2, not 834
+
+
+# ------------------------------------------------------------------ equalization's tail
+
+
+def test_the_tail_of_lvis_is_the_rare_and_common_classes_at_1_00625e_3():
+    prior = class_prior_of_dataset("lvis_v1_train")
+    by_threshold, by_groups = (
+        build_activation("equalization", 1203, prior, **options).tail
+        for options in ({"threshold": 1.00625e-3}, {"tail_groups": "rc"})
+    )
+    assert torch.equal(by_threshold, by_groups)
+    assert by_threshold.sum() == 798 == 337 + 461
+    assert by_threshold.tolist() == [reference.lvis_group(count) in "rc" for count in prior.image_count]
+    assert build_activation("equalization", 1203, prior).tail.sum() > 798, "1.1e-3 is a little more than 100 images"
+
+
+def test_the_threshold_itself_is_not_in_the_tail():
+    prior = ClassPrior(("a", "b", "c"), [4, 5, 6], 1000)
+    assert build_activation("equalization", 3, prior, threshold=0.005).tail.tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("groups", "tail"), [("r", "111000"), ("c", "000100"), ("f", "000011"), ("fr", "111011"), ("rcf", "111111")]
+)
+def test_groups_name_the_tail_whatever_the_threshold(groups, tail):
+    prior = ClassPrior(tuple("abcdef"), [0, 1, 10, 60, 150, 400], 500)
+    activation = build_activation("equalization", K, prior, tail_groups=groups, threshold=0.5)
+    assert activation.tail.tolist() == [digit == "1" for digit in tail]
+
+
+def test_a_tail_without_classes_is_reported_once_and_leaves_the_plain_sigmoid(caplog):
+    prior = ClassPrior(tuple("abcdef"), [110] * K, 123)
+    logits, gt_classes = batch()
+    with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
+        for _ in range(3):
+            activation = build_activation("equalization", K, prior, threshold=0.0123)
+    assert len(caplog.records) == 1
+    assert "no class is in the tail by threshold 0.0123" in caplog.text
+    expected = build_activation("sigmoid", K).loss(logits, gt_classes)
+    assert activation.loss(logits, gt_classes).item() == expected.item()
 
 
 # ------------------------------------------------------------------ the seed's cats and dogs
@@ -256,6 +392,11 @@ def test_a_name_is_registered_once():
         (lambda p: build_activation("balanced_sigmoid", K, p, form="both"), "'both'; valid: centred, foreground"),
         (lambda p: build_activation("balanced_softmax", K, p, count="pixel"), "'pixel'"),
         (lambda p: build_activation("sigmoid", K, prior_probability=0), "prior_probability is 0"),
+        (lambda p: build_activation("equalization", K), "needs prior="),
+        (lambda p: build_activation("equalization", K, p, threshold=0), "threshold of equalization is 0"),
+        (lambda p: build_activation("equalization", K, p, threshold=1.5), "threshold of equalization is 1.5"),
+        (lambda p: build_activation("equalization", K, p, threshold=float("nan")), "threshold of equalization is nan"),
+        (lambda p: build_activation("equalization", K, p, tail_groups="rx"), "'rx'; 'x' is none of the groups"),
         (lambda p: build_activation("sigmoid", K, form="raw"), "no option 'form'; valid: prior_probability"),
         (lambda p: build_activation("softmax", K, foo=1), "no option 'foo'; valid: none"),
         (lambda p: build_activation("sigmoid", K).loss(torch.zeros(3, K), torch.zeros(3).long()), r"\(3, 6\)"),
@@ -265,3 +406,17 @@ def test_a_name_is_registered_once():
 def test_bad_arguments_are_named(prior, build, message):
     with pytest.raises(InputError, match=message):
         build(prior)
+
+
+@pytest.mark.parametrize("name", activation_names())
+def test_roi_weights_of_another_shape_are_refused(prior, name):
+    logits, gt_classes = batch(rois=3)
+    for weight in (torch.ones(3, 1), torch.ones(1), torch.ones(())):
+        with pytest.raises(InputError, match=r"roi_weight has shape .*; with 3 RoIs it must be \(3,\)"):
+            build_activation(name, K, prior).loss(logits, gt_classes, weight)
+
+
+@pytest.mark.parametrize("name", activation_names())
+def test_the_unshifted_loss_checks_its_logits_too(prior, name):
+    with pytest.raises(InputError, match=r"\(3, 6\)"):
+        build_activation(name, K, prior).unshifted_loss(torch.zeros(3, K), torch.zeros(3).long())

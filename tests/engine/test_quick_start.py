@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from balanced_lvis.config import load_config
-from balanced_lvis.engine.quick_start import Run, quick_start
+from balanced_lvis.engine.quick_start import quick_start
+from balanced_lvis.engine.runs import Run
 from balanced_lvis.errors import InputError
 
 from ..common import CONFIGS, ROOT, rendered_opts

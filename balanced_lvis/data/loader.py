@@ -1,0 +1,87 @@
+"""Training data loaders whose position in the stream of images can be saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from detectron2.data import DatasetMapper, build_detection_train_loader, get_detection_dataset_dicts
+
+from .samplers import ResumableSampler, build_sampler
+
+
+@dataclass
+class TrainLoader:
+    """
+    An endless stream of batches, each a list of training records.
+
+    Attributes:
+        batches: Detectron2's loader.
+        sampler: where its images come from; None for a sampler of Detectron2's whose position can't be saved.
+        batch_size: images of all processes together.
+    """
+
+    batches: object
+    sampler: ResumableSampler | None
+    batch_size: int
+
+    def __iter__(self):
+        return iter(self.batches)
+
+    def state_dict(self, iterations: int) -> dict | None:
+        """
+        Args:
+            iterations: batches used since the loader was made or :meth:`load_state_dict` called.
+        """
+        return self.sampler and self.sampler.state_dict(iterations * self.batch_size)
+
+    def load_state_dict(self, state: dict | None) -> None:
+        """Go on from a saved position; to be called before the first batch."""
+        if state and self.sampler:
+            self.sampler.load_state_dict(state)
+
+
+@dataclass
+class MetaTrainLoader(TrainLoader):
+    """
+    A training loader beside one of class-balanced meta batches.
+
+    Attributes:
+        meta: of the same data set, with class-aware sampling.
+    """
+
+    meta: TrainLoader | None = None
+
+    def state_dict(self, iterations):
+        return {"train": super().state_dict(iterations), "meta": self.meta.state_dict(iterations)}
+
+    def load_state_dict(self, state):
+        if state:
+            super().load_state_dict(state["train"])
+            self.meta.load_state_dict(state["meta"])
+
+
+def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
+    """
+    The loader of ``DATASETS.TRAIN`` with the sampler that ``DATALOADER.SAMPLER_TRAIN`` names; beside it one of meta batches
+    where ``SOLVER.META.ENABLED``.
+
+    Args:
+        cfg: Detectron2's config with balanced_lvis's keys.
+        masks: whether records get ground-truth masks. Cropping needs them for its boxes in any case.
+    """
+    records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    mapper = DatasetMapper(cfg, True, use_instance_mask=cfg.MODEL.MASK_ON and (masks or cfg.INPUT.CROP.ENABLED))
+    parts = _parts(cfg, records, mapper, cfg.DATALOADER.SAMPLER_TRAIN, cfg.SOLVER.IMS_PER_BATCH)
+    if not cfg.SOLVER.META.ENABLED:
+        return TrainLoader(*parts)
+    meta_batch = cfg.SOLVER.META.IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH
+    meta = TrainLoader(*_parts(cfg, records, mapper, "ClassAwareTrainingSampler", meta_batch))
+    return MetaTrainLoader(*parts, meta=meta)
+
+
+def _parts(cfg, records, mapper, sampler_name, batch_size):
+    sampler = build_sampler(cfg, records, sampler_name)
+    batches = build_detection_train_loader(
+        cfg, mapper=mapper, dataset=records, sampler=sampler, total_batch_size=batch_size
+    )
+    return batches, sampler, batch_size

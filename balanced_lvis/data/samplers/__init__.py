@@ -1,0 +1,32 @@
+"""
+Samplers: which training images are seen, and how often.
+
+========================================== ==========================================================================
+``DATALOADER.SAMPLER_TRAIN``               paper
+========================================== ==========================================================================
+TrainingSampler                            every image once per epoch: Detectron2's
+RepeatFactorTrainingSampler                RFS (Gupta et al., LVIS, CVPR 2019): Detectron2's
+InstanceAwareRepeatFactorTrainingSampler   IRFS (Yaman et al. 2023)
+ClassAwareTrainingSampler                  class, then image (Shen et al., ECCV 2016); for cRT and LWS
+========================================== ==========================================================================
+
+All of them are a :class:`ResumableSampler`. Detectron2's further samplers keep working under their names, but can't be
+resumed: :func:`build_sampler` returns None for them.
+"""
+
+from .base import Detectron2Sampler, ResumableSampler
+from .build import build_sampler, check_sampler, register_sampler, sampler_names
+from .class_aware import ClassAwareTrainingSampler
+from .repeat_factor import InstanceAwareRepeatFactorTrainingSampler, image_repeat_factors
+
+__all__ = [
+    "ClassAwareTrainingSampler",
+    "Detectron2Sampler",
+    "InstanceAwareRepeatFactorTrainingSampler",
+    "ResumableSampler",
+    "build_sampler",
+    "check_sampler",
+    "image_repeat_factors",
+    "register_sampler",
+    "sampler_names",
+]

@@ -1,0 +1,90 @@
+"""Samplers by the name that ``DATALOADER.SAMPLER_TRAIN`` has for them."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+from detectron2.data import MetadataCatalog
+from detectron2.data.samplers import TrainingSampler
+
+from ...errors import InputError
+from .base import Detectron2Sampler, ResumableSampler
+
+# Names that Detectron2 alone knows how to build, and that can't be resumed.
+DETECTRON2_ONLY = ("RandomSubsetTrainingSampler", "WeightedCategoryTrainingSampler", "WeightedTrainingSampler")
+
+_SAMPLERS: dict[str, Callable[..., ResumableSampler]] = {}
+
+
+def register_sampler(name: str):
+    """
+    Decorator: make a function known to :func:`build_sampler` as ``name``.
+
+    The function takes the config and the images in Detectron2's standard format, and returns a
+    :class:`ResumableSampler`.
+    """
+
+    def register(build):
+        if name in _SAMPLERS or name in DETECTRON2_ONLY:
+            raise InputError(f"A sampler named {name!r} is registered already; choose another name.")
+        _SAMPLERS[name] = build
+        return build
+
+    return register
+
+
+def sampler_names() -> list[str]:
+    """The names that ``DATALOADER.SAMPLER_TRAIN`` can have, sorted."""
+    return sorted((*_SAMPLERS, *DETECTRON2_ONLY))
+
+
+def check_sampler(name: str) -> None:
+    """
+    Raises:
+        InputError: for an unknown name, listing the valid ones.
+    """
+    if name in _SAMPLERS or name in DETECTRON2_ONLY:
+        return
+    close = difflib.get_close_matches(name, sampler_names(), n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise InputError(f"DATALOADER.SAMPLER_TRAIN: unknown sampler {name!r}.{hint} Valid: {', '.join(sampler_names())}.")
+
+
+def build_sampler(cfg, dataset_dicts: Sequence[Mapping], name: str | None = None) -> ResumableSampler | None:
+    """
+    A training sampler, to be given to Detectron2's ``build_detection_train_loader(..., sampler=)``.
+
+    All processes have to call it, as they agree on a seed.
+
+    Args:
+        cfg: the config; read are ``DATALOADER.SAMPLER_TRAIN`` and what that sampler depends on.
+        dataset_dicts: the training images in Detectron2's standard format, as the loader has them: the stream's
+            indices are positions in it.
+        name: of another sampler than ``DATALOADER.SAMPLER_TRAIN``.
+
+    Returns:
+        the sampler; None for a name that is left to Detectron2 to build.
+
+    Raises:
+        InputError: for an unknown name, no images, or images and options that don't suit the sampler.
+    """
+    name = cfg.DATALOADER.SAMPLER_TRAIN if name is None else name
+    check_sampler(name)
+    if name in DETECTRON2_ONLY:
+        return None
+    if not len(dataset_dicts):
+        raise InputError(f"{name}: the training set {', '.join(cfg.DATASETS.TRAIN)} has no images to sample.")
+    return _SAMPLERS[name](cfg, dataset_dicts)
+
+
+def class_names_of(cfg) -> tuple[str, ...]:
+    """The class names of the training set, or "0".."K-1" by ``MODEL.ROI_HEADS.NUM_CLASSES`` where it has none."""
+    names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") if cfg.DATASETS.TRAIN else None
+    return tuple(names or map(str, range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)))
+
+
+@register_sampler("TrainingSampler")
+def _uniform(cfg, dataset_dicts):
+    return Detectron2Sampler(functools.partial(TrainingSampler, len(dataset_dicts)))

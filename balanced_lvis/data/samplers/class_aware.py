@@ -1,0 +1,82 @@
+"""Class-aware sampling (Shen et al., ECCV 2016), with which cRT and LWS (Kang et al., ICLR 2020) train classifiers."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from ...errors import InputError
+from .base import ResumableSampler, image_classes
+from .build import class_names_of, register_sampler
+
+logger = logging.getLogger(__name__)
+
+
+class ClassAwareTrainingSampler(ResumableSampler):
+    """
+    A class, each equally often; then an image that holds it, each of those equally often.
+
+    Every cycle visits all classes that have an image once, in random order. The images of a class come from a
+    shuffled list of its own, which is shuffled again when it is used up. So neither is left to chance: over whole
+    cycles classes are exactly uniform, and so are a class's images over whole rounds of its list. An image holds
+    other classes too, and frequent ones still are in most images.
+
+    Args:
+        dataset_dicts: images in Detectron2's standard format. Crowd regions (``iscrowd``) don't count.
+        classes: the K class names in the order of ``category_id``, or K.
+        seed: as in :class:`ResumableSampler`.
+
+    Raises:
+        InputError: if no class is in any image, or a ``category_id`` is outside 0..K-1. Classes without an image
+            are left out and reported once.
+    """
+
+    def __init__(self, dataset_dicts: Sequence[Mapping], classes: Sequence[str] | int, seed: int | None = None):
+        names = tuple(map(str, range(classes) if isinstance(classes, int) else classes))
+        images: list[list[int]] = [[] for _ in names]
+        for index, record in enumerate(dataset_dicts):
+            for category in image_classes(record, len(names)):
+                images[category].append(index)
+        self._images = [np.array(indices, np.int32) for indices in images if indices]
+        if not self._images:
+            raise InputError(
+                f"ClassAwareTrainingSampler: none of the {len(names)} classes is in any of the {len(dataset_dicts)} "
+                "images; train on a data set with annotations (crowd regions don't count)."
+            )
+        absent = tuple(name for name, indices in zip(names, images) if not indices)
+        if absent:
+            _report_absent(absent)
+        super().__init__(seed)
+
+    def stream(self):
+        generator = torch.Generator()
+        generator.manual_seed(self.seed)
+
+        def shuffled(length):
+            return torch.randperm(length, generator=generator).numpy()
+
+        # What is left of each class's list. In arrays, several times smaller than lists, because Detectron2's loader
+        # has one stream per image of a batch in each of its workers.
+        left = [images[:0] for images in self._images]
+        while True:
+            for index in shuffled(len(self._images)):
+                images = self._images[index]
+                if not len(left[index]):
+                    left[index] = images[shuffled(len(images))]
+                yield int(left[index][-1])
+                left[index] = left[index][:-1]
+
+
+@functools.cache
+def _report_absent(names: tuple[str, ...]) -> None:
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    logger.warning("%d class(es) are in no training image and can't be sampled: %s.", len(names), shown)
+
+
+@register_sampler("ClassAwareTrainingSampler")
+def _class_aware(cfg, dataset_dicts):
+    return ClassAwareTrainingSampler(dataset_dicts, class_names_of(cfg))

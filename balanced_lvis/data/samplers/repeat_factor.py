@@ -1,0 +1,96 @@
+"""Repeat factor sampling (Gupta et al., CVPR 2019), by images and by instances too (Yaman et al., 2023)."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from detectron2.data.samplers import RepeatFactorTrainingSampler
+from torch import Tensor
+
+from ...errors import InputError
+from ...priors import ClassPrior
+from .base import Detectron2Sampler, image_classes
+from .build import class_names_of, register_sampler
+
+logger = logging.getLogger(__name__)
+
+
+def image_repeat_factors(dataset_dicts: Sequence[Mapping], class_factors: np.ndarray) -> Tensor:
+    """
+    How often each image is shown per epoch: as often as the rarest of its classes asks for.
+
+    Args:
+        dataset_dicts: N images in Detectron2's standard format. Crowd regions don't count.
+        class_factors: (K,) from :meth:`ClassPrior.repeat_factor`.
+
+    Returns:
+        (N,) float32: the largest factor of the image's classes, 1 for an image without any.
+
+    Raises:
+        InputError: if a ``category_id`` is outside 0..K-1.
+    """
+    factors = class_factors.tolist()
+    return torch.tensor(
+        [max((factors[c] for c in image_classes(record, len(factors))), default=1.0) for record in dataset_dicts],
+        dtype=torch.float32,
+    )
+
+
+class InstanceAwareRepeatFactorTrainingSampler(Detectron2Sampler):
+    """
+    Detectron2's repeat factor sampling with IRFS's factors, f_c = sqrt(share of images x share of instances).
+
+    Args:
+        dataset_dicts: N images in Detectron2's standard format.
+        class_names: the K class names in the order of ``category_id``.
+        threshold: t in [0, 1] of :meth:`ClassPrior.repeat_factor`.
+        seed: as in :class:`ResumableSampler`.
+
+    Attributes:
+        repeat_factors: (N,) float32.
+
+    Raises:
+        InputError: if there is no image, a ``category_id`` is outside 0..K-1 or the threshold outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        dataset_dicts: Sequence[Mapping],
+        class_names: Sequence[str],
+        threshold: float,
+        seed: int | None = None,
+    ):
+        prior = ClassPrior.from_dataset_dicts(dataset_dicts, class_names)
+        class_factors = prior.repeat_factor(threshold, by="image_and_instance")
+        self.repeat_factors = image_repeat_factors(dataset_dicts, class_factors)
+        super().__init__(functools.partial(RepeatFactorTrainingSampler, self.repeat_factors), seed)
+
+
+@register_sampler("RepeatFactorTrainingSampler")
+def _repeat_factor(cfg, dataset_dicts):
+    # Later Detectron2s can leave out the square root.
+    options = {} if cfg.DATALOADER.get("REPEAT_SQRT", True) else {"sqrt": False}
+    factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+        dataset_dicts, _threshold_of(cfg), **options
+    )
+    return Detectron2Sampler(functools.partial(RepeatFactorTrainingSampler, factors))
+
+
+@register_sampler("InstanceAwareRepeatFactorTrainingSampler")
+def _instance_aware(cfg, dataset_dicts):
+    return InstanceAwareRepeatFactorTrainingSampler(dataset_dicts, class_names_of(cfg), _threshold_of(cfg))
+
+
+def _threshold_of(cfg) -> float:
+    threshold = cfg.DATALOADER.REPEAT_THRESHOLD
+    if not 0 <= threshold <= 1:
+        raise InputError(
+            f"DATALOADER.REPEAT_THRESHOLD is {threshold}; it is a frequency, from 0 to 1 (LVIS has 0.001)."
+        )
+    if threshold == 0:
+        logger.warning("DATALOADER.REPEAT_THRESHOLD is 0, Detectron2's default: no image is repeated. LVIS has 0.001.")
+    return threshold

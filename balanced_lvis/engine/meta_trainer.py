@@ -1,0 +1,122 @@
+"""Training of a classifier with meta-learned class weights (BALMS)."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from ..io import write_json
+from ..meta import MetaReweighter
+from ..priors import ClassPrior
+from .random_state import RandomState
+
+CLASS_WEIGHTS = "class_weights.json"
+
+
+class MetaTrainer(SimpleTrainer):
+    """
+    ``SimpleTrainer`` whose step is preceded by one of the class weights.
+
+    A step computes the features of its batch and of a class-balanced meta batch once, learns the weights by looking one
+    step of the classifier ahead, and then trains the classifier with them. Meta batches have a random state of their
+    own: with weights that stay equal (``SOLVER.META.LR`` 0), training is bit for bit what it is without them.
+
+    Over several processes, each takes the inner step on its own RoIs, and the gradients of the weights are averaged.
+
+    Args:
+        model: a :class:`balanced_lvis.modeling.DecoupledRCNN`, or that in DistributedDataParallel.
+        data_loader: a :class:`balanced_lvis.data.loader.MetaTrainLoader`.
+        optimizer: of the classifier.
+        reweighter: learns the weights.
+        prior: of the training set, for names and groups in what is logged and saved.
+        inner_lr: of the look ahead; 0 for the optimizer's current one.
+        autocast: half precision for all below the classifier, or None.
+        seed: of the meta batches' random state.
+    """
+
+    def __init__(
+        self, model, data_loader, optimizer, *, reweighter: MetaReweighter, prior: ClassPrior, inner_lr: float = 0.0,
+        autocast: torch.dtype | None = None, seed: int = 0,
+    ):  # fmt: skip
+        super().__init__(model, data_loader, optimizer)
+        self.reweighter = reweighter
+        self.prior = prior
+        self.inner_lr = inner_lr
+        self.autocast = autocast
+        self._meta_random_state = RandomState(seed)
+        self._meta_iter = None
+
+    @property
+    def rcnn(self):
+        """The model without its DistributedDataParallel."""
+        return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+
+    def run_step(self):
+        assert self.model.training, "the model was changed to evaluation mode"
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        inputs = self._classifier_inputs(data)
+        with self._meta_random_state:
+            meta_inputs = self._classifier_inputs(self._next_meta_batch())
+        inner_lr = self.inner_lr or self.optimizer.param_groups[0]["lr"]
+        meta_loss = self.reweighter.step(self.rcnn.classifier, inputs[:2], meta_inputs[:2], inner_lr, average=_average)
+        with torch.no_grad():
+            weight = self.reweighter.weights(inputs.gt_classes)
+        losses = self.model(inputs._replace(roi_weight=weight))
+        self.optimizer.zero_grad()
+        sum(losses.values()).backward()
+        self.after_backward()
+        self._write_metrics(losses, data_time)
+        self._log_weights(meta_loss)
+        self.optimizer.step()
+
+    def _classifier_inputs(self, batch):
+        device = self.rcnn.device.type
+        with torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None):
+            return self.rcnn.classifier_inputs(batch)
+
+    def _next_meta_batch(self):
+        if self._meta_iter is None:
+            self._meta_iter = iter(self.data_loader.meta)
+        return next(self._meta_iter)
+
+    def _log_weights(self, meta_loss: Tensor) -> None:
+        storage = get_event_storage()
+        storage.put_scalar("meta/loss", meta_loss)
+        weights, groups = self.reweighter.weights.values(), self.prior.groups()
+        for group in sorted(set(groups)):
+            inside = torch.from_numpy(groups == group).to(weights.device)
+            storage.put_scalar(f"meta/weight_{group}", weights[inside].mean())
+
+    def save_class_weights(self, output_dir: str | os.PathLike) -> None:
+        """Write the learned weights, by class, to ``class_weights.json``."""
+        columns = zip(
+            self.prior.class_names, self.prior.image_count.tolist(), self.prior.groups().tolist(),
+            self.reweighter.weights.values().tolist(),
+        )  # fmt: skip
+        rows = [dict(zip(("name", "image_count", "group", "weight"), row)) for row in columns]
+        write_json(os.path.join(output_dir, CLASS_WEIGHTS), rows, indent=1)
+
+    def state_dict(self):
+        """The trainer's, and the weights' beside it."""
+        return {**super().state_dict(), "meta": self.reweighter.state_dict()}
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        self.reweighter.load_state_dict(state_dict["meta"])
+
+
+def _average(gradient: Tensor) -> Tensor:
+    """Mean over processes."""
+    if comm.get_world_size() > 1:
+        torch.distributed.all_reduce(gradient)
+        gradient /= comm.get_world_size()
+    return gradient

@@ -1,0 +1,96 @@
+"""
+The Meta Sampler in its original form, for image classification: learned rates at which classes are drawn.
+
+Shape shorthand: B samples of a batch, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+
+class MetaSampler(nn.Module):
+    """
+    Draws the classes of a batch at learned rates softmax(psi), through which gradients flow.
+
+    A class is drawn by the Gumbel-max trick: the argmax of psi + g, with g from the standard Gumbel distribution, falls on
+    class j with probability softmax(psi)_j. The straight-through estimator (Jang et al., Categorical Reparameterization
+    with Gumbel-Softmax, ICLR 2017) gives each sample the weight 1 with the gradient of softmax((psi + g) / tau) at the
+    drawn class. Multiplied with the samples' inner losses, those weights carry the outer loss's gradient to psi; see
+    :func:`balanced_lvis.meta.one_step_ahead`.
+
+    Args:
+        num_classes: K. All classes start at the same rate: class-balanced sampling.
+        tau: temperature of the relaxation; it shapes gradients, never the rates.
+
+    Raises:
+        InputError: if ``tau`` is not positive or ``num_classes`` below 1.
+    """
+
+    def __init__(self, num_classes: int, tau: float = 1.0):
+        super().__init__()
+        if num_classes < 1:
+            raise InputError(f"MetaSampler: num_classes is {num_classes}; it must be at least 1.")
+        if not tau > 0:
+            raise InputError(f"MetaSampler: tau is {tau}; it must be positive.")
+        self.tau = tau
+        self.psi = nn.Parameter(torch.zeros(num_classes))
+
+    def rates(self) -> Tensor:
+        """(K,) probabilities of the classes."""
+        return self.psi.detach().softmax(dim=0)
+
+    def forward(self, num_samples: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            num_samples: B.
+            generator: of the Gumbel noise; torch's global one where None.
+
+        Returns:
+            classes: (B,) int64.
+            weights: (B,) ones, whose gradient with respect to psi is the relaxed draw's.
+        """
+        uniform = torch.rand(num_samples, len(self.psi), generator=generator, device=self.psi.device)
+        noise = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
+        relaxed = F.softmax((self.psi + noise) / self.tau, dim=1)
+        classes = relaxed.detach().argmax(dim=1)
+        chosen = relaxed.gather(1, classes[:, None])[:, 0]
+        return classes, 1 + (chosen - chosen.detach())
+
+    def draw(
+        self, samples_of_class: Sequence[Sequence[int]], num_samples: int, generator: torch.Generator | None = None
+    ) -> tuple[list[int], Tensor]:
+        """
+        A batch: classes at the learned rates, then a sample of each, uniformly.
+
+        Args:
+            samples_of_class: K lists of indices into a data set.
+            num_samples: B.
+            generator: of all randomness.
+
+        Returns:
+            indices: B indices into the data set.
+            weights: (B,), as from :meth:`forward`.
+
+        Raises:
+            InputError: if there are not K lists, or one is empty: the class's rate could not be learned.
+        """
+        if len(samples_of_class) != len(self.psi):
+            raise InputError(
+                f"MetaSampler: samples_of_class has {len(samples_of_class)} lists for {len(self.psi)} classes."
+            )
+        empty = [j for j, samples in enumerate(samples_of_class) if not len(samples)]
+        if empty:
+            raise InputError(
+                f"MetaSampler: class {empty[0]} has no samples; leave out such classes ({len(empty)} in all)."
+            )
+        classes, weights = self(num_samples, generator)
+        at = torch.rand(num_samples, generator=generator, device=self.psi.device).tolist()
+        lists = [samples_of_class[j] for j in classes.tolist()]
+        return [samples[int(u * len(samples))] for samples, u in zip(lists, at)], weights

@@ -1,0 +1,233 @@
+"""Second stages, run as training runs, in this process: what changes, what doesn't, and what is refused."""
+
+import json
+import logging
+import shutil
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+
+from balanced_lvis.config import load_config
+from balanced_lvis.engine.checkpoint import Identity, load_for_evaluation
+from balanced_lvis.engine.run import argument_parser, check, read_config, run
+from balanced_lvis.errors import InputError
+from balanced_lvis.modeling.decoupled import CLASSIFIER
+
+from ..common import CONFIGS, rendered_opts
+
+SECOND_STAGES = {
+    "crt": {f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias"},
+    "decoupled_balanced_sigmoid": {f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias"},
+    "decoupled_balanced_softmax": {f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias"},
+    "balms": {f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias"},
+    "lws": {f"{CLASSIFIER}.scale"},
+}
+
+
+def train(method, root, output, *flags, **overrides):
+    """A training run in this process; a double underscore in ``overrides`` stands for a dot."""
+    opts = rendered_opts(root, output)
+    for key, value in overrides.items():
+        opts += [key.replace("__", "."), str(value)]
+    arguments = ["--config-file", CONFIGS / "rendered" / f"{method}.yaml", *flags, *opts]
+    args = argument_parser().parse_args([*map(str, arguments)])
+    cfg = read_config(args)
+    check(cfg, args)
+    run(cfg, args)
+    return output
+
+
+def tensors(output, name="model_final"):
+    return torch.load(output / f"{name}.pth", weights_only=True)["model"]
+
+
+@pytest.fixture(scope="module")
+def stage_1(rendered, tmp_path_factory):
+    """First stages by activation family."""
+    output = tmp_path_factory.mktemp("stage_1")
+    # 12 classes on 24 images: enough to differ from the initial weights, which is all that these tests need.
+    methods = {"sigmoid": "rfs", "softmax": "rfs_softmax"}
+    return {family: train(method, rendered, output / method) for family, method in methods.items()}
+
+
+def weights_for(method, stage_1):
+    return stage_1["softmax" if method.endswith("softmax") else "sigmoid"] / "model_final.pth"
+
+
+@pytest.mark.parametrize("method", list(SECOND_STAGES))
+def test_a_second_stage_changes_the_classifier_and_no_other_bit(method, rendered, stage_1, tmp_path):
+    path = weights_for(method, stage_1)
+    after = tensors(train(method, rendered, tmp_path, MODEL__WEIGHTS=path))
+    before = torch.load(path, weights_only=True)["model"]
+    changed = {key for key in after if key not in before or not torch.equal(after[key], before[key])}
+    assert changed == SECOND_STAGES[method]
+    assert before.keys() <= after.keys()
+    assert set(json.loads((tmp_path / "results.json").read_text())) == {"bbox", "segm"}
+
+
+def test_the_optimizer_holds_the_classifier_alone(rendered, stage_1, tmp_path):
+    train("crt", rendered, tmp_path, MODEL__WEIGHTS=weights_for("crt", stage_1))
+    trainer = torch.load(tmp_path / "model_final.pth", weights_only=True)["trainer"]["_trainer"]
+    assert len(trainer["optimizer"]["state"]) == 2
+
+
+def test_crt_starts_anew_and_lws_from_the_first_stage(rendered, stage_1, tmp_path):
+    key = f"{CLASSIFIER}.weight"
+    before = torch.load(weights_for("crt", stage_1), weights_only=True)["model"][key]
+    frozen = {"MODEL__WEIGHTS": weights_for("crt", stage_1), "SOLVER__BASE_LR": 1e-30, "SOLVER__WEIGHT_DECAY": 0.0}
+    assert not torch.equal(tensors(train("crt", rendered, tmp_path / "crt", **frozen))[key], before)
+    assert torch.equal(tensors(train("balms", rendered, tmp_path / "balms", **frozen))[key], before)
+    lws = tensors(train("lws", rendered, tmp_path / "lws", **frozen))
+    assert torch.equal(lws[key], before)
+    assert torch.equal(lws[f"{CLASSIFIER}.scale"], torch.ones(13))
+
+
+@pytest.mark.parametrize("method", ["crt", "lws", "balms"])
+def test_resuming_goes_on_with_the_same_images_and_does_not_start_anew(method, rendered, stage_1, tmp_path):
+    options = {"MODEL__WEIGHTS": weights_for(method, stage_1), "SOLVER__MAX_ITER": 4, "SOLVER__CHECKPOINT_PERIOD": 2}
+    straight = train(method, rendered, tmp_path / "straight", **options)
+    (tmp_path / "resumed").mkdir()
+    shutil.copy(straight / "model_0000001.pth", tmp_path / "resumed")
+    (tmp_path / "resumed" / "last_checkpoint").write_text("model_0000001.pth")
+    resumed = train(method, rendered, tmp_path / "resumed", "--resume", **options)
+    states = [torch.load(p / "model_final.pth", weights_only=True)["trainer"] for p in (straight, resumed)]
+    assert states[0]["data"] == states[1]["data"]
+    images = states[1]["data"]["train"] if method == "balms" else states[1]["data"]
+    assert images["start"] == 8
+    # RoIs are sampled by a generator that is not restored, so weights agree in direction only; a new start would not.
+    key = next(iter(SECOND_STAGES[method]))
+    half, end, again = (tensors(p, n)[key] for p, n in (
+        (straight, "model_0000001"), (straight, "model_final"), (resumed, "model_final"),
+    ))  # fmt: skip
+    assert (again - end).norm() < (half - end).norm()
+    if method == "balms":
+        meta = [state["_trainer"]["meta"] for state in states]
+        assert states[1]["data"]["meta"]["start"] == 8
+        assert meta[1]["optimizer"]["state"][0]["step"] == 4
+        assert not torch.equal(meta[1]["weights"]["psi"], torch.zeros(12))
+
+
+def test_balms_with_fixed_equal_weights_is_decoupled_balanced_sigmoid(rendered, stage_1, tmp_path):
+    options = {"MODEL__WEIGHTS": weights_for("balms", stage_1), "SOLVER__MAX_ITER": 5}
+    plain = tensors(train("decoupled_balanced_sigmoid", rendered, tmp_path / "plain", **options))
+    fixed = tensors(train("balms", rendered, tmp_path / "fixed", SOLVER__META__LR=0.0, **options))
+    learned = tensors(train("balms", rendered, tmp_path / "learned", SOLVER__META__LR=0.5, **options))
+    assert all(torch.equal(plain[key], fixed[key]) for key in plain)
+    assert not torch.equal(plain[f"{CLASSIFIER}.weight"], learned[f"{CLASSIFIER}.weight"])
+
+
+def test_balms_logs_and_saves_the_class_weights(rendered, stage_1, tmp_path):
+    train("balms", rendered, tmp_path, MODEL__WEIGHTS=weights_for("balms", stage_1))
+    rows = json.loads((tmp_path / "class_weights.json").read_text())
+    assert len(rows) == 12
+    assert set(rows[0]) == {"name", "image_count", "group", "weight"}
+    psi = torch.load(tmp_path / "model_final.pth", weights_only=True)["trainer"]["_trainer"]["meta"]["weights"]["psi"]
+    assert [row["weight"] for row in rows] == pytest.approx(psi.sigmoid().tolist())
+    metrics = json.loads((tmp_path / "metrics.json").read_text().splitlines()[0])
+    groups = {row["group"] for row in rows}
+    assert {"meta/loss", *(f"meta/weight_{group}" for group in groups)} <= set(metrics)
+
+
+# ------------------------------------------------------------------ bad input
+
+
+def refused(method, root, output, **overrides) -> str:
+    with pytest.raises(InputError) as caught:
+        train(method, root, output, **overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("method", list(SECOND_STAGES))
+def test_a_second_stage_without_weights_is_refused(method, rendered, tmp_path):
+    message = refused(method, rendered, tmp_path, MODEL__WEIGHTS="''")
+    assert "MODEL.WEIGHTS path/to/model_final.pth of the first stage" in message
+    message = refused(method, rendered, tmp_path, MODEL__WEIGHTS="nowhere/model_final.pth")
+    assert "Train the first stage first" in message
+
+
+def altered(path, tmp_path, change):
+    """A copy of a checkpoint whose content ``change`` has edited in place."""
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, tmp_path / "altered.pth")
+    return tmp_path / "altered.pth"
+
+
+@pytest.mark.parametrize("method", ["crt", "lws"])
+def test_incomplete_weights_list_the_tensors(method, rendered, stage_1, tmp_path):
+    def drop(content):
+        del content["model"]["backbone.fpn_lateral2.weight"]
+        del content["model"]["roi_heads.box_head.fc1.bias"]
+        del content["model"]["backbone.bottom_up.stem.conv1.norm.running_var"]
+
+    path = altered(weights_for(method, stage_1), tmp_path, drop)
+    message = refused(method, rendered, tmp_path / "out", MODEL__WEIGHTS=path)
+    assert "the second stage would freeze random values of" in message
+    for key in ("backbone.fpn_lateral2.weight", "roi_heads.box_head.fc1.bias", "stem.conv1.norm.running_var"):
+        assert f"{key}: missing in the file" in message
+    assert CLASSIFIER not in message
+
+
+@pytest.mark.parametrize("method", ["crt", "lws", "balms"])
+def test_weights_of_another_vocabulary_are_refused_whatever_is_kept_of_them(method, rendered, stage_1, tmp_path):
+    def widen(content):
+        del content["balanced_lvis"]
+        for name in ("weight", "bias"):
+            key = f"{CLASSIFIER}.{name}"
+            content["model"][key] = torch.cat([content["model"][key]] * 2)
+
+    path = altered(weights_for(method, stage_1), tmp_path, widen)
+    message = refused(method, rendered, tmp_path / "out", MODEL__WEIGHTS=path)
+    assert f"{CLASSIFIER}.weight: (26, 256) in the file, (13, 256) in the model" in message
+
+
+def test_weights_for_classes_of_other_names_are_refused(rendered, stage_1, tmp_path):
+    def rename(content):
+        content["balanced_lvis"]["class_names"][3] = "gramophone"
+
+    path = altered(weights_for("crt", stage_1), tmp_path, rename)
+    message = refused("crt", rendered, tmp_path / "out", MODEL__WEIGHTS=path)
+    assert "was trained for other classes: it has 'gramophone' as class 3" in message
+
+
+def test_lws_needs_a_classifier(rendered, stage_1, tmp_path):
+    def behead(content):
+        del content["balanced_lvis"]
+        del content["model"][f"{CLASSIFIER}.weight"], content["model"][f"{CLASSIFIER}.bias"]
+
+    path = altered(weights_for("lws", stage_1), tmp_path, behead)
+    message = refused("lws", rendered, tmp_path / "out", MODEL__WEIGHTS=path)
+    assert f"{CLASSIFIER}.weight: missing in the file" in message
+    train("crt", rendered, tmp_path / "crt", MODEL__WEIGHTS=path)  # which starts it anew all the same
+
+
+def test_a_classifier_of_the_other_family_is_warned_of_where_it_is_kept(rendered, stage_1, tmp_path, caplog):
+    path = weights_for("decoupled_balanced_softmax", stage_1)
+    with caplog.at_level(logging.WARNING, "balanced_lvis"):
+        logging.getLogger("balanced_lvis").addHandler(caplog.handler)
+        train("crt", rendered, tmp_path / "crt", MODEL__WEIGHTS=path)
+        assert "calibrated" not in caplog.text
+        train("lws", rendered, tmp_path / "lws", MODEL__WEIGHTS=path)
+    assert "trained with a softmax activation, and goes on with a sigmoid one" in caplog.text
+
+
+def test_evaluating_a_checkpoint_as_another_model_is_refused(rendered, stage_1, tmp_path):
+    opts = rendered_opts(rendered, tmp_path)
+    cfg = load_config(CONFIGS / "rendered" / "rfs.yaml", opts)
+    with pytest.raises(InputError, match="trained with a softmax activation"):
+        load_for_evaluation(build_model(cfg), str(weights_for("softmax", stage_1)), Identity.from_config(cfg))
+    scaled = train("lws", rendered, tmp_path / "lws", MODEL__WEIGHTS=weights_for("lws", stage_1))
+    with pytest.raises(InputError, match=r"cls_score\.scale: in the file only"):
+        load_for_evaluation(build_model(cfg), str(scaled / "model_final.pth"))
+    # Stock Detectron2 files tell neither; their tensors decide.
+    model = build_model(cfg)
+    DetectionCheckpointer(model, str(tmp_path)).save("stock")
+    load_for_evaluation(model, str(tmp_path / "stock.pth"), Identity.from_config(cfg))
+
+
+def test_meta_weights_outside_the_second_stage_are_refused(rendered, tmp_path):
+    message = refused("rfs", rendered, tmp_path, SOLVER__META__ENABLED="True")
+    assert "class weights are learned in the second stage" in message
+    assert "SOLVER.META" in refused("balms", rendered, tmp_path, SOLVER__META__LR=-1.0, MODEL__WEIGHTS="x.pth")
