@@ -14,23 +14,63 @@ def test_every_config_loads_and_stands_alone(path):
     load_config(path)
 
 
+ACTIVATION = "MODEL.ROI_BOX_HEAD.ACTIVATION."
+SECOND_STAGE = {"MODEL.META_ARCHITECTURE", "MODEL.WEIGHTS", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD"}
+# Where a method may differ from RFS, beside its activation and output folder; "schedule" is the second stage's own.
+METHODS = {
+    "rfs": set(),
+    "rfs_softmax": set(),
+    "eql": set(),
+    "balanced_sigmoid": set(),
+    "balanced_softmax": set(),
+    "crt": SECOND_STAGE | {"DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD"},
+    "lws": SECOND_STAGE | {"DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD", "MODEL.DECOUPLED.CLASSIFIER"},
+    "decoupled_balanced_sigmoid": SECOND_STAGE | {"MODEL.DECOUPLED.CLASSIFIER"},
+    "decoupled_balanced_softmax": SECOND_STAGE | {"MODEL.DECOUPLED.CLASSIFIER"},
+    "balms": SECOND_STAGE | {"MODEL.DECOUPLED.CLASSIFIER", "SOLVER.META.ENABLED"},
+}
+SETS = {"r50_": {"SOLVER.STEPS"}, "r101_": {"SOLVER.STEPS"}, "rendered/": {"SOLVER.WARMUP_ITERS"}}
+
+
+@pytest.mark.parametrize("prefix", SETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_differs_from_rfs_in_what_makes_it_alone(prefix, method):
+    """The comparison is on equal terms."""
+    rfs, cfg = (flat(load_config(f"{CONFIGS}/{prefix}{name}.yaml")) for name in ("rfs", method))
+    different = {key for key in rfs if rfs[key] != cfg[key] and not key.startswith(ACTIVATION)} - {"OUTPUT_DIR"}
+    schedule = SETS[prefix] if METHODS[method] else set()
+    assert different <= METHODS[method] | schedule
+    assert METHODS[method] - different <= {"DATALOADER.REPEAT_THRESHOLD"}
+    assert cfg["OUTPUT_DIR"].endswith(method)
+
+
+@pytest.mark.parametrize("prefix", SETS)
+def test_a_second_stage_starts_where_its_first_stage_ends(prefix):
+    for method in METHODS:
+        cfg = load_config(f"{CONFIGS}/{prefix}{method}.yaml")
+        if cfg.MODEL.META_ARCHITECTURE != "DecoupledRCNN":
+            continue
+        first = load_config(f"{CONFIGS}/{prefix}{'rfs_softmax' if method.endswith('softmax') else 'rfs'}.yaml")
+        assert f"{first.OUTPUT_DIR}/model_final.pth" == cfg.MODEL.WEIGHTS
+
+
 @pytest.mark.parametrize("depth", [50, 101])
 def test_lvis_configs_say_what_the_recipe_is(depth):
-    rfs = load_config(CONFIGS / f"r{depth}_rfs.yaml")
-    balanced = load_config(CONFIGS / f"r{depth}_balanced_sigmoid.yaml")
-    for cfg in (rfs, balanced):
+    for method in METHODS:
+        cfg = load_config(CONFIGS / f"r{depth}_{method}.yaml")
         assert depth == cfg.MODEL.RESNETS.DEPTH
         assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 1203
         assert cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST == 1e-4
         assert cfg.TEST.DETECTIONS_PER_IMAGE == 300
-        assert cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
-        assert cfg.DATALOADER.REPEAT_THRESHOLD == 0.001
         assert tuple(cfg.INPUT.MIN_SIZE_TRAIN) == (640, 672, 704, 736, 768, 800)
-        assert cfg.SOLVER.MAX_ITER == 180_000
-    # Nothing but the activation and the output folder differs: the comparison is on equal terms.
-    balanced.MODEL.ROI_BOX_HEAD.ACTIVATION = rfs.MODEL.ROI_BOX_HEAD.ACTIVATION
-    balanced.OUTPUT_DIR = rfs.OUTPUT_DIR
-    assert balanced == rfs
+        assert cfg.SOLVER.BASE_LR == 0.02
+        if cfg.MODEL.META_ARCHITECTURE == "DecoupledRCNN":
+            assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (22_000, (11_000, 18_000))
+        else:
+            assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (180_000, (120_000, 160_000))
+        if cfg.DATALOADER.SAMPLER_TRAIN != "ClassAwareTrainingSampler":
+            assert cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
+            assert cfg.DATALOADER.REPEAT_THRESHOLD == 0.001
 
 
 @pytest.mark.parametrize("depth", [50, 101])

@@ -62,8 +62,9 @@ class MetaTrainLoader(TrainLoader):
 
 def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
     """
-    The loader of ``DATASETS.TRAIN`` with the sampler that ``DATALOADER.SAMPLER_TRAIN`` names; beside it one of meta batches
-    where ``SOLVER.META.ENABLED``.
+    The loader of ``DATASETS.TRAIN`` with the sampler that ``DATALOADER.SAMPLER_TRAIN`` names.
+
+    Where ``SOLVER.META.ENABLED``, one of class-balanced meta batches is beside it.
 
     Args:
         cfg: Detectron2's config with balanced_lvis's keys.

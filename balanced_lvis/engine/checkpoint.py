@@ -175,8 +175,8 @@ def load_for_evaluation(model, path: str, identity: Identity | None = None) -> N
     if found["family"] != identity.family:
         raise InputError(
             f"MODEL.WEIGHTS {path!r} was trained with a {found['family']} activation, but "
-            f"MODEL.ROI_BOX_HEAD.ACTIVATION.NAME is of the {identity.family} family, whose scores would be meaningless; "
-            "use the config that the checkpoint was trained with."
+            f"MODEL.ROI_BOX_HEAD.ACTIVATION.NAME is of the {identity.family} family, whose scores would be "
+            "meaningless; use the config that the checkpoint was trained with."
         )
 
 

@@ -140,14 +140,15 @@ def _check_training(cfg, world_size: int) -> None:
     for key, value in batches.items():
         if value % world_size:
             raise InputError(
-                f"{key} is {value}, which {world_size} processes can't share evenly; set it to a multiple of {world_size}."
+                f"{key} is {value}, which {world_size} processes can't share evenly; set it to a multiple of "
+                f"{world_size}."
             )
     if is_second_stage(cfg):
         classifier_stage(cfg.MODEL.DECOUPLED.CLASSIFIER)
     elif meta.ENABLED:
         raise InputError(
-            f"SOLVER.META.ENABLED is True, but MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}; class weights "
-            "are learned in the second stage: use DecoupledRCNN, and MODEL.WEIGHTS of a first stage."
+            f"SOLVER.META.ENABLED is True, but MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}; "
+            "class weights are learned in the second stage: use DecoupledRCNN, and MODEL.WEIGHTS of a first stage."
         )
     if meta.ENABLED and (meta.LR < 0 or meta.INNER_LR < 0):
         raise InputError(f"SOLVER.META: LR is {meta.LR} and INNER_LR {meta.INNER_LR}; neither can be negative.")

@@ -35,10 +35,10 @@ class ClassWeights(nn.Module):
 
     def forward(self, gt_classes: Tensor) -> Tensor:
         """
-        Weights of RoIs: sigma(psi) of each foreground RoI's class divided by its mean over those RoIs, 1 for background.
+        Weights of RoIs: sigma(psi) of a foreground RoI's class over its mean over those RoIs, 1 for background.
 
         Only relative weights matter, so that the balance of foreground and background stays that of the plain loss:
-        with equal psi, every weight is exactly 1.
+        with equal psi, every weight is exactly 1. The authors' code normalises alike.
 
         Args:
             gt_classes: (R,) int64 in 0..K.

@@ -19,11 +19,11 @@ class MetaSampler(nn.Module):
     """
     Draws the classes of a batch at learned rates softmax(psi), through which gradients flow.
 
-    A class is drawn by the Gumbel-max trick: the argmax of psi + g, with g from the standard Gumbel distribution, falls on
-    class j with probability softmax(psi)_j. The straight-through estimator (Jang et al., Categorical Reparameterization
-    with Gumbel-Softmax, ICLR 2017) gives each sample the weight 1 with the gradient of softmax((psi + g) / tau) at the
-    drawn class. Multiplied with the samples' inner losses, those weights carry the outer loss's gradient to psi; see
-    :func:`balanced_lvis.meta.one_step_ahead`.
+    A class is drawn by the Gumbel-max trick: the argmax of psi + g, with g from the standard Gumbel distribution,
+    falls on class j with probability softmax(psi)_j. The straight-through estimator (Jang et al., Categorical
+    Reparameterization with Gumbel-Softmax, ICLR 2017) gives each sample the weight 1 with the gradient of
+    softmax((psi + g) / tau) at the drawn class. Multiplied with the samples' inner losses, those weights carry the
+    outer loss's gradient to psi; see :func:`balanced_lvis.meta.one_step_ahead`.
 
     Args:
         num_classes: K. All classes start at the same rate: class-balanced sampling.

@@ -104,14 +104,14 @@ class DecoupledRCNN(GeneralizedRCNN):
     """
     A trained ``GeneralizedRCNN`` of which only the classifier goes on training.
 
-    Backbone, FPN, RPN, box head, box regression and mask head are frozen, batch statistics too. A training step computes
-    what the classification loss needs and nothing else: no RPN, box or mask losses, no gradients below the classifier,
-    no masks of the ground truth. Inference is Detectron2's own. Parameters keep Detectron2's names; "rescale" adds
-    ``roi_heads.box_predictor.cls_score.scale``.
+    Backbone, FPN, RPN, box head, box regression and mask head are frozen, batch statistics too. A training step
+    computes what the classification loss needs and nothing else: no RPN, box or mask losses, no gradients below the
+    classifier, no masks of the ground truth. Inference is Detectron2's own. Parameters keep Detectron2's names;
+    "rescale" adds ``roi_heads.box_predictor.cls_score.scale``.
 
     Args:
-        classifier: "retrain" (cRT) starts the classifier anew, "finetune" goes on from stage 1's, "rescale" (LWS) learns
-            one scale per class.
+        classifier: "retrain" (cRT) starts the classifier anew, "finetune" goes on from stage 1's, "rescale" (LWS)
+            learns one scale per class.
         scale_form: of "rescale", as in :class:`ScaledLinear`.
         **kwargs: as for ``GeneralizedRCNN``.
 

@@ -12,8 +12,9 @@ from balanced_lvis.data.class_prior import class_prior_of_dataset
 from balanced_lvis.data.datasets import register_rendered
 from balanced_lvis.data.rendered import RenderedSpec, render_dataset
 from balanced_lvis.engine.benchmark import calibrate_frozen_norms
+from balanced_lvis.engine.optimizer import build_optimizer
 
-from ..common import CONFIGS, SHARED_DATA
+from ..common import CONFIGS, SHARED_DATA, rendered_opts
 
 
 def training_step(model, batch):
@@ -77,11 +78,10 @@ def mapped(records, cfg, shortest):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", [50, 101])
-@pytest.mark.parametrize("method", ["rfs", "balanced_sigmoid"])
-def test_lvis_configs_build_step_and_infer_on_photographs(depth, method, photographs, full_vocabulary):
+def test_lvis_models_build_step_and_infer_on_photographs(depth, photographs, full_vocabulary):
     # A tenth of the proposals at test time: NMS over 1.2 million candidates is not what this test is about.
     opts = ["MODEL.DEVICE", "cpu", "MODEL.RPN.POST_NMS_TOPK_TEST", "100"]
-    cfg = load_config(CONFIGS / f"r{depth}_{method}.yaml", opts)
+    cfg = load_config(CONFIGS / f"r{depth}_balanced_sigmoid.yaml", opts)
     model = build_model(cfg)
     assert model.roi_heads.box_predictor.cls_score.weight.shape == (1204, 1024)
     assert model.roi_heads.mask_head.predictor.weight.shape[0] == 1203
@@ -94,11 +94,43 @@ def test_lvis_configs_build_step_and_infer_on_photographs(depth, method, photogr
     assert len(out[0]["instances"]) <= 300
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("r*.yaml")), ids=lambda path: path.stem)
+def test_every_lvis_config_builds_and_steps(path, photographs, full_vocabulary):
+    """On small images with few RoIs: what differs between methods is behind them."""
+    few = {"RPN.POST_NMS_TOPK_TRAIN": 50, "RPN.PRE_NMS_TOPK_TRAIN": 100, "ROI_HEADS.BATCH_SIZE_PER_IMAGE": 16}
+    opts = ["MODEL.DEVICE", "cpu", *(str(w) for key, n in few.items() for w in (f"MODEL.{key}", n))]
+    cfg = load_config(path, opts)
+    model = build_model(cfg)
+    batch = mapped((photographs or _rendered_records(full_vocabulary))[:1], cfg, shortest=128)
+    calibrate_frozen_norms(model, batch)
+    before = {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
+    training_step(model, batch)
+    build_optimizer(cfg, model).step()
+    unchanged = [name for name, p in model.named_parameters() if name in before and torch.equal(p, before[name])]
+    assert not unchanged
+
+
 def _rendered_records(root):
     from detectron2.data import DatasetCatalog
 
     register_rendered(root)
     return DatasetCatalog.get("rendered_train")[:2]
+
+
+SMALL_CONFIGS = sorted([*CONFIGS.glob("rendered/*.yaml"), *CONFIGS.glob("quick_start/*.yaml")])
+
+
+@pytest.mark.parametrize("path", SMALL_CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_small_config_builds_and_steps(path, rendered, tmp_path):
+    from detectron2.data import DatasetCatalog
+
+    cfg = load_config(path, rendered_opts(rendered, tmp_path))
+    model = build_model(cfg)
+    before = {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
+    training_step(model, mapped(DatasetCatalog.get("rendered_train")[:2], cfg, shortest=96))
+    build_optimizer(cfg, model).step()
+    assert all(not torch.equal(p, before[name]) for name, p in model.named_parameters() if name in before)
 
 
 @pytest.mark.slow
