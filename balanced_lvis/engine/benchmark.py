@@ -28,7 +28,8 @@ from ..data.datasets import register_rendered
 from ..data.rendered import RenderedSpec, render_dataset
 from ..errors import InputError
 
-SUITES = ("train", "inference")
+# Each suite, and the config of balanced_lvis that it measures by default.
+SUITES = {"train": "r50_balanced_sigmoid.yaml", "inference": "r50_balanced_sigmoid.yaml", "stage2": "r50_crt.yaml"}
 CONTENDERS = ("stock", "ours")
 STOCK_CONFIG = "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 MARK = "benchmark-result "
@@ -44,7 +45,8 @@ def compare(suite: str, config_file: Path, device: str, batch: int, iterations: 
     Measure both contenders, each in fresh processes, alternating.
 
     Args:
-        suite: "train" (forward, backward, optimizer step) or "inference" (to pasted masks).
+        suite: "train" (forward, backward, optimizer step), "inference" (to pasted masks), or "stage2": a step of a
+            second stage, beside stock Detectron2 with everything but the classifier frozen by ``requires_grad``.
         config_file: the LVIS config of balanced_lvis to compare with Detectron2's LVIS R50 config.
         device: "cpu" or "cuda".
         batch: images at a time.
@@ -111,9 +113,11 @@ def run_job(job_json: str) -> None:
     register_rendered(render_dataset(SPEC, datasets_root() / "rendered_benchmark"))
     cfg = _config(job)
     model = build_model(cfg)
-    batches = _batches(cfg, job["batch"], job["suite"] == "train")
+    batches = _batches(cfg, job["batch"], job["suite"] != "inference")
     _share_weights(model, batches[0], job["weights"])
-    step = _train_step(cfg, model) if job["suite"] == "train" else _inference_step(model)
+    if job["suite"] == "stage2" and job["contender"] == "stock":
+        _freeze_naively(model)
+    step = _inference_step(model) if job["suite"] == "inference" else _train_step(cfg, model)
     cuda = job["device"] == "cuda"
     torch.manual_seed(0)  # RoIs are sampled at random: the same for all
     for index in range(2):
@@ -188,6 +192,12 @@ def _batches(cfg, size: int, is_train: bool) -> list[list[dict]]:
     records = [r for r in DatasetCatalog.get("rendered_train") if r["annotations"]]
     mapped = [mapper(record) for record in records[: 2 * size]]
     return [mapped[:size], mapped[size:]]
+
+
+def _freeze_naively(model) -> None:
+    """What one does without a second stage of its own: no gradients but the classifier's, all else as ever."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = ".cls_score." in name
 
 
 def _train_step(cfg, model):

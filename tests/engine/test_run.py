@@ -170,7 +170,7 @@ def refused(*arguments) -> str:
 
 
 def test_the_benchmark_names_its_suites():
-    with pytest.raises(InputError, match="'masks'; valid: train, inference"):
+    with pytest.raises(InputError, match="'masks'; valid: train, inference, stage2"):
         compare("masks", CONFIG, "cpu", batch=1, iterations=1, rounds=1)
 
 

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -15,7 +18,7 @@ from balanced_lvis.engine.run import argument_parser, check, read_config, run
 from balanced_lvis.errors import InputError
 from balanced_lvis.modeling.decoupled import CLASSIFIER
 
-from ..common import CONFIGS, rendered_opts
+from ..common import CONFIGS, ROOT, rendered_opts
 
 SECOND_STAGES = {
     "crt": {f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias"},
@@ -128,6 +131,26 @@ def test_balms_logs_and_saves_the_class_weights(rendered, stage_1, tmp_path):
     metrics = json.loads((tmp_path / "metrics.json").read_text().splitlines()[0])
     groups = {row["group"] for row in rows}
     assert {"meta/loss", *(f"meta/weight_{group}" for group in groups)} <= set(metrics)
+
+
+# ------------------------------------------------------------------ several processes
+
+
+@pytest.mark.parametrize("method", ["lws", "balms"])
+def test_a_second_stage_trains_on_two_processes(method, rendered, stage_1, tmp_path):
+    opts = [*rendered_opts(rendered, tmp_path), "MODEL.WEIGHTS", weights_for(method, stage_1)]
+    command = [
+        sys.executable,
+        ROOT / "tools" / "train_net.py",
+        "--config-file",
+        CONFIGS / "rendered" / f"{method}.yaml",
+    ]
+    command += ["--num-gpus", "2", "--dist-url", "auto", *opts]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    before, after = torch.load(weights_for(method, stage_1), weights_only=True)["model"], tensors(tmp_path)
+    assert {k for k in after if k not in before or not torch.equal(after[k], before[k])} == SECOND_STAGES[method]
 
 
 # ------------------------------------------------------------------ bad input

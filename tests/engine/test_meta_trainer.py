@@ -1,0 +1,40 @@
+import torch
+
+from balanced_lvis.activations import build_activation
+from balanced_lvis.engine.meta_trainer import _average
+from balanced_lvis.meta import MetaReweighter
+from balanced_lvis.priors import ClassPrior
+
+
+def learn_on_rank(rank, rendezvous, folder):
+    """A step of the class weights on a batch of this rank's own, in one of two processes."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    meta, layer = reweighter()
+    for index in range(3):
+        meta.step(layer, batch(rank + 2 * index), batch(50 + rank + 2 * index), inner_lr=0.5, average=_average)
+    torch.save(meta.weights.psi.detach(), f"{folder}/psi_{rank}.pth")
+    torch.distributed.destroy_process_group()
+
+
+def reweighter():
+    torch.manual_seed(0)
+    prior = ClassPrior(tuple("abcde"), [1, 5, 20, 60, 150], 200)
+    return MetaReweighter(build_activation("balanced_sigmoid", 5, prior)), torch.nn.Linear(3, 6)
+
+
+def batch(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(12, 3, generator=generator), torch.randint(0, 6, (12,), generator=generator)
+
+
+def test_all_processes_learn_the_same_class_weights_from_the_mean_of_their_gradients(tmp_path):
+    torch.multiprocessing.spawn(learn_on_rank, (tmp_path / "rendezvous", tmp_path), nprocs=2)
+    psi = [torch.load(tmp_path / f"psi_{rank}.pth", weights_only=True) for rank in range(2)]
+    assert torch.equal(*psi)
+
+    meta, layer = reweighter()
+    for index in range(3):
+        losses = [meta.outer_loss(layer, batch(r + 2 * index), batch(50 + r + 2 * index), 0.5) for r in range(2)]
+        (meta.weights.psi.grad,) = torch.autograd.grad(sum(losses) / 2, [meta.weights.psi])
+        meta.optimizer.step()
+    torch.testing.assert_close(psi[0], meta.weights.psi.detach(), rtol=1e-5, atol=1e-6)
