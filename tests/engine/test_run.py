@@ -15,7 +15,6 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 from balanced_lvis.config import load_config
-from balanced_lvis.engine.benchmark import compare
 from balanced_lvis.engine.checkpoint import load_for_evaluation
 from balanced_lvis.engine.run import argument_parser, check, read_config
 from balanced_lvis.errors import InputError
@@ -167,11 +166,6 @@ def refused(*arguments) -> str:
     with pytest.raises(InputError) as caught:
         check(read_config(args), args)
     return str(caught.value)
-
-
-def test_the_benchmark_names_its_suites():
-    with pytest.raises(InputError, match="'masks'; valid: train, inference, stage2"):
-        compare("masks", CONFIG, "cpu", batch=1, iterations=1, rounds=1)
 
 
 def test_errors_are_one_message_and_status_2():

@@ -1,17 +1,16 @@
-"""Training steps and inference of an LVIS config beside stock Detectron2's own, on the same rendered images."""
+"""
+Training steps and inference of an LVIS config beside stock Detectron2's own, on the same rendered images.
+
+Weights are random and images rendered, so that nothing has to be downloaded: good for comparing the two in one run, not
+for predicting the speed of a trained model.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import resource
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 
 import torch
 from detectron2 import model_zoo
@@ -26,13 +25,11 @@ from ..config import load_config
 from ..data.checks import datasets_root
 from ..data.datasets import register_rendered
 from ..data.rendered import RenderedSpec, render_dataset
-from ..errors import InputError
+from .measure import Options, in_fresh_process, row
 
-# Each suite, and the config of balanced_lvis that it measures by default.
-SUITES = {"train": "r50_balanced_sigmoid.yaml", "inference": "r50_balanced_sigmoid.yaml", "stage2": "r50_crt.yaml"}
 CONTENDERS = ("stock", "ours")
 STOCK_CONFIG = "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
-MARK = "benchmark-result "
+CLASSIFIER_BIAS = "roi_heads.box_predictor.cls_score.bias"
 
 # LVIS's vocabulary, image size and about its density of objects (12.7 an image in train).
 SPEC = RenderedSpec(
@@ -40,74 +37,49 @@ SPEC = RenderedSpec(
 )
 
 
-def compare(suite: str, config_file: Path, device: str, batch: int, iterations: int, rounds: int) -> dict:
+def train(options: Options) -> list[dict]:
+    """A training step, forward, backward and optimizer, of both."""
+    return [_compare("train", "r50_balanced_sigmoid.yaml", options)]
+
+
+def stage_2(options: Options) -> list[dict]:
+    """A training step of cRT, beside stock Detectron2 with all but the classifier frozen by ``requires_grad``."""
+    return [_compare("stage2", "r50_crt.yaml", options)]
+
+
+def inference(options: Options) -> list[dict]:
+    """Inference of both, to pasted masks."""
+    return [_compare("inference", "r50_balanced_sigmoid.yaml", options)]
+
+
+def _compare(suite: str, config: str, options: Options) -> dict:
     """
-    Measure both contenders, each in fresh processes, alternating.
-
-    Args:
-        suite: "train" (forward, backward, optimizer step), "inference" (to pasted masks), or "stage2": a step of a
-            second stage, beside stock Detectron2 with everything but the classifier frozen by ``requires_grad``.
-        config_file: the LVIS config of balanced_lvis to compare with Detectron2's LVIS R50 config.
-        device: "cpu" or "cuda".
-        batch: images at a time.
-        iterations: measured steps per process, after two that warm up.
-        rounds: processes per contender.
-
-    Returns:
-        one row: seconds per iteration and peak memory of both, and the ratios stock / ours.
+    Both contenders, each in fresh processes, alternating; ``options.iterations`` steps after two that warm up.
 
     Raises:
-        InputError: for an unknown suite, or a measurement that fails, with the end of its output.
+        InputError: if a measurement fails, with the end of its output.
     """
-    if suite not in SUITES:
-        raise InputError(f"Unknown suite {suite!r}; valid: {', '.join(SUITES)}.")
     found = {contender: [] for contender in CONTENDERS}
-    job = {"suite": suite, "config_file": str(config_file), "device": device, "batch": batch, "iterations": iterations}
+    job = {
+        "suite": suite,
+        "config_file": options.config_file or str(options.configs / config),
+        "device": options.device,
+        "batch": options.batch,
+        "iterations": options.iterations,
+    }
     with tempfile.TemporaryDirectory() as folder:
         job["weights"] = os.path.join(folder, "weights.pth")
-        for _ in range(rounds):
+        for _ in range(options.rounds):
             for contender in CONTENDERS:
-                found[contender].append(_in_fresh_process({**job, "contender": contender}))
-    seconds = {c: [r["seconds"] for r in found[c]] for c in CONTENDERS}
-    ratios = [stock / ours for stock, ours in zip(seconds["stock"], seconds["ours"])]
-    return {
-        "suite": suite,
-        "size": f"{batch} x 1203 classes, {SPEC.image_size[0]}x{SPEC.image_size[1]}",
-        "stock_seconds": statistics.median(seconds["stock"]),
-        "ours_seconds": statistics.median(seconds["ours"]),
-        "ratio": statistics.median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
-        "stock_peak_mb": max(r["peak_mb"] for r in found["stock"]),
-        "ours_peak_mb": max(r["peak_mb"] for r in found["ours"]),
-    }
+                found[contender].append(in_fresh_process(f"{__name__}:run_job", {**job, "contender": contender}))
+    seconds = [[result["seconds"] for result in found[contender]] for contender in CONTENDERS]
+    peaks = tuple(max(result["peak_mb"] for result in found[contender]) for contender in CONTENDERS)
+    size = f"{options.batch} x 1203 classes, {SPEC.image_size[0]}x{SPEC.image_size[1]}"
+    return row(suite, size, *seconds, peaks, identical=None)
 
 
-def machine(device: str) -> dict:
-    """What the measurement ran on."""
-    return {
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def _in_fresh_process(job: dict) -> dict:
-    code = "import sys; from balanced_lvis.engine.benchmark import run_job; run_job(sys.argv[1])"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, json.dumps(job)], capture_output=True, text=True, check=False
-    )
-    lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
-    if done.returncode or not lines:
-        raise InputError(f"The measurement of {job} failed:\n{done.stderr[-2000:]}")
-    return json.loads(lines[-1][len(MARK) :])
-
-
-def run_job(job_json: str) -> None:
-    """One measurement in this process; prints its result."""
-    job = json.loads(job_json)
+def run_job(job: dict) -> dict:
+    """One measurement in this process."""
     torch.manual_seed(0)
     torch.set_flush_denormal(True)  # random weights produce denormals, which a trained model doesn't
     register_rendered(render_dataset(SPEC, datasets_root() / "rendered_benchmark"))
@@ -133,7 +105,7 @@ def run_job(job_json: str) -> None:
     seconds = (time.perf_counter() - start) / job["iterations"]
     host_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else host_mb
-    print(MARK + json.dumps({"seconds": seconds, "peak_mb": peak}))
+    return {"seconds": seconds, "peak_mb": peak}
 
 
 def _share_weights(model, batch, path: str) -> None:
@@ -145,11 +117,11 @@ def _share_weights(model, batch, path: str) -> None:
     if not os.path.exists(path):
         calibrate_frozen_norms(model, batch)
         state = model.state_dict()
-        del state["roi_heads.box_predictor.cls_score.bias"]
+        del state[CLASSIFIER_BIAS]
         torch.save(state, path)
         return
     missing, unexpected = model.load_state_dict(torch.load(path, weights_only=True), strict=False)
-    assert missing == ["roi_heads.box_predictor.cls_score.bias"] and not unexpected, (missing, unexpected)
+    assert missing == [CLASSIFIER_BIAS] and not unexpected, (missing, unexpected)
 
 
 @torch.no_grad()

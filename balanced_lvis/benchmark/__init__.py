@@ -1,0 +1,21 @@
+"""
+Benchmarks: each suite measures balanced_lvis beside what it is an alternative to, on the same input in one run.
+
+A suite is a function that takes :class:`Options` and returns rows, as :func:`balanced_lvis.benchmark.measure.row` makes
+them.
+"""
+
+from .. import _detectron2
+
+_detectron2.require()
+
+from . import models  # noqa: E402
+from .measure import Options, machine  # noqa: E402
+
+SUITES = {
+    "train": models.train,
+    "stage2": models.stage_2,
+    "inference": models.inference,
+}
+
+__all__ = ["SUITES", "Options", "machine"]

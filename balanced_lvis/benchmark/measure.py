@@ -1,0 +1,147 @@
+"""Two contenders on the same input in one run: time, peak memory, and whether the results are the same."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..errors import InputError
+
+MARK = "benchmark-result "
+
+
+@dataclass(frozen=True)
+class Options:
+    """
+    How much is measured.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        rounds: measurements of each contender, alternating.
+        batch: images at a time, in the suites that have images.
+        iterations: steps of a measurement, in the suites that train or infer.
+        configs: folder of balanced_lvis's configs.
+        config_file: another config than the suite's own.
+    """
+
+    device: str = "cpu"
+    rounds: int = 3
+    batch: int = 2
+    iterations: int = 5
+    configs: Path = Path("configs")
+    config_file: str | None = None
+
+
+def row(
+    suite: str,
+    size: str,
+    stock: list[float],
+    ours: list[float],
+    peaks: tuple[float, float] | None,
+    identical: bool | None,
+) -> dict:
+    """
+    One line of the table.
+
+    Args:
+        suite: its name.
+        size: of the work, in words.
+        stock, ours: seconds of every round, taken alternately; ratios are those of neighbours.
+        peaks: MB of stock and ours; None where memory is not measured.
+        identical: whether the results are the same; None where they are not compared.
+    """
+    ratios = [a / b for a, b in zip(stock, ours)]
+    stock_peak, ours_peak = peaks or (None, None)
+    return {
+        "suite": suite,
+        "size": size,
+        "stock_seconds": statistics.median(stock),
+        "ours_seconds": statistics.median(ours),
+        "ratio": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "stock_peak_mb": stock_peak,
+        "ours_peak_mb": ours_peak,
+        "identical": identical,
+    }
+
+
+def time_alternating(
+    stock: Callable[[], object], ours: Callable[[], object], rounds: int, device: str = "cpu"
+) -> tuple[list[float], list[float]]:
+    """
+    Seconds of every call, after one of each that warms up.
+
+    Args:
+        stock, ours: called ``rounds`` times each, in turns.
+        device: "cuda" waits for the GPU before and after each call.
+    """
+    seconds = ([], [])
+    for index in range(rounds + 1):
+        for call, found in zip((stock, ours), seconds):
+            _wait_for(device)
+            start = time.perf_counter()
+            call()
+            _wait_for(device)
+            if index:
+                found.append(time.perf_counter() - start)
+    return seconds
+
+
+def _wait_for(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def in_fresh_process(function: str, job: dict) -> dict:
+    """
+    Call a function in an interpreter of its own, so that its peak memory is its own too.
+
+    Args:
+        function: "module:name"; it takes ``job`` and returns a dict.
+        job: its argument, as JSON can hold it.
+
+    Returns:
+        what it returned, with "peak_mb", the process's peak resident memory, unless it gave one.
+
+    Raises:
+        InputError: if it fails, with the end of its output.
+    """
+    code = "import sys; from balanced_lvis.benchmark.measure import _answer; _answer(*sys.argv[1:])"
+    command = [sys.executable, "-W", "ignore", "-c", code, function, json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
+    if done.returncode or not lines:
+        raise InputError(f"The measurement of {job} failed:\n{done.stderr[-2000:]}")
+    return json.loads(lines[-1][len(MARK) :])
+
+
+def _answer(function: str, job: str) -> None:
+    """The other side of :func:`in_fresh_process`."""
+    module, name = function.split(":")
+    found = getattr(importlib.import_module(module), name)(json.loads(job))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(MARK + json.dumps({"peak_mb": peak, **found}))
+
+
+def machine(device: str) -> dict:
+    """What the measurement ran on."""
+    return {
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }

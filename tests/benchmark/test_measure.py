@@ -1,0 +1,44 @@
+import pytest
+
+from balanced_lvis.benchmark.measure import in_fresh_process, row, time_alternating
+from balanced_lvis.errors import InputError
+
+
+def test_ratios_are_those_of_neighbouring_rounds():
+    made = row("boxes", "1 x 2", [4.0, 9.0, 6.0], [1.0, 3.0, 1.0], (300.0, 20.0), True)
+    assert made == {
+        "suite": "boxes",
+        "size": "1 x 2",
+        "stock_seconds": 6.0,
+        "ours_seconds": 1.0,
+        "ratio": 4.0,
+        "ratio_min": 3.0,
+        "ratio_max": 6.0,
+        "stock_peak_mb": 300.0,
+        "ours_peak_mb": 20.0,
+        "identical": True,
+    }
+
+
+def test_contenders_take_turns_after_one_call_each_to_warm_up():
+    calls = []
+    stock, ours = time_alternating(lambda: calls.append("stock"), lambda: calls.append("ours"), rounds=2)
+    assert calls == ["stock", "ours"] * 3
+    assert len(stock) == len(ours) == 2
+
+
+def report(job):
+    """Runs in a process of its own."""
+    memory = bytearray(job["megabytes"] * 2**20)
+    return {"size": len(memory)}
+
+
+def test_a_fresh_process_answers_with_its_own_peak_memory():
+    small, large = (in_fresh_process(f"{__name__}:report", {"megabytes": n}) for n in (1, 400))
+    assert small["size"] == 2**20
+    assert large["peak_mb"] > small["peak_mb"] + 300
+
+
+def test_a_failing_measurement_shows_why():
+    with pytest.raises(InputError, match="(?s)failed:.*KeyError: 'megabytes'"):
+        in_fresh_process(f"{__name__}:report", {})
