@@ -6,7 +6,7 @@ Train every method with several seeds and compare them as in the paper's Table 2
     tools/compare.py --methods rfs crt --seeds 0 1            # two of them; results are kept from call to call
     tools/compare.py --quick                                  # a smoke test of minutes
     tools/compare.py --configs configs/r50_ --output output/r50_compare    # LVIS-1.0, on a GPU
-    tools/compare.py --seeds 0 1 2 SOLVER.MAX_ITER 1600       # config overrides for all runs come last
+    tools/compare.py --seeds 0 1 2 SOLVER.IMS_PER_BATCH 16    # config overrides for all runs, second stages too
 
 An interrupted comparison goes on where it stopped when the same command is given again.
 """

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from detectron2.data import DatasetMapper, build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.data import (
+    DatasetFromList,
+    DatasetMapper,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
 
-from .samplers import ResumableSampler, build_sampler
+from .samplers import ClassAwareTrainingSampler, ResumableSampler, build_sampler, class_names_of
 
 
 @dataclass
@@ -25,7 +30,9 @@ class TrainLoader:
     batch_size: int
 
     def __iter__(self):
-        return iter(self.batches)
+        # As a generator, so that workers, which copy the sampler, start with the first batch and not before a state
+        # has been loaded.
+        yield from self.batches
 
     def state_dict(self, iterations: int) -> dict | None:
         """
@@ -70,19 +77,32 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
         cfg: Detectron2's config with balanced_lvis's keys.
         masks: whether records get ground-truth masks. Cropping needs them for its boxes in any case.
     """
-    records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    records = _records(cfg)
+    sampler = build_sampler(cfg, records)
+    # Serialised once for both loaders; a torch data set is left as it is.
+    dataset = DatasetFromList(records, copy=False) if isinstance(records, list) else records
     mapper = DatasetMapper(cfg, True, use_instance_mask=cfg.MODEL.MASK_ON and (masks or cfg.INPUT.CROP.ENABLED))
-    parts = _parts(cfg, records, mapper, cfg.DATALOADER.SAMPLER_TRAIN, cfg.SOLVER.IMS_PER_BATCH)
+    train = _loader(cfg, dataset, mapper, sampler, cfg.SOLVER.IMS_PER_BATCH)
     if not cfg.SOLVER.META.ENABLED:
-        return TrainLoader(*parts)
-    meta_batch = cfg.SOLVER.META.IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH
-    meta = TrainLoader(*_parts(cfg, records, mapper, "ClassAwareTrainingSampler", meta_batch))
-    return MetaTrainLoader(*parts, meta=meta)
+        return train
+    # A seed that follows from the other leaves the global generators as they are without a meta loader.
+    meta_sampler = ClassAwareTrainingSampler(records, class_names_of(cfg), sampler and sampler.seed + 1)
+    meta = _loader(cfg, dataset, mapper, meta_sampler, cfg.SOLVER.META.IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH)
+    return MetaTrainLoader(train.batches, train.sampler, train.batch_size, meta)
 
 
-def _parts(cfg, records, mapper, sampler_name, batch_size):
-    sampler = build_sampler(cfg, records, sampler_name)
-    batches = build_detection_train_loader(
-        cfg, mapper=mapper, dataset=records, sampler=sampler, total_batch_size=batch_size
+def _records(cfg) -> list[dict]:
+    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    return get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN,
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        min_keypoints=keypoints,
+        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
     )
-    return batches, sampler, batch_size
+
+
+def _loader(cfg, dataset, mapper, sampler, batch_size: int) -> TrainLoader:
+    batches = build_detection_train_loader(
+        cfg, mapper=mapper, dataset=dataset, sampler=sampler, total_batch_size=batch_size
+    )
+    return TrainLoader(batches, sampler, batch_size)

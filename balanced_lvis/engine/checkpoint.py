@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 
-import numpy as np
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.file_io import Detectron2Handler, PathManager
 
 from ..activations import activation_class
 from ..errors import InputError
+from ..modeling.decoupled import CLASSIFIER, DecoupledRCNN
 
 logger = logging.getLogger(__name__)
 
@@ -76,23 +77,25 @@ class Identity:
     Args:
         class_names: the K class names in the order of the classifier's outputs; empty where they are not known.
         family: what scores the logits were trained for, an activation's ``family``.
+        stage: what was trained, in words; only the same can be resumed.
     """
 
     KEY = "balanced_lvis"
 
-    def __init__(self, class_names, family: str):
+    def __init__(self, class_names, family: str, stage: str):
         self.class_names = list(class_names)
         self.family = family
+        self.stage = stage
 
     @classmethod
     def from_config(cls, cfg) -> Identity:
         """Class names of the first data set that has any, and the activation's family."""
         names = (MetadataCatalog.get(name).get("thing_classes") for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
         family = activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).family
-        return cls(next(filter(None, names), ()), family)
+        return cls(next(filter(None, names), ()), family, stage_in_words(cfg))
 
     def state_dict(self) -> dict:
-        return {"class_names": self.class_names, "family": self.family}
+        return {"class_names": self.class_names, "family": self.family, "stage": self.stage}
 
     def load_state_dict(self, state: dict) -> None:
         """
@@ -101,11 +104,13 @@ class Identity:
         Raises:
             InputError: if it is another model's.
         """
-        self.check_class_names(state, "the checkpoint to resume from")
-        if state["family"] != self.family:
+        self.check_class_names(state, "The checkpoint to resume from")
+        theirs = f"{state['stage']} with a {state['family']} activation"
+        ours = f"{self.stage} with a {self.family} activation"
+        if theirs != ours:
             raise InputError(
-                f"The checkpoint to resume from was trained with a {state['family']} activation, the config has a "
-                f"{self.family} one; resume with the config that it was trained with."
+                f"--resume: the last checkpoint in OUTPUT_DIR is of {theirs}, the config asks for {ours}; choose "
+                "another OUTPUT_DIR, or the config that the checkpoint was trained with."
             )
 
     def check_class_names(self, state: dict, source: str) -> None:
@@ -124,6 +129,19 @@ class Identity:
         raise InputError(f"{source} was trained for other classes: it has {difference}.")
 
 
+def stage_in_words(cfg) -> str:
+    """What a config trains: end to end, or which second stage."""
+    if not is_second_stage(cfg):
+        return "an end-to-end training"
+    weights = " and class weights" if cfg.SOLVER.META.ENABLED else ""
+    return f"a second stage ({cfg.MODEL.DECOUPLED.CLASSIFIER}{weights})"
+
+
+def is_second_stage(cfg) -> bool:
+    """Whether only the classifier trains."""
+    return issubclass(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), DecoupledRCNN)
+
+
 class _StrictCheckpointer(DetectionCheckpointer):
     """
     Remembers how the file and the model differ.
@@ -131,25 +149,27 @@ class _StrictCheckpointer(DetectionCheckpointer):
     Args:
         fresh: names in the state dict that keep the model's values; in the file they may be missing, but not of another
             shape, which would be another vocabulary's.
+        whole_classifier: whether the file's classifier is used, so that nothing of it may be lost: its scales, say.
     """
 
-    def __init__(self, model, fresh=()):
+    def __init__(self, model, fresh=(), whole_classifier=True):
         super().__init__(model)
         self.fresh = fresh
+        self.whole_classifier = whole_classifier
 
     def _load_model(self, checkpoint):
-        file, model = checkpoint["model"], self.model.state_dict()
-        problems = {}
-        for key in self.fresh:
-            shape = np.shape(file.pop(key, model[key]))
-            if shape != np.shape(model[key]):
-                problems[key] = f"{tuple(shape)} in the file, {tuple(model[key].shape)} in the model"
+        state = self.model.state_dict()
+        fresh = {key: state[key].clone() for key in self.fresh}
         incompatible = super()._load_model(checkpoint)
-        problems.update({key: "missing in the file" for key in incompatible.missing_keys if key not in self.fresh})
+        # Given back rather than taken out of the file, whose names are not these before it has been loaded.
+        self.model.load_state_dict(fresh, strict=False)
+        missing, unexpected = set(incompatible.missing_keys), incompatible.unexpected_keys
+        problems = {key: "missing in the file" for key in missing - fresh.keys()}
         for key, in_file, in_model in incompatible.incorrect_shapes:  # these count as missing too
             problems[key] = f"{tuple(in_file)} in the file, {tuple(in_model)} in the model"
-        # A classifier's scales, say, that the model would leave out silently.
-        problems.update({k: "in the file only" for k in incompatible.unexpected_keys if ".box_predictor." in k})
+        if self.whole_classifier:
+            lost = {*(fresh.keys() - missing), *(key for key in unexpected if key.startswith(f"{CLASSIFIER}."))}
+            problems.update({key: "in the file, not used by the model" for key in lost})
         self.problems = [f"  {key}: {problem}" for key, problem in sorted(problems.items())]
         return incompatible
 
@@ -166,7 +186,7 @@ def load_for_evaluation(model, path: str, identity: Identity | None = None) -> N
         InputError: if the file is broken; or listing the tensors that are missing or have another shape, with both.
     """
     found = _load(
-        model, path, (), "evaluating it would use random values for",
+        _StrictCheckpointer(model), path, "evaluating it would use random values for",
         "Use the config that the checkpoint was trained with (backbone, MODEL.ROI_HEADS.NUM_CLASSES, heads).",
     )  # fmt: skip
     if identity is None or found is None:
@@ -191,8 +211,9 @@ def load_first_stage(model, path: str, identity: Identity) -> None:
         InputError: if the file is broken or of other classes; or listing the tensors that are missing or have another
             shape, with both.
     """
+    checkpointer = _StrictCheckpointer(model, model.fresh_keys, whole_classifier=not model.stage.from_scratch)
     found = _load(
-        model, path, model.fresh_keys, "the second stage would freeze random values of",
+        checkpointer, path, "the second stage would freeze random values of",
         "Use the first stage's own config but for META_ARCHITECTURE, DECOUPLED and ACTIVATION.",
     )  # fmt: skip
     if found is None:
@@ -207,9 +228,8 @@ def load_first_stage(model, path: str, identity: Identity) -> None:
         )  # fmt: skip
 
 
-def _load(model, path: str, fresh, consequence: str, remedy: str) -> dict | None:
+def _load(checkpointer: _StrictCheckpointer, path: str, consequence: str, remedy: str) -> dict | None:
     """Load strictly; the checkpoint's :class:`Identity` state, or None where it has none."""
-    checkpointer = _StrictCheckpointer(model, fresh)
     try:
         rest = checkpointer.load(path)
     except Exception as error:  # torch, pickle and zipfile each have their own for a broken file

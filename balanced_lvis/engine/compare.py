@@ -41,6 +41,7 @@ METHODS = {
         Method("lws", "LWS", "rfs"),
         Method("eql", "Equalization Loss"),
         Method("balanced_sigmoid", "Balanced Sigmoid"),
+        Method("decoupled_sigmoid", "RFS", "rfs"),  # the control: what training on alone brings
         Method("decoupled_balanced_sigmoid", "Balanced Sigmoid", "rfs"),
         Method("balms", "BALMS", "rfs"),
         Method("rfs_softmax", "RFS with softmax"),
@@ -229,7 +230,7 @@ def _write(methods: list[str], runs: dict[tuple[str, int], Run], output: Path, c
     table = statistics_table({method: [run.load(RESULTS) for run in found] for method, found in by_method.items()})
     titles = {method: _title(METHODS[method]) for method in methods}
     title = f"Comparison of {len(methods)} methods, {os.path.relpath(f'{configs}*.yaml')}"
-    page = comparison_page(table, titles, title, made_by)
+    page = comparison_page(table, titles, title, f"{_schedules(runs.values())} {made_by}")
     (output / PAGE).write_text(page, encoding="utf-8")
     per_category = {
         titles[method]: [run.load("inference", "per_category_ap.json") for run in found]
@@ -241,6 +242,16 @@ def _write(methods: list[str], runs: dict[tuple[str, int], Run], output: Path, c
     write_json(output / TABLE, table, indent=1)
     print(f"\n{page}\nTables and plots are in {output}/")
     return table
+
+
+def _schedules(runs) -> str:
+    """What second stages have trained more than the others, which is part of what they gain."""
+    first, second = (
+        sorted({run.config().SOLVER.MAX_ITER for run in runs if (run.after is not None) == later})
+        for later in (False, True)
+    )
+    sentence = f"End-to-end methods train for {' or '.join(map(str, first))} iterations"
+    return sentence + (f", second stages for {' or '.join(map(str, second))} more." if second else ".")
 
 
 def _title(method: Method) -> str:

@@ -18,6 +18,7 @@ from ..priors import ClassPrior
 from .random_state import RandomState
 
 CLASS_WEIGHTS = "class_weights.json"
+LOG_PERIOD = 20  # iterations, as Detectron2 writes its metrics
 
 
 class MetaTrainer(SimpleTrainer):
@@ -38,20 +39,19 @@ class MetaTrainer(SimpleTrainer):
         prior: of the training set, for names and groups in what is logged and saved.
         inner_lr: of the look ahead; 0 for the optimizer's current one.
         autocast: half precision for all below the classifier, or None.
-        seed: of the meta batches' random state.
     """
 
     def __init__(
         self, model, data_loader, optimizer, *, reweighter: MetaReweighter, prior: ClassPrior, inner_lr: float = 0.0,
-        autocast: torch.dtype | None = None, seed: int = 0,
+        autocast: torch.dtype | None = None,
     ):  # fmt: skip
         super().__init__(model, data_loader, optimizer)
         self.reweighter = reweighter
         self.prior = prior
         self.inner_lr = inner_lr
         self.autocast = autocast
-        self._meta_random_state = RandomState(seed)
-        self._meta_iter = None
+        self._groups = {group: torch.from_numpy(prior.groups() == group) for group in sorted(set(prior.groups()))}
+        self._meta_random_state = self._meta_iter = None
 
     @property
     def rcnn(self):
@@ -64,7 +64,7 @@ class MetaTrainer(SimpleTrainer):
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
         inputs = self._classifier_inputs(data)
-        with self._meta_random_state:
+        with self._meta_random():
             meta_inputs = self._classifier_inputs(self._next_meta_batch())
         inner_lr = self.inner_lr or self.optimizer.param_groups[0]["lr"]
         meta_loss = self.reweighter.step(self.rcnn.classifier, inputs[:2], meta_inputs[:2], inner_lr, average=_average)
@@ -83,17 +83,24 @@ class MetaTrainer(SimpleTrainer):
         with torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None):
             return self.rcnn.classifier_inputs(batch)
 
+    def _meta_random(self) -> RandomState:
+        """Seeded by the process's own seed and, so that a resumed run doesn't draw the same again, where it starts."""
+        if self._meta_random_state is None:
+            self._meta_random_state = RandomState(torch.initial_seed() + 2**20 + self.iter)
+        return self._meta_random_state
+
     def _next_meta_batch(self):
         if self._meta_iter is None:
             self._meta_iter = iter(self.data_loader.meta)
         return next(self._meta_iter)
 
     def _log_weights(self, meta_loss: Tensor) -> None:
+        if self.iter >= LOG_PERIOD and (self.iter + 1) % LOG_PERIOD:  # a GPU has to be waited for
+            return
         storage = get_event_storage()
         storage.put_scalar("meta/loss", meta_loss)
-        weights, groups = self.reweighter.weights.values(), self.prior.groups()
-        for group in sorted(set(groups)):
-            inside = torch.from_numpy(groups == group).to(weights.device)
+        weights = self.reweighter.weights.values().cpu()
+        for group, inside in self._groups.items():
             storage.put_scalar(f"meta/weight_{group}", weights[inside].mean())
 
     def save_class_weights(self, output_dir: str | os.PathLike) -> None:

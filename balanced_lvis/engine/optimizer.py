@@ -6,6 +6,7 @@ import torch
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
 from ..errors import InputError
+from ..modeling.decoupled import ScaledLinear
 
 
 def build_optimizer(cfg, model) -> torch.optim.Optimizer:
@@ -30,13 +31,14 @@ def check_optimizer(name: str) -> None:
 
 def _parameters(cfg, model):
     """Detectron2's parameter groups. The scales of LWS are around 1, not 0, and so are not decayed."""
+    scaled = any(isinstance(module, ScaledLinear) for module in model.modules())
     return get_default_optimizer_params(
         model,
         base_lr=cfg.SOLVER.BASE_LR,
         weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
         bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
         weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-        overrides={"scale": {"weight_decay": 0.0}},
+        overrides={"scale": {"weight_decay": 0.0}} if scaled else None,
     )
 
 

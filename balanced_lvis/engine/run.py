@@ -24,10 +24,10 @@ from ..data.samplers import check_sampler
 from ..errors import InputError
 from ..modeling.box_predictor import activation_from_config
 from ..modeling.decoupled import classifier_stage
-from .checkpoint import Identity, check_weights, load_for_evaluation
+from .checkpoint import Identity, check_weights, is_second_stage, load_for_evaluation
 from .optimizer import check_optimizer
 from .screen import EXIT_BAD_INPUT, command_line, log_to_files, quiet
-from .trainer import Trainer, is_second_stage
+from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +231,8 @@ def _start(cfg, evaluation: bool) -> None:
     """Loggers, a copy of the config and of the environment in the output folder, seeds."""
     rank = comm.get_rank()
     log_to_files(cfg.OUTPUT_DIR, rank)
-    if comm.is_main_process():
+    # An evaluation in the folder of a training leaves what describes the training.
+    if comm.is_main_process() and not (evaluation and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "config.yaml"))):
         for name, content in (("config.yaml", cfg.dump()), ("environment.txt", collect_env_info())):
             with open(os.path.join(cfg.OUTPUT_DIR, name), "w", encoding="utf-8") as file:
                 file.write(content)

@@ -72,10 +72,17 @@ class Run:
     def finished(self, cfg) -> bool:
         """Whether this training, as ``cfg`` asks for it, has ended and its last model has been evaluated."""
         results, weights = self.output / RESULTS, self.weights
-        if not results.exists() or not self._is_of(cfg):
-            return False
         # With TEST.EVAL_PERIOD, results of a model on the way may be all that an interrupted run has left.
+        if not results.exists() or not self._has_ended_training() or not self._is_of(cfg):
+            return False
         return not weights.exists() or results.stat().st_mtime >= weights.stat().st_mtime
+
+    def _has_ended_training(self) -> bool:
+        """As the checkpoint's pointer file tells, also after the weights themselves were removed to save space."""
+        try:
+            return (self.output / "last_checkpoint").read_text(encoding="utf-8").strip() == FINAL_WEIGHTS
+        except OSError:
+            return False
 
     def discard_other(self, cfg) -> None:
         """Delete the output of a run with another config, which must not be resumed with this one."""
@@ -154,7 +161,7 @@ def train_all(
 
 def _shares(runs, jobs: int | None) -> tuple[int, dict]:
     """How many runs at a time, and the environment that gives each its share of the cores."""
-    cores = os.cpu_count() or 1
+    cores = _usable_cores()
     on_gpu = torch.cuda.is_available() and any(run.config().MODEL.DEVICE.startswith("cuda") for run in runs)
     jobs = (1 if on_gpu else cores) if jobs is None else jobs
     if jobs < 1:
@@ -162,6 +169,11 @@ def _shares(runs, jobs: int | None) -> tuple[int, dict]:
     jobs = min(jobs, max(1, len(runs)))
     threads = max(1, cores // jobs)
     return jobs, {**os.environ} if on_gpu else {**os.environ, "OMP_NUM_THREADS": str(threads)}
+
+
+def _usable_cores() -> int:
+    """Those that this process may use, which in a container are fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _ready(waiting, ended, runs) -> list[Run]:

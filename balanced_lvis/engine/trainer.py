@@ -10,7 +10,7 @@ from unittest import mock
 import detectron2.engine.defaults as detectron2_defaults
 import torch
 from detectron2.engine import DefaultTrainer
-from detectron2.modeling import META_ARCH_REGISTRY, build_model
+from detectron2.modeling import build_model
 from detectron2.utils import comm
 
 from ..data.class_prior import class_prior_from_config
@@ -18,8 +18,7 @@ from ..data.loader import build_train_loader
 from ..evaluation import LVISEvaluator
 from ..io import write_json
 from ..meta import MetaReweighter
-from ..modeling import DecoupledRCNN
-from .checkpoint import Identity, load_first_stage
+from .checkpoint import Identity, is_second_stage, load_first_stage
 from .meta_trainer import MetaTrainer
 from .optimizer import build_optimizer
 
@@ -38,7 +37,8 @@ class Trainer(DefaultTrainer):
         with _ddp_on_cpu(cfg.MODEL.DEVICE):
             super().__init__(cfg)
         self.identity = Identity.from_config(cfg)
-        self.checkpointer.add_checkpointable(Identity.KEY, self.identity)
+        # First, as they are loaded in this order: another run's state is refused before it is taken over.
+        self.checkpointer.checkpointables = {Identity.KEY: self.identity, **self.checkpointer.checkpointables}
         if cfg.SOLVER.META.ENABLED:
             self._trainer = _meta_trainer(cfg, self.model, self.data_loader, self.optimizer)
 
@@ -122,11 +122,6 @@ class Trainer(DefaultTrainer):
         return results
 
 
-def is_second_stage(cfg) -> bool:
-    """Whether only the classifier trains."""
-    return issubclass(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), DecoupledRCNN)
-
-
 def _meta_trainer(cfg, model, data_loader, optimizer) -> MetaTrainer:
     rcnn = model.module if comm.get_world_size() > 1 else model
     node = cfg.SOLVER.META
@@ -138,7 +133,6 @@ def _meta_trainer(cfg, model, data_loader, optimizer) -> MetaTrainer:
         prior=class_prior_from_config(cfg),
         inner_lr=node.INNER_LR,
         autocast=torch.float16 if cfg.SOLVER.AMP.ENABLED else None,
-        seed=max(cfg.SEED, 0) * 1000 + comm.get_rank(),
     )
 
 

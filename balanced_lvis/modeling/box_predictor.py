@@ -71,7 +71,7 @@ class ActivationOutputLayers(FastRCNNOutputLayers):
         The classification part of :meth:`losses` alone.
 
         Args:
-            features: (R, D), the box head's output.
+            features: (R, D) float32, the box head's output.
             gt_classes: (R,) int64 in 0..K.
             roi_weight: (R,) weights of the RoIs' losses, or None for 1.
 
@@ -79,7 +79,7 @@ class ActivationOutputLayers(FastRCNNOutputLayers):
             {"loss_cls": scalar}
         """
         with torch.autocast(features.device.type, enabled=False):
-            logits = self.cls_score(features.float())
+            logits = self.cls_score(features)
         self._log_statistics(logits, gt_classes)
         loss = self.activation.loss(logits, gt_classes, roi_weight)
         return {"loss_cls": loss * self.loss_weight.get("loss_cls", 1.0)}

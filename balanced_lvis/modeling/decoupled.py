@@ -31,7 +31,7 @@ class ClassifierInputs(NamedTuple):
     All that a classifier's training step needs of a batch of images.
 
     Attributes:
-        features: (R, D), the box head's output, without gradients.
+        features: (R, D) float32, the box head's output, without gradients.
         gt_classes: (R,) int64 in 0..K, K for background.
         roi_weight: (R,) weights of the RoIs' losses, or None for 1.
     """
@@ -135,6 +135,7 @@ class DecoupledRCNN(GeneralizedRCNN):
             parameter.requires_grad = False
         for name in self.stage.trained:
             getattr(self.classifier, name).requires_grad = True
+        self.train()  # a new module is in training mode throughout
 
     @classmethod
     def from_config(cls, cfg):
@@ -189,7 +190,8 @@ class DecoupledRCNN(GeneralizedRCNN):
         features = [features[name] for name in self.roi_heads.box_in_features]
         pooled = self.roi_heads.box_pooler(features, [p.proposal_boxes for p in proposals])
         box_features = torch.flatten(self.roi_heads.box_head(pooled), start_dim=1)
-        return ClassifierInputs(box_features, torch.cat([p.gt_classes for p in proposals]))
+        # The classifier works in full precision whatever is below it.
+        return ClassifierInputs(box_features.float(), torch.cat([p.gt_classes for p in proposals]))
 
     def _proposals(self, images, features, batched_inputs):
         if self.proposal_generator is None:

@@ -50,6 +50,7 @@ if behaviour == "fail":
     sys.exit(5)
 time.sleep(600 if behaviour == "hang" else behaviour)
 (OUTPUT / "model_final.pth").touch()
+(OUTPUT / "last_checkpoint").write_text("model_final.pth")
 (OUTPUT / "inference").mkdir(exist_ok=True)
 rows = [{"id": i, "frequency": "rcf"[i], "image_count": 5 * 10**i, "bbox": 20.0, "segm": 10.0 * i} for i in range(3)]
 (OUTPUT / "inference" / "per_category_ap.json").write_text(json.dumps(rows))
