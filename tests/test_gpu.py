@@ -36,12 +36,31 @@ def test_losses_and_gradients_agree_with_the_cpu(name, dtype):
     torch.testing.assert_close(found[1], found[0])
 
 
-@pytest.mark.parametrize("amp", ["False", "True"])
-def test_training_and_evaluation_run_on_the_gpu(rendered, tmp_path, amp):
-    opts = rendered_opts(rendered, tmp_path)
+def train(config, root, output, *overrides):
+    """A training on the GPU in a process of its own; the folder with its results."""
+    opts = rendered_opts(root, output)
     opts[opts.index("MODEL.DEVICE") + 1] = "cuda"
-    command = [sys.executable, ROOT / "tools" / "train_net.py", "--config-file"]
-    command += [CONFIGS / "quick_start" / "balanced_sigmoid.yaml", *opts, "SOLVER.AMP.ENABLED", amp]
+    command = [sys.executable, ROOT / "tools" / "train_net.py", "--config-file", CONFIGS / config, *opts, *overrides]
     done = subprocess.run([*map(str, command)], env=os.environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert set(json.loads((tmp_path / "results.json").read_text())) == {"bbox", "segm"}
+    assert set(json.loads((output / "results.json").read_text())) == {"bbox", "segm"}
+    return output
+
+
+@pytest.mark.parametrize("amp", ["False", "True"])
+def test_training_and_evaluation_run_on_the_gpu(rendered, tmp_path, amp):
+    train("quick_start/balanced_sigmoid.yaml", rendered, tmp_path, "SOLVER.AMP.ENABLED", amp)
+
+
+@pytest.mark.parametrize("amp", ["False", "True"])
+@pytest.mark.parametrize("method", ["crt", "lws", "balms"])
+def test_second_stages_run_on_the_gpu_and_leave_the_rest_as_it_is(rendered, tmp_path, method, amp):
+    first = train("rendered/rfs.yaml", rendered, tmp_path / "rfs") / "model_final.pth"
+    second = train(
+        f"rendered/{method}.yaml", rendered, tmp_path / method, "MODEL.WEIGHTS", first, "SOLVER.AMP.ENABLED", amp
+    )
+    before, after = (
+        torch.load(path, weights_only=True, map_location="cpu")["model"] for path in (first, second / "model_final.pth")
+    )
+    changed = [key for key in before if not torch.equal(before[key], after[key])]
+    assert all(".cls_score." in key for key in changed)

@@ -106,7 +106,7 @@ def test_tables_and_plots_of_all_methods(comparison, capsys):
     assert table["crt"]["APr"] == {"mean": None, "std": None, "runs": [None, None]}
     page = (comparison.output / "table.md").read_text()
     assert re.search(r"\| cRT \(stage 2 of RFS\) +\| 12\.0 ± 2\.8 \|", page)
-    assert "on LVIS-1.0" in page and "Made by `compare` with 2 seeds: 20 runs in " in page
+    assert "on LVIS-1.0" in page and f"Made by `compare` with 2 seeds: {2 * len(METHODS)} runs in " in page
     for name in ("box_ap_by_frequency", "mask_ap_by_frequency"):
         assert min(Image.open(comparison.output / f"{name}.png").size) > 400
     printed = capsys.readouterr().out
