@@ -40,6 +40,10 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     box_head.ACTIVATION.EQUALIZATION.TAIL_GROUPS = ""  # instead of THRESHOLD, LVIS's groups: "rc" is rare and common
     box_head.ACTIVATION.EQUALIZATION.PRIOR_PROBABILITY = 0.001
 
+    # Compute each RoI's mask of its own class only, where NAME is "MaskRCNNConvUpsampleHead": the same results up to
+    # rounding, without the other classes' masks. False is Detectron2's head to the bit, at its cost.
+    cfg.MODEL.ROI_MASK_HEAD.CHOSEN_CLASS_ONLY = True
+
     # The second stage, read by META_ARCHITECTURE "DecoupledRCNN": everything but the classifier is frozen.
     decoupled = cfg.MODEL.DECOUPLED = CN()
     # "retrain" (cRT: from scratch), "rescale" (LWS: one scale per class) or "finetune" (on from stage 1's).

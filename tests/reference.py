@@ -215,3 +215,50 @@ def straight_through_gradient(psi, noise, tau, coefficients) -> np.ndarray:
         for j in range(len(psi)):
             out[j] += a * y[chosen] * ((1 if j == chosen else 0) - y[j]) / tau
     return out
+
+
+def mask_logits(features, classes, weight, bias) -> np.ndarray:
+    """
+    Of each RoI's masks, that of its class: at each point the product of the features there with the class's weights.
+
+    features (R, D, M, M), classes (R,), weight (K, D), bias (K,); returns (R, M, M).
+    """
+    features = np.asarray(features)
+    out = np.zeros((len(features), *features.shape[2:]))
+    for r, c in enumerate(classes):
+        for y in range(features.shape[2]):
+            for x in range(features.shape[3]):
+                out[r, y, x] = bias[c]
+                for d in range(features.shape[1]):
+                    out[r, y, x] += weight[c][d] * features[r, d, y, x]
+    return out
+
+
+def mask_loss(logits, targets) -> float:
+    """Binary cross entropy of all points of all RoIs' own masks, divided by their number; (R, M, M) both."""
+    total, points = 0.0, 0
+    for logit, target in zip(np.ravel(logits), np.ravel(targets)):
+        p = sigmoid(logit)
+        total -= math.log(p) if target else math.log(1 - p)
+        points += 1
+    return total / points
+
+
+def mask_loss_gradients(features, classes, weight, bias, targets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    d loss / d features, d weight, d bias, by the chain rule at each point: d loss / d logit = (p - y) / points.
+
+    A class's weights have a share in the points of its own RoIs only.
+    """
+    features, targets = np.asarray(features), np.asarray(targets)
+    logits = mask_logits(features, classes, weight, bias)
+    to_features, to_weight, to_bias = np.zeros(features.shape), np.zeros(np.shape(weight)), np.zeros(np.shape(bias))
+    for r, c in enumerate(classes):
+        for y in range(features.shape[2]):
+            for x in range(features.shape[3]):
+                slope = (sigmoid(logits[r, y, x]) - (1 if targets[r, y, x] else 0)) / logits.size
+                to_bias[c] += slope
+                for d in range(features.shape[1]):
+                    to_features[r, d, y, x] += slope * weight[c][d]
+                    to_weight[c, d] += slope * features[r, d, y, x]
+    return to_features, to_weight, to_bias

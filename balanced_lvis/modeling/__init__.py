@@ -6,11 +6,13 @@ _detectron2.require()
 
 from .box_predictor import ActivationOutputLayers  # noqa: E402
 from .decoupled import ClassifierInputs, DecoupledRCNN  # noqa: E402
+from .mask_head import ChosenClassMaskHead  # noqa: E402
 from .roi_heads import LongTailCascadeROIHeads, LongTailROIHeads  # noqa: E402
 from .small_backbone import build_small_resnet_fpn_backbone  # noqa: E402
 
 __all__ = [
     "ActivationOutputLayers",
+    "ChosenClassMaskHead",
     "ClassifierInputs",
     "DecoupledRCNN",
     "LongTailCascadeROIHeads",

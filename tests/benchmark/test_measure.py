@@ -1,6 +1,6 @@
 import pytest
 
-from balanced_lvis.benchmark.measure import in_fresh_process, row, time_alternating
+from balanced_lvis.benchmark.measure import in_fresh_process, peak_mb, row, time_alternating
 from balanced_lvis.errors import InputError
 
 
@@ -42,3 +42,10 @@ def test_a_fresh_process_answers_with_its_own_peak_memory():
 def test_a_failing_measurement_shows_why():
     with pytest.raises(InputError, match="(?s)failed:.*KeyError: 'megabytes'"):
         in_fresh_process(f"{__name__}:report", {})
+
+
+def test_a_fresh_process_does_not_answer_with_its_parents_memory():
+    before = in_fresh_process(f"{__name__}:report", {"megabytes": 1})["peak_mb"]
+    held = bytearray(b"x") * (600 * 2**20)
+    assert in_fresh_process(f"{__name__}:report", {"megabytes": 1})["peak_mb"] < before + 100
+    assert peak_mb() > len(held) / 2**20
