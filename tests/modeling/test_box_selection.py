@@ -107,6 +107,22 @@ def test_detections_are_detectron2s_to_the_bit(device, shape, options, varieties
 
 
 @devices
+@pytest.mark.parametrize("nms_thresh", [0.3, 0.5, 0.7])
+@pytest.mark.parametrize("rois", [50, 120, 400])
+def test_ious_that_are_the_threshold_are_rounded_as_detectron2_rounds_them(device, rois, nms_thresh):
+    """Moved by (1 - t) / (1 + t) of its width, a box has IoU t with itself, up to the last digit of the coordinates."""
+    for _ in range(5):
+        corner, sides = torch.rand(rois, 1, 2) * 500, 20 + torch.rand(rois, 1, 2) * 80
+        steps = torch.randint(3, (rois, 20, 1)) * torch.tensor([(1 - nms_thresh) / (1 + nms_thresh), 0])
+        which = torch.randint(10, (rois,))
+        corner, sides = corner[which] + steps * sides[which], sides[which]
+        boxes = torch.cat([corner, corner + sides], 2).flatten(1).to(device)
+        scores = torch.rand(rois, 21, device=device)
+        options = {"score_thresh": 0.01, "nms_thresh": nms_thresh, "topk_per_image": 60}
+        assert_identical(*both(boxes, boxes, scores, options, (700, 700)))
+
+
+@devices
 @settings(deadline=None, max_examples=100)
 @given(
     shape=SHAPES,
