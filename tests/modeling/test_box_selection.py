@@ -118,7 +118,7 @@ def test_ious_that_are_the_threshold_are_rounded_as_detectron2_rounds_them(devic
         corner, sides = corner[which] + steps * sides[which], sides[which]
         boxes = torch.cat([corner, corner + sides], 2).flatten(1).to(device)
         scores = torch.rand(rois, 21, device=device)
-        options = {"score_thresh": 0.01, "nms_thresh": nms_thresh, "topk_per_image": 60}
+        options = {"score_thresh": 0.01, "nms_thresh": nms_thresh, "topk_per_image": 300}
         assert_identical(*both(boxes, boxes, scores, options, (700, 700)))
 
 
