@@ -14,7 +14,8 @@ What comes out is what Detectron2's ``fast_rcnn_inference`` returns, to the bit 
 * torchvision's ``batched_nms`` chooses between two ways by the number of candidates, and they round differently. All
   candidates are counted, so that the way is the one that it would choose for them; see :func:`_one_call_suffices`.
 * Equal scores among the detections: their order is that of ``Tensor.sort`` over all survivors, which promises none.
-  Where it doesn't keep equal elements in place, all survivors are computed and sorted; see :func:`_is_certain`.
+  Where it doesn't keep equal elements in place, all survivors are computed and sorted, which takes about half of
+  Detectron2's time; see :func:`_is_certain`. Two of 300 float32 scores are equal in a few images of a hundred.
 
 Shape shorthand: R RoIs of an image, K foreground classes, C = K sets of boxes per RoI or 1 (class-agnostic).
 """
@@ -262,7 +263,7 @@ def _is_certain(scores: Tensor, topk: int) -> bool:
     Whether the first ``topk`` of these scores' order are the first of all survivors', which may be more.
 
     Args:
-        scores: (n,) of survivors, sorted with equal ones in place; all others' are lower than the last.
+        scores: (n,) of survivors, sorted with equal ones in place; n >= topk, and all others' are lower than the last.
     """
     # A GPU sorts up to 32 elements in a way of their own, which doesn't keep equal ones in place.
     if len(scores) > 32 and _sort_keeps_order(scores.device, scores.dtype):
