@@ -47,7 +47,9 @@ SAMPLE = 1 << 16
 SAFE = 1e30
 # How far off IoUs in float32 are at most, with a wide margin: about 20 roundings of 2**-24.
 IOU_ERROR = 1e-5
-# Boxes that a GPU suppresses in one call; its table of pairs has this many squared bits.
+# Where a call for every class would leave the device waiting, and classes are suppressed together, up to this many
+# boxes in a call: its table of pairs has as many squared bits.
+JOINT_DEVICES = ("cuda",)
 JOINT_BOXES = 8192
 
 
@@ -286,11 +288,10 @@ def _survivors(part: _Part, nms_thresh: float) -> _Part:
     """What NMS leaves, class by class, in the same order."""
     classes, order = part.classes.sort(stable=True)
     boxes, scores = part.boxes[order], part.scores[order]
-    stops = torch.unique_consecutive(classes, return_counts=True)[1].cumsum(0)
-    stops = stops.tolist()
+    stops = torch.unique_consecutive(classes, return_counts=True)[1].cumsum(0).tolist()
     runs = list(zip([0, *stops], stops))
     kept = torch.ones_like(classes, dtype=torch.bool)
-    if boxes.is_cuda:
+    if boxes.device.type in JOINT_DEVICES:
         runs = _suppress_jointly(kept, boxes, scores, classes, runs, nms_thresh)
     for start, stop in runs:
         if stop - start > 1:
@@ -301,7 +302,7 @@ def _survivors(part: _Part, nms_thresh: float) -> _Part:
 
 def _suppress_jointly(kept, boxes, scores, classes, runs, nms_thresh) -> list[tuple[int, int]]:
     """
-    Suppress many classes in a few calls, where a call for each would leave a GPU waiting.
+    Suppress many classes in a few calls.
 
     Args:
         kept: (n,) bool, filled in.

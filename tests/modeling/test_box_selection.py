@@ -172,6 +172,13 @@ def test_detections_of_a_trained_heads_output_are_detectron2s(device, work):
     assert_identical(found, theirs())
 
 
+@pytest.mark.parametrize("work", [Work(30_000), Work(100_000, half=True)], ids=str)
+def test_the_gpus_way_of_suppressing_finds_the_same_on_the_cpu(monkeypatch, work):
+    monkeypatch.setattr(box_selection, "JOINT_DEVICES", ("cpu",))
+    theirs, ours = contenders(work, "cpu")
+    assert_identical(ours(), theirs())
+
+
 def test_an_images_candidates_are_as_many_as_said_and_its_proposals_distinct():
     proposals, logits, _ = head_output(Work(100_000))
     assert (logits[:, :-1].sigmoid() > 1e-4).sum() == 100_000
