@@ -47,10 +47,10 @@ SAMPLE = 1 << 16
 SAFE = 1e30
 # How far off IoUs in float32 are at most, with a wide margin: about 20 roundings of 2**-24.
 IOU_ERROR = 1e-5
-# Where a call for every class would leave the device waiting, and classes are suppressed together, up to this many
-# boxes in a call: its table of pairs has as many squared bits.
-JOINT_DEVICES = ("cuda",)
-JOINT_BOXES = 8192
+# Classes are suppressed together where that is quicker: a call of NMS takes as long as it does to look at this many pairs
+# of boxes. More boxes than the other figure need too large a table of pairs on a GPU.
+PAIRS_PER_CALL = {"cpu": 10_000, "cuda": 20_000_000}
+BOXES_PER_CALL = 8192
 
 
 @dataclass(frozen=True)
@@ -289,36 +289,51 @@ def _survivors(part: _Part, nms_thresh: float) -> _Part:
     classes, order = part.classes.sort(stable=True)
     boxes, scores = part.boxes[order], part.scores[order]
     stops = torch.unique_consecutive(classes, return_counts=True)[1].cumsum(0).tolist()
-    runs = list(zip([0, *stops], stops))
-    kept = torch.ones_like(classes, dtype=torch.bool)
-    if boxes.device.type in JOINT_DEVICES:
-        runs = _suppress_jointly(kept, boxes, scores, classes, runs, nms_thresh)
-    for start, stop in runs:
-        if stop - start > 1:
+    pairs_per_call = PAIRS_PER_CALL.get(boxes.device.type, PAIRS_PER_CALL["cuda"])
+    kept = torch.zeros_like(classes, dtype=torch.bool)
+    for runs in _batches(list(zip([0, *stops], stops)), pairs_per_call):
+        for start, stop in _suppress_jointly(kept, boxes, scores, classes, runs, nms_thresh):
             kept[start:stop] = False
             kept[start + nms(boxes[start:stop], scores[start:stop], nms_thresh)] = True
     return part.take(order[kept].sort().values)
 
 
+def _batches(runs: list[tuple[int, int]], pairs_per_call: int):
+    """
+    Lists of consecutive runs to suppress together.
+
+    All n boxes of m runs take n**2 / 2 pairs in either of two calls, instead of m calls.
+    """
+    batch = []
+    for start, stop in runs:
+        size = stop - batch[0][0] if batch else 0
+        if size > BOXES_PER_CALL or size**2 > pairs_per_call * (len(batch) + 1):
+            yield batch
+            batch = []
+        batch.append((start, stop))
+    if batch:
+        yield batch
+
+
 def _suppress_jointly(kept, boxes, scores, classes, runs, nms_thresh) -> list[tuple[int, int]]:
     """
-    Suppress many classes in a few calls.
+    NMS of some classes together.
 
     Args:
         kept: (n,) bool, filled in.
         boxes, scores, classes: (n, 4), (n,), (n,), sorted by class.
-        runs: first and last + 1 of every class.
+        runs: first and last + 1 of every class that is meant.
 
     Returns:
         the runs for which ``kept`` isn't certain.
     """
-    doubtful = torch.zeros_like(kept)
-    for start, stop in _chunks(runs, JOINT_BOXES):
-        part = slice(start, stop)
-        kept[part], doubtful[part] = _bracketed(boxes[part], scores[part], classes[part] - classes[start], nms_thresh)
-    doubts = torch.nn.functional.pad(doubtful.cumsum(0), (1, 0))
-    bounds = torch.tensor(runs, dtype=torch.int64, device=kept.device).reshape(-1, 2)
-    return [run for run, doubt in zip(runs, (doubts[bounds[:, 1]] > doubts[bounds[:, 0]]).tolist()) if doubt]
+    if len(runs) == 1:
+        return runs
+    first = runs[0][0]
+    part = slice(first, runs[-1][1])
+    kept[part], doubtful = _bracketed(boxes[part], scores[part], classes[part] - classes[first], nms_thresh)
+    doubtful = doubtful.tolist()
+    return [(start, stop) for start, stop in runs if any(doubtful[start - first : stop - first])]
 
 
 def _bracketed(boxes, scores, groups, nms_thresh) -> tuple[Tensor, Tensor]:
@@ -341,18 +356,6 @@ def _bracketed(boxes, scores, groups, nms_thresh) -> tuple[Tensor, Tensor]:
     for kept, threshold in zip((low, high), thresholds):
         kept[nms(apart, scores.double(), threshold)] = True
     return low, (low != high) | thin
-
-
-def _chunks(runs: list[tuple[int, int]], size: int):
-    """Consecutive runs joined up to ``size`` elements, or single ones that are longer."""
-    first = last = None
-    for start, stop in runs:
-        if first is not None and stop - first > size:
-            yield first, last
-            first = None
-        first, last = start if first is None else first, stop
-    if first is not None:
-        yield first, last
 
 
 def _norm(x: Tensor) -> Tensor:

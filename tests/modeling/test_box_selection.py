@@ -172,9 +172,11 @@ def test_detections_of_a_trained_heads_output_are_detectron2s(device, work):
     assert_identical(found, theirs())
 
 
+@pytest.mark.parametrize("pairs_per_call", [0, 20_000_000])
 @pytest.mark.parametrize("work", [Work(30_000), Work(100_000, half=True)], ids=str)
-def test_the_gpus_way_of_suppressing_finds_the_same_on_the_cpu(monkeypatch, work):
-    monkeypatch.setattr(box_selection, "JOINT_DEVICES", ("cpu",))
+def test_it_does_not_matter_how_many_classes_are_suppressed_together(monkeypatch, work, pairs_per_call):
+    monkeypatch.setitem(box_selection.PAIRS_PER_CALL, "cpu", pairs_per_call)
+    monkeypatch.setattr(box_selection, "BOXES_PER_CALL", 1500)
     theirs, ours = contenders(work, "cpu")
     assert_identical(ours(), theirs())
 
@@ -217,43 +219,35 @@ def test_a_cut_that_leaves_too_few_survivors_is_widened(monkeypatch):
 
 @settings(deadline=None, max_examples=100)
 @given(
-    shape=SHAPES,
+    size=st.integers(1, 400),
+    classes=st.integers(1, 40),
     nms_thresh=st.sampled_from([-0.5, 0.0, 0.25, 0.3, 0.5, 1.0]),
     varieties=st.tuples(VARIETIES, VARIETIES),
     degenerate=st.booleans(),
-    size=st.sampled_from([1, 50, 8192]),
     seed=st.integers(0, 2**32),
 )
-def test_suppressing_classes_together_is_certain_or_left_to_one_by_one(
-    shape, nms_thresh, varieties, degenerate, size, seed
+def test_classes_suppressed_together_are_as_alone_or_said_to_be_doubtful(
+    size, classes, nms_thresh, varieties, degenerate, seed
 ):
-    """The GPU's way, which does not depend on the device."""
     torch.manual_seed(seed)
-    classes = torch.randint(shape[1], (shape[0] * 5,)).sort().values
-    scores = random_scores((len(classes), 1), varieties[0])[:, 0]
-    boxes = Boxes(random_boxes(len(classes), varieties[1], degenerate))
+    classes = torch.randint(classes, (size,)).sort().values
+    scores = random_scores((size, 1), varieties[0])[:, 0]
+    boxes = Boxes(random_boxes(size, varieties[1], degenerate))
     boxes.clip(IMAGE)
-    stops = torch.unique_consecutive(classes, return_counts=True)[1].cumsum(0).tolist()
-    runs = list(zip([0, *stops], stops))
-    kept = torch.ones_like(classes, dtype=torch.bool)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(box_selection, "JOINT_BOXES", size)
-        left = box_selection._suppress_jointly(kept, boxes.tensor, scores, classes, runs, nms_thresh)
-    for start, stop in set(runs) - set(left):
-        alone = torch.zeros(stop - start, dtype=torch.bool)
-        alone[box_selection.nms(boxes.tensor[start:stop], scores[start:stop], nms_thresh)] = True
-        assert torch.equal(kept[start:stop], alone)
+    kept, doubtful = box_selection._bracketed(boxes.tensor, scores, classes, nms_thresh)
+    for j in classes.unique():
+        one = classes == j
+        alone = torch.zeros(one.sum(), dtype=torch.bool)
+        alone[box_selection.nms(boxes.tensor[one], scores[one], nms_thresh)] = True
+        assert doubtful[one].any() or torch.equal(kept[one], alone)
 
 
-def test_ordinary_boxes_are_suppressed_together():
+def test_ordinary_boxes_are_hardly_ever_doubtful():
     boxes = torch.rand(2000, 2) * 400
     boxes = torch.cat([boxes, boxes + 20 + 200 * torch.rand(2000, 2)], 1)
     classes = torch.arange(100).repeat_interleave(20)
-    runs = [(start, start + 20) for start in range(0, 2000, 20)]
-    left = box_selection._suppress_jointly(
-        torch.ones(2000, dtype=torch.bool), boxes, torch.rand(2000), classes, runs, 0.5
-    )
-    assert len(left) < 3
+    _, doubtful = box_selection._bracketed(boxes, torch.rand(2000), classes, 0.5)
+    assert len(classes[doubtful].unique()) < 3
 
 
 def predictor(**options):
