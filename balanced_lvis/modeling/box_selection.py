@@ -47,8 +47,8 @@ SAMPLE = 1 << 16
 SAFE = 1e30
 # How far off IoUs in float32 are at most, with a wide margin: about 20 roundings of 2**-24.
 IOU_ERROR = 1e-5
-# Classes are suppressed together where that is quicker: a call of NMS takes as long as it does to look at this many pairs
-# of boxes. More boxes than the other figure need too large a table of pairs on a GPU.
+# Classes are suppressed together where that is quicker: a call of NMS takes about as long as looking at this many
+# pairs of boxes. More boxes than the other figure need too large a table of pairs on a GPU.
 PAIRS_PER_CALL = {"cpu": 10_000, "cuda": 20_000_000}
 BOXES_PER_CALL = 8192
 

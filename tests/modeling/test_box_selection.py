@@ -109,8 +109,12 @@ def test_detections_are_detectron2s_to_the_bit(device, shape, options, varieties
 @devices
 @pytest.mark.parametrize("nms_thresh", [0.3, 0.5, 0.7])
 @pytest.mark.parametrize("rois", [50, 120, 400])
-def test_ious_that_are_the_threshold_are_rounded_as_detectron2_rounds_them(device, rois, nms_thresh):
+@pytest.mark.parametrize("together", [False, True])
+def test_ious_that_are_the_threshold_are_rounded_as_detectron2_rounds_them(
+    monkeypatch, device, together, rois, nms_thresh
+):
     """Moved by (1 - t) / (1 + t) of its width, a box has IoU t with itself, up to the last digit of the coordinates."""
+    monkeypatch.setitem(box_selection.PAIRS_PER_CALL, device, 20_000_000 if together else 0)
     for _ in range(5):
         corner, sides = torch.rand(rois, 1, 2) * 500, 20 + torch.rand(rois, 1, 2) * 80
         steps = torch.randint(3, (rois, 20, 1)) * torch.tensor([(1 - nms_thresh) / (1 + nms_thresh), 0])
@@ -240,6 +244,13 @@ def test_classes_suppressed_together_are_as_alone_or_said_to_be_doubtful(
         alone = torch.zeros(one.sum(), dtype=torch.bool)
         alone[box_selection.nms(boxes.tensor[one], scores[one], nms_thresh)] = True
         assert doubtful[one].any() or torch.equal(kept[one], alone)
+
+
+def test_boxes_too_thin_to_be_moved_apart_are_doubtful():
+    """Far from the origin the second class's two vanish, and would not overlap."""
+    boxes = torch.tensor([[0.0, 0, 50, 50], [0, 0, 1e-16, 1e-16], [0, 0, 1e-16, 1e-16], [5, 5, 4, 4]])
+    _, doubtful = box_selection._bracketed(boxes, torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 1, 1, 2]), 0.5)
+    assert doubtful.tolist() == [False, True, True, True]
 
 
 def test_ordinary_boxes_are_hardly_ever_doubtful():
