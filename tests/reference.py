@@ -262,3 +262,34 @@ def mask_loss_gradients(features, classes, weight, bias, targets) -> tuple[np.nd
                     to_features[r, d, y, x] += slope * weight[c][d]
                     to_weight[c, d] += slope * features[r, d, y, x]
     return to_features, to_weight, to_bias
+
+
+def iou(a, b) -> float:
+    """Of two boxes x1 y1 x2 y2; 0 where both are empty."""
+    width = max(0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
+    return width * height / union if union else 0.0
+
+
+def detections(boxes, scores, image_shape, score_thresh, nms_thresh, topk) -> list[tuple]:
+    """
+    (score, RoI, class, box) of an image's detections, best first: all pairs, one after the other, best first.
+
+    Boxes (R, K, 4), scores (R, K+1), the last the background's. A pair stays if no pair of its class that stays, and
+    comes before it, overlaps it by more than ``nms_thresh``. RoIs with a number that isn't finite are not counted.
+    """
+    height, width = image_shape
+    rows = [r for r in range(len(scores)) if np.isfinite(boxes[r]).all() and np.isfinite(scores[r]).all()]
+    pairs = []
+    for roi, r in enumerate(rows):
+        for j in range(len(scores[r]) - 1):
+            x1, y1, x2, y2 = (float(x) for x in boxes[r][j])
+            box = (min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height))
+            if scores[r][j] > score_thresh:
+                pairs.append((float(scores[r][j]), roi, j, box))
+    kept = []
+    for pair in sorted(pairs, key=lambda pair: -pair[0]):
+        if all(other[2] != pair[2] or iou(other[3], pair[3]) <= nms_thresh for other in kept):
+            kept.append(pair)
+    return kept if topk < 0 else kept[:topk]

@@ -5,6 +5,7 @@ Time and peak memory of balanced_lvis beside what it replaces, on the same input
     tools/benchmark.py [SUITE ...|all] [--device cuda] [--json benchmark.json]
 
 masks: the mask head's last layer with its loss, for 128 RoIs of 1,203 classes, and at test time for 300.
+boxes: the choice of an image's detections from 1,000 proposals x 1,203 classes.
 train, stage2, inference: an LVIS config of R50 beside stock Detectron2's; stage2 is a step of cRT beside stock
 Detectron2 with all but the classifier frozen by requires_grad.
 """

@@ -9,10 +9,11 @@ from .. import _detectron2
 
 _detectron2.require()
 
-from . import masks, models  # noqa: E402
+from . import boxes, masks, models  # noqa: E402
 from .measure import Options, machine  # noqa: E402
 
 SUITES = {
+    "boxes": boxes.boxes,
     "masks": masks.masks,
     "train": models.train,
     "stage2": models.stage_2,

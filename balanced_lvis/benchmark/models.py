@@ -8,7 +8,6 @@ for predicting the speed of a trained model.
 from __future__ import annotations
 
 import os
-import resource
 import tempfile
 import time
 
@@ -25,7 +24,7 @@ from ..config import load_config
 from ..data.checks import datasets_root
 from ..data.datasets import register_rendered
 from ..data.rendered import RenderedSpec, render_dataset
-from .measure import Options, in_fresh_process, row
+from .measure import Options, in_fresh_process, peak_mb, row
 
 CONTENDERS = ("stock", "ours")
 STOCK_CONFIG = "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
@@ -103,8 +102,7 @@ def run_job(job: dict) -> dict:
     if cuda:
         torch.cuda.synchronize()
     seconds = (time.perf_counter() - start) / job["iterations"]
-    host_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else host_mb
+    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_mb()
     return {"seconds": seconds, "peak_mb": peak}
 
 

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import torch
 from detectron2.config import configurable
+from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.utils.events import get_event_storage
 
 from ..activations import Activation, activation_class, build_activation
 from ..data.class_prior import class_prior_from_config
 from ..errors import InputError
+from .box_selection import EncodedBoxes, fast_rcnn_inference
 
 
 class ActivationOutputLayers(FastRCNNOutputLayers):
     """
     ``FastRCNNOutputLayers`` whose classification loss, scores and bias come from an :class:`Activation`.
 
-    Parameters, their names and shapes, box regression and inference are Detectron2's own.
+    Parameters, their names and shapes, box regression and detections are Detectron2's own.
 
     Args:
         activation: its ``num_classes`` must be this predictor's.
@@ -91,6 +93,33 @@ class ActivationOutputLayers(FastRCNNOutputLayers):
         """
         logits, _ = predictions
         return self.activation.scores(logits).split([len(p) for p in proposals])
+
+    def inference(self, predictions, proposals):
+        """
+        Detectron2's detections, without decoding and suppressing what can't be among them.
+
+        Args:
+            predictions: logits (R, K+1) and box deltas (R, 4K) or (R, 4), from :meth:`forward`.
+            proposals: one ``Instances`` per image with ``proposal_boxes``.
+
+        Returns:
+            ``Instances`` per image, and the RoIs of their detections, as :func:`.box_selection.fast_rcnn_inference`.
+        """
+        return fast_rcnn_inference(
+            self._boxes_to_select(predictions, proposals),
+            self.predict_probs(predictions, proposals),
+            [p.image_size for p in proposals],
+            self.test_score_thresh,
+            self.test_nms_thresh,
+            self.test_topk_per_image,
+        )
+
+    def _boxes_to_select(self, predictions, proposals):
+        if not isinstance(self.box2box_transform, Box2BoxTransform):
+            return self.predict_boxes(predictions, proposals)
+        deltas = predictions[1].split([len(p) for p in proposals])
+        boxes = [p.proposal_boxes.tensor for p in proposals]
+        return [EncodedBoxes(self.box2box_transform, *image) for image in zip(deltas, boxes)]
 
     @torch.no_grad()
     def _log_statistics(self, logits, gt_classes):

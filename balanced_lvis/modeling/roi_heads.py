@@ -5,6 +5,7 @@ from __future__ import annotations
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads, StandardROIHeads
 
 from .box_predictor import ActivationOutputLayers
+from .box_selection import fast_rcnn_inference
 from .mask_head import with_chosen_class_masks
 
 
@@ -44,3 +45,30 @@ class LongTailCascadeROIHeads(CascadeROIHeads):
     @classmethod
     def _init_mask_head(cls, cfg, input_shape):
         return super()._init_mask_head(with_chosen_class_masks(cfg), input_shape)
+
+    def _forward_box(self, features, proposals, targets=None):
+        """Detectron2's; at test time the detections are chosen by :mod:`.box_selection`."""
+        if self.training:
+            return super()._forward_box(features, proposals, targets)
+        return self._detect([features[name] for name in self.box_in_features], proposals)
+
+    def _detect(self, features, proposals):
+        """
+        Args:
+            features: those of the levels that boxes are pooled from.
+            proposals: one ``Instances`` per image with ``proposal_boxes``.
+
+        Returns:
+            ``Instances`` per image: boxes of the last stage, scores averaged over the stages.
+        """
+        image_sizes = [p.image_size for p in proposals]
+        boxes, scores_of_stages = [], []
+        for stage, predictor in enumerate(self.box_predictor):
+            if stage:
+                proposals = self._create_proposals_from_boxes(boxes, image_sizes)
+            predictions = self._run_stage(features, proposals, stage)
+            boxes = predictor.predict_boxes(predictions, proposals)
+            scores_of_stages.append(predictor.predict_probs(predictions, proposals))
+        scores = [sum(of_image) * (1.0 / self.num_cascade_stages) for of_image in zip(*scores_of_stages)]
+        thresholds = predictor.test_score_thresh, predictor.test_nms_thresh
+        return fast_rcnn_inference(boxes, scores, image_sizes, *thresholds, predictor.test_topk_per_image)[0]

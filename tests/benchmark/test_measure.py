@@ -39,6 +39,11 @@ def test_a_fresh_process_answers_with_its_own_peak_memory():
     assert large["peak_mb"] > small["peak_mb"] + 300
 
 
+def test_a_fresh_process_does_not_answer_with_the_peak_of_the_one_that_started_it():
+    memory = bytearray(1500 * 2**20)
+    assert in_fresh_process(f"{__name__}:report", {"megabytes": 1})["peak_mb"] < len(memory) / 2**20
+
+
 def test_a_failing_measurement_shows_why():
     with pytest.raises(InputError, match="(?s)failed:.*KeyError: 'megabytes'"):
         in_fresh_process(f"{__name__}:report", {})
