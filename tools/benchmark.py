@@ -6,6 +6,7 @@ Time and peak memory of balanced_lvis beside what it replaces, on the same input
 
 train, stage2, inference: an LVIS config of R50 beside stock Detectron2's; stage2 is a step of cRT beside stock
 Detectron2 with all but the classifier frozen by requires_grad.
+rle: masks of detections to run lengths beside paste_masks_in_image and pycocotools, on the CPU.
 """
 
 import argparse
