@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 from detectron2.structures import Boxes
+from pycocotools import mask as mask_util
 from torch import Tensor
 
 from ..errors import InputError
@@ -45,8 +46,9 @@ def masks_to_rle(
     masks, boxes = (x if x.is_floating_point() else x.float() for x in (masks, boxes))
     edges = mask_edges(masks, boxes, height, width, threshold)
     runs, num_runs = _run_lengths(edges, len(masks), height * width)
-    size = [height, width]
-    return [{"size": size.copy(), "counts": counts} for counts in _coco_strings(runs, num_runs)]
+    uncompressed = [{"size": (height, width), "counts": r} for r in np.split(runs, np.cumsum(num_runs)[:-1])]
+    rles = mask_util.frPyObjects(uncompressed, height, width)
+    return [{**rle, "counts": rle["counts"].decode("ascii")} for rle in rles]
 
 
 def _check(masks: Tensor, boxes: Tensor, image_size: tuple[int, int], threshold: float) -> None:
@@ -82,34 +84,3 @@ def _run_lengths(edges: np.ndarray, num_masks: int, num_pixels: int) -> tuple[np
     starts = np.roll(stops, 1)
     starts[last - num_runs + 1] = 0
     return stops - starts, num_runs
-
-
-def _coco_strings(runs: np.ndarray, num_runs: np.ndarray) -> list[str]:
-    """
-    COCO's compression: each run from the fourth on as the difference from the last but one, in signed groups of 5 bits.
-
-    A group is one character, 48 plus the bits, plus 32 if another follows; the lowest comes first. There are as few
-    groups as hold the number and its sign. ``pycocotools.mask.frPyObjects`` does the same, run by run.
-    """
-    last = np.cumsum(num_runs)
-    place = np.arange(len(runs)) - np.repeat(last - num_runs, num_runs)
-    numbers = runs.copy()
-    numbers[2:] -= np.where(place[2:] > 2, runs[:-2], 0)
-    magnitude = numbers ^ (numbers >> 63)  # without its sign: -1 as 0
-    length = np.ones(len(numbers), np.int64)
-    for bits in range(4, 64, 5):
-        longer = magnitude >= 1 << bits
-        if not longer.any():
-            break
-        length += longer
-    stop = np.cumsum(length)
-    characters = np.empty(stop[-1], np.uint8)
-    chosen = np.arange(len(numbers))
-    for group in range(length.max()):
-        chosen = chosen[length[chosen] > group]
-        more = length[chosen] > group + 1
-        bits = (numbers[chosen] >> 5 * group) & 31
-        characters[stop[chosen] - length[chosen] + group] = 48 + bits + 32 * more
-    text = characters.tobytes().decode("ascii")
-    bounds = [0, *stop[last - 1].tolist()]
-    return [text[begin:end] for begin, end in zip(bounds, bounds[1:])]

@@ -85,7 +85,7 @@ def detections(draw, max_side=48):
     return torch.tensor(np.array(masks), dtype=torch.float32), boxes, (height, width)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(detections(), st.sampled_from([0.5, 0.5, 0.5, 0.3, 0.0, 1.0]))
 def test_rles_are_byte_identical_to_pasting_and_encoding(case, threshold):
     check(*case, threshold)
@@ -105,7 +105,7 @@ def test_rles_are_those_of_a_naive_loop(case):
         assert rle == {"size": list(size), "counts": reference.coco_string(reference.coco_run_lengths(full.tolist()))}
 
 
-@pytest.mark.parametrize("mask_size", [28, 56, 224])
+@pytest.mark.parametrize("mask_size", [28, 112])
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_large_boxes_reach_over_the_whole_image(kind, mask_size):
     rng = np.random.default_rng(0)
