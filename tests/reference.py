@@ -293,3 +293,34 @@ def detections(boxes, scores, image_shape, score_thresh, nms_thresh, topk) -> li
         if all(other[2] != pair[2] or iou(other[3], pair[3]) <= nms_thresh for other in kept):
             kept.append(pair)
     return kept if topk < 0 else kept[:topk]
+
+
+def coco_run_lengths(mask) -> list[int]:
+    """Lengths of runs of 0 and 1 in turns, 0 first, down one column of (H, W) after the other."""
+    runs, value = [0], 0
+    for x in range(len(mask[0])):
+        for y in range(len(mask)):
+            if bool(mask[y][x]) != bool(value):
+                runs.append(0)
+                value = 1 - value
+            runs[-1] += 1
+    return runs
+
+
+def coco_string(runs: list[int]) -> str:
+    """
+    COCO's compression of run lengths: from the fourth on less the last but one, as signed numbers of 5-bit digits.
+
+    Digits are written lowest first, as the character 48 + digit, + 32 if more follow. The last digit's upper bit is the
+    sign, so a number is done when what is left of it is only copies of that bit: 0 or, for a negative number, -1.
+    """
+    out = []
+    for i, run in enumerate(runs):
+        number = run - runs[i - 2] if i > 2 else run
+        while True:
+            digit, number = number % 32, number // 32
+            done = number == (-1 if digit >= 16 else 0)
+            out.append(chr(48 + digit + (0 if done else 32)))
+            if done:
+                break
+    return "".join(out)

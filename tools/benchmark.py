@@ -8,6 +8,7 @@ masks: the mask head's last layer with its loss, for 128 RoIs of 1,203 classes, 
 boxes: the choice of an image's detections from 1,000 proposals x 1,203 classes.
 train, stage2, inference: an LVIS config of R50 beside stock Detectron2's; stage2 is a step of cRT beside stock
 Detectron2 with all but the classifier frozen by requires_grad.
+rle: masks of detections to run lengths beside paste_masks_in_image and pycocotools, on the CPU.
 """
 
 import argparse

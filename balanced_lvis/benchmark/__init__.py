@@ -9,7 +9,7 @@ from .. import _detectron2
 
 _detectron2.require()
 
-from . import boxes, masks, models  # noqa: E402
+from . import boxes, masks, models, rle  # noqa: E402
 from .measure import Options, machine  # noqa: E402
 
 SUITES = {
@@ -18,6 +18,7 @@ SUITES = {
     "train": models.train,
     "stage2": models.stage_2,
     "inference": models.inference,
+    "rle": rle.rle,
 }
 
 __all__ = ["SUITES", "Options", "machine"]

@@ -10,12 +10,13 @@ from unittest import mock
 import detectron2.engine.defaults as detectron2_defaults
 import torch
 from detectron2.engine import DefaultTrainer
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 
 from ..data.class_prior import class_prior_from_config
 from ..data.loader import build_train_loader
-from ..evaluation import LVISEvaluator
+from ..evaluation import LVISEvaluator, unpasted
 from ..io import write_json
 from ..meta import MetaReweighter
 from .checkpoint import Identity, is_second_stage, load_first_stage
@@ -110,11 +111,19 @@ class Trainer(DefaultTrainer):
         """
         Evaluate on every data set of ``DATASETS.TEST``.
 
+        Masks are not pasted into their images where all evaluators do without: :class:`LVISEvaluator` does.
+
         Returns:
             {"bbox": {metric: percent}, "segm": {...}}, or that by data set where there are several; also written to
             ``OUTPUT_DIR/results.json``.
         """
-        results = super().test(cfg, model, evaluators)
+        if evaluators is None:
+            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+        elif isinstance(evaluators, DatasetEvaluator):
+            evaluators = [evaluators]
+        takes_unpasted = all(isinstance(evaluator, LVISEvaluator) for evaluator in evaluators)
+        with unpasted(model) if takes_unpasted else contextlib.nullcontext(model) as detector:
+            results = super().test(cfg, detector, evaluators)
         if comm.is_main_process():
             path = os.path.join(cfg.OUTPUT_DIR, "results.json")
             write_json(path, results, indent=1)

@@ -4,7 +4,18 @@ from .. import _detectron2
 
 _detectron2.require()
 
+from .detections import instance_rles, unpasted  # noqa: E402
 from .lvis_api import LVIS, LVISEval, LVISResults, evaluate_on_lvis  # noqa: E402
 from .lvis_evaluator import LVISEvaluator  # noqa: E402
+from .rle import masks_to_rle  # noqa: E402
 
-__all__ = ["LVIS", "LVISEval", "LVISEvaluator", "LVISResults", "evaluate_on_lvis"]
+__all__ = [
+    "LVIS",
+    "LVISEval",
+    "LVISEvaluator",
+    "LVISResults",
+    "evaluate_on_lvis",
+    "instance_rles",
+    "masks_to_rle",
+    "unpasted",
+]

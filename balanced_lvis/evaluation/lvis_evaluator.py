@@ -12,6 +12,7 @@ from detectron2.utils.logger import create_small_table
 
 from ..data.checks import check_lvis_format
 from ..io import write_json
+from .detections import to_results
 from .lvis_api import evaluate_on_lvis
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,8 @@ class LVISEvaluator(Detectron2LVISEvaluator):
     Evaluate boxes and masks with the LVIS API.
 
     Collecting predictions is Detectron2's own. Added are a clear error for a data set that the LVIS rules can't
-    judge, AP of 0 (not NaN) for a model that detects nothing, and ``per_category_ap.json`` in ``output_dir``.
+    judge, AP of 0 (not NaN) for a model that detects nothing, ``per_category_ap.json`` in ``output_dir``, and masks
+    that were never pasted.
 
     Args:
         dataset_name: a registered data set whose metadata has ``json_file``, a file in LVIS format.
@@ -36,6 +38,20 @@ class LVISEvaluator(Detectron2LVISEvaluator):
     def __init__(self, dataset_name: str, output_dir: str | None = None, distributed: bool = True):
         check_lvis_format(dataset_name)
         super().__init__(dataset_name, output_dir=output_dir, distributed=distributed)
+
+    def process(self, inputs, outputs):
+        """
+        As Detectron2's; ``pred_masks`` may be a ``ROIMasks`` too, as a model in
+        :func:`balanced_lvis.evaluation.detections.unpasted` leaves them.
+        """
+        for record, output in zip(inputs, outputs):
+            prediction = {"image_id": record["image_id"]}
+            if "instances" in output:
+                instances = output["instances"].to(self._cpu_device)
+                prediction["instances"] = to_results(instances, record["image_id"])
+            if "proposals" in output:
+                prediction["proposals"] = output["proposals"].to(self._cpu_device)
+            self._predictions.append(prediction)
 
     def _eval_predictions(self, predictions):
         results = list(itertools.chain.from_iterable(p["instances"] for p in predictions))
