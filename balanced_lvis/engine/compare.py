@@ -41,7 +41,7 @@ METHODS = {
         Method("lws", "LWS", "rfs"),
         Method("eql", "Equalization Loss"),
         Method("balanced_sigmoid", "Balanced Sigmoid"),
-        Method("decoupled_sigmoid", "RFS", "rfs"),  # the control: what training on alone brings
+        Method("decoupled_sigmoid", "Control", "rfs"),  # what training on alone brings
         Method("decoupled_balanced_sigmoid", "Balanced Sigmoid", "rfs"),
         Method("balms", "BALMS", "rfs"),
         Method("rfs_softmax", "RFS with softmax"),
