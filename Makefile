@@ -29,7 +29,7 @@ compare: $(STAMP)  ## train every method with three seeds and compare them, abou
 	$(BIN)/python tools/compare.py
 
 test: $(STAMP)  ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: $(STAMP)  ## check style
 	$(BIN)/ruff check .
@@ -46,7 +46,7 @@ $(STAMP): Makefile setup.py requirements.txt constraints.txt $(VENV)/.detectron2
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@echo "Installing torch and torchvision (about 5 GB unpacked) ..."
 	$(BIN)/pip install -q -c constraints.txt torch torchvision
-	$(BIN)/pip install -q -c constraints.txt -r requirements.txt opencv-python-headless pytest hypothesis ruff
+	$(BIN)/pip install -q -c constraints.txt -r requirements.txt opencv-python-headless pytest pytest-xdist hypothesis ruff
 	@# lvis asks for opencv-python, whose libGL a bare server lacks; the headless build serves as well.
 	$(BIN)/pip install -q --no-deps -c constraints.txt lvis
 	@# An official Detectron2 would win over the copy that is asked for.

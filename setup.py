@@ -26,7 +26,7 @@ setup(
     # Detectron2 is not on PyPI under its own name: README.md says how to install it.
     install_requires=["torch>=1.13", "torchvision", "lvis==0.5.3", *REQUIREMENTS],
     extras_require={
-        "test": ["pytest", "hypothesis", "ruff"],
+        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff"],
         "docs": ["mkdocs"],
     },
 )

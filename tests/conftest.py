@@ -3,6 +3,8 @@
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch starts OpenMP
+if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores; what they start inherits it
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
@@ -13,7 +15,8 @@ from balanced_lvis.data.rendered import render_dataset
 
 from .common import CONFIGS, rendered_opts
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
 @pytest.fixture(autouse=True)
