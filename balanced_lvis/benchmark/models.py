@@ -18,6 +18,7 @@ from detectron2.data import transforms as T
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer
+from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from ..config import load_config
@@ -88,6 +89,7 @@ def run_job(job: dict) -> dict:
     _share_weights(model, batches[0], job["weights"])
     if job["suite"] == "stage2" and job["contender"] == "stock":
         _freeze_naively(model)
+    _propose_foreground(model.roi_heads)
     step = _inference_step(model) if job["suite"] == "inference" else _train_step(cfg, model)
     cuda = job["device"] == "cuda"
     torch.manual_seed(0)  # RoIs are sampled at random: the same for all
@@ -141,6 +143,37 @@ def calibrate_frozen_norms(model, batch: list[dict]) -> None:
     model.backbone(model.preprocess_image(batch).tensor)
     for hook in hooks:
         hook.remove()
+
+
+def _propose_foreground(roi_heads) -> None:
+    """
+    Add boxes near the objects to what is proposed in training.
+
+    A trained model's proposals fill the quarter of RoIs that may be foreground, 128 of 512; those of random weights
+    hardly meet an object, and leave the mask head without work.
+    """
+    sample = roi_heads.label_and_sample_proposals
+    generator = torch.Generator().manual_seed(0)
+
+    def sample_with_foreground(proposals, targets):
+        proposals = [
+            Instances.cat([proposed, _near(target.gt_boxes.tensor, proposed, generator)])
+            for proposed, target in zip(proposals, targets)
+        ]
+        return sample(proposals, targets)
+
+    roi_heads.label_and_sample_proposals = sample_with_foreground
+
+
+def _near(boxes: torch.Tensor, proposed: Instances, generator: torch.Generator) -> Instances:
+    """At least 256 boxes, each an object's moved by up to a tenth of its size."""
+    boxes = boxes.repeat(-(-256 // len(boxes)), 1)
+    size = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    shift = 0.2 * torch.rand(len(boxes), 4, generator=generator).to(boxes.device) - 0.1
+    near = Boxes(boxes + shift * size)
+    near.clip(proposed.image_size)
+    logits = proposed.objectness_logits.new_zeros(len(boxes))
+    return Instances(proposed.image_size, proposal_boxes=near, objectness_logits=logits)
 
 
 def _config(job):
