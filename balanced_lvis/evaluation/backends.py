@@ -124,40 +124,36 @@ class _GroundTruth:
         judged[:, -1] = False
         return judged
 
-    def to_hotcoco(self, masks_of: np.ndarray | None):
-        """
-        Args:
-            masks_of: (I, K) bool: where masks are wanted, for which the API's own rasteriser is used; None for boxes.
-        """
-        images = [
-            {
-                "id": index,
-                "neg_category_ids": self._known_categories(image_id, "neg_category_ids"),
-                "not_exhaustive_category_ids": self._known_categories(image_id, "not_exhaustive_category_ids"),
-                **{key: self.lvis.imgs[image_id].get(key, 0) for key in ("height", "width")},
-            }
-            for index, image_id in enumerate(self.image_ids.tolist())
-        ]
-        segmentation = None if masks_of is None else self._rles(masks_of)
+    def to_hotcoco(self, with_masks: bool):
+        """A ``hotcoco.COCO`` with the ranks for ids."""
+        images = [self._image(rank, image_id, with_masks) for rank, image_id in enumerate(self.image_ids.tolist())]
         return hotcoco.COCO.from_arrays(
             images,
-            [{"id": index, "name": str(index)} for index in range(len(self.category_ids))],
+            [{"id": rank, "name": str(rank)} for rank in range(len(self.category_ids))],
             self.images,
             self.categories,
             np.array([a["bbox"] for a in self.annotations], np.float64).reshape(-1, 4),
             ids=np.arange(1, len(self.annotations) + 1),
             area=np.array([a["area"] for a in self.annotations], np.float64),
-            segmentation=segmentation,
+            segmentation=[self._segmentation(a) for a in self.annotations] if with_masks else None,
         )
 
-    def _known_categories(self, image_id: int, key: str) -> list[int]:
-        ranks = _ranks(self.category_ids, self.lvis.imgs[image_id][key])
-        return ranks[ranks < len(self.category_ids)].tolist()
+    def _image(self, rank: int, image_id: int, with_size: bool) -> dict:
+        image = self.lvis.imgs[image_id]
+        made = {"id": rank, "height": 0, "width": 0}
+        if with_size:
+            made.update(height=image["height"], width=image["width"])
+        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+            ranks = _ranks(self.category_ids, image[key])
+            made[key] = ranks[ranks < len(self.category_ids)].tolist()
+        return made
 
-    def _rles(self, masks_of: np.ndarray) -> list[dict]:
-        wanted = masks_of[self.images, self.categories].tolist()
-        nothing = {"size": [1, 1], "counts": b"1"}  # of an object without detections: never read
-        return [self.lvis.ann_to_rle(a) if want else nothing for a, want in zip(self.annotations, wanted)]
+    def _segmentation(self, annotation: dict) -> list | dict:
+        """Ordinary polygons as they are, which hotcoco rasterises alike and faster; of all else, the API's own RLE."""
+        parts = annotation["segmentation"]
+        if isinstance(parts, list) and parts and all(len(part) >= 6 and len(part) % 2 == 0 for part in parts):
+            return parts
+        return self.lvis.ann_to_rle(annotation)
 
 
 def _ranks(sorted_ids: np.ndarray, ids) -> np.ndarray:
@@ -188,11 +184,8 @@ def _evaluate_fast(truth: _GroundTruth, detections: Detections, iou_type: str, m
     rows, boxes, areas = rows[has_area], boxes[has_area], areas[has_area]
     rles = rles and [rle for rle, keep in zip(rles, has_area.tolist()) if keep]
     images, categories = images[rows], categories[rows]
-    detected = np.zeros((len(truth.image_ids), len(truth.category_ids)), bool)
-    detected[images, categories] = True
-    ground_truth = truth.to_hotcoco(detected if iou_type == "segm" else None)
     table = np.column_stack([images, boxes, detections.scores[rows], categories])
-    precision, recall = _match(ground_truth, table, areas, rles, iou_type)
+    precision, recall = _match(truth.to_hotcoco(iou_type == "segm"), table, areas, rles, iou_type)
     evaluation = _Summary(truth, iou_type, precision, recall)
     return summarise(evaluation)
 
