@@ -14,6 +14,7 @@ Both contenders read the same files in fresh processes. Not timed: imports and l
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -65,6 +66,7 @@ def run_stock(job: dict) -> dict:
     """``lvis`` on dicts, as Detectron2 calls it."""
     lvis_gt, detections = _load(job)
     results = [record for batch in detections.records() for record in batch]
+    del detections
     if job["iou_type"] == "segm":
         for result in results:
             del result["bbox"]
@@ -73,7 +75,8 @@ def run_stock(job: dict) -> dict:
     evaluation.run()
     seconds = time.perf_counter() - start
     found = evaluation.get_results()
-    return {"seconds": seconds, "metrics": [100 * float(found[name]) for name in METRICS]}
+    # -1 stands for nothing to measure, as NaN does in ours; None is equal to itself.
+    return {"seconds": seconds, "metrics": [100 * float(found[name]) if found[name] > -1 else None for name in METRICS]}
 
 
 def run_ours(job: dict) -> dict:
@@ -82,7 +85,8 @@ def run_ours(job: dict) -> dict:
     start = time.perf_counter()
     metrics, _ = evaluate_detections(lvis_gt, detections, job["iou_type"], "fast")
     seconds = time.perf_counter() - start
-    return {"seconds": seconds, "metrics": [metrics[name] for name in METRICS]}
+    values = [metrics[name] for name in METRICS]
+    return {"seconds": seconds, "metrics": [None if math.isnan(value) else value for value in values]}
 
 
 def _load(job: dict) -> tuple[LVIS, Detections]:

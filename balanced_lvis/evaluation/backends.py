@@ -17,8 +17,16 @@ import numpy as np
 from pycocotools import mask as mask_util
 
 from ..errors import InputError
-from .detections import Detections, check_images
-from .lvis_api import LVIS, MAX_DETECTIONS_PER_IMAGE, LVISEval, check_iou_type, evaluate_on_lvis, summarise
+from .detections import Detections
+from .lvis_api import (
+    LVIS,
+    MAX_DETECTIONS_PER_IMAGE,
+    LVISEval,
+    check_iou_type,
+    evaluate_on_lvis,
+    summarise,
+    unknown_images,
+)
 
 try:
     import hotcoco
@@ -71,7 +79,7 @@ def evaluate_detections(
     """
     check_backend(backend)
     check_iou_type(iou_type)
-    check_images(detections, lvis_gt.imgs)
+    _check_images(lvis_gt, detections)
     if backend == "fast":
         truth = _GroundTruth(lvis_gt)
         oddity = truth.oddity() or _oddity_of_detections(detections)
@@ -80,6 +88,13 @@ def evaluate_detections(
         logger.warning("%s: evaluated with the official API, which is slow.", oddity)
     results = [record for batch in detections.records() for record in batch]
     return evaluate_on_lvis(lvis_gt, results, iou_type, max_dets)
+
+
+def _check_images(lvis_gt: LVIS, detections: Detections) -> None:
+    found = detections.images
+    unknown = set(found["id"][found["detections"] > 0].tolist()) - set(lvis_gt.imgs)
+    if unknown:
+        raise unknown_images(unknown)
 
 
 class _GroundTruth:
@@ -173,21 +188,20 @@ def _oddity_of_detections(detections: Detections) -> str | None:
 
 
 def _evaluate_fast(truth: _GroundTruth, detections: Detections, iou_type: str, max_dets: int):
-    images = _ranks(truth.image_ids, detections.image_ids)
-    categories = _ranks(truth.category_ids, detections.category_ids)
+    found = detections.images
+    images = np.repeat(_ranks(truth.image_ids, found["id"]), found["detections"])
+    categories = _ranks(truth.category_ids, detections.category_ids_of_classes())[detections.classes]
     kept = truth.judged()[images, categories] & highest_per_image(images, detections.scores, max_dets)
     rows = np.flatnonzero(kept)
-    boxes = detections.boxes[rows].astype(np.float64)
+    table = np.column_stack([images[rows], detections.boxes[rows], detections.scores[rows], categories[rows]])
     rles = list(detections.rles(rows)) if iou_type == "segm" else None
-    areas = boxes[:, 2] * boxes[:, 3] if rles is None else _mask_areas(rles)
-    has_area = (areas > 0) & (areas < np.inf)  # the official API's condition, which drops the others
-    rows, boxes, areas = rows[has_area], boxes[has_area], areas[has_area]
-    rles = rles and [rle for rle, keep in zip(rles, has_area.tolist()) if keep]
-    images, categories = images[rows], categories[rows]
-    table = np.column_stack([images, boxes, detections.scores[rows], categories])
+    areas = table[:, 3] * table[:, 4] if rles is None else _mask_areas(rles)
+    counted = (areas > 0) & (areas < np.inf)  # the official API's condition, which drops the others
+    if not counted.all():
+        table, areas = table[counted], areas[counted]
+        rles = None if rles is None else [rles[index] for index in np.flatnonzero(counted)]
     precision, recall = _match(truth.to_hotcoco(iou_type == "segm"), table, areas, rles, iou_type)
-    evaluation = _Summary(truth, iou_type, precision, recall)
-    return summarise(evaluation)
+    return summarise(_Summary(truth, iou_type, precision, recall))
 
 
 def _mask_areas(rles: list[dict]) -> np.ndarray:

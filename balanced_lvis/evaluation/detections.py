@@ -19,7 +19,6 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from tqdm import tqdm
 
-from ..errors import InputError
 from ..io import write_json_list
 
 # One row per call of DetectionWriter.write; height and width are the masks', 0 without masks.
@@ -106,7 +105,9 @@ class Detections:
         category_ids: (K,) the data set's own category id of every class index; None: the index + 1, as in LVIS.
 
     Attributes:
+        images: (I,) with the fields of :data:`IMAGE`, one row per call of ``write``.
         image_ids: (N,) int64.
+        classes: (N,) int32, class indices.
         category_ids: (N,) int64, the data set's own.
         scores: (N,) float64.
         boxes: (N, 4) float32, x, y, w, h in pixels.
@@ -125,22 +126,31 @@ class Detections:
         return np.fromfile(self.folder / name, dtype).reshape(-1, *shape)
 
     @cached_property
-    def _images(self) -> np.ndarray:
+    def images(self) -> np.ndarray:
         return np.fromfile(self.folder / IMAGES, IMAGE)
 
     @property
     def num_images(self) -> int:
         """Images that were written, with detections or without."""
-        return len(np.unique(self._images["id"]))
+        return len(np.unique(self.images["id"]))
 
-    @cached_property
+    @property
     def image_ids(self) -> np.ndarray:
-        return np.repeat(self._images["id"], self._images["detections"])
+        return np.repeat(self.images["id"], self.images["detections"])
 
     @cached_property
+    def classes(self) -> np.ndarray:
+        return self._column("classes")
+
+    @property
     def category_ids(self) -> np.ndarray:
-        classes = self._column("classes").astype(np.int64)
-        return classes + 1 if self._category_ids is None else np.asarray(self._category_ids, np.int64)[classes]
+        return self.category_ids_of_classes()[self.classes]
+
+    def category_ids_of_classes(self) -> np.ndarray:
+        """(K,) int64, by class index; without a table of them, of those that occur."""
+        if self._category_ids is None:
+            return np.arange(1, self.classes.max(initial=-1) + 2, dtype=np.int64)
+        return np.asarray(self._category_ids, np.int64)
 
     @cached_property
     def scores(self) -> np.ndarray:
@@ -160,10 +170,14 @@ class Detections:
         return np.concatenate([[0], np.cumsum(np.maximum(self._column("lengths"), 0), dtype=np.int64)])
 
     @cached_property
-    def _mask_sizes(self) -> np.ndarray:
-        """(N, 2) height, width."""
-        sizes = np.stack([self._images["height"], self._images["width"]], axis=1)
-        return np.repeat(sizes, self._images["detections"], axis=0)
+    def _mask_sizes(self) -> list[list[int]]:
+        """[height, width] per row of IMAGES."""
+        return np.stack([self.images["height"], self.images["width"]], axis=1).tolist()
+
+    @cached_property
+    def _image_rows(self) -> np.ndarray:
+        """(N,) row of IMAGES of every detection."""
+        return np.repeat(np.arange(len(self.images), dtype=np.int32), self.images["detections"])
 
     def rles(self, rows: np.ndarray) -> Iterator[dict]:
         """
@@ -171,20 +185,20 @@ class Detections:
             rows: ascending.
 
         Yields:
-            the RLE of every row, its "counts" as bytes.
+            the RLE of every row, its "counts" as bytes. Those of an image share their "size".
         """
         with open(self.folder / MASKS, "rb") as file:
             for start in range(0, len(rows), BATCH):
                 yield from self._rles_of_batch(file, rows[start : start + BATCH])
 
-    def _rles_of_batch(self, file, rows) -> Iterator[dict]:
+    def _rles_of_batch(self, file, rows) -> list[dict]:
         """One read for all: rows that are not asked for lie between the others, but a read each would be slower."""
         begins, ends = self._mask_offsets[rows], self._mask_offsets[rows + 1]
         file.seek(begins[0])
         content = file.read(int(ends[-1] - begins[0]))
-        begins, ends = (begins - begins[0]).tolist(), (ends - begins[0]).tolist()
-        for begin, end, size in zip(begins, ends, self._mask_sizes[rows].tolist()):
-            yield {"size": size, "counts": content[begin:end]}
+        spans = zip((begins - begins[0]).tolist(), (ends - begins[0]).tolist(), self._image_rows[rows].tolist())
+        sizes = self._mask_sizes
+        return [{"size": sizes[image], "counts": content[begin:end]} for begin, end, image in spans]
 
     def records(self) -> Iterator[list[dict]]:
         """
@@ -192,14 +206,14 @@ class Detections:
             batches of detections in LVIS result format, "counts" as str: image_id, category_id, bbox, score and, with
             masks, segmentation.
         """
+        columns = (self.image_ids, self.category_ids, self.boxes, self.scores)
         for start in range(0, len(self), BATCH):
             rows = np.arange(start, min(start + BATCH, len(self)))
-            columns = (self.image_ids, self.category_ids, self.boxes, self.scores)
             keys = ("image_id", "category_id", "bbox", "score")
             batch = [dict(zip(keys, values)) for values in zip(*(column[rows].tolist() for column in columns))]
             if self.has_masks:
                 for record, rle in zip(batch, self.rles(rows)):
-                    record["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+                    record["segmentation"] = {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
             yield batch
 
     def save_json(self, path: str | os.PathLike) -> None:
@@ -258,16 +272,3 @@ def _receive(path: Path, rank: int, group) -> None:
             dist.recv(content, src=rank, group=group)
             content.numpy().tofile(file)
             left -= len(content)
-
-
-def check_images(detections: Detections, known) -> None:
-    """
-    Raises:
-        InputError: if there are detections on images that are not among ``known`` ids.
-    """
-    unknown = np.setdiff1d(detections.image_ids, np.fromiter(known, np.int64))
-    if len(unknown):
-        raise InputError(
-            f"results name {len(unknown)} image(s) that the annotation file doesn't have, e.g. image_id "
-            f"{unknown[0]}; evaluate them with the annotations of the same split."
-        )

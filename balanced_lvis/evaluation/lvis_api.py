@@ -78,10 +78,7 @@ def evaluate_on_lvis(
     check_iou_type(iou_type)
     unknown = {r["image_id"] for r in results} - set(lvis_gt.imgs)
     if unknown:
-        raise InputError(
-            f"results name {len(unknown)} image(s) that the annotation file doesn't have, e.g. image_id "
-            f"{min(unknown)}; evaluate them with the annotations of the same split."
-        )
+        raise unknown_images(unknown)
     # The API takes w*h of a "bbox" entry for the area even of masks, which changes APs, APm and APl.
     wanted = ("image_id", "category_id", "score", "bbox" if iou_type == "bbox" else "segmentation")
     results = [{key: result[key] for key in wanted} for result in results]
@@ -98,6 +95,14 @@ def check_iou_type(iou_type: str) -> None:
     """
     if iou_type not in IOU_TYPES:
         raise InputError(f"iou_type is {iou_type!r}; valid: {', '.join(map(repr, IOU_TYPES))}.")
+
+
+def unknown_images(image_ids: set[int]) -> InputError:
+    """The error for results on images that the ground truth doesn't have."""
+    return InputError(
+        f"results name {len(image_ids)} image(s) that the annotation file doesn't have, e.g. image_id "
+        f"{min(image_ids)}; evaluate them with the annotations of the same split."
+    )
 
 
 def summarise(evaluation: LVISEval) -> tuple[dict[str, float], dict[int, float]]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from balanced_lvis.evaluation import Detections, DetectionWriter
 from balanced_lvis.evaluation import detections as module
-from balanced_lvis.io import write_json, write_json_list
+from balanced_lvis.io import write_json
 
 from .made import box_mask
 
@@ -80,24 +80,6 @@ def test_the_results_file_is_what_write_json_makes_of_all_results(tmp_path):
 def test_no_results_are_an_empty_list(tmp_path):
     write(tmp_path / "store").save_json(tmp_path / "results.json")
     assert json.loads((tmp_path / "results.json").read_text()) == []
-
-
-def test_an_interrupted_results_file_leaves_the_previous_one(tmp_path):
-    def interrupted():
-        yield [1, 2]
-        raise KeyboardInterrupt
-
-    write_json(tmp_path / "results.json", ["before"])
-    with pytest.raises(KeyboardInterrupt):
-        write_json_list(tmp_path / "results.json", interrupted())
-    assert json.loads((tmp_path / "results.json").read_text()) == ["before"]
-
-
-def test_lists_are_written_as_write_json_writes_them(tmp_path):
-    for batches in ([], [[]], [[1], [], [2, 3]], [[float("nan")], [{"a": [1.5, float("nan")]}]]):
-        write_json_list(tmp_path / "streamed.json", batches)
-        write_json(tmp_path / "whole.json", [item for batch in batches for item in batch])
-        assert (tmp_path / "streamed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
 
 
 def test_detections_without_masks_have_none(tmp_path):
