@@ -114,6 +114,7 @@ class _GroundTruth:
         self.lvis = lvis_gt
         self.image_ids = np.unique(np.fromiter(lvis_gt.imgs, np.int64))
         self.category_ids = np.unique(np.fromiter(lvis_gt.cats, np.int64))
+        self._rank_of_category = {category_id: rank for rank, category_id in enumerate(self.category_ids.tolist())}
         selected = lvis_gt.get_ann_ids(img_ids=self.image_ids.tolist(), cat_ids=self.category_ids.tolist())
         self.annotations = lvis_gt.load_anns(selected)
         self.images = _ranks(self.image_ids, [a["image_id"] for a in self.annotations])
@@ -135,8 +136,7 @@ class _GroundTruth:
         judged = np.zeros((len(self.image_ids), len(self.category_ids) + 1), bool)
         judged[self.images, self.categories] = True
         for row, image_id in zip(judged, self.image_ids.tolist()):
-            row[_ranks(self.category_ids, self.lvis.imgs[image_id]["neg_category_ids"])] = True
-        judged[:, -1] = False
+            row[self._listed(image_id, "neg_category_ids")] = True
         return judged
 
     def to_hotcoco(self, with_masks: bool):
@@ -159,9 +159,13 @@ class _GroundTruth:
         if with_size:
             made.update(height=image["height"], width=image["width"])
         for key in ("neg_category_ids", "not_exhaustive_category_ids"):
-            ranks = _ranks(self.category_ids, image[key])
-            made[key] = ranks[ranks < len(self.category_ids)].tolist()
+            made[key] = self._listed(image_id, key)
         return made
+
+    def _listed(self, image_id: int, key: str) -> list[int]:
+        """Ranks of the categories that an image lists, of those that the file has."""
+        rank_of = self._rank_of_category
+        return [rank_of[category_id] for category_id in self.lvis.imgs[image_id][key] if category_id in rank_of]
 
     def _segmentation(self, annotation: dict) -> list | dict:
         """Ordinary polygons as they are, which hotcoco rasterises alike and faster; of all else, the API's own RLE."""

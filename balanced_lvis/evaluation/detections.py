@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -250,8 +250,9 @@ def gather_on_main(folder: str | os.PathLike) -> None:
             _send(path, group)
 
 
+@cache
 def _cpu_group():
-    """Files are not on the GPU, where NCCL wants them."""
+    """Files are not on the GPU, where NCCL wants what it sends."""
     return dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as mask_util
 
 from balanced_lvis.benchmark.evaluate import make_data
 from balanced_lvis.errors import InputError
@@ -226,6 +227,29 @@ def test_the_area_of_a_mask_is_the_masks_though_its_box_is_stored_too(tmp_path):
     results = [(1, 1, [0, 0, 40, 40], 0.9, box_mask([20, 12, 5, 5])), (1, 1, [0, 0, 40, 40], 0.8, box_mask(BOX))]
     _, masks = assert_equal_numbers(content, stored(tmp_path, results))
     assert masks["APs"] == pytest.approx(50)  # of box areas, the first would not be small, and ignored
+
+
+def test_masks_of_another_size_match_nothing(tmp_path):
+    content = made_content([(1, 1, BOX)])
+    other = mask_util.encode(np.ones((9, 9), np.uint8, order="F"))
+    _, masks = assert_equal_numbers(content, stored(tmp_path, [(1, 1, BOX, 0.9, other), (1, 1, BOX, 0.5)]))
+    assert masks["AP"] == pytest.approx(50)
+
+
+def test_objects_that_are_marked_as_crowds_are_objects_as_for_the_official_api(tmp_path):
+    content = made_content([(1, 1, [0, 0, 20, 20]), (1, 2, BOX)])
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = 1
+    assert_equal_numbers(content, stored(tmp_path, [(1, 1, BOX, 0.9), (1, 1, BOX, 0.8), (1, 2, BOX, 0.9)]))
+
+
+def test_objects_may_be_rles(tmp_path):
+    content = made_content([(1, 1, BOX), (1, 2, BOX)])
+    uncompressed = {"size": [24, 32], "counts": [100, 8, 16, 8, 636]}
+    for annotation, segmentation in zip(content["annotations"], (box_mask(BOX), uncompressed)):
+        annotation["segmentation"] = segmentation
+    _, masks = assert_equal_numbers(content, stored(tmp_path, [(1, 1, BOX, 0.9), (1, 2, BOX, 0.9)]))
+    assert masks["AP50"] == pytest.approx(50)
 
 
 def test_ids_may_be_in_any_order_and_large(tmp_path):
