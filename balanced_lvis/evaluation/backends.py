@@ -36,6 +36,8 @@ except ImportError:
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("fast", "official")
+# Detections that are matched at a time: with masks, each takes about 2.5 KB while they are.
+PART = 100_000
 
 
 def check_backend(name: str) -> None:
@@ -139,18 +141,21 @@ class _GroundTruth:
             row[self._listed(image_id, "neg_category_ids")] = True
         return judged
 
-    def to_hotcoco(self, with_masks: bool):
-        """A ``hotcoco.COCO`` with the ranks for ids."""
+    def to_hotcoco(self, with_masks: bool, first: int = 0, end: int | None = None):
+        """A ``hotcoco.COCO`` with the ranks for ids, and with the annotations of categories ``first`` to ``end``."""
+        end = len(self.category_ids) if end is None else end
+        part = np.flatnonzero((self.categories >= first) & (self.categories < end))
+        annotations = [self.annotations[index] for index in part.tolist()]
         images = [self._image(rank, image_id, with_masks) for rank, image_id in enumerate(self.image_ids.tolist())]
         return hotcoco.COCO.from_arrays(
             images,
             [{"id": rank, "name": str(rank)} for rank in range(len(self.category_ids))],
-            self.images,
-            self.categories,
-            np.array([a["bbox"] for a in self.annotations], np.float64).reshape(-1, 4),
-            ids=np.arange(1, len(self.annotations) + 1),
-            area=np.array([a["area"] for a in self.annotations], np.float64),
-            segmentation=[self._segmentation(a) for a in self.annotations] if with_masks else None,
+            self.images[part],
+            self.categories[part],
+            np.array([a["bbox"] for a in annotations], np.float64).reshape(-1, 4),
+            ids=np.arange(1, len(annotations) + 1),
+            area=np.array([a["area"] for a in annotations], np.float64),
+            segmentation=[self._segmentation(a) for a in annotations] if with_masks else None,
         )
 
     def _image(self, rank: int, image_id: int, with_size: bool) -> dict:
@@ -192,20 +197,33 @@ def _oddity_of_detections(detections: Detections) -> str | None:
 
 
 def _evaluate_fast(truth: _GroundTruth, detections: Detections, iou_type: str, max_dets: int):
+    """Some categories at a time, which know nothing of each other after the limit per image."""
     found = detections.images
     images = np.repeat(_ranks(truth.image_ids, found["id"]), found["detections"])
     categories = _ranks(truth.category_ids, detections.category_ids_of_classes())[detections.classes]
     kept = truth.judged()[images, categories] & highest_per_image(images, detections.scores, max_dets)
     rows = np.flatnonzero(kept)
-    table = np.column_stack([images[rows], detections.boxes[rows], detections.scores[rows], categories[rows]])
-    rles = list(detections.rles(rows)) if iou_type == "segm" else None
-    areas = table[:, 3] * table[:, 4] if rles is None else _mask_areas(rles)
-    counted = (areas > 0) & (areas < np.inf)  # the official API's condition, which drops the others
-    if not counted.all():
-        table, areas = table[counted], areas[counted]
-        rles = None if rles is None else [rles[index] for index in np.flatnonzero(counted)]
-    precision, recall = _match(truth.to_hotcoco(iou_type == "segm"), table, areas, rles, iou_type)
-    return summarise(_Summary(truth, iou_type, precision, recall))
+    images, categories = images[rows], categories[rows]
+    official = lvis.eval.Params(iou_type)
+    shape = (len(official.iou_thrs), len(official.rec_thrs), len(truth.category_ids), len(official.area_rng))
+    precision, recall = -np.ones(shape), -np.ones((shape[0], *shape[2:]))
+    for first, end in _parts(categories, len(truth.category_ids)):
+        part = np.flatnonzero((categories >= first) & (categories < end))
+        table = np.column_stack(
+            [images[part], detections.boxes[rows[part]], detections.scores[rows[part]], categories[part]]
+        )
+        rles = list(detections.rles(rows[part])) if iou_type == "segm" else None
+        ground_truth = truth.to_hotcoco(iou_type == "segm", first, end)
+        precision[:, :, first:end], recall[:, first:end] = _match(ground_truth, table, rles, official, first, end)
+    return summarise(_Summary(truth, official, precision, recall))
+
+
+def _parts(categories: np.ndarray, num_categories: int) -> list[tuple[int, int]]:
+    """Successive ranges of categories with about :data:`PART` detections each, or one category's if they are more."""
+    counts = np.bincount(categories, minlength=num_categories)
+    part_of = (np.cumsum(counts) - counts) // PART
+    bounds = [0, *(np.flatnonzero(np.diff(part_of)) + 1).tolist(), num_categories]
+    return list(zip(bounds, bounds[1:]))
 
 
 def _mask_areas(rles: list[dict]) -> np.ndarray:
@@ -239,22 +257,29 @@ def highest_per_image(images: np.ndarray, scores: np.ndarray, limit: int) -> np.
     return kept
 
 
-def _match(ground_truth, table, areas, rles, iou_type) -> tuple[np.ndarray, np.ndarray]:
+def _match(
+    ground_truth, table: np.ndarray, rles: list[dict] | None, official: lvis.eval.Params, first: int, end: int
+) -> tuple[np.ndarray, np.ndarray]:
     """
     Precision and recall by IoU threshold, (recall threshold,) category and area range, as ``LVISEval`` has them.
 
     Args:
         ground_truth: a ``hotcoco.COCO``.
         table: (N, 7) image, x, y, w, h, score, category.
-        areas: (N,) in pixels.
         rles: N RLEs, or None for boxes.
-        iou_type: "bbox" or "segm".
+        official: thresholds and area ranges.
+        first, end: the range of categories.
     """
+    areas = table[:, 3] * table[:, 4] if rles is None else _mask_areas(rles)
+    counted = (areas > 0) & (areas < np.inf)  # the official API's condition, which drops the others
+    if not counted.all():
+        table, areas = table[counted], areas[counted]
+        rles = None if rles is None else [rles[index] for index in np.flatnonzero(counted)]
     found = ground_truth.load_res(table, segmentation=rles) if rles else ground_truth.load_res(table)
     if len(table):
         found.update_anns(ids=np.arange(1, len(table) + 1), area=areas)
-    evaluation = hotcoco.LVISEval(ground_truth, found.cap_detections_per_image(None), iou_type)
-    official = lvis.eval.Params(iou_type)
+    evaluation = hotcoco.LVISEval(ground_truth, found.cap_detections_per_image(None), official.iou_type)
+    evaluation.params.cat_ids = list(range(first, end))
     evaluation.params.iou_thrs = official.iou_thrs.tolist()
     evaluation.params.rec_thrs = official.rec_thrs.tolist()
     evaluation.params.area_rng = official.area_rng
@@ -268,9 +293,9 @@ def _match(ground_truth, table, areas, rles, iou_type) -> tuple[np.ndarray, np.n
 class _Summary(LVISEval):
     """The official averages of precision and recall that something else has found."""
 
-    def __init__(self, truth: _GroundTruth, iou_type: str, precision: np.ndarray, recall: np.ndarray):
+    def __init__(self, truth: _GroundTruth, params: lvis.eval.Params, precision: np.ndarray, recall: np.ndarray):
         self.lvis_gt = truth.lvis
-        self.params = lvis.eval.Params(iou_type)
+        self.params = params
         self.params.img_ids = truth.image_ids.tolist()
         self.params.cat_ids = truth.category_ids.tolist()
         self.results = OrderedDict()

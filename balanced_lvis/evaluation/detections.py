@@ -7,6 +7,7 @@ million detections, is 190 MB without masks.
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -189,16 +190,15 @@ class Detections:
         """
         with open(self.folder / MASKS, "rb") as file:
             for start in range(0, len(rows), BATCH):
-                yield from self._rles_of_batch(file, rows[start : start + BATCH])
+                # Mapped anew for every batch: what was read of the one before no longer takes memory.
+                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                    batch = self._rles_in(content, rows[start : start + BATCH])
+                yield from batch
 
-    def _rles_of_batch(self, file, rows) -> list[dict]:
-        """One read for all: rows that are not asked for lie between the others, but a read each would be slower."""
-        begins, ends = self._mask_offsets[rows], self._mask_offsets[rows + 1]
-        file.seek(begins[0])
-        content = file.read(int(ends[-1] - begins[0]))
-        spans = zip((begins - begins[0]).tolist(), (ends - begins[0]).tolist(), self._image_rows[rows].tolist())
-        sizes = self._mask_sizes
-        return [{"size": sizes[image], "counts": content[begin:end]} for begin, end, image in spans]
+    def _rles_in(self, content: mmap.mmap, rows: np.ndarray) -> list[dict]:
+        begins, ends = self._mask_offsets[rows].tolist(), self._mask_offsets[rows + 1].tolist()
+        sizes, images = self._mask_sizes, self._image_rows[rows].tolist()
+        return [{"size": sizes[image], "counts": content[begin:end]} for begin, end, image in zip(begins, ends, images)]
 
     def records(self) -> Iterator[list[dict]]:
         """

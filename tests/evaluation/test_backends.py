@@ -83,7 +83,8 @@ def assert_same_rles(lvis_gt):
         assert truth.ann_to_rle(ours) == lvis_gt.ann_to_rle(annotation)
 
 
-def test_dense_detections_of_the_full_vocabulary(tmp_path):
+def test_dense_detections_of_the_full_vocabulary(tmp_path, monkeypatch):
+    monkeypatch.setattr(backends, "PART", 500)
     make_data({"folder": str(tmp_path), "images": 25})
     content = json.loads((tmp_path / "annotations.json").read_text())
     boxes, masks = assert_equal_numbers(content, Detections(tmp_path / "detections"))
@@ -110,11 +111,13 @@ PAIRS = st.lists(st.tuples(IDS, st.integers(1, 5)), max_size=6)
 
 
 @settings(deadline=None, max_examples=80)
-@given(OBJECTS, DETECTIONS, PAIRS, PAIRS, st.sampled_from([300, 5, 1, -1]))
-def test_any_annotations_and_detections(tmp_path_factory, objects, detections, negative, not_exhaustive, limit):
+@given(OBJECTS, DETECTIONS, PAIRS, PAIRS, st.sampled_from([300, 5, 1, -1]), st.sampled_from([1, 7, 1000]))
+def test_any_annotations_and_detections(tmp_path_factory, objects, detections, negative, not_exhaustive, limit, part):
     content = made_content(objects, negative, not_exhaustive)
     store = stored(tmp_path_factory.mktemp("store"), detections)
-    assert_equal_numbers(content, store, limit)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backends, "PART", part)  # detections that are matched at a time
+        assert_equal_numbers(content, store, limit)
 
 
 @settings(deadline=None, max_examples=60)
