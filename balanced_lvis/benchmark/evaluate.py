@@ -24,8 +24,8 @@ from detectron2.data.datasets.lvis_v1_category_image_count import LVIS_CATEGORY_
 from pycocotools import mask as mask_util
 
 from ..evaluation.backends import evaluate_detections
-from ..evaluation.detections import Detections, DetectionWriter
 from ..evaluation.lvis_api import IOU_TYPES, LVIS, METRICS, LVISEval, LVISResults
+from ..evaluation.store import Detections, DetectionWriter
 from ..io import write_json
 from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from .measure import Options, in_fresh_process, row

@@ -17,7 +17,6 @@ import numpy as np
 from pycocotools import mask as mask_util
 
 from ..errors import InputError
-from .detections import Detections
 from .lvis_api import (
     LVIS,
     MAX_DETECTIONS_PER_IMAGE,
@@ -27,6 +26,7 @@ from .lvis_api import (
     summarise,
     unknown_images,
 )
+from .store import Detections
 
 try:
     import hotcoco

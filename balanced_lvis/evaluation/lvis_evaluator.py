@@ -20,8 +20,8 @@ from ..data.checks import check_lvis_format
 from ..errors import InputError
 from ..io import write_json
 from .backends import check_backend, evaluate_detections
-from .detections import Detections, DetectionWriter, gather_on_main
 from .lvis_api import IOU_TYPES, LVIS
+from .store import Detections, DetectionWriter, gather_on_main
 
 logger = logging.getLogger(__name__)
 

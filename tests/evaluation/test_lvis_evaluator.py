@@ -14,7 +14,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 
 from balanced_lvis.errors import InputError
-from balanced_lvis.evaluation import LVISEvaluator, detections, evaluate_on_lvis
+from balanced_lvis.evaluation import LVISEvaluator, evaluate_on_lvis, store
 from balanced_lvis.evaluation.lvis_evaluator import instances_to_arrays
 from balanced_lvis.io import write_json
 
@@ -109,7 +109,7 @@ SHARDS = {"uneven": ([3, 1, 2, 9, 5], [4, 7]), "last_empty": ([3, 1, 2], []), "f
 
 def run_shards(folder):
     """In each of two processes."""
-    detections.SEND_BYTES = 100  # many pieces
+    store.SEND_BYTES = 100  # many pieces
     register(folder)
     for name, shards in SHARDS.items():
         results = run(folder / name, shards[comm.get_rank()])

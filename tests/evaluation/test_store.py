@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balanced_lvis.evaluation import Detections, DetectionWriter
-from balanced_lvis.evaluation import detections as module
+from balanced_lvis.evaluation import store as module
 from balanced_lvis.io import write_json
 
 from .made import box_mask
