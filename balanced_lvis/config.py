@@ -54,6 +54,9 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     cfg.MODEL.CLASS_PRIOR = CN()
     cfg.MODEL.CLASS_PRIOR.FILE = ""  # a JSON file that ClassPrior.save() wrote
 
+    # What computes the LVIS numbers: "fast", or "official", the LVIS API itself. Equal to the last digit.
+    cfg.TEST.LVIS_BACKEND = "fast"
+
     cfg.SOLVER.OPTIMIZER = "SGD"  # "SGD" or "AdamW"; BASE_LR and WEIGHT_DECAY mean what they mean to each
 
     # Meta re-weighting (BALMS) of each class's foreground RoIs in the second stage.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+from collections.abc import Iterable, Iterator
+from typing import TextIO
 
 
 def write_json(path: str | os.PathLike, content, indent: int | None = None) -> None:
@@ -13,15 +16,44 @@ def write_json(path: str | os.PathLike, content, indent: int | None = None) -> N
 
     A reader never sees a half-written file, and an interrupted write leaves the previous one.
     """
+    text = _dumps(content, indent)
+    with _replacing(path) as file:
+        file.write(text + "\n")
+
+
+def write_json_list(path: str | os.PathLike, batches: Iterable[list]) -> None:
+    """
+    As :func:`write_json` of one list, which never is in memory as a whole.
+
+    Args:
+        path: the file to write.
+        batches: the list's items, some at a time; the file holds what ``write_json`` of their concatenation holds.
+    """
+    with _replacing(path) as file:
+        file.write("[")
+        separator = ""
+        for batch in batches:
+            if batch:
+                file.write(separator + _dumps(batch)[1:-1])
+                separator = ", "
+        file.write("]\n")
+
+
+def _dumps(content, indent: int | None = None) -> str:
     try:
-        text = json.dumps(content, indent=indent, allow_nan=False)
+        return json.dumps(content, indent=indent, allow_nan=False)
     except ValueError:
-        text = json.dumps(_nan_to_none(content), indent=indent, allow_nan=False)
+        return json.dumps(_nan_to_none(content), indent=indent, allow_nan=False)
+
+
+@contextlib.contextmanager
+def _replacing(path: str | os.PathLike) -> Iterator[TextIO]:
+    """A text file that takes its name when it is whole and on the disk."""
     path = os.fspath(path)
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     partial = f"{path}.partial"
     with open(partial, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
+        yield file
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

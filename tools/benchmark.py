@@ -4,11 +4,13 @@ Time and peak memory of balanced_lvis beside what it replaces, on the same input
 
     tools/benchmark.py [SUITE ...|all] [--device cuda] [--json benchmark.json]
 
-masks: the mask head's last layer with its loss, for 128 RoIs of 1,203 classes, and at test time for 300.
 boxes: the choice of an image's detections from 1,000 proposals x 1,203 classes.
+masks: the mask head's last layer with its loss, for 128 RoIs of 1,203 classes, and at test time for 300.
 train, stage2, inference: an LVIS config of R50 beside stock Detectron2's; stage2 is a step of cRT beside stock
 Detectron2 with all but the classifier frozen by requires_grad.
 rle: masks of detections to run lengths beside paste_masks_in_image and pycocotools, on the CPU.
+evaluate: the LVIS numbers of --images images with 300 detections each, and of a tenth and two fifths of them, beside
+the LVIS API's.
 """
 
 import argparse
@@ -35,9 +37,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="images at a time")
     parser.add_argument("--iterations", type=int, default=5, help="measured steps per process")
     parser.add_argument("--rounds", type=int, default=3, help="measurements per contender")
+    parser.add_argument("--images", type=int, default=5000, help="images of the largest evaluation")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
-    options = Options(args.device, args.rounds, args.batch, args.iterations, ROOT / "configs", args.config_file)
+    options = Options(
+        args.device, args.rounds, args.batch, args.iterations, ROOT / "configs", args.config_file, args.images
+    )
     suites = SUITES if "all" in args.suites else args.suites
     rows = [row for suite in suites for row in SUITES[suite](options)]
     print(tabulate(rows, headers="keys", floatfmt=".2f", tablefmt="github"))

@@ -9,16 +9,17 @@ from .. import _detectron2
 
 _detectron2.require()
 
-from . import boxes, masks, models, rle  # noqa: E402
+from . import boxes, evaluate, masks, models, rle  # noqa: E402
 from .measure import Options, machine  # noqa: E402
 
 SUITES = {
     "boxes": boxes.boxes,
     "masks": masks.masks,
+    "rle": rle.rle,
+    "evaluate": evaluate.evaluate,
     "train": models.train,
     "stage2": models.stage_2,
     "inference": models.inference,
-    "rle": rle.rle,
 }
 
 __all__ = ["SUITES", "Options", "machine"]

@@ -34,6 +34,7 @@ class Options:
         iterations: steps of a measurement, in the suites that train or infer.
         configs: folder of balanced_lvis's configs.
         config_file: another config than the suite's own.
+        images: of the largest evaluation, in the suite that evaluates.
     """
 
     device: str = "cpu"
@@ -42,6 +43,7 @@ class Options:
     iterations: int = 5
     configs: Path = Path("configs")
     config_file: str | None = None
+    images: int = 5000
 
 
 def row(

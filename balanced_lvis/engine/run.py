@@ -22,6 +22,7 @@ from ..data.class_prior import class_prior_from_config
 from ..data.datasets import prepare_rendered
 from ..data.samplers import check_sampler
 from ..errors import InputError
+from ..evaluation.backends import check_backend
 from ..modeling.box_predictor import activation_from_config
 from ..modeling.decoupled import classifier_stage
 from .checkpoint import Identity, check_weights, is_second_stage, load_for_evaluation
@@ -117,6 +118,7 @@ def _check_names(cfg) -> None:
     activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME)
     check_optimizer(cfg.SOLVER.OPTIMIZER)
     check_sampler(cfg.DATALOADER.SAMPLER_TRAIN)
+    check_backend(cfg.TEST.LVIS_BACKEND)
     architecture = cfg.MODEL.META_ARCHITECTURE
     if architecture not in META_ARCH_REGISTRY:
         valid = ", ".join(name for name, _ in META_ARCH_REGISTRY)

@@ -101,10 +101,11 @@ class Trainer(DefaultTrainer):
     def build_evaluator(cls, cfg, dataset_name):
         """
         Raises:
-            InputError: if the data set is not in LVIS format.
+            InputError: if the data set is not in LVIS format, or ``TEST.LVIS_BACKEND`` is unknown or not installed.
         """
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
-        return LVISEvaluator(dataset_name, folder if len(cfg.DATASETS.TEST) == 1 else f"{folder}_{dataset_name}")
+        folder = folder if len(cfg.DATASETS.TEST) == 1 else f"{folder}_{dataset_name}"
+        return LVISEvaluator(dataset_name, folder, backend=cfg.TEST.LVIS_BACKEND)
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):

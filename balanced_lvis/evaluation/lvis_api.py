@@ -23,7 +23,12 @@ except ImportError as error:
         "pip uninstall -y opencv-python && pip install opencv-python-headless"
     ) from error
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
+# The official names of average precision and, at 300 detections per image, average recall.
+METRICS = (
+    *("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"),
+    *("AR@300", "ARs@300", "ARm@300", "ARl@300"),
+)
+IOU_TYPES = ("bbox", "segm")
 # The LVIS challenge's limit, over all categories of an image.
 MAX_DETECTIONS_PER_IMAGE = 300
 
@@ -64,26 +69,44 @@ def evaluate_on_lvis(
         max_dets: the highest-scored detections kept per image, over all categories.
 
     Returns:
-        metrics: AP, AP50, AP75, APs, APm, APl, APr, APc, APf in percent; NaN where no ground truth falls.
+        metrics: the 13 of :data:`METRICS` in percent; NaN where no ground truth falls.
         per_category: AP in percent by category id, NaN for a category without ground truth.
 
     Raises:
         InputError: for another ``iou_type`` or results on images that the ground truth doesn't have.
     """
-    if iou_type not in ("bbox", "segm"):
-        raise InputError(f"iou_type is {iou_type!r}; valid: 'bbox', 'segm'.")
+    check_iou_type(iou_type)
     unknown = {r["image_id"] for r in results} - set(lvis_gt.imgs)
     if unknown:
-        raise InputError(
-            f"results name {len(unknown)} image(s) that the annotation file doesn't have, e.g. image_id "
-            f"{min(unknown)}; evaluate them with the annotations of the same split."
-        )
+        raise unknown_images(unknown)
     # The API takes w*h of a "bbox" entry for the area even of masks, which changes APs, APm and APl.
     wanted = ("image_id", "category_id", "score", "bbox" if iou_type == "bbox" else "segmentation")
     results = [{key: result[key] for key in wanted} for result in results]
     lvis_dt = LVISResults(lvis_gt, results, max_dets=max_dets) if results else _NoResults(lvis_gt)
     evaluation = LVISEval(lvis_gt, lvis_dt, iou_type)
     evaluation.run()
+    return summarise(evaluation)
+
+
+def check_iou_type(iou_type: str) -> None:
+    """
+    Raises:
+        InputError: for anything but "bbox" and "segm".
+    """
+    if iou_type not in IOU_TYPES:
+        raise InputError(f"iou_type is {iou_type!r}; valid: {', '.join(map(repr, IOU_TYPES))}.")
+
+
+def unknown_images(image_ids: set[int]) -> InputError:
+    """The error for results on images that the ground truth doesn't have."""
+    return InputError(
+        f"results name {len(image_ids)} image(s) that the annotation file doesn't have, e.g. image_id "
+        f"{min(image_ids)}; evaluate them with the annotations of the same split."
+    )
+
+
+def summarise(evaluation: LVISEval) -> tuple[dict[str, float], dict[int, float]]:
+    """As :func:`evaluate_on_lvis` returns it, of an evaluation that has run."""
     found = evaluation.get_results()
     return {name: _percent(found[name]) for name in METRICS}, _per_category(evaluation)
 

@@ -1,94 +1,169 @@
-"""Detectron2's LVIS evaluator, with results per category."""
+"""LVIS evaluation while a model runs: detections go to the disk, numbers come from one of two back ends."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import os
+import tempfile
 
-from detectron2.evaluation import LVISEvaluator as Detectron2LVISEvaluator
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
 from ..data.checks import check_lvis_format
+from ..errors import InputError
 from ..io import write_json
+from .backends import check_backend, evaluate_detections
 from .detections import to_results
-from .lvis_api import evaluate_on_lvis
+from .lvis_api import IOU_TYPES, LVIS
+from .store import Detections, DetectionWriter, gather_on_main
 
 logger = logging.getLogger(__name__)
 
 
-class LVISEvaluator(Detectron2LVISEvaluator):
+class LVISEvaluator(DatasetEvaluator):
     """
-    Evaluate boxes and masks with the LVIS API.
+    Evaluate boxes and masks by the LVIS rules.
 
-    Collecting predictions is Detectron2's own. Added are a clear error for a data set that the LVIS rules can't
-    judge, AP of 0 (not NaN) for a model that detects nothing, ``per_category_ap.json`` in ``output_dir``, and masks
-    that were never pasted.
+    Unlike Detectron2's, it never holds all predictions as Python objects: every rank writes compact arrays to the disk,
+    rank 0 collects them, and only it reads the ground truth. It has a clear error for a data set that the LVIS rules
+    can't judge, AP of 0 (not NaN) for a model that detects nothing, and AP per category.
 
     Args:
         dataset_name: a registered data set whose metadata has ``json_file``, a file in LVIS format.
-        output_dir: where predictions and AP per category are written; nothing is where it is None.
+        output_dir: where ``lvis_instances_results.json`` and ``per_category_ap.json`` are written, and detections
+            while they are collected; None: nothing stays.
         distributed: gather the predictions of all ranks.
+        backend: "fast" or "official"; see :mod:`balanced_lvis.evaluation.backends`.
 
     Raises:
-        InputError: if the data set is not in LVIS format.
+        InputError: if the data set is not in LVIS format, or for an unknown or missing back end.
     """
 
-    def __init__(self, dataset_name: str, output_dir: str | None = None, distributed: bool = True):
+    def __init__(
+        self, dataset_name: str, output_dir: str | None = None, distributed: bool = True, backend: str = "fast"
+    ):
         check_lvis_format(dataset_name)
-        super().__init__(dataset_name, output_dir=output_dir, distributed=distributed)
+        check_backend(backend)
+        self._metadata = MetadataCatalog.get(dataset_name)
+        self._output_dir = output_dir
+        self._distributed = distributed
+        self._backend = backend
+        self._writer = None
 
-    def process(self, inputs, outputs):
+    def reset(self):
+        """Begin anew."""
+        if self._writer is not None:
+            self._writer.close()
+            self._detections().delete()
+        self._writer = DetectionWriter(self._folder())
+
+    def _folder(self) -> str:
+        """Beside the results, where there is room for large files; what a killed run left is overwritten."""
+        if not self._output_dir:
+            return tempfile.mkdtemp(prefix="detections_")
+        return os.path.join(self._output_dir, f".detections_rank{comm.get_rank()}")
+
+    def process(self, inputs: list[dict], outputs: list[dict]):
         """
-        As Detectron2's; ``pred_masks`` may be a ``ROIMasks`` too, as a model in
-        :func:`balanced_lvis.evaluation.detections.unpasted` leaves them.
+        Args:
+            inputs: of the model; ``image_id`` is read.
+            outputs: of the model, with "instances".
+
+        Raises:
+            InputError: for a model that returns no instances.
         """
         for record, output in zip(inputs, outputs):
-            prediction = {"image_id": record["image_id"]}
-            if "instances" in output:
-                instances = output["instances"].to(self._cpu_device)
-                prediction["instances"] = to_results(instances, record["image_id"])
-            if "proposals" in output:
-                prediction["proposals"] = output["proposals"].to(self._cpu_device)
-            self._predictions.append(prediction)
+            if "instances" not in output:
+                raise InputError(
+                    f"The model returns {', '.join(output) or 'nothing'}, but instances are evaluated; choose a "
+                    "MODEL.META_ARCHITECTURE that detects instances, such as GeneralizedRCNN."
+                )
+            self._writer.write(record["image_id"], *instances_to_arrays(output["instances"]))
 
-    def _eval_predictions(self, predictions):
-        results = list(itertools.chain.from_iterable(p["instances"] for p in predictions))
-        self._to_dataset_category_ids(results)
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        """
+        Returns:
+            {"bbox": {metric: percent}, "segm": {...}}, empty without annotations; None on other ranks than 0.
+        """
+        self._writer.close()
+        self._writer, detections = None, self._detections()
+        try:
+            if self._distributed:
+                gather_on_main(detections.folder)
+                if not comm.is_main_process():
+                    return None
+            return self._evaluate(detections)
+        finally:
+            detections.delete()
+
+    def _detections(self) -> Detections:
+        return Detections(self._writer.folder, self._category_ids())
+
+    def _evaluate(self, detections: Detections) -> dict[str, dict[str, float]]:
+        if not detections.num_images:
+            logger.warning("No image was evaluated.")
+            return {}
         if self._output_dir:
-            write_json(os.path.join(self._output_dir, "lvis_instances_results.json"), results)
-        if not self._do_evaluation:
+            detections.save_json(os.path.join(self._output_dir, "lvis_instances_results.json"))
+        lvis_gt = LVIS(PathManager.get_local_path(self._metadata.json_file))
+        if not lvis_gt.anns:
             logger.info("%s has no annotations: predictions saved, nothing evaluated.", self._metadata.name)
-            return
-        if not results:
-            logger.warning("The model detected nothing in %d images.", len(predictions))
-        tasks = self._tasks or (("bbox", "segm") if "segmentation" in next(iter(results), {}) else ("bbox",))
-        per_category = {}
-        for task in tasks:
-            logger.info("Evaluating %d %s predictions with the LVIS API", len(results), task)
-            self._results[task], per_category[task] = evaluate_on_lvis(self._lvis_api, results, task)
-            logger.info("Evaluation results for %s:\n%s", task, create_small_table(self._results[task]))
+            return {}
+        if not len(detections):
+            logger.warning("The model detected nothing in %d images.", detections.num_images)
+        results, per_category = {}, {}
+        for task in IOU_TYPES if detections.has_masks else ("bbox",):
+            logger.info("Evaluating %d %s predictions (%s)", len(detections), task, self._backend)
+            results[task], per_category[task] = evaluate_detections(lvis_gt, detections, task, self._backend)
+            logger.info("Evaluation results for %s:\n%s", task, create_small_table(results[task]))
         if self._output_dir:
-            write_json(os.path.join(self._output_dir, "per_category_ap.json"), self._category_table(per_category))
+            table = category_table(lvis_gt, per_category)
+            write_json(os.path.join(self._output_dir, "per_category_ap.json"), table)
+        return results
 
-    def _to_dataset_category_ids(self, results):
-        """From contiguous indices 0..K-1 to the annotation file's ids, in place."""
+    def _category_ids(self) -> list[int] | None:
+        """The annotation file's category id of every contiguous index 0..K-1; None where it is the index + 1."""
         mapping = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        if mapping is None:
-            for result in results:
-                result["category_id"] += 1
-            return
-        back = {contiguous: original for original, contiguous in mapping.items()}
-        for result in results:
-            result["category_id"] = back[result["category_id"]]
+        return None if mapping is None else sorted(mapping, key=mapping.get)
 
-    def _category_table(self, per_category: dict[str, dict[int, float]]) -> list[dict]:
-        rows = []
-        for category_id, category in sorted(self._lvis_api.cats.items()):
-            row = {key: category.get(key) for key in ("id", "name", "frequency", "image_count")}
-            for task, averages in per_category.items():
-                value = averages.get(category_id, math.nan)
-                row[task] = None if math.isnan(value) else value
-            rows.append(row)
-        return rows
+
+def instances_to_arrays(instances) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict] | None]:
+    """
+    An image's detections as :meth:`DetectionWriter.write` takes them.
+
+    Args:
+        instances: Detectron2's, with pred_boxes, scores, pred_classes and perhaps pred_masks: of the image's size, or
+            ``ROIMasks`` as a model in :func:`balanced_lvis.evaluation.detections.unpasted` leaves them.
+
+    Returns:
+        (N, 4) float32 x, y, w, h; (N,) scores; (N,) class indices; N RLEs or None.
+    """
+    records = to_results(instances.to(torch.device("cpu")), 0)
+    boxes = np.array([r["bbox"] for r in records], np.float32).reshape(-1, 4)
+    scores = np.array([r["score"] for r in records], np.float64)
+    classes = np.array([r["category_id"] for r in records], np.int64)
+    return boxes, scores, classes, [r["segmentation"] for r in records] if instances.has("pred_masks") else None
+
+
+def category_table(lvis_gt: LVIS, per_category: dict[str, dict[int, float]]) -> list[dict]:
+    """
+    Args:
+        per_category: {task: {category id: AP in percent, or NaN}}.
+
+    Returns:
+        a row per category, by id: id, name, frequency, image_count and AP of every task, None without ground truth.
+    """
+    rows = []
+    for category_id, category in sorted(lvis_gt.cats.items()):
+        row = {key: category.get(key) for key in ("id", "name", "frequency", "image_count")}
+        for task, averages in per_category.items():
+            value = averages.get(category_id, math.nan)
+            row[task] = None if math.isnan(value) else value
+        rows.append(row)
+    return rows

@@ -18,6 +18,7 @@ from balanced_lvis.config import load_config
 from balanced_lvis.engine.checkpoint import load_for_evaluation
 from balanced_lvis.engine.run import argument_parser, check, read_config
 from balanced_lvis.errors import InputError
+from balanced_lvis.evaluation.lvis_api import METRICS
 from balanced_lvis.priors import ClassPrior
 
 from ..common import CONFIGS, ROOT, rendered_opts
@@ -57,7 +58,7 @@ def test_training_writes_checkpoint_config_and_results(trained):
     results = json.loads((output / "results.json").read_text())
     assert set(results) == {"bbox", "segm"}
     for task in results.values():
-        assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"} == set(task)
+        assert set(METRICS) == set(task)
     categories = json.loads((output / "inference" / "per_category_ap.json").read_text())
     assert len(categories) == 12
     assert {"id", "name", "frequency", "image_count", "bbox", "segm"} == set(categories[0])
@@ -237,6 +238,7 @@ def test_weights_that_cannot_be_downloaded_say_where_to_put_the_file(fake_lvis, 
         ((), {"MODEL.ROI_HEADS.NAME": "StandardROIHeads"}, "ignores MODEL.ROI_BOX_HEAD.ACTIVATION"),
         ((), {"MODEL.ROI_HEADS.NAME": "LongTailHeads"}, "valid: "),
         ((), {"SOLVER.OPTIMIZER": "Adam"}, "SOLVER.OPTIMIZER is 'Adam'; valid: SGD, AdamW"),
+        ((), {"TEST.LVIS_BACKEND": "quick"}, "TEST.LVIS_BACKEND is 'quick'; valid: 'fast', 'official'"),
         (("--num-gpus", "3"), {}, "IMS_PER_BATCH is 2, which 3 processes"),
         (("--num-gpus", "0"), {}, "--num-gpus is 0"),
     ],
