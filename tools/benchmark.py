@@ -41,13 +41,22 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
     options = Options(
-        args.device, args.rounds, args.batch, args.iterations, ROOT / "configs", args.config_file, args.images
+        device=args.device,
+        rounds=args.rounds,
+        batch=args.batch,
+        iterations=args.iterations,
+        images=args.images,
+        configs=ROOT / "configs",
+        config_file=args.config_file,
     )
     suites = SUITES if "all" in args.suites else args.suites
-    rows = [row for suite in suites for row in SUITES[suite](options)]
+    rows = []
+    for suite in suites:
+        print(f"Measuring {suite} ...", file=sys.stderr, flush=True)
+        rows += SUITES[suite](options)
+        if args.json:  # what has been measured survives a later suite's failure
+            write_json(args.json, {"machine": machine(args.device), "rows": rows}, indent=1)
     print(tabulate(rows, headers="keys", floatfmt=".2f", tablefmt="github"))
-    if args.json:
-        write_json(args.json, {"machine": machine(args.device), "rows": rows}, indent=1)
 
 
 if __name__ == "__main__":
