@@ -5,7 +5,7 @@ Time and peak memory of balanced_lvis beside what it replaces, on the same input
     tools/benchmark.py [SUITE ...|all] [--device cuda] [--json benchmark.json]
 
 train, stage2, inference: an LVIS config of R50 beside stock Detectron2's; stage2 is a step of cRT beside stock
-Detectron2 with all but the classifier frozen by requires_grad.
+Detectron2 with all but the classifier frozen by requires_grad. startup: from annotations to what a rank trains from.
 """
 
 import argparse
@@ -32,9 +32,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="images at a time")
     parser.add_argument("--iterations", type=int, default=5, help="measured steps per process")
     parser.add_argument("--rounds", type=int, default=3, help="measurements per contender")
+    parser.add_argument(
+        "--annotations", type=int, default=Options.annotations, help="size of the start-up suite's file"
+    )
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
-    options = Options(args.device, args.rounds, args.batch, args.iterations, ROOT / "configs", args.config_file)
+    options = Options(
+        args.device, args.rounds, args.batch, args.iterations, ROOT / "configs", args.config_file, args.annotations
+    )
     suites = SUITES if "all" in args.suites else args.suites
     rows = [row for suite in suites for row in SUITES[suite](options)]
     print(tabulate(rows, headers="keys", floatfmt=".2f", tablefmt="github"))

@@ -9,13 +9,14 @@ from .. import _detectron2
 
 _detectron2.require()
 
-from . import models  # noqa: E402
+from . import models, startup  # noqa: E402
 from .measure import Options, machine  # noqa: E402
 
 SUITES = {
     "train": models.train,
     "stage2": models.stage_2,
     "inference": models.inference,
+    "startup": startup.startup,
 }
 
 __all__ = ["SUITES", "Options", "machine"]

@@ -1,11 +1,12 @@
-"""Training data loaders whose position in the stream of images can be saved."""
+"""Data loaders: those of training have a position in the stream of images that can be saved."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from detectron2.data import DatasetMapper, build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.data import DatasetMapper, build_detection_test_loader, build_detection_train_loader
 
+from .records import load_records, lvis_source
 from .samplers import ResumableSampler, build_sampler
 
 
@@ -70,7 +71,7 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
         cfg: Detectron2's config with balanced_lvis's keys.
         masks: whether records get ground-truth masks. Cropping needs them for its boxes in any case.
     """
-    records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    records = load_records(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     mapper = DatasetMapper(cfg, True, use_instance_mask=cfg.MODEL.MASK_ON and (masks or cfg.INPUT.CROP.ENABLED))
     parts = _parts(cfg, records, mapper, cfg.DATALOADER.SAMPLER_TRAIN, cfg.SOLVER.IMS_PER_BATCH)
     if not cfg.SOLVER.META.ENABLED:
@@ -78,6 +79,23 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
     meta_batch = cfg.SOLVER.META.IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH
     meta = TrainLoader(*_parts(cfg, records, mapper, "ClassAwareTrainingSampler", meta_batch))
     return MetaTrainLoader(*parts, meta=meta)
+
+
+def build_test_loader(cfg, name: str):
+    """
+    Detectron2's test loader of a data set, on the same images in the same order.
+
+    Args:
+        cfg: Detectron2's config.
+        name: of the data set.
+    """
+    if cfg.MODEL.LOAD_PROPOSALS or not lvis_source(name):
+        return build_detection_test_loader(cfg, name)
+    return build_detection_test_loader(
+        load_records(name, filter_empty=False),
+        mapper=DatasetMapper(cfg, False),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+    )
 
 
 def _parts(cfg, records, mapper, sampler_name, batch_size):
