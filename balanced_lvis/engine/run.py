@@ -20,6 +20,7 @@ from ..config import load_config
 from ..data.checks import check_datasets, check_lvis_format, check_num_classes
 from ..data.class_prior import class_prior_from_config
 from ..data.datasets import prepare_rendered
+from ..data.records import prepare_records
 from ..data.samplers import check_sampler
 from ..errors import InputError
 from ..modeling.box_predictor import activation_from_config
@@ -197,6 +198,7 @@ def _check_data(cfg, eval_only: bool) -> None:
     check_num_classes(names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     for name in cfg.DATASETS.TEST:
         check_lvis_format(name)
+    prepare_records(names)  # here, where what is wrong with a file is said once
 
 
 def _has_checkpoint(cfg) -> bool:

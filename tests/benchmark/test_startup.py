@@ -26,6 +26,7 @@ def test_the_annotations_are_made_once_and_are_lvis_like(datasets):
     assert {a["image_id"] for a in content["annotations"]} <= {i["id"] for i in content["images"]}
 
 
+@pytest.mark.slow  # five processes that import torch
 def test_it_reports_first_later_and_further_starts_with_equal_records(datasets):
     rows = SUITES["startup"](Options(rounds=1, annotations=1000))
     assert [row["size"].rsplit(", ", 1)[1] for row in rows] == ["first start", "later starts", "each further rank"]

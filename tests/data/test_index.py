@@ -20,6 +20,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_datas
 from detectron2.data.datasets import register_coco_instances, register_lvis_instances
 from detectron2.data.datasets.lvis import load_lvis_json
 from detectron2.engine import DefaultTrainer
+from detectron2.structures import BoxMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +29,7 @@ from balanced_lvis.data.class_prior import class_prior_of_dataset
 from balanced_lvis.data.index import LVISRecords, open_index, opening, stream
 from balanced_lvis.data.index.numbers import FLOATS, HUNDREDTHS, TEXT, decode, encode
 from balanced_lvis.data.loader import build_train_loader
-from balanced_lvis.data.records import LVISSource, load_records, lvis_source
+from balanced_lvis.data.records import LVISSource, load_records, lvis_source, prepare_records
 from balanced_lvis.data.samplers import build_sampler
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.errors import InputError
@@ -214,6 +215,7 @@ def test_any_file_gives_equal_records_priors_and_groups(what, indent):
 
 def test_records_are_made_anew_and_may_be_altered(tmp_path):
     records = ours(write(tmp_path))
+    assert records[1]["annotations"][0]["bbox_mode"] is BoxMode.XYWH_ABS
     records[1]["annotations"].clear()
     records[2]["neg_category_ids"].append(1)
     assert list(records) == stock(write(tmp_path))
@@ -309,7 +311,9 @@ def test_repeat_factors_without_the_square_root_are_those_of_later_detectron2s(r
 
 
 def equal_batches(one, other):
-    for a, b in zip(one, other, strict=True):
+    one, other = list(one), list(other)
+    assert len(one) == len(other) > 0
+    for a, b in zip(one, other):
         assert [record["image_id"] for record in a] == [record["image_id"] for record in b]
         for left, right in zip(a, b):
             assert torch.equal(left["image"], right["image"])
@@ -496,7 +500,7 @@ def test_no_altered_byte_gives_another_record(tmp_path):
     expected, index = list(ours(path)), Path(f"{path}.index")
     data = index.read_bytes()
     refused = 0
-    for place in range(0, len(data), 3):
+    for place in range(0, len(data), 5):
         index.write_bytes(data[:place] + bytes([data[place] ^ 0x41]) + data[place + 1 :])
         try:
             assert list(ours(path)) == expected
@@ -695,3 +699,14 @@ def test_a_polygon_that_detectron2_refuses_is_named(tmp_path, segmentation, mess
         ours(path)
     write(tmp_path, content([image(3)], [annotation(4, 3), {**bad, "image_id": 99}]))
     assert list(ours(path)) == stock(path), "of an image that isn't there, which neither looks at"
+
+
+def test_what_is_wrong_with_a_data_set_is_said_before_processes_start(tmp_path, register, builds):
+    path = write(tmp_path)
+    name = register(register_plainly, "prepared", path)
+    prepare_records([name, name, "coco_2017_val"])  # the last is none of its business
+    load_records(name)
+    assert builds == [path]
+    write(tmp_path, WHOLE[:-1])
+    with pytest.raises(InputError, match="not in LVIS format"):
+        prepare_records([name])

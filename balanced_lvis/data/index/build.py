@@ -189,7 +189,7 @@ class _Content:
         order = np.argsort(places, kind="stable")
         order = order[known[order]]
         counts = np.bincount(places[known], minlength=len(image_ids))
-        return order, np.cumsum([0, *counts], dtype=np.int64)
+        return order, _bounds(counts)
 
     def _check(self, order: np.ndarray) -> None:
         ids = np.array(self._of["id"], np.int64)[order]
@@ -214,7 +214,7 @@ class _Content:
         lengths = np.array(self._polygon_lengths, np.int32)[_ranges(starts[order], counts[order])]
         writer.add_array("num_polygons", _smallest(counts[order]))
         writer.add_array("polygon_length", _smallest(lengths))
-        writer.add_array("first_polygon", np.cumsum([0, *counts[order]], dtype=np.int64)[first])  # of each image
+        writer.add_array("first_polygon", _bounds(counts[order])[first])  # of each image
 
     def _write_numbers(self, writer: ArrayWriter, order: np.ndarray, first: np.ndarray) -> None:
         codes, sizes, checksums = array("B"), array("q"), array("L")
@@ -230,7 +230,7 @@ class _Content:
         # Of each image its own checksum is compared, when it is read: all of them would take a second at the start.
         writer.add("numbers", encoded(), np.uint8, checked=False)
         writer.add_array("number_code", np.array(codes, np.uint8))
-        writer.add_array("first_number", np.cumsum([0, *sizes], dtype=np.int64))
+        writer.add_array("first_number", _bounds(np.array(sizes, np.int64)))
         writer.add_array("number_crc32", np.array(checksums, np.uint32))
 
     def _numbers_by_image(self, order, first) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
@@ -275,6 +275,11 @@ def _last_of_each(ids: np.ndarray) -> np.ndarray:
     return order[np.append(np.diff(ids[order]) > 0, True)[: len(order)]]
 
 
+def _bounds(lengths: np.ndarray) -> np.ndarray:
+    """(n + 1,) where each of n parts begins, and the last ends."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """All of start, start + 1, ... for each start, as many as its length."""
     before = np.cumsum(lengths) - lengths
@@ -293,5 +298,5 @@ def _smallest(values: np.ndarray) -> np.ndarray:
 def _write_ragged(writer: ArrayWriter, name: str, lists: list, dtype) -> None:
     """Lists, one after the other, and where each begins."""
     elements = np.concatenate([np.empty(0, dtype), *lists]).astype(dtype)
-    writer.add_array(f"first_{name}", np.cumsum([0, *map(len, lists)], dtype=np.int64))
+    writer.add_array(f"first_{name}", _bounds(np.array([len(one) for one in lists], np.int64)))
     writer.add_array(name, elements)

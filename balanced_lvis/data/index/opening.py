@@ -135,7 +135,7 @@ def _locked(place: str) -> Iterator[None]:
     with open(f"{place}.lock", "a", encoding="utf-8") as file:
         try:
             portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
-        except portalocker.AlreadyLocked:
+        except portalocker.LockException:  # or there are no locks here, as the next line will say
             logger.info("Waiting for another process that makes %s", place)
             portalocker.lock(file, portalocker.LOCK_EX)
         yield

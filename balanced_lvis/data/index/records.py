@@ -184,7 +184,7 @@ class ChainedRecords(Dataset):
         sizes = np.concatenate([np.diff(one.first) for one in lists])
         return ClassLists(
             np.concatenate([one.classes for one in lists]),
-            np.cumsum([0, *sizes]),
+            np.concatenate([[0], np.cumsum(sizes)]),
             [image_id for one in lists for image_id in one.image_ids],
         )
 
