@@ -66,10 +66,13 @@ class ClassLists:
             InputError: if a class is outside 0..K-1.
         """
         self.check(num_classes)
-        images = np.repeat(np.arange(self.num_images), np.diff(self.first))
-        by_class = np.unique(self.classes.astype(np.int64) * self.num_images + images)
-        classes, images = np.divmod(by_class, max(self.num_images, 1))
-        return np.split(images.astype(np.int32), np.searchsorted(classes, np.arange(1, num_classes)))
+        classes = self.classes.astype(np.min_scalar_type(num_classes))  # NumPy sorts small types ten times as fast
+        order = np.argsort(classes, kind="stable")  # so that a class's images stay in order
+        classes = classes[order]
+        images = np.repeat(np.arange(self.num_images, dtype=np.int32), np.diff(self.first))[order]
+        is_new = np.append(True, (np.diff(classes) != 0) | (np.diff(images) != 0))[: len(images)]
+        classes, images = classes[is_new], images[is_new]
+        return np.split(images, np.searchsorted(classes, np.arange(1, num_classes)))
 
 
 @runtime_checkable
