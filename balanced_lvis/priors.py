@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from .class_lists import ClassLists, HasClassLists
 from .errors import InputError
 from .io import write_json
 
@@ -88,34 +89,28 @@ class ClassPrior:
     # ------------------------------------------------------------------ making one
 
     @classmethod
-    def from_dataset_dicts(cls, dataset_dicts: Sequence[Mapping], class_names: Iterable[str]) -> ClassPrior:
+    def from_dataset_dicts(
+        cls, dataset_dicts: Sequence[Mapping] | HasClassLists, class_names: Iterable[str]
+    ) -> ClassPrior:
         """
         Count the classes of a data set in Detectron2's standard format.
 
         Args:
             dataset_dicts: one dict per image, whose ``annotations`` carry a contiguous ``category_id``. Crowd
-                regions (``iscrowd``) don't count, as they are not trained on. Every image counts towards N.
+                regions (``iscrowd``) don't count, as they are not trained on. Every image counts towards N. A data
+                set that :class:`~balanced_lvis.class_lists.HasClassLists` is not asked for its records.
             class_names: the K class names, in the order of ``category_id``.
 
         Raises:
             InputError: if there is no image or a ``category_id`` is outside 0..K-1.
         """
         class_names = tuple(class_names)
-        if not len(dataset_dicts):
+        lists = ClassLists.of(dataset_dicts)
+        if not lists.num_images:
             raise InputError("ClassPrior: the data set has no images to count classes in.")
-        image_count = np.zeros(len(class_names), np.int64)
-        instance_count = np.zeros(len(class_names), np.int64)
-        for record in dataset_dicts:
-            classes = [a["category_id"] for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
-            outside = [c for c in classes if not 0 <= c < len(class_names)]
-            if outside:
-                raise InputError(
-                    f"ClassPrior: image {record.get('image_id')!r} has category_id {outside[0]}, but there are only "
-                    f"{len(class_names)} classes (0..{len(class_names) - 1}); check the data set's class names."
-                )
-            np.add.at(instance_count, classes, 1)
-            image_count[sorted(set(classes))] += 1
-        return cls(class_names, image_count, len(dataset_dicts), instance_count)
+        image_count = [len(images) for images in lists.images_by_class(len(class_names))]
+        instance_count = np.bincount(lists.classes, minlength=len(class_names))
+        return cls(class_names, image_count, lists.num_images, instance_count)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> ClassPrior:
@@ -217,7 +212,7 @@ class ClassPrior:
             )
         return self.image_count if count == "image" else self.instance_count
 
-    def repeat_factor(self, threshold: float, by: str = "image") -> np.ndarray:
+    def repeat_factor(self, threshold: float, by: str = "image", sqrt: bool = True) -> np.ndarray:
         """
         (K,) float64, r_c = max(1, sqrt(t / f_c)): how often images of class c are shown per epoch, 1 for once.
 
@@ -228,6 +223,7 @@ class ClassPrior:
             by: "image": f_c is the share of training images that hold class c (repeat factor sampling, Gupta et al.
                 2019). "image_and_instance": f_c is the geometric mean of that and of the class's share of all
                 instances (IRFS, Yaman et al. 2023).
+            sqrt: False leaves out the square root, as later Detectron2s can.
 
         Raises:
             InputError: for a threshold outside [0, 1], another ``by``, or "image_and_instance" where instance counts
@@ -242,7 +238,8 @@ class ClassPrior:
         if by == "image_and_instance":
             instances = self._counts("instance")
             frequency = np.sqrt(frequency * (np.maximum(instances, 0.5) / max(instances.sum(), 1)))
-        return np.maximum(1.0, np.sqrt(threshold / frequency))
+        factor = threshold / frequency
+        return np.maximum(1.0, np.sqrt(factor) if sqrt else factor)
 
     def foreground_offset(self) -> np.ndarray:
         """

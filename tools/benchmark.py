@@ -11,6 +11,7 @@ Detectron2 with all but the classifier frozen by requires_grad.
 rle: masks of detections to run lengths beside paste_masks_in_image and pycocotools, on the CPU.
 evaluate: the LVIS numbers of --images images with 300 detections each, and of a tenth and two fifths of them, beside
 the LVIS API's.
+startup: from a JSON with --annotations annotations to what a rank trains from, beside Detectron2's loader.
 """
 
 import argparse
@@ -37,7 +38,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="images at a time")
     parser.add_argument("--iterations", type=int, default=5, help="measured steps per process")
     parser.add_argument("--rounds", type=int, default=3, help="measurements per contender")
-    parser.add_argument("--images", type=int, default=5000, help="images of the largest evaluation")
+    parser.add_argument("--images", type=int, default=Options.images, help="images of the largest evaluation")
+    parser.add_argument(
+        "--annotations", type=int, default=Options.annotations, help="size of the start-up suite's file"
+    )
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
     options = Options(
@@ -46,6 +50,7 @@ def main() -> None:
         batch=args.batch,
         iterations=args.iterations,
         images=args.images,
+        annotations=args.annotations,
         configs=ROOT / "configs",
         config_file=args.config_file,
     )

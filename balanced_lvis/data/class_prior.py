@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..errors import InputError
 from ..priors import ClassPrior
 from .checks import check_datasets
+from .records import load_records, lvis_source
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def class_prior_of_dataset(name: str) -> ClassPrior:
             "the class_prior.json that training wrote to its OUTPUT_DIR."
         ) from error
     logger.info("Counting the classes of %s", name)
-    records = DatasetCatalog.get(name)
+    records = load_records(name, filter_empty=False) if lvis_source(name) else DatasetCatalog.get(name)
     class_names = class_names or metadata.get("thing_classes")  # some loaders set the names as they load
     if not class_names:
         raise InputError(f"Data set {name!r} has no class names: set MetadataCatalog.get({name!r}).thing_classes.")

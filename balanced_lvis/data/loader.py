@@ -1,4 +1,4 @@
-"""Training data loaders whose position in the stream of images can be saved."""
+"""Data loaders: those of training have a position in the stream of images that can be saved."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from detectron2.data import (
     DatasetFromList,
     DatasetMapper,
+    build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
 
+from .records import load_records, lvis_source
 from .samplers import ClassAwareTrainingSampler, ResumableSampler, build_sampler, class_names_of
 
 
@@ -79,7 +81,7 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
     """
     records = _records(cfg)
     sampler = build_sampler(cfg, records)
-    # Serialised once for both loaders; a torch data set is left as it is.
+    # Serialised once for both loaders; an index of annotations, or a torch data set, is left as it is.
     dataset = DatasetFromList(records, copy=False) if isinstance(records, list) else records
     mapper = DatasetMapper(cfg, True, use_instance_mask=cfg.MODEL.MASK_ON and (masks or cfg.INPUT.CROP.ENABLED))
     train = _loader(cfg, dataset, mapper, sampler, cfg.SOLVER.IMS_PER_BATCH)
@@ -91,13 +93,31 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
     return MetaTrainLoader(train.batches, train.sampler, train.batch_size, meta)
 
 
-def _records(cfg) -> list[dict]:
-    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+def _records(cfg):
+    if not cfg.MODEL.LOAD_PROPOSALS and not cfg.MODEL.KEYPOINT_ON:
+        return load_records(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     return get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN,
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=keypoints,
+        min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
         proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+    )
+
+
+def build_test_loader(cfg, name: str):
+    """
+    Detectron2's test loader of a data set, on the same images in the same order.
+
+    Args:
+        cfg: Detectron2's config.
+        name: of the data set.
+    """
+    if cfg.MODEL.LOAD_PROPOSALS or not lvis_source(name):
+        return build_detection_test_loader(cfg, name)
+    return build_detection_test_loader(
+        load_records(name, filter_empty=False),
+        mapper=DatasetMapper(cfg, False),
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
 
 

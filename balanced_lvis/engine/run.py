@@ -20,6 +20,7 @@ from ..config import load_config
 from ..data.checks import check_datasets, check_lvis_format, check_num_classes
 from ..data.class_prior import class_prior_from_config
 from ..data.datasets import prepare_rendered
+from ..data.records import prepare_records
 from ..data.samplers import check_sampler
 from ..errors import InputError
 from ..evaluation.backends import check_backend
@@ -92,7 +93,7 @@ def check(cfg, args) -> None:
     """
     Everything that can go wrong before work starts, in the parent process: activation, data sets, weights.
 
-    Renders the rendered data set and fetches weights where need be.
+    Renders the rendered data set, fetches weights and indexes annotations where need be.
 
     Raises:
         InputError: for anything that the user has to mend.
@@ -104,6 +105,7 @@ def check(cfg, args) -> None:
     activation_from_config(cfg)
     if args.eval_only or not (args.resume and _has_checkpoint(cfg)):
         check_weights(cfg.MODEL.WEIGHTS, _purpose(cfg, args.eval_only))
+    prepare_records(_data_sets(cfg, args.eval_only))  # last, as it can take a minute
 
 
 def _purpose(cfg, eval_only: bool) -> str:
@@ -194,11 +196,15 @@ def _check_data(cfg, eval_only: bool) -> None:
     if not eval_only and not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN is empty; name a data set to train on, or use --eval-only.")
     prepare_rendered(cfg)
-    names = cfg.DATASETS.TEST if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    names = _data_sets(cfg, eval_only)
     check_datasets(names)
     check_num_classes(names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     for name in cfg.DATASETS.TEST:
         check_lvis_format(name)
+
+
+def _data_sets(cfg, eval_only: bool) -> tuple[str, ...]:
+    return tuple(cfg.DATASETS.TEST) if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
 
 
 def _has_checkpoint(cfg) -> bool:

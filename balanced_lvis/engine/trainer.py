@@ -15,7 +15,7 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 
 from ..data.class_prior import class_prior_from_config
-from ..data.loader import build_train_loader
+from ..data.loader import build_test_loader, build_train_loader
 from ..evaluation import LVISEvaluator, unpasted
 from ..io import write_json
 from ..meta import MetaReweighter
@@ -77,6 +77,11 @@ class Trainer(DefaultTrainer):
             :class:`balanced_lvis.data.loader.TrainLoader`. A second stage needs no masks.
         """
         return build_train_loader(cfg, masks=not is_second_stage(cfg))
+
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name):
+        """Detectron2's, which reads LVIS annotations from their index."""
+        return build_test_loader(cfg, dataset_name)
 
     @classmethod
     def build_model(cls, cfg):

@@ -92,24 +92,3 @@ class Detectron2Sampler(ResumableSampler):
     def stream(self):
         # Their public iterator is one rank's share, which can't be taken up at any position.
         return self._make(seed=self.seed)._infinite_indices()
-
-
-def image_classes(record: Mapping, num_classes: int) -> list[int]:
-    """
-    The classes of an image, each once and in order. Crowd regions don't count, as they are not trained on.
-
-    Args:
-        record: an image in Detectron2's standard format.
-        num_classes: K.
-
-    Raises:
-        InputError: if a ``category_id`` is outside 0..K-1.
-    """
-    classes = sorted({a["category_id"] for a in record.get("annotations", ()) if not a.get("iscrowd", 0)})
-    if classes and not 0 <= classes[0] <= classes[-1] < num_classes:
-        outside = classes[0] if classes[0] < 0 else classes[-1]
-        raise InputError(
-            f"Image {record.get('image_id')!r} has category_id {outside}, but there are only {num_classes} classes "
-            f"(0..{num_classes - 1}); check the data set's class names or MODEL.ROI_HEADS.NUM_CLASSES."
-        )
-    return classes

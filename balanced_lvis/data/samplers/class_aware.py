@@ -6,11 +6,11 @@ import functools
 import logging
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 
+from ...class_lists import ClassLists, HasClassLists
 from ...errors import InputError
-from .base import ResumableSampler, image_classes
+from .base import ResumableSampler
 from .build import class_names_of, register_sampler
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,8 @@ class ClassAwareTrainingSampler(ResumableSampler):
     other classes too, and frequent ones still are in most images.
 
     Args:
-        dataset_dicts: images in Detectron2's standard format. Crowd regions (``iscrowd``) don't count.
+        dataset_dicts: images in Detectron2's standard format, or a data set that knows its classes. Crowd regions
+            (``iscrowd``) don't count.
         classes: the K class names in the order of ``category_id``, or K.
         seed: as in :class:`ResumableSampler`.
 
@@ -35,19 +36,21 @@ class ClassAwareTrainingSampler(ResumableSampler):
             are left out and reported once.
     """
 
-    def __init__(self, dataset_dicts: Sequence[Mapping], classes: Sequence[str] | int, seed: int | None = None):
+    def __init__(
+        self,
+        dataset_dicts: Sequence[Mapping] | HasClassLists,
+        classes: Sequence[str] | int,
+        seed: int | None = None,
+    ):
         names = tuple(map(str, range(classes) if isinstance(classes, int) else classes))
-        images: list[list[int]] = [[] for _ in names]
-        for index, record in enumerate(dataset_dicts):
-            for category in image_classes(record, len(names)):
-                images[category].append(index)
-        self._images = [np.array(indices, np.int32) for indices in images if indices]
+        images = ClassLists.of(dataset_dicts).images_by_class(len(names))
+        self._images = [indices for indices in images if len(indices)]
         if not self._images:
             raise InputError(
                 f"ClassAwareTrainingSampler: none of the {len(names)} classes is in any of the {len(dataset_dicts)} "
                 "images; train on a data set with annotations (crowd regions don't count)."
             )
-        absent = tuple(name for name, indices in zip(names, images) if not indices)
+        absent = tuple(name for name, indices in zip(names, images) if not len(indices))
         if absent:
             _report_absent(absent)
         super().__init__(seed)

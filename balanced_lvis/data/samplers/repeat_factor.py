@@ -11,20 +11,22 @@ import torch
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from torch import Tensor
 
+from ...class_lists import ClassLists, HasClassLists
 from ...errors import InputError
 from ...priors import ClassPrior
-from .base import Detectron2Sampler, image_classes
+from .base import Detectron2Sampler
 from .build import class_names_of, register_sampler
 
 logger = logging.getLogger(__name__)
 
 
-def image_repeat_factors(dataset_dicts: Sequence[Mapping], class_factors: np.ndarray) -> Tensor:
+def image_repeat_factors(dataset_dicts: Sequence[Mapping] | HasClassLists, class_factors: np.ndarray) -> Tensor:
     """
     How often each image is shown per epoch: as often as the rarest of its classes asks for.
 
     Args:
-        dataset_dicts: N images in Detectron2's standard format. Crowd regions don't count.
+        dataset_dicts: N images in Detectron2's standard format, or a data set that knows its classes. Crowd regions
+            don't count.
         class_factors: (K,) from :meth:`ClassPrior.repeat_factor`.
 
     Returns:
@@ -33,11 +35,14 @@ def image_repeat_factors(dataset_dicts: Sequence[Mapping], class_factors: np.nda
     Raises:
         InputError: if a ``category_id`` is outside 0..K-1.
     """
-    factors = class_factors.tolist()
-    return torch.tensor(
-        [max((factors[c] for c in image_classes(record, len(factors))), default=1.0) for record in dataset_dicts],
-        dtype=torch.float32,
-    )
+    lists = ClassLists.of(dataset_dicts)
+    lists.check(len(class_factors))
+    factors = np.ones(lists.num_images, np.float32)
+    starts, ends = lists.first[:-1], lists.first[1:]
+    # An image's instances end where the next image with any begins, which is how reduceat takes them.
+    occupied = starts < ends
+    factors[occupied] = np.maximum.reduceat(class_factors[lists.classes], starts[occupied])
+    return torch.from_numpy(factors)
 
 
 class InstanceAwareRepeatFactorTrainingSampler(Detectron2Sampler):
@@ -45,7 +50,7 @@ class InstanceAwareRepeatFactorTrainingSampler(Detectron2Sampler):
     Detectron2's repeat factor sampling with IRFS's factors, f_c = sqrt(share of images x share of instances).
 
     Args:
-        dataset_dicts: N images in Detectron2's standard format.
+        dataset_dicts: N images in Detectron2's standard format, or a data set that knows its classes.
         class_names: the K class names in the order of ``category_id``.
         threshold: t in [0, 1] of :meth:`ClassPrior.repeat_factor`.
         seed: as in :class:`ResumableSampler`.
@@ -59,7 +64,7 @@ class InstanceAwareRepeatFactorTrainingSampler(Detectron2Sampler):
 
     def __init__(
         self,
-        dataset_dicts: Sequence[Mapping],
+        dataset_dicts: Sequence[Mapping] | HasClassLists,
         class_names: Sequence[str],
         threshold: float,
         seed: int | None = None,
@@ -73,10 +78,14 @@ class InstanceAwareRepeatFactorTrainingSampler(Detectron2Sampler):
 @register_sampler("RepeatFactorTrainingSampler")
 def _repeat_factor(cfg, dataset_dicts):
     # Later Detectron2s can leave out the square root.
-    options = {} if cfg.DATALOADER.get("REPEAT_SQRT", True) else {"sqrt": False}
-    factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-        dataset_dicts, _threshold_of(cfg), **options
-    )
+    threshold, sqrt = _threshold_of(cfg), cfg.DATALOADER.get("REPEAT_SQRT", True)
+    if isinstance(dataset_dicts, HasClassLists):
+        prior = ClassPrior.from_dataset_dicts(dataset_dicts, class_names_of(cfg))
+        factors = image_repeat_factors(dataset_dicts, prior.repeat_factor(threshold, sqrt=sqrt))
+    else:
+        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+            dataset_dicts, threshold, **({} if sqrt else {"sqrt": False})
+        )
     return Detectron2Sampler(functools.partial(RepeatFactorTrainingSampler, factors))
 
 

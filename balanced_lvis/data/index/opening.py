@@ -1,0 +1,141 @@
+"""Where an index is, whether it is still its file's, and who makes it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import portalocker
+
+from ...errors import InputError
+from .build import NotIndexableError, build_index, stamp_of
+from .file import ArrayFile, DamagedFileError, copy_with_header, replacing
+
+logger = logging.getLogger(__name__)
+
+MODE = "BALANCED_LVIS_INDEX"
+_CHUNK = 1 << 20
+
+
+def open_index(json_file: str | os.PathLike) -> ArrayFile | None:
+    """
+    The index of an LVIS JSON file, made first if need be.
+
+    Args:
+        json_file: a local path.
+
+    Returns:
+        the index; None where there can't be one, because ``BALANCED_LVIS_INDEX=off``, because no folder is writable or
+        because the file holds what an index can't. The latter two are logged as a warning.
+
+    Raises:
+        InputError: if the file can't be read or is not in LVIS format.
+    """
+    json_file, mode = os.path.abspath(json_file), os.environ.get(MODE, "")
+    if mode == "off":
+        return None
+    places = [f"{json_file}.index", _cache_place(json_file)]
+    stamp = _stamp_of_annotations(json_file)
+    for place in places if mode != "verify" else ():
+        with contextlib.suppress(OSError, DamagedFileError):
+            found = ArrayFile(place)
+            if _source_stamp(found) == stamp:
+                return found
+    problems = []
+    for place in places:
+        try:
+            return _verify_or_build(json_file, place, always_hash=mode == "verify")
+        except (OSError, portalocker.LockException) as error:
+            problems.append(f"{place} ({error})")
+        except NotIndexableError as error:
+            problems = [f"it holds what an index can't ({error})"]
+            break
+    logger.warning("%s is loaded without an index, slowly and by every process: %s.", json_file, "; ".join(problems))
+    return None
+
+
+def _verify_or_build(json_file: str, place: str, always_hash: bool) -> ArrayFile:
+    """
+    Raises:
+        OSError, portalocker.LockException: if nothing can be written there.
+    """
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    with _locked(place):  # another process may have made it while this one waited
+        found = _read(place)
+        if found is None or not _is_of(found, json_file, place, always_hash):
+            _build(json_file, place)
+        return ArrayFile(place)
+
+
+def _is_of(found: ArrayFile, json_file: str, place: str, always_hash: bool) -> bool:
+    """Whether an index is that of a file: by size and time, or else by its contents. The lock is held."""
+    stamp, source = stamp_of(json_file), found.header["source"]
+    if _source_stamp(found) == stamp and not always_hash:
+        return True
+    if source["size"] != stamp["size"] or source["sha256"] != _sha256(json_file):
+        return False
+    if source["mtime_ns"] != stamp["mtime_ns"]:
+        with replacing(place) as file:  # so that the next start need not read the whole file again
+            copy_with_header(place, file, {"source": {**source, **stamp}})
+    return True
+
+
+def _build(json_file: str, place: str) -> None:
+    start = time.monotonic()
+    logger.info("Indexing %s in %s; later starts are quick", json_file, place)
+    with replacing(place) as file:
+        build_index(json_file, file)
+    logger.info("Indexed %s in %.0f s", json_file, time.monotonic() - start)
+
+
+def _read(place: str) -> ArrayFile | None:
+    try:
+        return ArrayFile(place)
+    except DamagedFileError as error:
+        logger.warning("The index is made anew: %s.", error)
+    except OSError:
+        pass  # none yet
+    return None
+
+
+def _stamp_of_annotations(json_file: str) -> dict[str, int]:
+    try:
+        return stamp_of(json_file)
+    except OSError as error:
+        raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
+
+
+def _source_stamp(found: ArrayFile) -> dict:
+    return {key: found.header["source"][key] for key in ("size", "mtime_ns")}
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while data := file.read(_CHUNK):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def _cache_place(json_file: str) -> str:
+    """For a file in a folder that can't be written to."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "balanced_lvis")
+    digest = hashlib.sha256(os.fsencode(json_file)).hexdigest()[:16]
+    return str(folder / f"{Path(json_file).stem[:80]}-{digest}.index")
+
+
+@contextlib.contextmanager
+def _locked(place: str) -> Iterator[None]:
+    """Exclude other builders of the same index. A killed process's lock is gone with it."""
+    with open(f"{place}.lock", "a", encoding="utf-8") as file:
+        try:
+            portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
+        except portalocker.LockException:  # or there are no locks here, as the next line will say
+            logger.info("Waiting for another process that makes %s", place)
+            portalocker.lock(file, portalocker.LOCK_EX)
+        yield

@@ -1,0 +1,133 @@
+"""The elements of a large JSON file's lists, one after the other, in bounded memory."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Collection, Iterator
+from json.decoder import WHITESPACE
+from typing import BinaryIO
+
+_CHUNK = 1 << 22  # bytes read at a time; lists' elements are far smaller
+
+
+class _Text:
+    """A file's text from a position on, of which only as much is in memory as is being parsed."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+        self._text, self._at, self._dropped = "", 0, 0
+        # The standard parser, so that every value is what json.load makes of it.
+        self._parse = json.JSONDecoder().raw_decode
+
+    def value(self):
+        """The JSON value that begins here."""
+        self.peek()
+        while True:
+            try:
+                value, end = self._parse(self._text, self._at)
+            except json.JSONDecodeError as error:
+                if not self._read_more():
+                    raise self._error(error.msg, error.pos) from None
+                continue
+            # A number this near to the end of what has been read may go on: 1 of 1.5, 1.5 of 1.5e+3.
+            if len(self._text) - end > 2 or not self._read_more():
+                self._at = end
+                return value
+
+    def peek(self) -> str:
+        """The next character that is no white space; "" at the file's end."""
+        while True:
+            self._at = WHITESPACE.match(self._text, self._at).end()
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._read_more():
+                return ""
+
+    def take(self, valid: str) -> str:
+        """
+        That character, and go past it.
+
+        Raises:
+            ValueError: if it is none of ``valid``.
+        """
+        character = self.peek()
+        if not character or character not in valid:
+            raise self._error(f"Expecting {' or '.join(map(repr, valid))}", self._at)
+        self._at += 1
+        return character
+
+    def end(self) -> None:
+        """
+        Raises:
+            ValueError: if anything but white space is left.
+        """
+        if self.peek():
+            raise self._error("Extra data", self._at)
+
+    def _read_more(self) -> bool:
+        """Make room and read on, twice as much for a value that is longer than a chunk; False at the file's end."""
+        data = self._file.read(max(_CHUNK, len(self._text) - self._at))
+        more = self._decode(data, final=not data)  # which refuses half a character at the end
+        if not data:
+            return False
+        self._dropped += self._at
+        self._text, self._at = self._text[self._at :] + more, 0
+        return True
+
+    def _error(self, message: str, at: int) -> ValueError:
+        return ValueError(f"{message} (char {self._dropped + at})")
+
+
+def stream_lists(file: BinaryIO, keys: Collection[str]) -> Iterator[tuple[str, object]]:
+    """
+    Parse a JSON object whose bulk is in lists.
+
+    Args:
+        file: UTF-8; read from its position to its end.
+        keys: of the members whose values are lists to be taken apart.
+
+    Yields:
+        (key, element) of these, in the file's order, each element as ``json.load`` makes it. Other members are parsed
+        and dropped.
+
+    Raises:
+        ValueError: if the file is not valid JSON (then with the position), not UTF-8, not an object, or if one of
+            ``keys`` is missing, is there twice or is not a list.
+    """
+    text, seen = _Text(file), set()
+    text.take("{")
+    more = text.peek() != "}"
+    if not more:
+        text.take("}")
+    while more:
+        if text.peek() != '"':
+            text.take('"')
+        key = text.value()
+        text.take(":")
+        if key in seen:
+            raise ValueError(f"it has {key!r} twice")
+        if key in keys:
+            seen.add(key)
+            if text.peek() not in ("[", ""):
+                raise ValueError(f"its {key!r} is not a list")
+            yield from ((key, element) for element in _elements(text))
+        else:
+            text.value()
+        more = text.take(",}") == ","
+    text.end()
+    missing = [key for key in keys if key not in seen]
+    if missing:
+        raise ValueError(f"it has no {' and no '.join(map(repr, missing))}")
+
+
+def _elements(text: _Text) -> Iterator:
+    text.take("[")
+    if text.peek() == "]":
+        text.take("]")
+        return
+    more = True
+    while more:
+        yield text.value()
+        more = text.take(",]") == ","
