@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="measurements per contender")
     parser.add_argument("--images", type=int, default=Options.images, help="images of the largest evaluation")
     parser.add_argument(
-        "--annotations", type=int, default=Options.annotations, help="size of the start-up suite's file"
+        "--annotations", type=int, default=Options.annotations, help="of the start-up suite's file"
     )
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
