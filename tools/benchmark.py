@@ -39,9 +39,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=5, help="measured steps per process")
     parser.add_argument("--rounds", type=int, default=3, help="measurements per contender")
     parser.add_argument("--images", type=int, default=Options.images, help="images of the largest evaluation")
-    parser.add_argument(
-        "--annotations", type=int, default=Options.annotations, help="of the start-up suite's file"
-    )
+    parser.add_argument("--annotations", type=int, default=Options.annotations, help="of the start-up suite's file")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
     options = Options(
