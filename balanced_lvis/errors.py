@@ -1,6 +1,9 @@
-"""The one exception for input that a user can mend."""
+"""The one exception for input that a user can mend, and words for it."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -10,3 +13,9 @@ class InputError(ValueError):
     The message names the argument, the value it had and the remedy. Command lines print it without a
     traceback and exit with status 2.
     """
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """The hint at the valid name that a wrong one is close to, with a space before it; empty where none is close."""
+    close = difflib.get_close_matches(name, list(valid), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
-from typing import TextIO
+from typing import IO
 
 
 def write_json(path: str | os.PathLike, content, indent: int | None = None) -> None:
@@ -17,7 +17,7 @@ def write_json(path: str | os.PathLike, content, indent: int | None = None) -> N
     A reader never sees a half-written file, and an interrupted write leaves the previous one.
     """
     text = _dumps(content, indent)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(text + "\n")
 
 
@@ -29,7 +29,7 @@ def write_json_list(path: str | os.PathLike, batches: Iterable[list]) -> None:
         path: the file to write.
         batches: the list's items, some at a time; the file holds what ``write_json`` of their concatenation holds.
     """
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write("[")
         separator = ""
         for batch in batches:
@@ -47,16 +47,29 @@ def _dumps(content, indent: int | None = None) -> str:
 
 
 @contextlib.contextmanager
-def _replacing(path: str | os.PathLike) -> Iterator[TextIO]:
-    """A text file that takes its name when it is whole and on the disk."""
+def replacing(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
+    """
+    A file that takes the name ``path`` when it is complete and on disk, and is gone if it doesn't get that far.
+
+    Its folder is made if need be. For one process at a time; what a killed one leaves, the next overwrites.
+
+    Args:
+        path: the file to write.
+        mode: as for ``open``; text is UTF-8.
+    """
     path = os.fspath(path)
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     partial = f"{path}.partial"
-    with open(partial, "w", encoding="utf-8") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
 
 
 def _nan_to_none(content):

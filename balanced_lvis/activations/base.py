@@ -9,13 +9,12 @@ Shape shorthand:
 
 from __future__ import annotations
 
-import difflib
 import inspect
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 from ..priors import ClassPrior
 
 _ACTIVATIONS: dict[str, type[Activation]] = {}
@@ -132,8 +131,7 @@ def activation_class(name: str) -> type[Activation]:
         InputError: for an unknown name, listing the valid ones.
     """
     if name not in _ACTIVATIONS:
-        close = difflib.get_close_matches(name, _ACTIVATIONS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, _ACTIVATIONS)
         raise InputError(f"Unknown activation {name!r}.{hint} Valid: {', '.join(activation_names())}.")
     return _ACTIVATIONS[name]
 

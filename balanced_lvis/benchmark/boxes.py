@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..activations import build_activation
 from ..modeling import ActivationOutputLayers
-from .measure import Options, in_fresh_process, row, time_alternating
+from .measure import Options, in_fresh_process, peak_mb, row, time_alternating
 
 IMAGE_SIZE = (800, 1216)
 ROIS = 1000
@@ -56,11 +56,10 @@ def _compare(work: Work, options: Options) -> dict:
 def run_job(job: dict) -> dict:
     """One contender in this process, for its peak memory: on a GPU its own, on a CPU the process's."""
     call = contenders(Work(job["candidates"], job["half"]), job["device"])[job["contender"]]
-    cuda = job["device"] == "cuda"
-    if cuda:
+    if job["device"] == "cuda":
         torch.cuda.reset_peak_memory_stats()
     call()
-    return {"peak_mb": torch.cuda.max_memory_allocated() / 2**20} if cuda else {}
+    return {"peak_mb": peak_mb(job["device"])}
 
 
 def contenders(work: Work, device: str):

@@ -95,16 +95,17 @@ def time_alternating(
     seconds = ([], [])
     for index in range(rounds + 1):
         for call, found in zip((stock, ours), seconds):
-            _wait_for(device)
+            wait_for(device)
             start = time.perf_counter()
             call()
-            _wait_for(device)
+            wait_for(device)
             if index:
                 found.append(time.perf_counter() - start)
     return seconds
 
 
-def _wait_for(device: str) -> None:
+def wait_for(device: str) -> None:
+    """Until a GPU has done what it was given; nothing on "cpu"."""
     if device == "cuda":
         torch.cuda.synchronize()
 

@@ -25,7 +25,7 @@ from ..config import load_config
 from ..data.checks import datasets_root
 from ..data.datasets import register_rendered
 from ..data.rendered import RenderedSpec, render_dataset
-from .measure import Options, in_fresh_process, peak_mb, row
+from .measure import Options, in_fresh_process, peak_mb, row, wait_for
 
 CONTENDERS = ("stock", "ours")
 STOCK_CONFIG = "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
@@ -91,21 +91,18 @@ def run_job(job: dict) -> dict:
         _freeze_naively(model)
     _propose_foreground(model.roi_heads)
     step = _inference_step(model) if job["suite"] == "inference" else _train_step(cfg, model)
-    cuda = job["device"] == "cuda"
     torch.manual_seed(0)  # RoIs are sampled at random: the same for all
     for index in range(2):
         step(batches[index % len(batches)])
-    if cuda:
-        torch.cuda.synchronize()
+    wait_for(job["device"])
+    if job["device"] == "cuda":
         torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     for index in range(job["iterations"]):
         step(batches[index % len(batches)])
-    if cuda:
-        torch.cuda.synchronize()
+    wait_for(job["device"])
     seconds = (time.perf_counter() - start) / job["iterations"]
-    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_mb()
-    return {"seconds": seconds, "peak_mb": peak}
+    return {"seconds": seconds, "peak_mb": peak_mb(job["device"])}
 
 
 def _share_weights(model, batch, path: str) -> None:

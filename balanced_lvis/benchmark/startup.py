@@ -23,8 +23,9 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 
 from ..data.checks import datasets_root
 from ..data.index import LVISRecords, open_index
-from ..data.index.file import ArrayFile, replacing
+from ..data.index.file import ArrayFile
 from ..data.samplers import image_repeat_factors
+from ..io import replacing
 from ..priors import ClassPrior
 from .measure import Options, in_fresh_process, row
 
@@ -129,7 +130,7 @@ def synthetic_annotations(annotations: int) -> Path:
     path = datasets_root() / f"startup_{annotations}.json"
     if not path.exists():
         os.makedirs(path.parent, exist_ok=True)
-        with replacing(str(path)) as file:
+        with replacing(path, "wb+") as file:
             for piece in _content(annotations):
                 file.write(piece.encode())
     return path.absolute()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import math
 import os
 import shutil
 import sys
@@ -12,11 +10,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import portalocker
 from tqdm import tqdm
 
 from ..data.datasets import prepare_rendered, rendered_root
 from ..errors import InputError
 from ..evaluation.comparison import comparison_page, plot_ap_by_bin, statistics_table
+from ..evaluation.report import percent
 from ..io import write_json
 from .runs import RESULTS, Run, train_all
 
@@ -167,8 +167,10 @@ def _alone_in(output: Path):
     output.mkdir(parents=True, exist_ok=True)
     with open(output / ".lock", "w", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel frees it, however this process ends
-        except BlockingIOError:
+            portalocker.lock(
+                file, portalocker.LOCK_EX | portalocker.LOCK_NB
+            )  # the kernel frees it, however this process ends
+        except portalocker.LockException:
             remedy = "wait for it or choose another folder"
             raise InputError(f"--output {output}: another comparison writes there; {remedy}.") from None
         yield
@@ -214,15 +216,13 @@ class _Reporter:
     def __call__(self, run: Run, seconds: float) -> None:
         self._left -= 1
         results = run.load(RESULTS)
-        mask, rare, box = (_percent(results, *key) for key in (("segm", "AP"), ("segm", "APr"), ("bbox", "AP")))
+        mask, rare, box = (
+            percent(results.get(task, {}).get(metric))
+            for task, metric in (("segm", "AP"), ("segm", "APr"), ("bbox", "AP"))
+        )
         line = f"{run.title}: mask AP {mask}, APr {rare}, box AP {box}, {seconds / 60:.1f} min; runs left: {self._left}"
         tqdm.write(line)  # above the progress bar
         sys.stdout.flush()
-
-
-def _percent(results: dict, task: str, metric: str) -> str:
-    value = results.get(task, {}).get(metric)
-    return "–" if value is None or math.isnan(value) else f"{value:.1f}"
 
 
 def _write(methods: list[str], runs: dict[tuple[str, int], Run], output: Path, configs: str, made_by: str) -> dict:

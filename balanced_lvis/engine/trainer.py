@@ -9,7 +9,7 @@ from unittest import mock
 
 import detectron2.engine.defaults as detectron2_defaults
 import torch
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
@@ -41,7 +41,7 @@ class Trainer(DefaultTrainer):
         # First, as they are loaded in this order: another run's state is refused before it is taken over.
         self.checkpointer.checkpointables = {Identity.KEY: self.identity, **self.checkpointer.checkpointables}
         if cfg.SOLVER.META.ENABLED:
-            self._trainer = _meta_trainer(cfg, self.model, self.data_loader, self.optimizer)
+            self._trainer = _meta_trainer(cfg, self.checkpointer.model, self._trainer)
 
     def resume_or_load(self, resume=True):
         """
@@ -137,13 +137,13 @@ class Trainer(DefaultTrainer):
         return results
 
 
-def _meta_trainer(cfg, model, data_loader, optimizer) -> MetaTrainer:
-    rcnn = model.module if comm.get_world_size() > 1 else model
+def _meta_trainer(cfg, rcnn, plain: SimpleTrainer) -> MetaTrainer:
+    """In place of the trainer that Detectron2 has made; ``rcnn`` is its model without DistributedDataParallel."""
     node = cfg.SOLVER.META
     return MetaTrainer(
-        model,
-        data_loader,
-        optimizer,
+        plain.model,
+        plain.data_loader,
+        plain.optimizer,
         reweighter=MetaReweighter(rcnn.roi_heads.box_predictor.activation, node.LR, rcnn.device),
         prior=class_prior_from_config(cfg),
         inner_lr=node.INNER_LR,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .paper import PAPER_COLUMNS, PAPER_TABLE_2
-from .report import TASKS, markdown_table, plt
+from .report import TASKS, markdown_table, percent, plt
 
 # Metric's name in table.json: where results.json has it.
 METRICS = {
@@ -83,9 +83,7 @@ def paper_table(figures: dict[str, tuple]) -> str:
 
 
 def _cell(found: dict) -> str:
-    if found["mean"] is None:
-        return "–"
-    return f"{found['mean']:.1f}" + ("" if found["std"] is None else f" ± {found['std']:.1f}")
+    return percent(found["mean"]) + ("" if found["std"] is None else f" ± {percent(found['std'])}")
 
 
 def comparison_page(table: dict[str, dict[str, dict]], titles: dict[str, str], title: str, made_by: str) -> str:

@@ -28,10 +28,10 @@ def comparison_table(results: dict[str, dict[str, dict[str, float]]], columns=CO
     rows = [["method", *(f"{TASKS[task]} {column}" for task, column in keys)]]
     values = {method: [_number(found[task].get(column)) for task, column in keys] for method, found in results.items()}
     for method, row in values.items():
-        rows.append([method, *(_cell(value) for value in row)])
+        rows.append([method, *map(percent, row)])
     if len(values) == 2:
         first, second = values.values()
-        rows.append(["difference", *(_cell(b - a, sign=True) for a, b in zip(first, second))])
+        rows.append(["difference", *(percent(b - a, sign=True) for a, b in zip(first, second))])
     return markdown_table(rows)
 
 
@@ -46,7 +46,9 @@ def _number(value) -> float:
     return math.nan if value is None else float(value)
 
 
-def _cell(value: float, sign: bool = False) -> str:
+def percent(value: float | None, sign: bool = False) -> str:
+    """A figure as people read it; a dash for None and NaN, which have no value."""
+    value = _number(value)
     return "–" if math.isnan(value) else f"{value:{'+' if sign else ''}.1f}"
 
 

@@ -74,18 +74,22 @@ class ClassifierStage:
 
     trained: tuple[str, ...]  # the classifier's parameters that train
     fresh: tuple[str, ...]  # those that don't come from stage 1
-    scaled: bool = False
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the classifier has scales."""
+        return "scale" in self.trained
 
     @property
     def from_scratch(self) -> bool:
         """Whether nothing of stage 1's classifier is used."""
-        return set(self.trained) == set(self.fresh) == {"weight", "bias"}
+        return "weight" in self.fresh
 
 
 CLASSIFIER_STAGES = {
     "retrain": ClassifierStage(trained=("weight", "bias"), fresh=("weight", "bias")),
     "finetune": ClassifierStage(trained=("weight", "bias"), fresh=()),
-    "rescale": ClassifierStage(trained=("scale",), fresh=("scale",), scaled=True),
+    "rescale": ClassifierStage(trained=("scale",), fresh=("scale",)),
 }
 
 

@@ -91,12 +91,14 @@ def training_step(head, x, instances, scale=1.0):
     return losses["loss_mask"].detach(), metrics, {"x": x.grad, **gradients}
 
 
-@settings(deadline=None)
-@given(classes=BATCHES, seed=st.integers(0, 2**31))
-@example(ALL_CLASSES, 0)
-@example(NO_ROI, 0)
-@example(ONE_ROI, 0)
-@example(ONE_CLASS, 0)
+def on_batches(test):
+    """Decorator: on random batches, and on the four that are easily got wrong."""
+    for batch in (ALL_CLASSES, NO_ROI, ONE_ROI, ONE_CLASS):
+        test = example(batch, 0)(test)
+    return settings(deadline=None)(given(classes=BATCHES, seed=st.integers(0, 2**31))(test))
+
+
+@on_batches
 def test_loss_gradients_and_metrics_are_those_of_detectron2(classes, seed):
     torch.manual_seed(seed)
     stock, ours = heads()
@@ -111,12 +113,7 @@ def test_loss_gradients_and_metrics_are_those_of_detectron2(classes, seed):
         torch.testing.assert_close(found[2][name], gradient, rtol=1e-9, atol=1e-15, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@settings(deadline=None)
-@given(classes=BATCHES, seed=st.integers(0, 2**31))
-@example(ALL_CLASSES, 0)
-@example(NO_ROI, 0)
-@example(ONE_ROI, 0)
-@example(ONE_CLASS, 0)
+@on_batches
 def test_masks_at_test_time_are_those_of_detectron2(classes, seed):
     torch.manual_seed(seed)
     stock, ours = heads()

@@ -7,14 +7,13 @@ mark. A file that was cut off has no mark at its end.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import mmap
 import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import BinaryIO
 
 import numpy as np
@@ -107,26 +106,6 @@ def copy_with_header(path: str, file: BinaryIO, changes: dict) -> None:
     file.seek(start)
     file.truncate()
     _write_tail(file, {**header, **changes})
-
-
-@contextlib.contextmanager
-def replacing(path: str) -> Iterator[BinaryIO]:
-    """
-    A file that takes the name ``path`` when it is complete and on disk, and is gone if it doesn't get that far.
-
-    For one process at a time. What a killed one leaves, the next overwrites.
-    """
-    partial = f"{path}.partial"
-    try:
-        with open(partial, "wb+") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
-        raise
 
 
 def _write_tail(file: BinaryIO, header: dict) -> None:

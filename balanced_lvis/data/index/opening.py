@@ -13,8 +13,9 @@ from pathlib import Path
 import portalocker
 
 from ...errors import InputError
+from ...io import replacing
 from .build import NotIndexableError, build_index, stamp_of
-from .file import ArrayFile, DamagedFileError, copy_with_header, replacing
+from .file import ArrayFile, DamagedFileError, copy_with_header
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def _is_of(found: ArrayFile, json_file: str, place: str, always_hash: bool) -> b
     if source["size"] != stamp["size"] or source["sha256"] != _sha256(json_file):
         return False
     if source["mtime_ns"] != stamp["mtime_ns"]:
-        with replacing(place) as file:  # so that the next start need not read the whole file again
+        with replacing(place, "wb+") as file:  # so that the next start need not read the whole file again
             copy_with_header(place, file, {"source": {**source, **stamp}})
     return True
 
@@ -88,7 +89,7 @@ def _is_of(found: ArrayFile, json_file: str, place: str, always_hash: bool) -> b
 def _build(json_file: str, place: str) -> None:
     start = time.monotonic()
     logger.info("Indexing %s in %s; later starts are quick", json_file, place)
-    with replacing(place) as file:
+    with replacing(place, "wb+") as file:
         build_index(json_file, file)
     logger.info("Indexed %s in %.0f s", json_file, time.monotonic() - start)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 
 from detectron2.data import MetadataCatalog
 from detectron2.data.samplers import TrainingSampler
 
-from ...errors import InputError
+from ...errors import InputError, did_you_mean
 from .base import Detectron2Sampler, ResumableSampler
 
 # Names that Detectron2 alone knows how to build, and that can't be resumed.
@@ -47,8 +46,7 @@ def check_sampler(name: str) -> None:
     """
     if name in _SAMPLERS or name in DETECTRON2_ONLY:
         return
-    close = difflib.get_close_matches(name, sampler_names(), n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(name, sampler_names())
     raise InputError(f"DATALOADER.SAMPLER_TRAIN: unknown sampler {name!r}.{hint} Valid: {', '.join(sampler_names())}.")
 
 
