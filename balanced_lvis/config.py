@@ -59,6 +59,13 @@ def add_balanced_lvis_config(cfg: CN) -> None:
 
     cfg.SOLVER.OPTIMIZER = "SGD"  # "SGD" or "AdamW"; BASE_LR and WEIGHT_DECAY mean what they mean to each
 
+    # Batches that an update is made from, one after the other; IMS_PER_BATCH stays the images of an update.
+    cfg.SOLVER.ACCUMULATE_BATCHES = 1
+    # Updates in a row that may be skipped because losses or gradients are not finite, before the run stops.
+    cfg.SOLVER.MAX_SKIPPED_STEPS = 10
+    # What SOLVER.AMP.ENABLED computes in: "float16", as Detectron2 does, or "bfloat16". Losses stay in float32.
+    cfg.SOLVER.AMP.DTYPE = "float16"
+
     # Meta re-weighting (BALMS) of each class's foreground RoIs in the second stage.
     meta = cfg.SOLVER.META = CN()
     meta.ENABLED = False

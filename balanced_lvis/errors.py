@@ -1,4 +1,4 @@
-"""The one exception for input that a user can mend, and words for it."""
+"""Exceptions that a command line shows as one message, and words for them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,18 @@ class InputError(ValueError):
     The message names the argument, the value it had and the remedy. Command lines print it without a
     traceback and exit with status 2.
     """
+
+    exit_status = 2
+
+
+class DivergedError(RuntimeError):
+    """
+    A training that can't go on, as its losses or gradients are no longer finite.
+
+    Command lines print it without a traceback and exit with status 3.
+    """
+
+    exit_status = 3
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -24,12 +24,12 @@ class TrainLoader:
     Attributes:
         batches: Detectron2's loader.
         sampler: where its images come from; None for a sampler of Detectron2's whose position can't be saved.
-        batch_size: images of all processes together.
+        images_per_iteration: of all processes together, in one batch or several.
     """
 
     batches: object
     sampler: ResumableSampler | None
-    batch_size: int
+    images_per_iteration: int
 
     def __iter__(self):
         # As a generator, so that workers, which copy the sampler, start with the first batch and not before a state
@@ -39,9 +39,9 @@ class TrainLoader:
     def state_dict(self, iterations: int) -> dict | None:
         """
         Args:
-            iterations: batches used since the loader was made or :meth:`load_state_dict` called.
+            iterations: those made since the loader was made or :meth:`load_state_dict` called.
         """
-        return self.sampler and self.sampler.state_dict(iterations * self.batch_size)
+        return self.sampler and self.sampler.state_dict(iterations * self.images_per_iteration)
 
     def load_state_dict(self, state: dict | None) -> None:
         """Go on from a saved position; to be called before the first batch."""
@@ -84,13 +84,13 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
     # Serialised once for both loaders; an index of annotations, or a torch data set, is left as it is.
     dataset = DatasetFromList(records, copy=False) if isinstance(records, list) else records
     mapper = DatasetMapper(cfg, True, use_instance_mask=cfg.MODEL.MASK_ON and (masks or cfg.INPUT.CROP.ENABLED))
-    train = _loader(cfg, dataset, mapper, sampler, cfg.SOLVER.IMS_PER_BATCH)
+    train = _loader(cfg, dataset, mapper, sampler, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_BATCHES)
     if not cfg.SOLVER.META.ENABLED:
         return train
     # A seed that follows from the other leaves the global generators as they are without a meta loader.
     meta_sampler = ClassAwareTrainingSampler(records, class_names_of(cfg), sampler and sampler.seed + 1)
     meta = _loader(cfg, dataset, mapper, meta_sampler, cfg.SOLVER.META.IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH)
-    return MetaTrainLoader(train.batches, train.sampler, train.batch_size, meta)
+    return MetaTrainLoader(train.batches, train.sampler, train.images_per_iteration, meta)
 
 
 def _records(cfg):
@@ -121,8 +121,8 @@ def build_test_loader(cfg, name: str):
     )
 
 
-def _loader(cfg, dataset, mapper, sampler, batch_size: int) -> TrainLoader:
-    batches = build_detection_train_loader(
-        cfg, mapper=mapper, dataset=dataset, sampler=sampler, total_batch_size=batch_size
+def _loader(cfg, dataset, mapper, sampler, images_per_iteration: int, batches: int = 1) -> TrainLoader:
+    loader = build_detection_train_loader(
+        cfg, mapper=mapper, dataset=dataset, sampler=sampler, total_batch_size=images_per_iteration // batches
     )
-    return TrainLoader(batches, sampler, batch_size)
+    return TrainLoader(loader, sampler, images_per_iteration)

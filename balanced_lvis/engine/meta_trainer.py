@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-import time
 
 import torch
-from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from ..io import write_json
 from ..meta import MetaReweighter
 from ..priors import ClassPrior
 from .random_state import RandomState
+from .step import StepTrainer
 
 CLASS_WEIGHTS = "class_weights.json"
 LOG_PERIOD = 20  # iterations, as Detectron2 writes its metrics
 
 
-class MetaTrainer(SimpleTrainer):
+class MetaTrainer(StepTrainer):
     """
-    ``SimpleTrainer`` whose step is preceded by one of the class weights.
+    A trainer whose step is preceded by one of the class weights.
 
     A step computes the features of its batch and of a class-balanced meta batch once, learns the weights by looking one
     step of the classifier ahead, and then trains the classifier with them. Meta batches have a random state of their
@@ -38,50 +36,39 @@ class MetaTrainer(SimpleTrainer):
         reweighter: learns the weights.
         prior: of the training set, for names and groups in what is logged and saved.
         inner_lr: of the look ahead; 0 for the optimizer's current one.
-        autocast: half precision for all below the classifier, or None.
+        **options: of :class:`balanced_lvis.engine.step.StepTrainer`; ``autocast`` is for all below the classifier.
     """
 
     def __init__(
         self, model, data_loader, optimizer, *, reweighter: MetaReweighter, prior: ClassPrior, inner_lr: float = 0.0,
-        autocast: torch.dtype | None = None,
+        **options,
     ):  # fmt: skip
-        super().__init__(model, data_loader, optimizer)
+        super().__init__(model, data_loader, optimizer, **options)
         self.reweighter = reweighter
         self.prior = prior
         self.inner_lr = inner_lr
-        self.autocast = autocast
         self._groups = {group: torch.from_numpy(prior.groups() == group) for group in sorted(set(prior.groups()))}
         self._meta_random_state = self._meta_iter = None
 
-    @property
-    def rcnn(self):
-        """The model without its DistributedDataParallel."""
-        return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+    def _make_scaler(self):
+        """None: gradients are the classifier's alone, which are computed in float32."""
 
-    def run_step(self):
-        assert self.model.training, "the model was changed to evaluation mode"
-        start = time.perf_counter()
-        data = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
-        inputs = self._classifier_inputs(data)
+    def losses(self, batch):
+        """Those of the classifier, with the weights that a step of their own has just learned."""
+        inputs = self._classifier_inputs(batch)
         with self._meta_random():
             meta_inputs = self._classifier_inputs(self._next_meta_batch())
         inner_lr = self.inner_lr or self.optimizer.param_groups[0]["lr"]
-        meta_loss = self.reweighter.step(self.rcnn.classifier, inputs[:2], meta_inputs[:2], inner_lr, average=_average)
+        classifier = self.bare_model.classifier
+        meta_loss = self.reweighter.step(classifier, inputs[:2], meta_inputs[:2], inner_lr, average=_average)
         with torch.no_grad():
             weight = self.reweighter.weights(inputs.gt_classes)
-        losses = self.model(inputs._replace(roi_weight=weight))
-        self.optimizer.zero_grad()
-        sum(losses.values()).backward()
-        self.after_backward()
-        self._write_metrics(losses, data_time)
         self._log_weights(meta_loss)
-        self.optimizer.step()
+        return self.model(inputs._replace(roi_weight=weight))
 
     def _classifier_inputs(self, batch):
-        device = self.rcnn.device.type
-        with torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None):
-            return self.rcnn.classifier_inputs(batch)
+        with torch.autocast(self._device, dtype=self.autocast, enabled=self.autocast is not None):
+            return self.bare_model.classifier_inputs(batch)
 
     def _meta_random(self) -> RandomState:
         """Seeded by the process's own seed and, so that a resumed run doesn't draw the same again, where it starts."""

@@ -46,3 +46,23 @@ def _restore(states) -> None:
         torch.cuda.set_rng_state_all(cuda)
     np.random.set_state(numpy_state)
     random.setstate(python_state)
+
+
+def current_states() -> dict:
+    """The states of all global generators, as plain values that ``torch.load(weights_only=True)`` reads."""
+    cpu, cuda, (kind, keys, *numpy_rest), python_state = _states()
+    return {"cpu": cpu, "cuda": cuda, "numpy": (kind, keys.tolist(), *numpy_rest), "python": python_state}
+
+
+def set_states(states: dict) -> None:
+    """
+    Take back what :func:`current_states` gave.
+
+    Args:
+        states: of a machine with any number of GPUs; GPU states are left out where there are other numbers of them.
+    """
+    kind, keys, *numpy_rest = states["numpy"]
+    cuda = states["cuda"] if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count() else []
+    numpy_state = (kind, np.array(keys, np.uint32), *numpy_rest)
+    version, internal, gauss = states["python"]
+    _restore((states["cpu"], cuda, numpy_state, (version, tuple(internal), gauss)))

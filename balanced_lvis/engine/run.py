@@ -22,13 +22,14 @@ from ..data.class_prior import class_prior_from_config
 from ..data.datasets import prepare_rendered
 from ..data.records import prepare_records
 from ..data.samplers import check_sampler
-from ..errors import InputError
+from ..errors import DivergedError, InputError
 from ..evaluation.backends import check_backend
 from ..modeling.box_predictor import activation_from_config
 from ..modeling.decoupled import classifier_stage
 from .checkpoint import Identity, check_weights, is_second_stage, load_for_evaluation
 from .optimizer import check_optimizer
-from .screen import EXIT_BAD_INPUT, command_line, log_to_files, quiet
+from .screen import command_line, log_to_files, quiet
+from .step import AUTOCAST
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -60,9 +61,10 @@ def main(arguments: list[str] | None = None) -> None:
             args=(cfg, args),
         )
     except ProcessExitedException as error:
-        if error.exit_code != EXIT_BAD_INPUT:
-            raise
-        raise InputError("the job was stopped by the error above.") from None
+        for kind in (InputError, DivergedError):
+            if error.exit_code == kind.exit_status:
+                raise kind("the job was stopped by the error above.") from None
+        raise
 
 
 def argument_parser():
@@ -141,6 +143,7 @@ def _check_training(cfg, world_size: int) -> None:
     batches = {"SOLVER.IMS_PER_BATCH": cfg.SOLVER.IMS_PER_BATCH}
     if meta.ENABLED:
         batches["SOLVER.META.IMS_PER_BATCH"] = meta.IMS_PER_BATCH  # 0 stands for the other
+    _check_step(cfg.SOLVER, world_size, cfg.MODEL.DEVICE)
     for key, value in batches.items():
         if value % world_size:
             raise InputError(
@@ -158,6 +161,30 @@ def _check_training(cfg, world_size: int) -> None:
         raise InputError(f"SOLVER.META: LR is {meta.LR} and INNER_LR {meta.INNER_LR}; neither can be negative.")
 
 
+def _check_step(solver, world_size: int, device: str) -> None:
+    """What a training step is asked to do."""
+    parts = solver.ACCUMULATE_BATCHES
+    if parts < 1:
+        raise InputError(f"SOLVER.ACCUMULATE_BATCHES is {parts}; it must be 1 or more.")
+    if parts > 1 and solver.META.ENABLED:
+        raise InputError(
+            f"SOLVER.ACCUMULATE_BATCHES is {parts}, but class weights are learned from whole batches; set it to 1 "
+            "where SOLVER.META.ENABLED is True. The second stage needs little memory."
+        )
+    if parts > 1 and solver.IMS_PER_BATCH % (parts * world_size):
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH is {solver.IMS_PER_BATCH}, which can't be split into SOLVER.ACCUMULATE_BATCHES "
+            f"{parts} batches for {world_size} process(es); set it to a multiple of {parts * world_size}."
+        )
+    if solver.MAX_SKIPPED_STEPS < 0:
+        raise InputError(f"SOLVER.MAX_SKIPPED_STEPS is {solver.MAX_SKIPPED_STEPS}; it must be 0 or more.")
+    if solver.AMP.DTYPE not in AUTOCAST:
+        raise InputError(f"SOLVER.AMP.DTYPE is {solver.AMP.DTYPE!r}; valid: {', '.join(AUTOCAST)}.")
+    # Meta re-weighting computes gradients in float32 in any case.
+    if solver.AMP.ENABLED and solver.AMP.DTYPE == "float16" and device == "cpu" and not solver.META.ENABLED:
+        raise InputError("SOLVER.AMP.DTYPE is 'float16', which needs a GPU; use bfloat16 on the CPU.")
+
+
 def _run_in_process(cfg, args) -> None:
     """As :func:`run`; one of several spawned processes starts bare, and bad input ends it without a traceback."""
     if comm.get_world_size() == 1:
@@ -167,10 +194,10 @@ def _run_in_process(cfg, args) -> None:
     try:
         prepare_rendered(cfg)  # its catalogs are empty
         run(cfg, args)
-    except InputError as error:
+    except (InputError, DivergedError) as error:
         if comm.is_main_process():
             print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(EXIT_BAD_INPUT)
+        sys.exit(error.exit_status)
 
 
 def run(cfg, args) -> dict:

@@ -11,14 +11,12 @@ import warnings
 from detectron2.utils.logger import setup_logger
 
 from .. import _detectron2
-from ..errors import InputError
-
-EXIT_BAD_INPUT = 2
+from ..errors import DivergedError, InputError
 
 
 def command_line(function):
     """
-    Decorator of a tool's ``main``: a calm screen, and input errors as one message and status 2, not a traceback.
+    Decorator of a tool's ``main``: a calm screen, and our own errors as one message and their status, no traceback.
 
     Returns:
         a function that returns the process's exit status.
@@ -29,9 +27,9 @@ def command_line(function):
         quiet()
         try:
             function(*args, **kwargs)
-        except InputError as error:
+        except (InputError, DivergedError) as error:
             print(f"error: {error}", file=sys.stderr)
-            return EXIT_BAD_INPUT
+            return error.exit_status
         return 0
 
     return wrapped

@@ -8,7 +8,6 @@ import os
 from unittest import mock
 
 import detectron2.engine.defaults as detectron2_defaults
-import torch
 from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
@@ -22,6 +21,7 @@ from ..meta import MetaReweighter
 from .checkpoint import Identity, is_second_stage, load_first_stage
 from .meta_trainer import MetaTrainer
 from .optimizer import build_optimizer
+from .step import AUTOCAST, StepTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +40,7 @@ class Trainer(DefaultTrainer):
         self.identity = Identity.from_config(cfg)
         # First, as they are loaded in this order: another run's state is refused before it is taken over.
         self.checkpointer.checkpointables = {Identity.KEY: self.identity, **self.checkpointer.checkpointables}
-        if cfg.SOLVER.META.ENABLED:
-            self._trainer = _meta_trainer(cfg, self.checkpointer.model, self._trainer)
+        self._trainer = _step_trainer(cfg, self.checkpointer.model, self._trainer)
 
     def resume_or_load(self, resume=True):
         """
@@ -137,17 +136,24 @@ class Trainer(DefaultTrainer):
         return results
 
 
-def _meta_trainer(cfg, rcnn, plain: SimpleTrainer) -> MetaTrainer:
+def _step_trainer(cfg, rcnn, plain: SimpleTrainer) -> StepTrainer:
     """In place of the trainer that Detectron2 has made; ``rcnn`` is its model without DistributedDataParallel."""
+    options = {
+        "accumulate": cfg.SOLVER.ACCUMULATE_BATCHES,
+        "autocast": AUTOCAST[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None,
+        "max_skipped": cfg.SOLVER.MAX_SKIPPED_STEPS,
+        "folder": os.path.join(cfg.OUTPUT_DIR, "diagnostics"),
+    }
+    parts = plain.model, plain.data_loader, plain.optimizer
     node = cfg.SOLVER.META
+    if not node.ENABLED:
+        return StepTrainer(*parts, **options)
     return MetaTrainer(
-        plain.model,
-        plain.data_loader,
-        plain.optimizer,
+        *parts,
         reweighter=MetaReweighter(rcnn.roi_heads.box_predictor.activation, node.LR, rcnn.device),
         prior=class_prior_from_config(cfg),
         inner_lr=node.INNER_LR,
-        autocast=torch.float16 if cfg.SOLVER.AMP.ENABLED else None,
+        **options,
     )
 
 

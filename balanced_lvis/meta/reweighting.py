@@ -120,7 +120,8 @@ class MetaReweighter:
         loss = self.outer_loss(classifier, batch, meta_batch, inner_lr)
         (gradient,) = torch.autograd.grad(loss, [self.weights.psi])
         self.weights.psi.grad = average(gradient)
-        self.optimizer.step()
+        if self.weights.psi.grad.isfinite().all():  # one look ahead that fails must not end all weights
+            self.optimizer.step()
         return loss.detach()
 
     def state_dict(self) -> dict:

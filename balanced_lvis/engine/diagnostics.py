@@ -1,0 +1,197 @@
+"""A training step that failed, kept so that it can be repeated: its batch, weights and random states."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+
+from ..config import load_config
+from ..errors import InputError
+from ..io import replacing
+from .random_state import set_states
+
+_PLAIN = (str, int, float, bool, type(None), Tensor)
+
+
+def save_diagnostics(
+    path: str | os.PathLike, model: nn.Module, batches: list[list[dict]], states: dict, *, iteration: int,
+    losses: dict[str, float],
+) -> None:  # fmt: skip
+    """
+    Write what :func:`replay` repeats a step from. The file holds plain values and tensors only.
+
+    Args:
+        path: the file to write.
+        model: with the weights that the step started from.
+        batches: those of the step, as the data loader made them.
+        states: as :func:`balanced_lvis.engine.random_state.current_states` gave them before the step.
+        iteration: its number.
+        losses: what was found, by name.
+    """
+    content = {
+        "iteration": iteration,
+        "losses": losses,
+        "batches": [[_plain_record(record) for record in batch] for batch in batches],
+        "random_states": states,
+        "model": {name: tensor.cpu() for name, tensor in model.state_dict().items()},
+    }
+    with replacing(path, "wb") as file:
+        torch.save(content, file)
+
+
+@dataclass
+class Replay:
+    """
+    What a repeated step showed.
+
+    Attributes:
+        iteration: of the step.
+        recorded: losses as they were found when it was saved, by name.
+        losses: as they are now, of all batches in turn.
+        alone: per image, its name and its losses as a batch of its own; other random numbers than in the step.
+        module: the first one of the forward pass whose output is not finite; None if there is none.
+        weights: names of parameters and buffers that are not finite.
+        gradients: names of parameters whose gradient is not finite.
+    """
+
+    iteration: int
+    recorded: dict[str, float]
+    losses: list[dict[str, float]]
+    alone: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+    module: str | None = None
+    weights: list[str] = field(default_factory=list)
+    gradients: list[str] = field(default_factory=list)
+
+
+def replay(path: str | os.PathLike, config_file: str | os.PathLike = "", opts: list[str] | tuple = ()) -> Replay:
+    """
+    Repeat a step that :func:`save_diagnostics` kept, on its own weights.
+
+    Args:
+        path: the file.
+        config_file: of the run; empty: ``config.yaml`` in the folder above the file's.
+        opts: ``KEY VALUE`` overrides of the config, flat.
+
+    Raises:
+        InputError: if the file is none of these, or doesn't fit the config's model.
+    """
+    content = _load(path)
+    config_file = config_file or os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(path))), "config.yaml")
+    cfg = load_config(config_file, opts)
+    if not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    model = build_model(cfg)
+    try:
+        model.load_state_dict(content["model"])
+    except RuntimeError as error:
+        raise InputError(
+            f"{os.fspath(path)!r} holds the weights of another model than {config_file}: {error}"
+        ) from error
+    batches = [[_record(record) for record in batch] for batch in content["batches"]]
+    named = [*model.named_parameters(), *model.named_buffers()]
+    found = Replay(content["iteration"], content["losses"], [])
+    found.weights = [name for name, tensor in named if not tensor.isfinite().all()]
+    model.train()
+    set_states(content["random_states"])
+    with EventStorage(content["iteration"]):
+        with _first_not_finite(model, found):
+            for batch in batches:
+                losses = _losses(model, batch)
+                found.losses.append(_numbers(losses))
+                sum(losses.values()).backward()
+        found.gradients = [
+            name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
+        ]
+        with torch.no_grad():
+            for record in (record for batch in batches for record in batch):
+                found.alone.append((str(record.get("file_name")), _numbers(_losses(model, [record]))))
+    return found
+
+
+def _losses(model, batch: list[dict]) -> dict[str, Tensor]:
+    try:
+        return model(batch)
+    except FloatingPointError:  # Detectron2's, of proposals that are not finite
+        return {"proposals": torch.full((), math.nan, requires_grad=True)}
+
+
+def _numbers(losses: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(loss.detach()) for name, loss in losses.items()}
+
+
+class _first_not_finite:  # noqa: N801
+    """A context in which the first module whose output is not finite is noted in ``found.module``."""
+
+    def __init__(self, model: nn.Module, found: Replay):
+        # Leaves only: a module around them would be noted after them in any case.
+        self._leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
+        self._found = found
+
+    def __enter__(self):
+        self._hooks = [module.register_forward_hook(self._look(name)) for name, module in self._leaves]
+
+    def _look(self, name: str):
+        def look(module, inputs, output):
+            is_bad = isinstance(output, Tensor) and output.is_floating_point() and not output.isfinite().all()
+            if is_bad and self._found.module is None:
+                self._found.module = name
+
+        return look
+
+    def __exit__(self, *exception):
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _load(path) -> dict:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{os.fspath(path)!r} can't be read: {error.strerror}.") from error
+    except Exception as error:  # torch, pickle and zipfile each have their own for a broken file
+        raise InputError(f"{os.fspath(path)!r} is not a saved training step ({type(error).__name__}).") from error
+    wanted = {"iteration", "losses", "batches", "random_states", "model"}
+    if not isinstance(content, dict) or wanted - content.keys():
+        raise InputError(f"{os.fspath(path)!r} is not a saved training step; they are called iteration_*_rank*.pth.")
+    return content
+
+
+def _plain_record(record: dict) -> dict:
+    """A mapped record as plain values; what can't be one, and no model reads, is left out."""
+    plain = {key: value for key, value in record.items() if isinstance(value, _PLAIN)}
+    return {**plain, **{key: _plain(value) for key, value in record.items() if isinstance(value, Instances)}}
+
+
+def _plain(instances: Instances) -> dict:
+    fields = {name: _ENCODERS[type(value)](value) for name, value in instances.get_fields().items()}
+    return {"image_size": tuple(instances.image_size), "fields": fields}
+
+
+def _record(plain: dict) -> dict:
+    return {key: _instances(value) if isinstance(value, dict) else value for key, value in plain.items()}
+
+
+def _instances(plain: dict) -> Instances:
+    fields = {name: _DECODERS[kind](value) for name, (kind, value) in plain["fields"].items()}
+    return Instances(tuple(plain["image_size"]), **fields)
+
+
+def _polygons(tensors: list[list[Tensor]]) -> PolygonMasks:
+    return PolygonMasks([[np.asarray(polygon) for polygon in polygons] for polygons in tensors])
+
+
+_ENCODERS = {
+    Tensor: lambda tensor: ("tensor", tensor),
+    Boxes: lambda boxes: ("boxes", boxes.tensor),
+    BitMasks: lambda masks: ("bitmasks", masks.tensor),
+    PolygonMasks: lambda masks: ("polygons", [[torch.from_numpy(p) for p in polygons] for polygons in masks.polygons]),
+}
+_DECODERS = {"tensor": lambda tensor: tensor, "boxes": Boxes, "bitmasks": BitMasks, "polygons": _polygons}

@@ -1,0 +1,248 @@
+"""A training step: autocast, accumulated gradients, and no update from what is not finite."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import time
+
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from ..errors import DivergedError
+from .diagnostics import save_diagnostics
+from .random_state import current_states
+
+logger = logging.getLogger(__name__)
+
+AUTOCAST = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class StepTrainer(SimpleTrainer):
+    """
+    Detectron2's ``SimpleTrainer`` and ``AMPTrainer`` in one, to the same bit, with three things more.
+
+    * An update can be made from several batches, one after the other: the gradient is their mean.
+    * Losses or gradients that are not finite on any process change nothing: the update is skipped by all, counted and
+      logged with the images. Batch statistics are put back. With too many in a row, the run stops.
+    * Metrics reach the CPU in one copy, and rank 0 as numbers instead of pickled objects.
+
+    Args:
+        model: takes a batch and returns a dict of scalar losses; perhaps in ``DistributedDataParallel``.
+        data_loader: an iterable of batches.
+        optimizer: of the model.
+        accumulate: batches of an update.
+        autocast: half precision for the forward pass, or None. float16 has its losses scaled.
+        max_skipped: updates in a row that may be skipped.
+        folder: where a batch that ends the run is saved, for :mod:`balanced_lvis.engine.diagnostics`.
+    """
+
+    def __init__(
+        self, model, data_loader, optimizer, *, accumulate: int = 1, autocast: torch.dtype | None = None,
+        max_skipped: int = 10, folder: str | os.PathLike = ".",
+    ):  # fmt: skip
+        super().__init__(model, data_loader, optimizer)
+        self.accumulate = accumulate
+        self.autocast = autocast
+        self.max_skipped = max_skipped
+        self.folder = folder
+        self.skipped = self.skipped_in_row = 0
+        self._scaler = self._make_scaler()
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._statistics = _BatchStatistics(model)
+
+    def _make_scaler(self):
+        """float16's least positive number is 6e-8: gradients are computed of a larger loss."""
+        return torch.cuda.amp.GradScaler() if self.autocast == torch.float16 else None
+
+    @property
+    def bare_model(self):
+        """The model without its ``DistributedDataParallel``."""
+        return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+
+    def run_step(self):
+        """
+        One update.
+
+        Raises:
+            DivergedError: if more than ``max_skipped`` updates in a row had to be skipped.
+        """
+        assert self.model.training, "the model was changed to evaluation mode"
+        start = time.perf_counter()
+        batches = [next(self._data_loader_iter) for _ in range(self.accumulate)]
+        data_time = time.perf_counter() - start
+        # What a step starts from is needed where it may be the last: to repeat it.
+        states = current_states() if self.skipped_in_row >= self.max_skipped else None
+        self._statistics.remember()
+        self.optimizer.zero_grad()
+        try:
+            losses = self._backward(batches)
+        except _NotFiniteError as error:
+            self._skip(batches, error.losses, states)
+            return
+        self.after_backward()
+        numbers = _on_all_ranks([*losses.values(), self._gradient_norm()], data_time)
+        if numbers[:, 1:].isfinite().all():
+            self.skipped_in_row = 0
+            self._update()
+        else:
+            self._skip(batches, dict(zip([*losses, "gradient norm"], numbers[comm.get_rank(), 1:].tolist())), states)
+        self._write_numbers(list(losses), numbers)
+
+    def losses(self, batch: list[dict]) -> dict[str, Tensor]:
+        """The losses of one batch, scalars by name."""
+        with torch.autocast(self._device, dtype=self.autocast, enabled=self.autocast is not None):
+            return self.model(batch)
+
+    @property
+    def _device(self) -> str:
+        return self._parameters[0].device.type
+
+    def _backward(self, batches: list) -> dict[str, Tensor]:
+        """
+        Add the mean gradient of ``batches`` to the parameters'; their mean losses.
+
+        Raises:
+            _NotFiniteError: if a process can't go on to the gradients, in all of them.
+        """
+        means = {}
+        for index, batch in enumerate(batches):
+            with self._gradients_of_this_process(index + 1 < len(batches)):
+                losses = self._usable_losses(batch)
+                if len(batches) > 1:
+                    losses = {name: loss / len(batches) for name, loss in losses.items()}
+                total = sum(losses.values())
+                (total if self._scaler is None else self._scaler.scale(total)).backward()
+            for name, loss in losses.items():
+                means[name] = means[name] + loss.detach() if name in means else loss.detach()
+        return means
+
+    def _usable_losses(self, batch: list[dict]) -> dict[str, Tensor]:
+        """Those that all processes can go on from: gradients that are exchanged would carry one's NaN to the others."""
+        try:
+            losses = self.losses(batch)
+        except FloatingPointError:  # Detectron2's, of proposals that are not finite
+            losses = {"proposals": torch.full((), math.nan, device=self._parameters[0].device)}
+            if comm.get_world_size() == 1:
+                raise _NotFiniteError(losses) from None
+        if comm.get_world_size() > 1:
+            usable = torch.stack([loss.detach() for loss in losses.values()]).isfinite().all().float()
+            torch.distributed.all_reduce(usable, torch.distributed.ReduceOp.MIN)
+            if not usable:
+                raise _NotFiniteError(losses)
+        return losses
+
+    def _gradients_of_this_process(self, wanted: bool):
+        """Where more batches are to come, processes need not exchange gradients yet."""
+        together = isinstance(self.model, DistributedDataParallel)
+        return self.model.no_sync() if wanted and together else contextlib.nullcontext()
+
+    def _gradient_norm(self) -> Tensor:
+        """Over all parameters; 0 for float16, whose scaler finds out for itself."""
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        if self._scaler is not None or not gradients:
+            return torch.zeros((), device=self._parameters[0].device)
+        return torch.stack(torch._foreach_norm(gradients)).norm()
+
+    def _update(self) -> None:
+        if self._scaler is None:
+            self.optimizer.step()
+            return
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+
+    def _skip(self, batches: list, losses: dict[str, float], states: dict | None) -> None:
+        """Leave everything as it was before the step."""
+        self.optimizer.zero_grad()
+        self._statistics.restore()
+        self.skipped += 1
+        self.skipped_in_row += 1
+        bad = [name for name, value in losses.items() if not math.isfinite(value)]
+        images = [record.get("file_name", record.get("image_id")) for batch in batches for record in batch]
+        found = [(names, images) for names, images in comm.all_gather((bad, images)) if names]
+        told = "; ".join(f"{', '.join(names)} on {', '.join(map(str, images))}" for names, images in found)
+        logger.warning(
+            "Iteration %d is skipped, %d in a row and %d in all so far: not finite are %s.",
+            self.iter, self.skipped_in_row, self.skipped, told,
+        )  # fmt: skip
+        if self.skipped_in_row <= self.max_skipped:
+            return
+        path = os.path.join(self.folder, f"iteration_{self.iter:07d}_rank{comm.get_rank()}.pth")
+        if bad:
+            save_diagnostics(path, self.bare_model, batches, states, iteration=self.iter, losses=losses)
+        comm.synchronize()
+        raise DivergedError(
+            f"SOLVER.MAX_SKIPPED_STEPS: more than {self.max_skipped} updates in a row had losses or gradients that are "
+            f"not finite, the last at iteration {self.iter}: {told}. The batch and the weights are in {self.folder}; "
+            f"tools/replay_step.py {path} repeats the step. A lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS or "
+            "SOLVER.CLIP_GRADIENTS may help; --resume goes on from the last checkpoint."
+        ) from None
+
+    def _write_numbers(self, names: list[str], numbers: Tensor) -> None:
+        """As Detectron2 writes metrics: means over processes, and the longest wait for data."""
+        storage = get_event_storage()
+        storage.put_scalar("rank_data_time", float(numbers[comm.get_rank(), 0]))
+        if not comm.is_main_process():
+            return
+        storage.put_scalar("data_time", float(numbers[:, 0].max()))
+        if self.skipped:
+            storage.put_scalar("skipped_steps", self.skipped)
+        losses = dict(zip(names, numbers[:, 1:-1].mean(0).tolist()))
+        if all(map(math.isfinite, losses.values())):
+            storage.put_scalar("total_loss", sum(losses.values()))
+            if len(losses) > 1:
+                storage.put_scalars(**losses)
+
+    def state_dict(self):
+        state = {**super().state_dict(), "skipped_steps": self.skipped}
+        return state if self._scaler is None else {**state, "grad_scaler": self._scaler.state_dict()}
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        self.skipped = state_dict.get("skipped_steps", 0)
+        if self._scaler is not None and "grad_scaler" in state_dict:
+            self._scaler.load_state_dict(state_dict["grad_scaler"])
+
+
+def _on_all_ranks(scalars: list[Tensor], data_time: float) -> Tensor:
+    """(W, 1 + n) float64 on the CPU, a row per process: seconds waited for data, and the n ``scalars``."""
+    own = torch.stack([scalar.detach().double().reshape(()) for scalar in scalars])
+    own = torch.cat([own.new_tensor([data_time]), own])
+    if comm.get_world_size() == 1:
+        return own[None].cpu()
+    rows = [torch.empty_like(own) for _ in range(comm.get_world_size())]
+    torch.distributed.all_gather(rows, own)
+    return torch.stack(rows).cpu()
+
+
+class _NotFiniteError(Exception):
+    """Losses that have no usable gradient."""
+
+    def __init__(self, losses: dict[str, Tensor]):
+        super().__init__()
+        self.losses = {name: float(loss.detach()) for name, loss in losses.items()}
+
+
+class _BatchStatistics:
+    """The running statistics of a model's batch normalisation, which a forward pass changes for good."""
+
+    def __init__(self, model):
+        norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+        self._buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+        self._saved = None
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        self._saved = [buffer.clone() for buffer in self._buffers]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for buffer, saved in zip(self._buffers, self._saved):
+            buffer.copy_(saved)

@@ -1,0 +1,230 @@
+"""Training steps: Detectron2's own to the bit, accumulated, in half precision, unharmed by what isn't finite."""
+
+import math
+
+import pytest
+import torch
+from detectron2.engine import SimpleTrainer
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.events import EventStorage, get_event_storage
+
+from balanced_lvis.engine.diagnostics import replay
+from balanced_lvis.engine.random_state import current_states, set_states
+from balanced_lvis.engine.run import argument_parser, check, read_config
+from balanced_lvis.engine.step import StepTrainer
+from balanced_lvis.engine.trainer import Trainer
+from balanced_lvis.errors import DivergedError, InputError
+
+from ..common import CONFIGS, rendered_opts
+from .toy import NAN, SPIKE, Toy, batches, record, train, train_on_rank
+
+
+def toy_trainer(data, cls=StepTrainer, frozen_norm=False, **options):
+    model = Toy()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    trainer = cls(model, data, optimizer, **options)
+    model.norm.train(not frozen_norm)
+    return trainer
+
+
+def assert_same_state(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+def momenta(trainer):
+    return [state["momentum_buffer"] for state in trainer.optimizer.state_dict()["state"].values()]
+
+
+def test_a_run_is_detectron2s_own_to_the_bit(tiny_cfg, monkeypatch):
+    tiny_cfg.merge_from_list(["SEED", 7, "TEST.EVAL_PERIOD", 0, "SOLVER.MAX_ITER", 3])
+    found = {}
+    for kind in ("ours", "stock"):
+        if kind == "stock":
+            monkeypatch.setattr("balanced_lvis.engine.trainer._step_trainer", lambda cfg, rcnn, plain: plain)
+        seed_all_rng(0)
+        trainer = Trainer(tiny_cfg)
+        found[kind] = train(trainer._trainer, 3).latest(), trainer.model.state_dict()
+    assert_same_state(found["ours"][1], found["stock"][1])
+    of_time = {"data_time", "rank_data_time"}
+    ours, stock = ({k: v for k, v in metrics.items() if k not in of_time} for metrics, _ in found.values())
+    assert ours.keys() == stock.keys() and {"total_loss", "loss_cls", "loss_mask"} <= ours.keys()
+    assert {k: v[0] for k, v in ours.items()} == pytest.approx({k: v[0] for k, v in stock.items()}, rel=1e-12)
+
+
+def test_a_toy_is_trained_as_by_detectron2():
+    ours, stock = toy_trainer(batches(*range(5))), toy_trainer(batches(*range(5)), SimpleTrainer)
+    for trainer in (ours, stock):
+        train(trainer, 5)
+    assert_same_state(ours.model.state_dict(), stock.model.state_dict())
+    assert ours.state_dict()["optimizer"].keys() == stock.state_dict()["optimizer"].keys()
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_accumulated_batches_make_the_update_of_one(parts):
+    """Losses that are means over images, and no batch statistics: the mathematics is the same, round-off is not."""
+    whole = toy_trainer(batches(0, 1, 2, size=8), frozen_norm=True)
+    pieces = [images[i : i + 8 // parts] for images in batches(0, 1, 2, size=8) for i in range(0, 8, 8 // parts)]
+    split = toy_trainer(pieces, frozen_norm=True, accumulate=parts)
+    latest = [train(trainer, 3).latest() for trainer in (whole, split)]
+    for a, b in zip(whole.model.parameters(), split.model.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+    assert latest[0]["total_loss"][0] == pytest.approx(latest[1]["total_loss"][0], rel=1e-6)
+
+
+def test_accumulated_batches_of_a_real_model_see_the_same_images_and_losses(tiny_cfg):
+    """The losses that are normalised by images are the same; the heads' are normalised by each batch's RoIs."""
+    exact = ["MODEL.RESNETS.NORM", "FrozenBN", "MODEL.FPN.NORM", "", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 100_000]
+    tiny_cfg.merge_from_list([*exact, "MODEL.RPN.POSITIVE_FRACTION", 1.0, "SOLVER.IMS_PER_BATCH", 4, "SEED", 3])
+    found = []
+    for parts in (1, 4):
+        tiny_cfg.SOLVER.ACCUMULATE_BATCHES = parts
+        seed_all_rng(0)
+        trainer = Trainer(tiny_cfg)
+        with EventStorage():
+            trainer._trainer.run_step()
+            found.append({k: v[0] for k, v in get_event_storage().latest().items()})
+        assert trainer.data_loader.state_dict(1)["start"] == 4
+    for loss in ("loss_rpn_cls", "loss_rpn_loc"):
+        assert found[0][loss] == pytest.approx(found[1][loss], rel=1e-5)
+        assert found[0][loss] > 0
+
+
+@pytest.mark.parametrize("value", [NAN, float("inf"), SPIKE], ids=["nan", "inf", "infinite gradient or loss"])
+def test_a_step_that_is_not_finite_leaves_no_trace(value, caplog):
+    good = batches(0, 1, 2)
+    bad = [record(98, value), record(99)]
+    disturbed = toy_trainer([*good[:1], bad, *good[1:]])
+    undisturbed = toy_trainer(good)
+    train(disturbed, 4)
+    train(undisturbed, 3)
+    assert_same_state(disturbed.model.state_dict(), undisturbed.model.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(momenta(disturbed), momenta(undisturbed)))
+    assert disturbed.state_dict()["skipped_steps"] == 1
+    assert disturbed.skipped_in_row == 0
+    assert "98.jpg" in caplog.text and "Iteration 1 is skipped" in caplog.text
+
+
+def test_a_finite_loss_with_an_infinite_gradient_is_skipped(monkeypatch):
+    trainer = toy_trainer(batches(0, 1))
+    monkeypatch.setattr(
+        trainer, "losses", lambda batch: {"loss": (trainer.model.linear.weight.sum() * 0).abs().sqrt()}
+    )  # fmt: skip
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    train(trainer, 1)
+    assert_same_state(trainer.model.state_dict(), before)
+    assert trainer.skipped == 1
+
+
+def test_metrics_of_a_skipped_step_are_not_written():
+    storage = train(toy_trainer([*batches(0), [record(5, NAN), record(6)]]), 2)
+    assert storage.latest()["total_loss"][1] == 0
+    assert storage.latest()["skipped_steps"] == (1, 1)
+
+
+def test_too_many_skipped_steps_in_a_row_end_the_run(tmp_path):
+    data = [[record(i, NAN), record(50 + i)] for i in range(9)]
+    trainer = toy_trainer(data, max_skipped=2, folder=tmp_path)
+    with pytest.raises(DivergedError, match=r"more than 2 updates in a row.*iteration 2.*2\.jpg.*replay_step"):
+        train(trainer, 9)
+    assert [path.name for path in tmp_path.iterdir()] == ["iteration_0000002_rank0.pth"]
+
+
+def test_a_diverged_run_can_be_replayed(rendered, tmp_path):
+    """A learning rate that blows the weights up: every later step fails, and the saved one fails alike."""
+    output = tmp_path / "out"
+    opts = [*rendered_opts(rendered, output), "SOLVER.BASE_LR", "1e30", "SOLVER.MAX_SKIPPED_STEPS", "1", "SEED", "1"]
+    opts += ["SOLVER.WARMUP_FACTOR", "1.0", "INPUT.MASK_FORMAT", "polygon", "TEST.EVAL_PERIOD", "0"]
+    config = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
+    args = argument_parser().parse_args(["--config-file", str(config), *opts])
+    cfg = read_config(args)
+    check(cfg, args)
+    output.mkdir(exist_ok=True)
+    (output / "config.yaml").write_text(cfg.dump())
+    trainer = Trainer(cfg)
+    with pytest.raises(DivergedError):
+        trainer.train()
+    (saved,) = (output / "diagnostics").iterdir()
+    found = replay(saved)
+    assert found.iteration == 2
+    assert math.isnan(found.recorded["proposals"]) and math.isnan(found.losses[0]["proposals"])
+    assert found.module
+    assert len(found.alone) == 2 and all(name.endswith(".jpg") for name, _ in found.alone)
+    assert not found.weights  # the weights themselves are large, but finite
+
+
+def test_a_file_that_is_no_saved_step_is_refused(tmp_path):
+    torch.save({"model": {}}, tmp_path / "a.pth")
+    (tmp_path / "b.pth").write_text("nothing")
+    for name, message in (("a.pth", "not a saved training step"), ("b.pth", "not a saved"), ("c.pth", "can't be read")):
+        with pytest.raises(InputError, match=message):
+            replay(tmp_path / name)
+
+
+def test_random_states_are_taken_back(tmp_path):
+    torch.save(current_states(), tmp_path / "states")
+    first = torch.rand(3)
+    set_states(torch.load(tmp_path / "states", weights_only=True))
+    assert torch.equal(first, torch.rand(3))
+
+
+def test_all_processes_skip_what_one_of_them_can_not_use(tmp_path):
+    torch.multiprocessing.spawn(train_on_rank, (tmp_path / "rendezvous", tmp_path), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
+    assert first.pop("skipped") == second.pop("skipped") == 1
+    assert_same_state(first, second)
+    # The mean over processes and batches: what one process does with all of them at once.
+    data = [a + b for a, b in zip(batches(*range(6)), batches(*range(10, 16)))]
+    together = toy_trainer([data[0] + data[1], data[4] + data[5]], frozen_norm=True)
+    together.optimizer = torch.optim.SGD(together.model.parameters(), 0.1)
+    train(together, 2)
+    for name, tensor in together.model.state_dict().items():
+        torch.testing.assert_close(first[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_trains_on_the_cpu_with_losses_in_float32(tiny_cfg):
+    tiny_cfg.merge_from_list(["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", "bfloat16"])
+    trainer = Trainer(tiny_cfg)
+    batch = next(iter(trainer.data_loader))
+    with EventStorage():
+        losses = trainer._trainer.losses(batch)
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    storage = train(trainer._trainer, 2)
+    assert storage.latest()["total_loss"][0] > 0
+    assert not trainer._trainer.skipped
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_float16_scales_its_losses_on_a_gpu(tiny_cfg):
+    tiny_cfg.merge_from_list(["SOLVER.AMP.ENABLED", True, "MODEL.DEVICE", "cuda"])
+    trainer = Trainer(tiny_cfg)
+    train(trainer._trainer, 2)
+    assert "grad_scaler" in trainer._trainer.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["SOLVER.ACCUMULATE_BATCHES", "0"], "ACCUMULATE_BATCHES is 0"),
+        (["SOLVER.ACCUMULATE_BATCHES", "3"], r"IMS_PER_BATCH is 2.*multiple of 3"),
+        (["SOLVER.MAX_SKIPPED_STEPS", "-1"], "MAX_SKIPPED_STEPS is -1"),
+        (["SOLVER.AMP.DTYPE", "half"], "DTYPE is 'half'; valid: float16, bfloat16"),
+        (["SOLVER.AMP.ENABLED", "True"], "needs a GPU; use bfloat16"),
+        (["SOLVER.META.ENABLED", "True", "SOLVER.ACCUMULATE_BATCHES", "2"], "learned from whole batches"),
+    ],
+)
+def test_settings_of_a_step_are_checked_before_work_starts(rendered, tmp_path, opts, message):
+    config = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
+    args = argument_parser().parse_args(["--config-file", str(config), *rendered_opts(rendered, tmp_path), *opts])
+    with pytest.raises(InputError, match=message):
+        check(read_config(args), args)
+
+
+def test_the_number_of_skipped_steps_is_kept_in_checkpoints():
+    trainer = toy_trainer([*batches(0), [record(5, NAN), record(6)]])
+    train(trainer, 2)
+    other = toy_trainer(batches(0))
+    other.load_state_dict(trainer.state_dict())
+    assert other.skipped == 1
