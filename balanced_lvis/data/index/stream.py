@@ -80,13 +80,17 @@ class _Text:
         return ValueError(f"{message} (char {self._dropped + at})")
 
 
-def stream_lists(file: BinaryIO, keys: Collection[str]) -> Iterator[tuple[str, object]]:
+def stream_lists(
+    file: BinaryIO, keys: Collection[str], optional: Collection[str] = (), seen: set[str] | None = None
+) -> Iterator[tuple[str, object]]:
     """
     Parse a JSON object whose bulk is in lists.
 
     Args:
         file: UTF-8; read from its position to its end.
         keys: of the members whose values are lists to be taken apart.
+        optional: those of them that may be missing.
+        seen: gets the keys that are there, each before its first element is yielded.
 
     Yields:
         (key, element) of these, in the file's order, each element as ``json.load`` makes it. Other members are parsed
@@ -96,7 +100,7 @@ def stream_lists(file: BinaryIO, keys: Collection[str]) -> Iterator[tuple[str, o
         ValueError: if the file is not valid JSON (then with the position), not UTF-8, not an object, or if one of
             ``keys`` is missing, is there twice or is not a list.
     """
-    text, seen = _Text(file), set()
+    text, seen = _Text(file), set() if seen is None else seen
     text.take("{")
     more = text.peek() != "}"
     if not more:
@@ -117,7 +121,7 @@ def stream_lists(file: BinaryIO, keys: Collection[str]) -> Iterator[tuple[str, o
             text.value()
         more = text.take(",}") == ","
     text.end()
-    missing = [key for key in keys if key not in seen]
+    missing = [key for key in keys if key not in seen and key not in optional]
     if missing:
         raise ValueError(f"it has no {' and no '.join(map(repr, missing))}")
 

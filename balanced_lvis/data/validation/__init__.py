@@ -1,0 +1,26 @@
+"""
+What is wrong with an annotation file and its images, found before they are used.
+
+    report = validate_annotations("mine.json", "images")       # COCO or LVIS format, of any size
+    if not report.ok:
+        print(report)                                            # or report.raise_errors(), an InputError
+
+:func:`validate_annotations` parses the file, whatever its size, and writes nothing. For every start of a training
+there is :mod:`balanced_lvis.data.preflight`, which keeps what was found. :func:`missing_images` looks for files, a
+folder at a time.
+"""
+
+from .images import missing_images
+from .paths import image_path, path_problem
+from .report import KINDS, Problem, Report
+from .validate import validate_annotations
+
+__all__ = [
+    "KINDS",
+    "Problem",
+    "Report",
+    "image_path",
+    "missing_images",
+    "path_problem",
+    "validate_annotations",
+]

@@ -1,0 +1,233 @@
+"""Kinds of problems, which of them are errors, and how they are told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator
+
+from ...errors import InputError
+
+ERROR, WARNING = "error", "warning"
+SHOWN = 5  # offenders of a kind that a report names
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """
+    Attributes:
+        severity: "error" for what stops or silently falsifies training or evaluation, "warning" for what Detectron2
+            copes with.
+        title: what is wrong, as words after a count.
+        remedy: what to do.
+    """
+
+    severity: str
+    title: str
+    remedy: str
+
+
+KINDS = {
+    "not_json": Kind(ERROR, "file that is no JSON object to its end", "Get it again, whole and unzipped."),
+    "no_images": Kind(ERROR, "file without images", "COCO and LVIS files list them under 'images'."),
+    "no_categories": Kind(ERROR, "file without categories", "COCO and LVIS files list them under 'categories'."),
+    # images
+    "malformed_image": Kind(
+        ERROR, "image records that can't be read", "Each has a whole 'id', 'width', 'height', and a path."
+    ),
+    "duplicate_image_id": Kind(ERROR, "image ids that occur again", "Number images so that ids are unique."),
+    "path_leaves_root": Kind(
+        ERROR, "image paths that leave the image folder", "Make paths relative to it, without '..'."
+    ),
+    "image_missing": Kind(
+        ERROR, "images that are not on the disk", "Get them, correct the image folder, or leave them out on purpose."
+    ),
+    "image_unreadable": Kind(ERROR, "images that can't be read", "Get or save them again."),
+    "image_size_differs": Kind(
+        ERROR, "images of another size than annotated", "Correct 'width' and 'height', or use the original images."
+    ),
+    "same_file": Kind(WARNING, "images whose file another image has too", "Merge them, unless that is meant."),
+    # categories
+    "malformed_category": Kind(ERROR, "category records that can't be read", "Each has a whole 'id' and a 'name'."),
+    "duplicate_category_id": Kind(ERROR, "category ids that occur again", "Number categories so that ids are unique."),
+    "duplicate_category_name": Kind(WARNING, "category names that occur again", "Give each its own name."),
+    # annotations
+    "malformed_annotation": Kind(
+        ERROR,
+        "annotations that can't be read",
+        "Each has a whole 'id', 'image_id', 'category_id', and 'bbox' [x, y, width, height].",
+    ),
+    "duplicate_annotation_id": Kind(ERROR, "annotation ids that occur again", "Number annotations uniquely."),
+    "unknown_image_id": Kind(
+        ERROR, "annotations of images that are not in 'images'", "Remove them, or add the images."
+    ),
+    "unknown_category_id": Kind(
+        ERROR, "annotations of categories that are not in 'categories'", "Correct category_id, or add the categories."
+    ),
+    "unknown_federated_id": Kind(
+        WARNING,
+        "images whose neg_category_ids or not_exhaustive_category_ids are not in 'categories'",
+        "Correct them; they say which categories an image is judged by.",
+    ),
+    "box_not_finite": Kind(ERROR, "boxes with NaN or infinite values", "Correct or remove them."),
+    "box_negative_size": Kind(
+        ERROR, "boxes of negative width or height", "Write boxes as [x, y, width, height], not as two corners."
+    ),
+    "box_off_image": Kind(
+        ERROR, "boxes wholly outside their image", "Correct the box, or the image's width and height."
+    ),
+    "box_zero_area": Kind(WARNING, "boxes without area", "Training leaves them out; correct or remove them."),
+    "box_outside_image": Kind(
+        WARNING, "boxes more than a pixel over their image's edge", "Training clips them; correct them."
+    ),
+    "polygon_too_short": Kind(ERROR, "polygons of fewer than 3 points", "Correct or remove them."),
+    "polygon_odd": Kind(ERROR, "polygons with an odd number of coordinates", "Write them as [x, y, x, y, ...]."),
+    "polygon_not_finite": Kind(ERROR, "polygons with NaN or infinite coordinates", "Correct or remove them."),
+    "polygon_outside_image": Kind(
+        WARNING, "masks more than a pixel over their image's edge", "What is outside is ignored; correct them."
+    ),
+    "rle_undecodable": Kind(ERROR, "RLE masks that can't be decoded", "Encode them again, by pycocotools for example."),
+    "rle_wrong_size": Kind(
+        ERROR, "RLE masks of another size than their image", "'size' is [height, width] of the image."
+    ),
+    "segmentation_missing": Kind(
+        ERROR, "annotations without a mask, among others that have one", "Add masks, or remove all of them."
+    ),
+    "no_masks": Kind(WARNING, "annotations, all of them without masks", "Set MODEL.MASK_ON False."),
+    "area_invalid": Kind(ERROR, "annotations whose area is no number from 0 up", "Correct or recompute it."),
+    "area_missing": Kind(
+        WARNING, "annotations without 'area'", "Evaluation needs it, by size of objects; training doesn't."
+    ),
+}
+# What only evaluation stumbles over.
+EVALUATION_NEEDS = ("area_missing",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """
+    Attributes:
+        kind: a key of :data:`KINDS`.
+        count: how often it occurs.
+        examples: the first ones, in words and in the file's order.
+    """
+
+    kind: str
+    count: int
+    examples: tuple[str, ...]
+
+    @property
+    def severity(self) -> str:
+        """ "error" or "warning"."""
+        return KINDS[self.kind].severity
+
+    def __str__(self):
+        kind = KINDS[self.kind]
+        more = ", ..." if self.count > len(self.examples) else ""
+        return f"{self.severity}: {self.count:,} {kind.title}: {'; '.join(self.examples)}{more}. {kind.remedy}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """
+    What :func:`balanced_lvis.data.validation.validate_annotations` found.
+
+    Attributes:
+        json_file: as it was given.
+        num_images, num_categories: elements of these lists.
+        num_annotations: also; None for a file without them, such as test-dev's, which has no ground truth.
+        num_rles: masks that are run lengths, which Detectron2's LVIS loader refuses.
+        num_images_of: images of each folder, by its name.
+        problems: in the order of :data:`KINDS`.
+    """
+
+    json_file: str
+    num_images: int = 0
+    num_annotations: int | None = None
+    num_categories: int = 0
+    num_rles: int = 0
+    num_images_of: dict[str, int] = dataclasses.field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def errors(self) -> list[Problem]:
+        """The problems that are errors."""
+        return [problem for problem in self.problems if problem.severity == ERROR]
+
+    @property
+    def warnings(self) -> list[Problem]:
+        """The other problems."""
+        return [problem for problem in self.problems if problem.severity == WARNING]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are no errors."""
+        return not self.errors
+
+    def count(self, kind: str) -> int:
+        """How often a kind of problem occurs."""
+        return sum(problem.count for problem in self.problems if problem.kind == kind)
+
+    def raise_errors(self, beside: Collection[str] = ()) -> None:
+        """
+        Args:
+            beside: kinds of warnings that are errors here.
+
+        Raises:
+            InputError: if there are any: each kind with count, first offenders and remedy.
+        """
+        found = [problem for problem in self.problems if problem.severity == ERROR or problem.kind in beside]
+        if found:
+            lines = "\n".join(f"  {str(problem).split(': ', 1)[1]}" for problem in found)
+            raise InputError(f"Annotations {self.json_file} can't be used:\n{lines}")
+
+    def __str__(self):
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        annotations = "no" if self.num_annotations is None else f"{self.num_annotations:,}"
+        yield (
+            f"{self.json_file}: {self.num_images:,} images, {annotations} annotations, "
+            f"{self.num_categories:,} categories"
+        )
+        yield from (f"  {problem}" for problem in self.problems)
+        if not self.problems:
+            yield "  no problem found"
+
+    def to_dict(self) -> dict:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict) -> Report:
+        """
+        Raises:
+            KeyError, TypeError: if it is not what :meth:`to_dict` returned, or of another version.
+        """
+        problems = [Problem(p["kind"], p["count"], tuple(p["examples"])) for p in content["problems"]]
+        if any(problem.kind not in KINDS for problem in problems):
+            raise KeyError("kind")
+        return cls(**{**content, "problems": tuple(problems)})
+
+
+class Findings:
+    """Problems while they are found: of each kind the number, and the first in words."""
+
+    def __init__(self):
+        self._counts: dict[str, int] = {}
+        self._examples: dict[str, list[str]] = {}
+
+    def add(self, kind: str, example: str, count: int = 1) -> None:
+        """Count a problem; ``example`` is kept if it is one of the first."""
+        self._counts[kind] = self._counts.get(kind, 0) + count
+        examples = self._examples.setdefault(kind, [])
+        if len(examples) < SHOWN:
+            examples.append(example)
+
+    def add_all(self, kind: str, examples: list[str]) -> None:
+        """The same of many."""
+        for example in examples:
+            self.add(kind, example)
+
+    def problems(self) -> tuple[Problem, ...]:
+        """In the order of :data:`KINDS`."""
+        return tuple(Problem(k, self._counts[k], tuple(self._examples[k])) for k in KINDS if k in self._counts)

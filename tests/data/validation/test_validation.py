@@ -1,0 +1,405 @@
+"""Every fault of an annotation file is found, counted and named; a file without a fault passes."""
+
+import itertools
+import json
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as mask_util
+
+from balanced_lvis.data.index import stream
+from balanced_lvis.data.validation import KINDS, Report, image_path, missing_images, path_problem, validate_annotations
+from balanced_lvis.data.validation.report import SHOWN
+from balanced_lvis.data.validation.rle import decompress, rle_problem
+from balanced_lvis.errors import InputError
+
+from ...common import SHARED_DATA
+from .made import TRIANGLE, good, write
+
+
+def kinds(report):
+    return {problem.kind: problem.count for problem in report.problems}
+
+
+def faulty(tmp_path, change, **options):
+    content = good()
+    change(content)
+    return validate_annotations(write(tmp_path, content), **options)
+
+
+def annotation(**keys):
+    """A change of the file's first annotation."""
+    return lambda content: content["annotations"][0].update(keys)
+
+
+def image(**keys):
+    return lambda content: content["images"][0].update(keys)
+
+
+def without(key, name):
+    return lambda content: content[key][0].pop(name)
+
+
+def repeated(key, **changes):
+    return lambda content: content[key].append({**content[key][0], **changes})
+
+
+def box(*values):
+    return annotation(bbox=list(values))
+
+
+def polygon(*values):
+    return annotation(segmentation=[TRIANGLE, list(values)])
+
+
+def rle(size, counts):
+    return annotation(segmentation={"size": size, "counts": counts})
+
+
+FAULTS = [
+    ("malformed_image", image(id="7"), "number 1 id is '7'"),
+    ("malformed_image", image(width=0), "width is 0"),
+    ("malformed_image", image(height=1.5), "height is 1.5"),
+    ("malformed_image", image(id=10**30), "id is 1000"),
+    ("malformed_image", without("images", "width"), "has no 'width'"),
+    ("malformed_image", lambda c: c["images"].append(None), "number 4 is None"),
+    ("malformed_image", image(file_name=3), "3 is no path"),
+    ("malformed_image", image(neg_category_ids=["a"]), "number 1"),
+    ("duplicate_image_id", repeated("images", file_name="other.jpg"), "7 (2 times)"),
+    ("path_leaves_root", image(file_name="../7.jpg"), "'../7.jpg' of image 7 goes up with '..'"),
+    ("path_leaves_root", image(file_name="a/../../7.jpg"), "goes up"),
+    ("path_leaves_root", image(file_name="a\\..\\7.jpg"), "goes up"),
+    ("path_leaves_root", image(file_name="/etc/passwd"), "is absolute"),
+    ("path_leaves_root", image(file_name="C:/7.jpg"), "is absolute"),
+    ("path_leaves_root", image(file_name="7\0.jpg"), "zero byte"),
+    ("same_file", image(file_name="3.jpg"), "'3.jpg' (2 times)"),
+    ("malformed_category", without("categories", "name"), "has no 'name'"),
+    ("malformed_category", lambda c: c["categories"].append({"id": 2, "name": 2}), "name is 2"),
+    ("duplicate_category_id", repeated("categories", name="cow"), "1 (2 times)"),
+    ("duplicate_category_name", repeated("categories", id=2), "'cat' (2 times)"),
+    ("malformed_annotation", without("annotations", "bbox"), "has no 'bbox'"),
+    ("malformed_annotation", box(1, 2, 3), "bbox is [1, 2, 3]"),
+    ("malformed_annotation", box(1, 2, 3, None), "bbox is"),
+    ("malformed_annotation", box(1, 2, 3, 10**400), "too large"),
+    ("malformed_annotation", annotation(image_id=None), "image_id is None"),
+    ("malformed_annotation", annotation(segmentation="abc"), "segmentation is 'abc'"),
+    ("malformed_annotation", polygon(1, 2, 3, 4, 5, "6"), "polygon is"),
+    ("duplicate_annotation_id", repeated("annotations"), "1 (2 times)"),
+    ("unknown_image_id", annotation(image_id=4), "4 of annotation 1"),
+    ("unknown_category_id", annotation(category_id=2), "2 of annotation 1"),
+    ("unknown_federated_id", image(neg_category_ids=[1, 2]), "2 of image 7"),
+    ("unknown_federated_id", image(not_exhaustive_category_ids=[3]), "3 of image 7"),
+    ("box_not_finite", box(1, 2, math.nan, 4), "annotation 1 of image 3"),
+    ("box_not_finite", box(math.inf, 2, 3, 4), "annotation 1 of image 3"),
+    ("box_negative_size", box(5, 5, -1, 2), "[5, 5, -1, 2]"),
+    ("box_off_image", box(20, 1, 5, 5), "annotation 1 of image 3, which is 20 x 10"),
+    ("box_off_image", box(-5, 1, 5, 5), "annotation 1"),
+    ("box_off_image", box(1e300, 1, 5, 5), "annotation 1"),
+    ("box_zero_area", box(5, 5, 0, 2), "[5, 5, 0, 2]"),
+    ("box_outside_image", box(15, 1, 7, 5), "annotation 1 of image 3, which is 20 x 10"),
+    ("polygon_too_short", polygon(1, 2, 3, 4), "annotation 1 of image 3: 2 point(s)"),
+    ("polygon_too_short", polygon(), "0 point(s)"),
+    ("polygon_odd", polygon(1, 2, 3, 4, 5, 6, 7), "7 coordinates"),
+    ("polygon_not_finite", polygon(1, 2, 3, 4, 5, math.nan), "annotation 1 of image 3"),
+    ("polygon_outside_image", polygon(1, 2, 3, 4, 5, 12), "annotation 1 of image 3"),
+    ("rle_undecodable", rle([10, 20], "~~~~"), "annotation 1 of image 3"),
+    ("rle_undecodable", rle([10, 20], [100, 99]), "covers 199 pixels of 200"),
+    ("rle_undecodable", rle([10], [10]), "size is [10]"),
+    ("rle_wrong_size", rle([20, 10], [200]), "10 x 20, annotation 1 of image 3, which is 20 x 10"),
+    ("segmentation_missing", without("annotations", "segmentation"), "annotation 1 of image 3"),
+    ("segmentation_missing", annotation(segmentation=[]), "annotation 1 of image 3"),
+    ("no_masks", lambda c: [a.pop("segmentation") for a in c["annotations"]], "annotation 1 of image 3"),
+    ("area_invalid", annotation(area=-1), "annotation 1 of image 3: -1"),
+    ("area_invalid", annotation(area=math.nan), "nan"),
+    ("area_missing", without("annotations", "area"), "1 of 3"),
+    ("no_images", lambda c: c.pop("images"), "no 'images'"),
+    ("no_categories", lambda c: c.pop("categories"), "no 'categories'"),
+]
+
+
+@pytest.mark.parametrize(("kind", "change", "example"), FAULTS)
+def test_a_fault_is_found_and_named(tmp_path, kind, change, example):
+    report = faulty(tmp_path, change)
+    # What is left without its image or category is found as well.
+    follow = {"unknown_image_id", "unknown_category_id"} if kind in (
+        "malformed_image", "malformed_category", "no_images", "no_categories"
+    ) else set()  # fmt: skip
+    assert set(kinds(report)) - follow == {kind}
+    problem = next(p for p in report.problems if p.kind == kind)
+    assert example in "; ".join(problem.examples)
+    assert report.ok == (KINDS[kind].severity == "warning")
+    assert KINDS[kind].title in str(report)
+    assert KINDS[kind].remedy in str(report)
+
+
+def test_every_kind_has_a_test():
+    of_files = {"not_json", "image_missing", "image_unreadable", "image_size_differs"}  # below
+    assert {kind for kind, _, _ in FAULTS} | of_files == set(KINDS)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("images", "categories", "annotations"))))
+def test_a_good_file_has_no_problem_whatever_the_order_of_its_lists(tmp_path, order):
+    content = good()
+    report = validate_annotations(write(tmp_path, {"info": {}, **{key: content[key] for key in order}}))
+    assert report.problems == ()
+    assert (report.num_images, report.num_annotations, report.num_categories) == (3, 3, 2)
+    faults = {key: content[key] for key in order}
+    faults["annotations"][1]["bbox"] = [30, 1, 5, 5]
+    faults["annotations"][2]["category_id"] = 5
+    assert kinds(validate_annotations(write(tmp_path, faults))) == {"box_off_image": 1, "unknown_category_id": 1}
+
+
+@pytest.mark.parametrize("name", ["lvis_val_100.json", "coco_tiny/annotations/instances_train2017.json"])
+def test_real_annotations_have_no_problem(name):
+    path = SHARED_DATA / name
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    content = json.loads(path.read_text())
+    root = SHARED_DATA / "coco_tiny" / "train2017" if "tiny" in name else None
+    report = validate_annotations(path, root, read_images=True)
+    assert report.problems == ()
+    assert report.num_annotations == len(content["annotations"])
+    assert report.num_rles == sum(isinstance(a["segmentation"], dict) for a in content["annotations"])
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test_dev"])
+def test_the_rendered_data_set_has_no_problem(rendered, split):
+    path = rendered / "annotations" / f"rendered_{split}.json"
+    assert validate_annotations(path, rendered, layout="lvis", read_images=True).problems == ()
+
+
+def test_a_file_without_annotations_is_one_without_ground_truth(tmp_path):
+    report = faulty(tmp_path, lambda c: c.pop("annotations"))
+    assert report.ok
+    assert report.num_annotations is None
+    assert "no annotations" in str(report)
+    assert faulty(tmp_path, lambda c: c["annotations"].clear()).num_annotations == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"not json", "Expecting"),
+        (b"PK\x03\x04abc", "it is a zip archive"),
+        (b"\x1f\x8babc", "it is gzipped"),
+        (b"\n<html>404</html>", "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+        (b"[]", "it is a list, as files of results are"),
+        (b'{"images": {}}', "its 'images' is not a list"),
+        (b'{"images": [], "images": []}', "'images' twice"),
+        (b'{"images": [1' + b"0" * 5000 + b"]}", ""),
+        (b'{"x": ' + b"[" * 200_000, "nested too deeply"),
+        (b'{"images": ["\xff\xfe"]}', "utf-8"),
+    ],
+)
+def test_a_file_that_is_no_json_is_told_with_what_it_is(tmp_path, data, reason):
+    path = tmp_path / "annotations.json"
+    path.write_bytes(data)
+    report = validate_annotations(path)
+    assert not report.ok
+    assert "not_json" in kinds(report) or not reason
+    assert reason in str(report)
+
+
+def test_a_missing_file_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="nowhere.json can't be read: No such file"):
+        validate_annotations(tmp_path / "nowhere.json")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_a_file_cut_off_anywhere_is_an_error(tmp_path_factory, data):
+    text = json.dumps(good())
+    path = tmp_path_factory.getbasetemp() / "cut.json"
+    path.write_text(text[: data.draw(st.integers(0, len(text) - 1))])
+    assert "not_json" in kinds(validate_annotations(path))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from([10**400, -1, 0]),
+    lambda inner: st.lists(inner, max_size=7) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_no_json_is_too_odd_for_a_report(tmp_path_factory, data):
+    content = good()
+    for _ in range(data.draw(st.integers(1, 3))):
+        records = content[data.draw(st.sampled_from(sorted(content)))]
+        place = data.draw(st.integers(0, len(records) - 1))
+        record, value = records[place], data.draw(json_values)
+        if isinstance(record, dict) and record and data.draw(st.booleans()):
+            record[data.draw(st.sampled_from(sorted(record)))] = value
+        else:
+            records[place] = value
+    path = write(tmp_path_factory.getbasetemp(), content)
+    report = validate_annotations(path, path.parent)
+    assert json.loads(json.dumps(report.to_dict())) is not None
+    assert str(report)
+
+
+def test_the_first_offenders_are_named_and_all_counted(tmp_path):
+    def change(content):
+        for i in range(20):
+            content["annotations"].append({**content["annotations"][0], "id": 100 + i, "category_id": 4})
+
+    report = faulty(tmp_path, change)
+    (problem,) = report.problems
+    assert problem.count == 20
+    assert len(problem.examples) == SHOWN
+    assert problem.examples[0] == "4 of annotation 100"
+    with pytest.raises(InputError, match=r"can't be used:\n  20 annotations of categories that are not in"):
+        report.raise_errors()
+
+
+def test_a_report_comes_back_from_json(tmp_path):
+    report = faulty(tmp_path, box(5, 5, -1, 2))
+    assert Report.from_dict(json.loads(json.dumps(report.to_dict()))) == report
+
+
+def test_warnings_raise_only_where_they_are_asked_for(tmp_path):
+    report = faulty(tmp_path, without("annotations", "area"))
+    report.raise_errors()
+    with pytest.raises(InputError, match="without 'area'"):
+        report.raise_errors(beside=("area_missing",))
+
+
+def test_what_is_parsed_at_a_time_is_bounded(tmp_path, monkeypatch):
+    """Polygons, nearly all of a file, are not kept: a file four times as large takes no more memory."""
+    monkeypatch.setattr(stream, "_CHUNK", 1 << 14)
+    peaks = []
+    for points in (500, 2000):
+        content = good()
+        first = {**content["annotations"][0], "segmentation": [TRIANGLE * (points // 3)]}
+        content["annotations"] = [{**first, "id": i} for i in range(200)]
+        path = write(tmp_path, content)
+        tracemalloc.start()
+        assert validate_annotations(path).ok
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < path.stat().st_size / 4
+
+
+# ------------------------------------------------------------------ images
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    for i in (3, 5, 7):
+        Image.new("RGB", (20, 10), (i, 0, 0)).save(tmp_path / f"{i}.jpg")
+    return tmp_path
+
+
+def test_images_that_are_there_pass(photographs):
+    path = write(photographs, good())
+    assert validate_annotations(path, photographs, read_images=True).problems == ()
+
+
+def test_missing_images_are_counted_and_named(photographs):
+    (photographs / "3.jpg").unlink()
+    (photographs / "7.jpg").unlink()
+    (photographs / "7.jpg").mkdir()  # a folder is no image
+    report = validate_annotations(write(photographs, good()), photographs)
+    assert kinds(report) == {"image_missing": 2}
+    assert report.problems[0].examples == (str(photographs / "7.jpg"), str(photographs / "3.jpg"))
+
+
+def test_lvis_images_are_looked_for_in_the_folder_of_coco_url(photographs):
+    assert validate_annotations(write(photographs, good()), photographs, layout="lvis").count("image_missing") == 3
+    (photographs / "train2017").symlink_to(photographs)
+    report = validate_annotations(write(photographs, good()), photographs, layout="lvis")
+    assert report.problems == ()
+    assert report.num_images_of == {"train2017": 3}
+
+
+def test_unreadable_and_resized_images_are_found_when_they_are_read(photographs):
+    (photographs / "3.jpg").write_bytes((photographs / "5.jpg").read_bytes()[:-200])
+    (photographs / "5.jpg").write_bytes(b"")
+    Image.new("L", (10, 20)).save(photographs / "7.jpg")
+    path = write(photographs, good())
+    assert validate_annotations(path, photographs).problems == ()
+    report = validate_annotations(path, photographs, read_images=True)
+    assert kinds(report) == {"image_unreadable": 2, "image_size_differs": 1}
+    assert "10 x 20, annotated as 20 x 10" in str(report)
+
+
+def test_a_turned_photograph_has_the_size_that_it_is_shown_in(photographs):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (10, 20)).save(photographs / "7.jpg", exif=exif)
+    assert validate_annotations(write(photographs, good()), photographs, read_images=True).problems == ()
+
+
+def test_an_image_outside_the_folder_is_not_even_looked_for(photographs, tmp_path):
+    content = good()
+    content["images"][0]["file_name"] = "../7.jpg"
+    folder = photographs / "below"
+    folder.mkdir()
+    report = validate_annotations(write(tmp_path, content), folder)
+    assert kinds(report) == {"path_leaves_root": 1, "image_missing": 2}
+
+
+@given(st.lists(st.sampled_from("abcdef"), unique=True), st.lists(st.sampled_from(["x/a", "x/b", "y/a", "c", "z/q/r"])))
+@settings(deadline=None, max_examples=30)
+def test_missing_images_are_those_that_are_no_files(tmp_path_factory, there, asked):
+    root = tmp_path_factory.mktemp("images")
+    for name in there:
+        for folder in ("x", "."):
+            (root / folder).mkdir(exist_ok=True)
+            (root / folder / name).touch()
+    paths = [str(root / name) for name in asked]
+    assert missing_images(paths) == [i for i, name in enumerate(asked) if not (root / name).is_file()]
+
+
+def test_a_path_is_read_as_detectron2s_loader_of_that_format_does():
+    record = {"file_name": "a.jpg", "coco_url": "http://x/train2017/b.jpg"}
+    assert image_path(record) == image_path(record, "coco") == "a.jpg"
+    assert image_path(record, "lvis") == "train2017/b.jpg"
+    del record["file_name"]
+    assert image_path(record) == "train2017/b.jpg"
+    for wrong in ({}, {"coco_url": "b.jpg"}, {"file_name": ""}):
+        with pytest.raises((KeyError, TypeError)):
+            image_path(wrong)
+
+
+@given(st.lists(st.sampled_from(["a", "b.jpg", "..", ".", "...", "a..b"]), min_size=1, max_size=5).map("/".join))
+def test_a_path_is_refused_exactly_if_it_goes_up(path):
+    assert bool(path_problem(path)) == (".." in path.split("/"))
+
+
+# ------------------------------------------------------------------ run lengths
+
+
+@settings(deadline=None)
+@given(st.integers(1, 12), st.integers(1, 12), st.randoms(use_true_random=False))
+def test_what_pycocotools_encodes_is_decoded_to_the_same_runs(height, width, random):
+    mask = np.array([[random.random() < 0.4 for _ in range(width)] for _ in range(height)], np.uint8)
+    encoded = mask_util.encode(np.asfortranarray(mask))
+    text = encoded["counts"].decode()
+    assert rle_problem({"size": [height, width], "counts": text}) == ""
+    flat, runs = mask.T.reshape(-1), decompress(text)
+    assert np.array_equal(np.repeat(np.arange(len(runs)) % 2, runs), flat)
+    assert rle_problem({"size": [height, width], "counts": runs}) == ""
+    assert rle_problem({"size": [height, width + 1], "counts": text})
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(codec="latin-1"), max_size=40), st.integers(0, 50), st.integers(0, 50))
+def test_any_text_as_run_lengths_is_judged(text, height, width):
+    problem = rle_problem({"size": [height, width], "counts": text})
+    if not problem:  # then pycocotools can be trusted with it
+        mask = mask_util.decode({"size": [height, width], "counts": text.encode()})
+        assert mask.shape == (height, width)
+
+
+@pytest.mark.parametrize("counts", [None, 5, [1.0, 2.0], [-1, 3], [True, 1], "0" * 3 + "\x7f", "P" * 100, "o"])
+def test_counts_that_are_none_are_refused(counts):
+    assert rle_problem({"size": [1, 2], "counts": counts})
