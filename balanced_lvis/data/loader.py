@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from detectron2.data import (
     DatasetFromList,
     DatasetMapper,
@@ -11,9 +12,12 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
+from detectron2.utils import comm
+from torch.utils.data import DataLoader
 
+from .batches import BatchStream, MappedImages, aspect_ratio_groups
 from .records import load_records, lvis_source
-from .samplers import ClassAwareTrainingSampler, ResumableSampler, build_sampler, class_names_of
+from .samplers import ClassAwareTrainingSampler, build_sampler, class_names_of
 
 
 @dataclass
@@ -22,18 +26,17 @@ class TrainLoader:
     An endless stream of batches, each a list of training records.
 
     Attributes:
-        batches: Detectron2's loader.
-        sampler: where its images come from; None for a sampler of Detectron2's whose position can't be saved.
-        images_per_iteration: of all processes together, in one batch or several.
+        batches: a loader of torch's.
+        stream: which images make which batch; None for a sampler of Detectron2's whose position can't be saved.
+        batches_per_iteration: of this process.
     """
 
     batches: object
-    sampler: ResumableSampler | None
-    images_per_iteration: int
+    stream: BatchStream | None
+    batches_per_iteration: int = 1
 
     def __iter__(self):
-        # As a generator, so that workers, which copy the sampler, start with the first batch and not before a state
-        # has been loaded.
+        # As a generator, so that the stream begins with the first batch and not before a state has been loaded.
         yield from self.batches
 
     def state_dict(self, iterations: int) -> dict | None:
@@ -41,12 +44,12 @@ class TrainLoader:
         Args:
             iterations: those made since the loader was made or :meth:`load_state_dict` called.
         """
-        return self.sampler and self.sampler.state_dict(iterations * self.images_per_iteration)
+        return self.stream and self.stream.state_dict(iterations * self.batches_per_iteration)
 
     def load_state_dict(self, state: dict | None) -> None:
         """Go on from a saved position; to be called before the first batch."""
-        if state and self.sampler:
-            self.sampler.load_state_dict(state)
+        if state and self.stream:
+            self.stream.load_state_dict(state)
 
 
 @dataclass
@@ -90,7 +93,7 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
     # A seed that follows from the other leaves the global generators as they are without a meta loader.
     meta_sampler = ClassAwareTrainingSampler(records, class_names_of(cfg), sampler and sampler.seed + 1)
     meta = _loader(cfg, dataset, mapper, meta_sampler, cfg.SOLVER.META.IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH)
-    return MetaTrainLoader(train.batches, train.sampler, train.images_per_iteration, meta)
+    return MetaTrainLoader(train.batches, train.stream, train.batches_per_iteration, meta)
 
 
 def _records(cfg):
@@ -122,7 +125,23 @@ def build_test_loader(cfg, name: str):
 
 
 def _loader(cfg, dataset, mapper, sampler, images_per_iteration: int, batches: int = 1) -> TrainLoader:
-    loader = build_detection_train_loader(
-        cfg, mapper=mapper, dataset=dataset, sampler=sampler, total_batch_size=images_per_iteration // batches
+    """Detectron2's loader, whose batches follow from the sampler's seed and a position in its stream alone."""
+    if sampler is None:
+        total = images_per_iteration // batches
+        return TrainLoader(
+            build_detection_train_loader(cfg, mapper=mapper, dataset=dataset, total_batch_size=total), None
+        )
+    groups = aspect_ratio_groups(dataset) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
+    stream = BatchStream(sampler, images_per_iteration // (batches * comm.get_world_size()), groups)
+    loader = DataLoader(
+        MappedImages(dataset, mapper),
+        batch_sampler=stream,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=_as_list,
+        generator=torch.Generator(),  # a seed for its workers, which no one uses, is not drawn from the global one
     )
-    return TrainLoader(loader, sampler, images_per_iteration)
+    return TrainLoader(loader, stream, batches)
+
+
+def _as_list(records: list[dict]) -> list[dict]:
+    return records

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..config import load_config
 from ..errors import InputError
 from ..io import replacing
-from .random_state import set_states
+from ..random_state import set_states
 
 _PLAIN = (str, int, float, bool, type(None), Tensor)
 
@@ -32,7 +32,7 @@ def save_diagnostics(
         path: the file to write.
         model: with the weights that the step started from.
         batches: those of the step, as the data loader made them.
-        states: as :func:`balanced_lvis.engine.random_state.current_states` gave them before the step.
+        states: as :func:`balanced_lvis.random_state.current_states` gave them before the step.
         iteration: its number.
         losses: what was found, by name.
     """

@@ -12,9 +12,10 @@ from torch import Tensor
 from ..io import write_json
 from ..meta import MetaReweighter
 from ..priors import ClassPrior
-from .random_state import RandomState
+from ..random_state import RandomState, seed_of
 from .step import StepTrainer
 
+_META = 1  # tells the random numbers of meta batches from those of the others
 CLASS_WEIGHTS = "class_weights.json"
 LOG_PERIOD = 20  # iterations, as Detectron2 writes its metrics
 
@@ -48,7 +49,7 @@ class MetaTrainer(StepTrainer):
         self.prior = prior
         self.inner_lr = inner_lr
         self._groups = {group: torch.from_numpy(prior.groups() == group) for group in sorted(set(prior.groups()))}
-        self._meta_random_state = self._meta_iter = None
+        self._meta_iter = None
 
     def _make_scaler(self):
         """None: gradients are the classifier's alone, which are computed in float32."""
@@ -71,10 +72,8 @@ class MetaTrainer(StepTrainer):
             return self.bare_model.classifier_inputs(batch)
 
     def _meta_random(self) -> RandomState:
-        """Seeded by the process's own seed and, so that a resumed run doesn't draw the same again, where it starts."""
-        if self._meta_random_state is None:
-            self._meta_random_state = RandomState(torch.initial_seed() + 2**20 + self.iter)
-        return self._meta_random_state
+        """Anew in every iteration, so that a resumed run draws what an undisturbed one does."""
+        return RandomState(seed_of(torch.initial_seed(), self.iter, _META))
 
     def _next_meta_batch(self):
         if self._meta_iter is None:

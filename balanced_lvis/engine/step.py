@@ -17,8 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import DivergedError
+from ..random_state import current_states
 from .diagnostics import save_diagnostics
-from .random_state import current_states
 
 logger = logging.getLogger(__name__)
 

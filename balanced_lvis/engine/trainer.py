@@ -18,6 +18,7 @@ from ..data.loader import build_test_loader, build_train_loader
 from ..evaluation import LVISEvaluator, unpasted
 from ..io import write_json
 from ..meta import MetaReweighter
+from ..random_state import seed_all
 from .checkpoint import Identity, is_second_stage, load_first_stage
 from .meta_trainer import MetaTrainer
 from .optimizer import build_optimizer
@@ -30,8 +31,11 @@ class Trainer(DefaultTrainer):
     """
     Trains, evaluates by the LVIS rules, and writes ``OUTPUT_DIR/results.json`` after every evaluation.
 
-    A checkpoint holds, beside what Detectron2 saves, the position in the stream of training images, the class names and
-    the kind of scores that the classifier is for, and the state of meta re-weighting.
+    A checkpoint holds, beside what Detectron2 saves, the position in the stream of training images, the run's seed, the
+    class names and the kind of scores that the classifier is for, and the state of meta re-weighting.
+
+    The random numbers of an iteration follow from the run's seed, the rank and the iteration's number. So nothing that
+    happens in between, an evaluation or a restart, changes what a run computes.
     """
 
     def __init__(self, cfg):
@@ -41,6 +45,7 @@ class Trainer(DefaultTrainer):
         # First, as they are loaded in this order: another run's state is refused before it is taken over.
         self.checkpointer.checkpointables = {Identity.KEY: self.identity, **self.checkpointer.checkpointables}
         self._trainer = _step_trainer(cfg, self.checkpointer.model, self._trainer)
+        self.seed = cfg.SEED if cfg.SEED >= 0 else int(comm.shared_random_seed())
 
     def resume_or_load(self, resume=True):
         """
@@ -61,12 +66,18 @@ class Trainer(DefaultTrainer):
             self._trainer.save_class_weights(self.cfg.OUTPUT_DIR)
         return results
 
+    def run_step(self):
+        seed_all(self.seed, comm.get_rank(), self.iter)
+        super().run_step()
+
     def state_dict(self):
-        """Detectron2's, and the positions in the streams of images."""
-        return {**super().state_dict(), "data": self.data_loader.state_dict(self.iter + 1 - self.start_iter)}
+        """Detectron2's, the run's seed and the positions in the streams of images."""
+        data = self.data_loader.state_dict(self.iter + 1 - self.start_iter)
+        return {**super().state_dict(), "data": data, "seed": self.seed}
 
     def load_state_dict(self, state_dict):
         super().load_state_dict(state_dict)
+        self.seed = state_dict.get("seed", self.seed)
         self.data_loader.load_state_dict(state_dict.get("data"))
 
     @classmethod

@@ -29,21 +29,23 @@ class ResumableSampler(Sampler):
     Attributes:
         seed: of the stream.
         start: how many elements of the whole job's stream, over all processes, are used already. 0 at first.
+        rank: of this process.
+        world_size: processes of the job.
     """
 
     def __init__(self, seed: int | None = None):
         self.seed = int(comm.shared_random_seed() if seed is None else seed)
         self.start = 0
-        # Asked for here because the loader's workers, which iterate, don't know.
-        self._rank = comm.get_rank()
-        self._world_size = comm.get_world_size()
+        # Asked for here because a loader's workers, which may iterate, don't know.
+        self.rank = comm.get_rank()
+        self.world_size = comm.get_world_size()
 
     def stream(self) -> Iterator[int]:
         """The whole job's endless stream of image indices, from its beginning: a function of :attr:`seed` alone."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[int]:
-        return itertools.islice(self.stream(), self.start + self._rank, None, self._world_size)
+        return itertools.islice(self.stream(), self.start + self.rank, None, self.world_size)
 
     def state_dict(self, consumed: int) -> dict[str, int]:
         """

@@ -62,8 +62,7 @@ class ClassAwareTrainingSampler(ResumableSampler):
         def shuffled(length):
             return torch.randperm(length, generator=generator).numpy()
 
-        # What is left of each class's list. In arrays, several times smaller than lists, because Detectron2's loader
-        # has one stream per image of a batch in each of its workers.
+        # What is left of each class's list, in arrays, which are several times smaller than lists.
         left = [images[:0] for images in self._images]
         while True:
             for index in shuffled(len(self._images)):

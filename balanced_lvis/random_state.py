@@ -1,11 +1,54 @@
-"""Streams of random numbers that don't disturb each other."""
+"""Streams of random numbers that don't disturb each other, and seeds that follow from what they are for."""
 
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+
+
+def seed_of(*key: int) -> int:
+    """
+    One seed per key: keys that differ in one number only give seeds that have nothing to do with each other.
+
+    Args:
+        *key: whole numbers from 0 on, such as a run's seed, a rank and an iteration.
+
+    Returns:
+        from 0 to 2**62 - 1.
+    """
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]) >> 2
+
+
+def seed_all(*key: int) -> None:
+    """Seed torch's generators, those of GPUs too, NumPy's and Python's with :func:`seed_of` the key."""
+    seed = seed_of(*key)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+@contextlib.contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """
+    A context with generators of its own: torch's on the CPU, NumPy's and Python's; afterwards they are as before.
+
+    Those of GPUs are left alone, which a forked data worker can't touch.
+    """
+    outside = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    seed = seed_of(*key)
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(outside[0])
+        np.random.set_state(outside[1])
+        random.setstate(outside[2])
 
 
 class RandomState:

@@ -1,0 +1,51 @@
+"""A run that was interrupted computes what an undisturbed one does, to the bit."""
+
+import pytest
+import torch
+
+from balanced_lvis.engine.trainer import Trainer
+
+from ..common import CONFIGS, rendered_opts
+from ..test_config import load_config
+
+ITERATIONS, STOP = 7, 4
+
+
+def cfg_of(name, root, output, **options):
+    pairs = {"SOLVER.MAX_ITER": ITERATIONS, "TEST.EVAL_PERIOD": 0, "SEED": 5, **options}
+    cfg = load_config(CONFIGS / name, rendered_opts(root, output))
+    cfg.merge_from_list([item for pair in pairs.items() for item in pair])
+    return cfg
+
+
+def train(cfg, until, resume=False):
+    """Iterations of a run, their losses, and what a checkpoint then holds."""
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    losses = []
+    write = trainer._trainer._write_numbers
+    trainer._trainer._write_numbers = lambda names, numbers: losses.append(numbers[:, 1:]) or write(names, numbers)
+    trainer.max_iter = until
+    super(Trainer, trainer).train()
+    return torch.cat(losses), trainer.checkpointer.model.state_dict()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"DATALOADER.NUM_WORKERS": 0},
+        {"DATALOADER.NUM_WORKERS": 2, "DATALOADER.ASPECT_RATIO_GROUPING": True},
+        {"DATALOADER.SAMPLER_TRAIN": "ClassAwareTrainingSampler", "SOLVER.ACCUMULATE_BATCHES": 2, "SEED": -1},
+    ],
+    ids=["plain", "workers and groups", "class-aware, accumulated, without a seed"],
+)
+def test_a_resumed_run_has_the_losses_and_weights_of_an_undisturbed_one(rendered, tmp_path, options):
+    options["SOLVER.CHECKPOINT_PERIOD"] = STOP
+    name = "quick_start/balanced_sigmoid.yaml"
+    losses, weights = train(cfg_of(name, rendered, tmp_path, **options), ITERATIONS)
+    (tmp_path / "model_final.pth").unlink()
+    (tmp_path / "last_checkpoint").write_text(f"model_{STOP - 1:07d}.pth")
+    torch.rand(11)  # whatever else the process does
+    again, resumed = train(cfg_of(name, rendered, tmp_path, **options), ITERATIONS, resume=True)
+    assert torch.equal(again, losses[STOP:])
+    assert all(torch.equal(weights[key], resumed[key]) for key in weights)
