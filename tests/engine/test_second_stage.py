@@ -103,21 +103,25 @@ def test_resuming_takes_the_checkpoint_as_it_is(method, rendered, stage_1, tmp_p
 
 
 @pytest.mark.parametrize("method", ["crt", "lws", "balms"])
-def test_resuming_goes_on_with_the_same_images(method, rendered, stage_1, tmp_path):
+def test_a_resumed_run_is_an_undisturbed_one_to_the_bit(method, rendered, stage_1, tmp_path):
     options = {"MODEL__WEIGHTS": weights_for(method, stage_1), "SOLVER__MAX_ITER": 4, "SOLVER__CHECKPOINT_PERIOD": 2}
     straight = train(method, rendered, tmp_path / "straight", **options)
     (tmp_path / "resumed").mkdir()
     shutil.copy(straight / "model_0000001.pth", tmp_path / "resumed")
     (tmp_path / "resumed" / "last_checkpoint").write_text("model_0000001.pth")
     resumed = train(method, rendered, tmp_path / "resumed", "--resume", **options)
-    states = [torch.load(p / "model_final.pth", weights_only=True)["trainer"] for p in (straight, resumed)]
-    assert states[0]["data"] == states[1]["data"]
-    images = states[1]["data"]["train"] if method == "balms" else states[1]["data"]
-    assert images["start"] == 8
+    states = [torch.load(p / "model_final.pth", weights_only=True) for p in (straight, resumed)]
+    assert states[0]["trainer"]["data"] == states[1]["trainer"]["data"]
+    assert all(torch.equal(states[0]["model"][key], states[1]["model"][key]) for key in states[0]["model"])
+    trainer = states[1]["trainer"]
+    images = trainer["data"]["train"] if method == "balms" else trainer["data"]
+    assert images["batches"] * images["batch_size"] == 8
     if method == "balms":
-        meta = [state["_trainer"]["meta"] for state in states]
-        assert states[1]["data"]["meta"]["start"] == 8
+        meta = [state["trainer"]["_trainer"]["meta"] for state in states]
+        images = trainer["data"]["meta"]
+        assert images["batches"] * images["batch_size"] == 8
         assert meta[1]["optimizer"]["state"][0]["step"] == 4
+        assert torch.equal(meta[0]["weights"]["psi"], meta[1]["weights"]["psi"])
         assert not torch.equal(meta[1]["weights"]["psi"], torch.zeros(12))
 
 
