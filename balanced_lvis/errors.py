@@ -27,6 +27,16 @@ class DivergedError(RuntimeError):
     exit_status = 3
 
 
+class LostProcessError(RuntimeError):
+    """
+    A job that can't go on, as one of its processes has died or does nothing any more.
+
+    Command lines print it without a traceback and exit with status 5.
+    """
+
+    exit_status = 5
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """The hint at the valid name that a wrong one is close to, with a space before it; empty where none is close."""
     close = difflib.get_close_matches(name, list(valid), n=1)

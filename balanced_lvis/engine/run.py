@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 
 import torch
-from detectron2.engine import default_argument_parser, launch
+from detectron2.engine import default_argument_parser
 from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
-from torch.multiprocessing import ProcessExitedException
 
 from .. import _detectron2
 from ..activations import activation_class
@@ -22,13 +20,16 @@ from ..data.class_prior import class_prior_from_config
 from ..data.datasets import prepare_rendered
 from ..data.records import prepare_records
 from ..data.samplers import check_sampler
-from ..errors import DivergedError, InputError
+from ..errors import InputError
 from ..evaluation.backends import check_backend
 from ..modeling.box_predictor import activation_from_config
 from ..modeling.decoupled import classifier_stage
 from .checkpoint import Identity, check_weights, is_second_stage, load_for_evaluation
+from .job import Job, find_job
+from .launch import launch
 from .optimizer import check_optimizer
-from .screen import command_line, log_to_files, quiet
+from .scaling import log_scaling, scale_linearly
+from .screen import command_line, log_to_files
 from .step import AUTOCAST
 from .trainer import Trainer
 
@@ -46,44 +47,42 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: the command line without the program's name; ``sys.argv`` where None.
     """
     args = argument_parser().parse_args(arguments)
-    cfg = read_config(args)
-    log_to_files(cfg.OUTPUT_DIR, rank=0)
-    check(cfg, args)
-    if cfg.MODEL.DEVICE == "cpu" and args.num_gpus > 1:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Detectron2 would start one process per GPU, whatever the device
-    try:
-        launch(
-            _run_in_process,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(cfg, args),
-        )
-    except ProcessExitedException as error:
-        for kind in (InputError, DivergedError):
-            if error.exit_code == kind.exit_status:
-                raise kind("the job was stopped by the error above.") from None
-        raise
+    job = find_job(args)
+    args.resume |= job.attempt > 0  # torchrun has started it anew after a failure
+    cfg = read_config(args, job)
+
+    def prepare():
+        log_to_files(cfg.OUTPUT_DIR, job.rank)
+        check(cfg, args, job)
+
+    launch(job, prepare, _run_in_process, (cfg, args), cfg.MODEL.DEVICE)
 
 
 def argument_parser():
     """Detectron2's own parser; ``--num-gpus`` counts processes where there is no GPU."""
-    return default_argument_parser()
+    parser = default_argument_parser()
+    # Detectron2's own default is a port that two jobs of a user would share.
+    parser.set_defaults(dist_url="auto")
+    return parser
 
 
-def read_config(args):
+def read_config(args, job: Job | None = None):
     """
-    The frozen config of a command line, on the CPU where there is no GPU.
+    The frozen config of a command line, on the CPU where there is no GPU, scaled to the job's processes.
 
     Args:
         args: parsed by :func:`argument_parser`.
+        job: None: as ``args`` and the environment tell.
 
     Raises:
-        InputError: for what :func:`balanced_lvis.config.load_config` refuses, and more GPUs than there are.
+        InputError: for what :func:`balanced_lvis.config.load_config` and :func:`.scaling.scale_linearly` refuse, and
+            more GPUs than there are.
     """
+    job = job or find_job(args)
     cfg = load_config(args.config_file, args.opts)
-    _choose_device(cfg, args.num_gpus)
+    _choose_device(cfg, job)
+    if not args.eval_only:
+        scale_linearly(cfg, job.world_size)
     saved_prior = os.path.join(os.path.dirname(cfg.MODEL.WEIGHTS), SAVED_PRIOR)
     if args.eval_only and not cfg.MODEL.CLASS_PRIOR.FILE and os.path.isfile(saved_prior):
         cfg.MODEL.CLASS_PRIOR.FILE = saved_prior  # spares the training annotations
@@ -91,18 +90,23 @@ def read_config(args):
     return cfg
 
 
-def check(cfg, args) -> None:
+def check(cfg, args, job: Job | None = None) -> None:
     """
-    Everything that can go wrong before work starts, in the parent process: activation, data sets, weights.
+    Everything that can go wrong before work starts: activation, data sets, weights.
 
     Renders the rendered data set, fetches weights and indexes annotations where need be.
+
+    Args:
+        cfg: from :func:`read_config`.
+        args: parsed by :func:`argument_parser`.
+        job: None: as ``args`` and the environment tell.
 
     Raises:
         InputError: for anything that the user has to mend.
     """
     _check_names(cfg)
     if not args.eval_only:
-        _check_training(cfg, args.num_gpus * args.num_machines)
+        _check_training(cfg, (job or find_job(args)).world_size)
     _check_data(cfg, args.eval_only)
     activation_from_config(cfg)
     if args.eval_only or not (args.resume and _has_checkpoint(cfg)):
@@ -186,18 +190,10 @@ def _check_step(solver, world_size: int, device: str) -> None:
 
 
 def _run_in_process(cfg, args) -> None:
-    """As :func:`run`; one of several spawned processes starts bare, and bad input ends it without a traceback."""
-    if comm.get_world_size() == 1:
-        run(cfg, args)
-        return
-    quiet()
-    try:
-        prepare_rendered(cfg)  # its catalogs are empty
-        run(cfg, args)
-    except (InputError, DivergedError) as error:
-        if comm.is_main_process():
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(error.exit_status)
+    """As :func:`run`, in a process that has prepared nothing itself."""
+    if comm.get_world_size() > 1:
+        prepare_rendered(cfg)  # catalogs are each process's own
+    run(cfg, args)
 
 
 def run(cfg, args) -> dict:
@@ -208,6 +204,7 @@ def run(cfg, args) -> dict:
         the last evaluation's results, {"bbox": {...}, "segm": {...}} in percent; empty on other ranks than 0.
     """
     _start(cfg, evaluation=args.eval_only)
+    log_scaling(load_config(args.config_file, args.opts), cfg)
     if args.eval_only:
         model = Trainer.build_model(cfg)
         load_for_evaluation(model, cfg.MODEL.WEIGHTS, Identity.from_config(cfg))
@@ -248,17 +245,17 @@ def _has_checkpoint(cfg) -> bool:
     return True
 
 
-def _choose_device(cfg, num_processes: int) -> None:
-    if num_processes < 1:
-        raise InputError(f"--num-gpus is {num_processes}; use 1 for a single process, with or without a GPU.")
+def _choose_device(cfg, job: Job) -> None:
     if not cfg.MODEL.DEVICE.startswith("cuda"):
         return
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"  # Detectron2's default is cuda; the same command is to run anywhere
-    elif num_processes > torch.cuda.device_count():
+        return
+    here = torch.cuda.device_count()
+    if job.local_size > here and not (job.launcher == "slurm" and not job.children and here == 1):
         raise InputError(
-            f"--num-gpus is {num_processes}, but this machine has {torch.cuda.device_count()} GPU(s); "
-            "use as many or fewer, or MODEL.DEVICE cpu."
+            f"{job.local_size} processes are to share this machine's {here} GPU(s); start as many as there are or "
+            "fewer (--num-gpus), or use MODEL.DEVICE cpu."
         )
 
 

@@ -11,7 +11,7 @@ import warnings
 from detectron2.utils.logger import setup_logger
 
 from .. import _detectron2
-from ..errors import DivergedError, InputError
+from ..errors import DivergedError, InputError, LostProcessError
 
 
 def command_line(function):
@@ -27,7 +27,7 @@ def command_line(function):
         quiet()
         try:
             function(*args, **kwargs)
-        except (InputError, DivergedError) as error:
+        except (InputError, DivergedError, LostProcessError) as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_status
         return 0

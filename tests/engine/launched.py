@@ -1,0 +1,53 @@
+"""A command line that joins a job and does what it is told: what torchrun, SLURM and arguments start in the tests."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+
+import balanced_lvis  # isort: skip  # noqa: F401  Detectron2 before all else
+import torch
+from detectron2.utils import comm
+
+from balanced_lvis.engine.job import find_job
+from balanced_lvis.engine.launch import launch
+from balanced_lvis.engine.screen import command_line
+from balanced_lvis.errors import InputError
+
+
+def prepare():
+    print("prepared", flush=True)
+    if os.environ.get("FAIL") == "prepare":
+        raise InputError("nothing to work on")
+
+
+def work(folder):
+    rank, size = comm.get_rank(), comm.get_world_size()
+    fail = os.environ.get("FAIL", "")
+    if fail == "all" or fail == f"rank {rank}":
+        raise InputError("a bad file")
+    if fail == f"kill {rank}":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fail == f"wait {rank}":
+        time.sleep(600)
+    total = torch.tensor([rank + 1])
+    torch.distributed.all_reduce(total)
+    place = f"{rank} of {size}, {comm.get_local_rank()} of {comm.get_local_size()}: {int(total)}\n"
+    with open(os.path.join(folder, f"rank{rank}"), "w") as file:
+        file.write(place)
+
+
+@command_line
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    for name, default in (("--num-gpus", 1), ("--num-machines", 1), ("--machine-rank", 0)):
+        parser.add_argument(name, type=int, default=default)
+    parser.add_argument("--dist-url", default="auto")
+    args = parser.parse_args()
+    launch(find_job(args), prepare, work, (args.folder,))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

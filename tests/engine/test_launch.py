@@ -1,0 +1,115 @@
+"""Jobs of real processes, started in every way: they meet, share errors, and end together."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from ..common import CONFIGS, ROOT, rendered_opts
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
+
+
+def start(*command, **environ) -> subprocess.Popen:
+    """A command in a session of its own, so that it can be killed with all that it has started."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environ}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*map(str, command)], env=env, cwd=ROOT, start_new_session=True, **pipes)
+
+
+def finished(process: subprocess.Popen) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def by_arguments(folder, **environ):
+    return [start(sys.executable, "-m", "tests.engine.launched", folder, "--num-gpus", 2, **environ)]
+
+
+def by_torchrun(folder, **environ):
+    return [start(*TORCHRUN, "-m", "tests.engine.launched", folder, **environ)]
+
+
+def by_slurm(folder, **environ):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    step = {
+        "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "localhost",
+        "MASTER_PORT": port,
+    }  # fmt: skip
+    command = (sys.executable, "-m", "tests.engine.launched", folder)
+    return [start(*command, SLURM_PROCID=str(rank), **step, **environ) for rank in range(2)]
+
+
+# Processes that meet by arguments are in test_run.py, by torchrun below.
+def test_slurm_tasks_meet_after_one_of_them_has_prepared(tmp_path):
+    done = [finished(process) for process in by_slurm(tmp_path)]
+    assert {status for status, _, _ in done} == {0}, done
+    assert sum(out.count("prepared") for _, out, _ in done) == 1
+    for rank in range(2):
+        assert (tmp_path / f"rank{rank}").read_text() == f"{rank} of 2, {rank} of 2: 3\n"
+
+
+@pytest.mark.parametrize("launcher", [by_torchrun, by_slurm])
+def test_what_is_refused_at_the_start_is_shown_once_and_ends_all(launcher, tmp_path):
+    done = [finished(process) for process in launcher(tmp_path, FAIL="prepare")]
+    # torchrun has a status of its own.
+    assert {status for status, _, _ in done} == {1 if launcher is by_torchrun else 2}, done
+    text = "".join(err for _, _, err in done)
+    assert text.count("nothing to work on") == text.count("error: ") == 1, text
+
+
+def test_an_error_of_one_process_alone_is_shown_and_ends_all(tmp_path):
+    (done,) = (finished(process) for process in by_arguments(tmp_path, FAIL="rank 1"))
+    assert done[0] == 2
+    assert done[2] == "error: rank 1: a bad file\n"
+
+
+def test_a_killed_process_ends_the_others_and_is_named(tmp_path):
+    (done,) = (finished(process) for process in by_arguments(tmp_path, FAIL="kill 1"))
+    assert done[0] == 5
+    assert "error: rank 1 (process" in done[2] and "was ended by SIGKILL" in done[2]
+
+
+def train(rendered, output, *flags, **overrides) -> subprocess.Popen:
+    opts = [str(word) for key, value in overrides.items() for word in (key.replace("__", "."), value)]
+    net = ROOT / "tools" / "train_net.py"
+    return start(*TORCHRUN, net, "--config-file", CONFIG, *flags, *rendered_opts(rendered, output), *opts)
+
+
+def kill_when(process: subprocess.Popen, reached) -> None:
+    deadline = time.monotonic() + 120
+    while not reached() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert reached()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_torchrun_trains_is_killed_goes_on_and_evaluates(rendered, tmp_path):
+    schedule = {"SOLVER__MAX_ITER": 12, "SOLVER__CHECKPOINT_PERIOD": 4}
+    status, _, err = finished(train(rendered, tmp_path / "straight", **schedule))
+    assert status == 0, err[-3000:]
+    killed = train(rendered, tmp_path / "killed", **schedule)
+    kill_when(killed, (tmp_path / "killed" / "last_checkpoint").is_file)
+    status, _, err = finished(train(rendered, tmp_path / "killed", "--resume", **schedule))
+    assert status == 0, err[-3000:]
+    straight, resumed = (
+        torch.load(tmp_path / name / "model_final.pth", weights_only=True) for name in ("straight", "killed")
+    )
+    assert resumed["iteration"] == straight["iteration"] == 11
+    assert resumed["trainer"]["data"] == straight["trainer"]["data"]
+    weights = tmp_path / "killed" / "model_final.pth"
+    status, _, err = finished(train(rendered, tmp_path / "again", "--eval-only", MODEL__WEIGHTS=weights))
+    assert status == 0, err[-3000:]
+    again, at_once = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("again", "killed"))
+    assert again == at_once
