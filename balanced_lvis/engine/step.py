@@ -27,11 +27,13 @@ AUTOCAST = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 class StepTrainer(SimpleTrainer):
     """
-    Detectron2's ``SimpleTrainer`` and ``AMPTrainer`` in one, to the same bit, with three things more.
+    Detectron2's ``SimpleTrainer`` and ``AMPTrainer`` in one, to the same bit, with four things more.
 
     * An update can be made from several batches, one after the other: the gradient is their mean.
     * Losses or gradients that are not finite on any process change nothing: the update is skipped by all, counted and
       logged with the images. Batch statistics are put back. With too many in a row, the run stops.
+    * Running statistics of batch normalisation are the mean over processes, so that every process evaluates, and
+      rank 0 saves, the same model. Without this, each keeps its own, of its own images.
     * Metrics reach the CPU in one copy, and rank 0 as numbers instead of pickled objects.
 
     Args:
@@ -92,6 +94,7 @@ class StepTrainer(SimpleTrainer):
         if numbers[:, 1:].isfinite().all():
             self.skipped_in_row = 0
             self._update()
+            self._statistics.average()
         else:
             self._skip(batches, dict(zip([*losses, "gradient norm"], numbers[comm.get_rank(), 1:].tolist())), states)
         self._write_numbers(list(losses), numbers)
@@ -241,6 +244,21 @@ class _BatchStatistics:
     @torch.no_grad()
     def remember(self) -> None:
         self._saved = [buffer.clone() for buffer in self._buffers]
+
+    @torch.no_grad()
+    def average(self) -> None:
+        """
+        Over processes. A running mean is linear in what it is made from: this after every step is, but for rounding,
+        what it would be at the end, and no checkpoint or evaluation needs to ask for it.
+        """
+        buffers = [buffer for buffer in self._buffers if buffer.is_floating_point()]
+        if comm.get_world_size() == 1 or not buffers:
+            return
+        together = torch.cat([buffer.reshape(-1) for buffer in buffers])
+        torch.distributed.all_reduce(together)
+        together /= comm.get_world_size()
+        for buffer, mean in zip(buffers, together.split([buffer.numel() for buffer in buffers])):
+            buffer.copy_(mean.view_as(buffer))
 
     @torch.no_grad()
     def restore(self) -> None:
