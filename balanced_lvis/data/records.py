@@ -13,7 +13,7 @@ from detectron2.data.datasets.lvis import get_lvis_instances_meta, load_lvis_jso
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
-from .index import ChainedRecords, LVISRecords, open_index
+from .index import MODE, ChainedRecords, LVISRecords, open_index
 
 
 class LVISSource(NamedTuple):
@@ -42,7 +42,7 @@ def load_records(names: str | Sequence[str], filter_empty: bool = True):
     names = [names] if isinstance(names, str) else list(names)
     parts = [_indexed(name, filter_empty) for name in names] if all(map(lvis_source, names)) else [None]
     if None in parts:
-        return get_detection_dataset_dicts(names, filter_empty=filter_empty)
+        return _stock_records(names, filter_empty)
     _check_classes(names, parts)
     records = parts[0] if len(parts) == 1 else ChainedRecords(parts)
     if not len(records):
@@ -87,6 +87,18 @@ def _indexed(name: str, filter_empty: bool) -> LVISRecords | None:
         MetadataCatalog.get(source.dataset_name).set(**metadata)
         contiguous_ids = metadata.get("thing_dataset_id_to_contiguous_id")
     return LVISRecords(file, source.image_root, contiguous_ids, filter_empty)
+
+
+def _stock_records(names: list[str], filter_empty: bool) -> list[dict]:
+    try:
+        return get_detection_dataset_dicts(names, filter_empty=filter_empty)
+    except KeyError as error:
+        if error.args != ("annotations",):
+            raise
+        raise InputError(
+            f"An annotation file of {', '.join(names)} has no 'annotations'. As test-dev's it may do without, but "
+            f"Detectron2's own loader can't; unset {MODE}, or make the file's folder one that can be written to."
+        ) from error
 
 
 def _lvis_metadata(name: str) -> dict:

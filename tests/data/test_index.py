@@ -21,7 +21,7 @@ from detectron2.data.datasets import register_coco_instances, register_lvis_inst
 from detectron2.data.datasets.lvis import load_lvis_json
 from detectron2.engine import DefaultTrainer
 from detectron2.structures import BoxMode
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from balanced_lvis.class_lists import HasClassLists
@@ -31,6 +31,7 @@ from balanced_lvis.data.index.numbers import FLOATS, HUNDREDTHS, TEXT, decode, e
 from balanced_lvis.data.loader import build_train_loader
 from balanced_lvis.data.records import LVISSource, load_records, lvis_source, prepare_records
 from balanced_lvis.data.samplers import build_sampler
+from balanced_lvis.data.validation import Report, path_problem
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.errors import InputError
 from balanced_lvis.priors import ClassPrior
@@ -64,7 +65,11 @@ def annotation(annotation_id, image_id, category_id=1, segmentation=((1.5, 2.25,
 
 
 def content(images, annotations):
-    return {"categories": [{"id": i + 1} for i in range(K)], "images": images, "annotations": annotations}
+    return {
+        "categories": [{"id": i + 1, "name": f"c{i}"} for i in range(K)],
+        "images": images,
+        "annotations": annotations,
+    }
 
 
 SMALL = content(
@@ -178,6 +183,7 @@ def lvis_files(draw):
         }))  # fmt: skip
         folder, name = draw(st.text(max_size=5)), draw(st.text(max_size=5))
         url = f"http://{folder.replace('/', '')}/{name.replace('/', '')}"
+        assume(not path_problem("/".join(url.split("/")[-2:])))
         images.append({"id": image_id, "height": draw(size), "width": draw(size), "coco_url": url, **optional})
     annotations = [
         annotation(
@@ -219,6 +225,30 @@ def test_records_are_made_anew_and_may_be_altered(tmp_path):
     records[1]["annotations"].clear()
     records[2]["neg_category_ids"].append(1)
     assert list(records) == stock(write(tmp_path))
+
+
+def test_a_file_without_annotations_has_images_without_any(tmp_path):
+    with_none = {**SMALL, "annotations": []}
+    expected = stock(write(tmp_path, with_none))
+    del with_none["annotations"]
+    path = write(tmp_path, with_none)
+    assert exact(ours(path)) == exact(expected)
+    assert len(ours(path, filter_empty=True)) == 0
+    assert Report.from_dict(open_index(path).header["report"]).num_annotations is None
+
+
+def test_without_an_index_a_file_without_annotations_is_explained(tmp_path, monkeypatch, register):
+    name = register(register_plainly, "unannotated", write(tmp_path, {"images": [image(1)], "categories": []}))
+    monkeypatch.setenv(opening.MODE, "off")
+    with pytest.raises(InputError, match="of unannotated has no 'annotations'.* unset BALANCED_LVIS_INDEX"):
+        load_records(name)
+
+
+def test_an_index_knows_what_is_wrong_with_its_file(tmp_path):
+    path = write(tmp_path, content([image(1)], [annotation(1, 1, 99), annotation(2, 2)]))
+    report = Report.from_dict(open_index(path).header["report"])
+    assert (report.num_images, report.num_annotations, report.num_categories) == (1, 2, K)
+    assert (report.count("unknown_category_id"), report.count("unknown_image_id")) == (1, 1)
 
 
 def test_it_is_indexed_as_a_list_is(tmp_path):
@@ -641,11 +671,11 @@ WHOLE = json.dumps(SMALL)
     [
         ("", r"Expecting '\{' \(char 0\)"),
         ("[]", r"Expecting '\{'"),
-        ("{}", "no 'images' and no 'annotations'"),
+        ("{}", "no 'images' and no 'categories'"),
+        ('{"images": []}', "no 'categories'"),
         (WHOLE[:-1], "Expecting ',' or '}'"),
         (WHOLE[: len(WHOLE) // 2], r"\(char \d+\)"),
         (WHOLE + "x", rf"Extra data \(char {len(WHOLE)}\)"),
-        (WHOLE.replace('"annotations"', '"annotation"'), "no 'annotations'"),
         (WHOLE.replace('"annotations": [', '"annotations": 3, "more": ['), "its 'annotations' is not a list"),
         (WHOLE[:-1] + ', "images": []}', "it has 'images' twice"),
         (WHOLE.replace('"images": [', '"images": [,'), "Expecting value"),
@@ -671,6 +701,15 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
     path = write(tmp_path)
     Path(path).write_bytes(WHOLE.encode().replace(b"train2017", b"train\xff017"))
     with pytest.raises(InputError, match=r"annotations\.json are not in LVIS format: 'utf-8'"):
+        ours(path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "what"), [("..", r"goes up with '\.\.'"), ("C:", "is absolute"), ("~", "is absolute")]
+)
+def test_no_image_is_read_outside_the_folder_of_images(tmp_path, folder, what):
+    path = write(tmp_path, WHOLE.replace("/train2017/", f"/{folder}/"))
+    with pytest.raises(InputError, match=f"annotations.json .*000000000007.jpg' leads to a file that {what}"):
         ours(path)
 
 

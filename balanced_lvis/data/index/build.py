@@ -15,10 +15,13 @@ from typing import BinaryIO
 import numpy as np
 
 from ...errors import InputError
+from ..validation.checker import AnnotationChecker
+from ..validation.paths import LVIS, image_path, path_problem
 from .file import ArrayWriter
 from .numbers import encode
 from .stream import stream_lists
 
+_LISTS = ("images", "annotations", "categories")
 _SPOOL_NUMBERS = 1 << 20  # kept in memory before they are written out
 _EXACT = 2**53  # whole numbers up to here are exact in float64
 
@@ -45,7 +48,10 @@ def build_index(json_file: str, output: BinaryIO) -> None:
     Write the index of an LVIS JSON file. :mod:`balanced_lvis.data.index.records` says what its arrays mean.
 
     The polygons' coordinates, nearly all of the file, wait in a nameless temporary file (8 bytes each) beside the
-    output until it is known which image each annotation belongs to.
+    output until it is known which image each annotation belongs to. What is wrong with the file, short of what makes it
+    useless, goes into the header's "report", so that it is known at every start and the file is parsed once.
+
+    A file without ``annotations``, as test-dev's, has images without any.
 
     Args:
         json_file: path.
@@ -62,9 +68,10 @@ def build_index(json_file: str, output: BinaryIO) -> None:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
     with source, tempfile.TemporaryFile(dir=os.path.dirname(output.name) or ".") as spool:
         stamp, hashing = stamp_of(source.fileno()), _HashingFile(source)
-        content = _Content(json_file, spool)
+        content, checker, seen = _Content(json_file, spool), AnnotationChecker(LVIS), set()
         try:
-            for key, element in stream_lists(hashing, ("images", "annotations", "categories")):
+            for key, element in stream_lists(hashing, _LISTS, optional=("annotations",), seen=seen):
+                checker.add(key, element)
                 content.add(key, element)
         except ValueError as error:
             raise InputError(f"Annotations {json_file} are not in LVIS format: {error}.") from error
@@ -72,7 +79,9 @@ def build_index(json_file: str, output: BinaryIO) -> None:
         content.write(writer)
         if stamp_of(source.fileno()) != stamp:
             raise InputError(f"Annotations {json_file} changed while they were read; start again.")
-        writer.finish({"source": {**stamp, "sha256": hashing.sha256.hexdigest()}})
+        report = checker.finish(json_file, "annotations" in seen)
+        source_of = {**stamp, "sha256": hashing.sha256.hexdigest()}
+        writer.finish({"source": source_of, "report": report.to_dict()})
 
 
 def stamp_of(file: str | int) -> dict[str, int]:
@@ -114,13 +123,12 @@ class _Content:
             raise NotIndexableError(f"{element!r:.200} has too large a number") from error
 
     def _add_image(self, image: dict) -> None:
-        # The file name is made of these two parts by Detectron2's loader.
-        parts = image["coco_url"].split("/")[-2:]
-        if len(parts) < 2:
-            raise TypeError(f"coco_url {image['coco_url']!r} has no folder")
+        path = image_path(image, LVIS)
+        if problem := path_problem(path):
+            raise TypeError(f"coco_url {image['coco_url']!r:.100} leads to a file that {problem}")
         for name, values in self._images.items():
             values.append(_whole_number(image[name]))
-        self._names.append("/".join(parts).encode("utf-8", "surrogatepass"))
+        self._names.append(path.encode("utf-8", "surrogatepass"))
         for name, key in (("not_exhaustive", "not_exhaustive_category_ids"), ("negative", "neg_category_ids")):
             ids = image.get(key, [])
             if type(ids) is not list:

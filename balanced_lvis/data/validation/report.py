@@ -73,7 +73,9 @@ KINDS = {
         ERROR, "boxes of negative width or height", "Write boxes as [x, y, width, height], not as two corners."
     ),
     "box_off_image": Kind(
-        ERROR, "boxes wholly outside their image", "Correct the box, or the image's width and height."
+        WARNING,
+        "boxes wholly outside their image",
+        "Training leaves them out, evaluation counts them as missed; correct the box, or the image's width and height.",
     ),
     "box_zero_area": Kind(WARNING, "boxes without area", "Training leaves them out; correct or remove them."),
     "box_outside_image": Kind(
