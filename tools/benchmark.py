@@ -35,9 +35,9 @@ def main() -> None:
                         help=f"all (default), or any of {', '.join(SUITES)}")  # fmt: skip
     parser.add_argument("--config-file", help="another LVIS config than the suite's own")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--batch", type=int, default=2, help="images at a time")
-    parser.add_argument("--iterations", type=int, default=5, help="measured steps per process")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements per contender")
+    parser.add_argument("--batch", type=int, help="images at a time; 2 in training and 1 in inference where left out")
+    parser.add_argument("--iterations", type=int, default=Options.iterations, help="measured steps per process")
+    parser.add_argument("--rounds", type=int, default=Options.rounds, help="measurements per contender")
     parser.add_argument("--images", type=int, default=Options.images, help="images of the largest evaluation")
     parser.add_argument("--annotations", type=int, default=Options.annotations, help="of the start-up suite's file")
     parser.add_argument("--json", type=Path, help="write the rows to this file")

@@ -107,29 +107,43 @@ def head_output(work: Work, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         proposals (R, 4) in pixels, logits (R, K+1), deltas (R, 4K).
     """
     generator = torch.Generator().manual_seed(seed)
-    objects = _boxes(OBJECTS, generator)
-    near = objects.repeat(ROIS * 3 // (5 * OBJECTS), 1)
-    sides = (near[:, 2:] - near[:, :2]).repeat(1, 2)
-    near = near + 0.15 * sides * torch.randn(near.shape, generator=generator)
-    proposals = torch.cat([_valid(near), _boxes(ROIS - len(near), generator)])
-    proposals = proposals[torch.randperm(ROIS, generator=generator)]
+    objects = _boxes(OBJECTS, IMAGE_SIZE, generator)
+    proposals = proposals_around(objects, IMAGE_SIZE, generator)
     logits = _logits(pairwise_iou(Boxes(proposals), Boxes(objects)), work.candidates, generator)
     deltas = 0.5 * torch.randn(ROIS, 4 * CLASSES, generator=generator)
     return proposals, logits.half() if work.half else logits, deltas
 
 
-def _boxes(number: int, generator) -> Tensor:
-    height, width = IMAGE_SIZE
+def proposals_around(objects: Tensor, image_size: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """
+    1,000 distinct proposals, as a trained RPN's: three in five lie about an object.
+
+    Args:
+        objects: (G, 4) boxes x0, y0, x1, y1 in pixels, at least one.
+        image_size: height, width in pixels.
+
+    Returns:
+        (1000, 4) boxes, in random order.
+    """
+    near = objects.repeat(ROIS * 3 // (5 * len(objects)), 1)
+    sides = (near[:, 2:] - near[:, :2]).repeat(1, 2)
+    near = near + 0.15 * sides * torch.randn(near.shape, generator=generator)
+    proposals = torch.cat([_valid(near, image_size), _boxes(ROIS - len(near), image_size, generator)])
+    return proposals[torch.randperm(ROIS, generator=generator)]
+
+
+def _boxes(number: int, image_size: tuple[int, int], generator) -> Tensor:
+    height, width = image_size
     sides = torch.exp(torch.empty(number, 1).uniform_(math.log(16), math.log(500), generator=generator))
     aspect = torch.exp(0.3 * torch.randn(number, 1, generator=generator))
     centre = torch.rand(number, 2, generator=generator) * torch.tensor([width, height])
     half = torch.cat([sides * aspect, sides / aspect], 1) / 2
-    return _valid(torch.cat([centre - half, centre + half], 1))
+    return _valid(torch.cat([centre - half, centre + half], 1), image_size)
 
 
-def _valid(corners: Tensor) -> Tensor:
+def _valid(corners: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Inside the image, at least 12 px each way."""
-    height, width = IMAGE_SIZE
+    height, width = image_size
     last = torch.tensor([width, height])
     first = corners[:, :2].clamp(min=0).minimum(last - 12.0)
     return torch.cat([first, corners[:, 2:].minimum(last).maximum(first + 12)], 1)

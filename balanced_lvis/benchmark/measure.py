@@ -30,7 +30,7 @@ class Options:
     Attributes:
         device: "cpu" or "cuda".
         rounds: measurements of each contender, alternating.
-        batch: images at a time, in the suites that have images.
+        batch: images at a time, in the suites that have images; None for their own, 2 in training and 1 in inference.
         iterations: steps of a measurement, in the suites that train or infer.
         configs: folder of balanced_lvis's configs.
         config_file: another config than the suite's own.
@@ -40,8 +40,8 @@ class Options:
 
     device: str = "cpu"
     rounds: int = 3
-    batch: int = 2
-    iterations: int = 5
+    batch: int | None = None
+    iterations: int = 2
     configs: Path = Path("configs")
     config_file: str | None = None
     images: int = 5000

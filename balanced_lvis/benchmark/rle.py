@@ -80,10 +80,10 @@ def lvis_like_detections(num: int, height: int, width: int, seed: int = 0) -> tu
     extent = np.stack([side * np.sqrt(aspect), side / np.sqrt(aspect)], axis=1).clip(2, [width, height])
     corner = (rng.uniform(0, [width, height], (num, 2)) - extent / 2).clip(0, [width, height] - extent)
     boxes = torch.tensor(np.concatenate([corner, corner + extent], axis=1), dtype=torch.float32)
-    return _blobs(rng, num), boxes
+    return blobs(rng, num), boxes
 
 
-def _blobs(rng: np.random.Generator, num: int) -> Tensor:
+def blobs(rng: np.random.Generator, num: int) -> Tensor:
     """(num, 28, 28) probabilities: the sigmoid of an ellipse's distance from its border, plus smooth noise."""
     axis = (np.arange(MASK_SIZE) + 0.5) / MASK_SIZE * 2 - 1
     y, x = np.meshgrid(axis, axis, indexing="ij")

@@ -7,7 +7,7 @@ from detectron2.data import DatasetMapper, detection_utils
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
-from balanced_lvis.benchmark.models import calibrate_frozen_norms
+from balanced_lvis.benchmark.trained import calibrate_frozen_norms
 from balanced_lvis.config import load_config
 from balanced_lvis.data.class_prior import class_prior_of_dataset
 from balanced_lvis.data.datasets import register_rendered
