@@ -44,6 +44,10 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     # rounding, without the other classes' masks. False is Detectron2's head to the bit, at its cost.
     cfg.MODEL.ROI_MASK_HEAD.CHOSEN_CLASS_ONLY = True
 
+    # Let a file that MODEL.WEIGHTS names run code, if it holds more than tensors and plain values. What we and Detectron2
+    # write, and its model zoo, need no trust.
+    cfg.MODEL.TRUST_WEIGHTS = False
+
     # The second stage, read by META_ARCHITECTURE "DecoupledRCNN": everything but the classifier is frozen.
     decoupled = cfg.MODEL.DECOUPLED = CN()
     # "retrain" (cRT: from scratch), "rescale" (LWS: one scale per class) or "finetune" (on from stage 1's).
@@ -116,7 +120,7 @@ def _merge_file(cfg: CN, path: str) -> None:
     if not os.path.isfile(path):
         raise InputError(f"--config-file {path!r} doesn't exist (looked in {os.getcwd()}).")
     try:
-        cfg.merge_from_file(path)
+        cfg.merge_from_file(path, allow_unsafe=False)  # else a config could run any code
     except KeyError as error:
         raise InputError(_unknown_key(cfg, error, path)) from error
     except FileNotFoundError as error:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 
-from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.data import MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.file_io import Detectron2Handler, PathManager
 
-from ..activations import activation_class
 from ..errors import InputError
-from ..modeling.decoupled import CLASSIFIER, DecoupledRCNN
+from ..modeling.decoupled import CLASSIFIER
+from .checkpoint_file import check_kind
+from .checkpointer import Checkpointer
+from .identity import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,9 @@ def check_weights(path: str, purpose: str = "training") -> None:
         reason = f"{local} doesn't exist"
     except Exception as error:  # whatever a download handler raises: URLError, OSError, HTTPError, timeouts
         found, reason = False, f"{type(error).__name__}: {error}"
-    if not found:
+    if found:
+        check_kind(local)
+    else:
         raise InputError(f"MODEL.WEIGHTS {path!r} can't be read ({reason}).{_remedy(path, purpose)}")
 
 
@@ -70,79 +71,21 @@ def resolve_url(path: str) -> str:
     return path
 
 
-class Identity:
-    """
-    Whose weights a checkpoint holds; saved with it under "balanced_lvis".
-
-    Args:
-        class_names: the K class names in the order of the classifier's outputs; empty where they are not known.
-        family: what scores the logits were trained for, an activation's ``family``.
-        stage: what was trained, in words; only the same can be resumed.
-    """
-
-    KEY = "balanced_lvis"
-
-    def __init__(self, class_names, family: str, stage: str):
-        self.class_names = list(class_names)
-        self.family = family
-        self.stage = stage
-
-    @classmethod
-    def from_config(cls, cfg) -> Identity:
-        """Class names of the first data set that has any, and the activation's family."""
-        names = (MetadataCatalog.get(name).get("thing_classes") for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
-        family = activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).family
-        return cls(next(filter(None, names), ()), family, stage_in_words(cfg))
-
-    def state_dict(self) -> dict:
-        return {"class_names": self.class_names, "family": self.family, "stage": self.stage}
-
-    def load_state_dict(self, state: dict) -> None:
-        """
-        Check a checkpoint that is resumed from.
-
-        Raises:
-            InputError: if it is another model's.
-        """
-        self.check_class_names(state, "The checkpoint to resume from")
-        theirs = f"{state['stage']} with a {state['family']} activation"
-        ours = f"{self.stage} with a {self.family} activation"
-        if theirs != ours:
-            raise InputError(
-                f"--resume: the last checkpoint in OUTPUT_DIR is of {theirs}, the config asks for {ours}; choose "
-                "another OUTPUT_DIR, or the config that the checkpoint was trained with."
-            )
-
-    def check_class_names(self, state: dict, source: str) -> None:
-        """
-        Raises:
-            InputError: if both class names are known and differ, naming the first that does.
-        """
-        theirs, ours = state["class_names"], self.class_names
-        if not theirs or not ours or theirs == ours:
-            return
-        if len(theirs) != len(ours):
-            difference = f"{len(theirs)} classes, the data set {len(ours)}"
-        else:
-            index = next(i for i, pair in enumerate(zip(theirs, ours)) if pair[0] != pair[1])
-            difference = f"{theirs[index]!r} as class {index}, the data set {ours[index]!r}"
-        raise InputError(f"{source} was trained for other classes: it has {difference}.")
+_UNKNOWN_FAMILY = (
+    "%s doesn't tell its classes and activation. It is taken to have the classes of the data set, in its order, and a "
+    "classifier for a %s; if that is wrong, all scores are. Detectron2's own LVIS and COCO models are trained with a "
+    "softmax unless USE_SIGMOID_CE was on, those of BALMS and EQL with sigmoids. For the other kind: "
+    "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME %s. tools/convert_checkpoint.py writes classes and activation into a checkpoint."
+)
 
 
-def stage_in_words(cfg) -> str:
-    """What a config trains: end to end, or which second stage."""
-    if not is_second_stage(cfg):
-        return "an end-to-end training"
-    weights = " and class weights" if cfg.SOLVER.META.ENABLED else ""
-    return f"a second stage ({cfg.MODEL.DECOUPLED.CLASSIFIER}{weights})"
+_NO_BACKGROUND = (
+    "Its classifier has {} outputs, one less than the model: it may be without background, as those of BALMS and EQL. "
+    "`tools/convert_checkpoint.py INPUT OUTPUT` adds the output that sigmoids don't use.\n"
+)
 
 
-def is_second_stage(cfg) -> bool:
-    """Whether only the classifier trains."""
-    return issubclass(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), DecoupledRCNN)
-
-
-class _StrictCheckpointer(DetectionCheckpointer):
+class _StrictCheckpointer(Checkpointer):
     """
     Remembers how the file and the model differ.
 
@@ -152,8 +95,8 @@ class _StrictCheckpointer(DetectionCheckpointer):
         whole_classifier: whether the file's classifier is used, so that nothing of it may be lost: its scales, say.
     """
 
-    def __init__(self, model, fresh=(), whole_classifier=True):
-        super().__init__(model)
+    def __init__(self, model, fresh=(), whole_classifier=True, trust=False):
+        super().__init__(model, trust=trust)
         self.fresh = fresh
         self.whole_classifier = whole_classifier
 
@@ -165,7 +108,10 @@ class _StrictCheckpointer(DetectionCheckpointer):
         self.model.load_state_dict(fresh, strict=False)
         missing, unexpected = set(incompatible.missing_keys), incompatible.unexpected_keys
         problems = {key: "missing in the file" for key in missing - fresh.keys()}
+        self.hint = ""
         for key, in_file, in_model in incompatible.incorrect_shapes:  # these count as missing too
+            if key.endswith("cls_score.bias") and in_file[0] == in_model[0] - 1:
+                self.hint = _NO_BACKGROUND.format(*in_file)
             problems[key] = f"{tuple(in_file)} in the file, {tuple(in_model)} in the model"
         if self.whole_classifier:
             lost = {*(fresh.keys() - missing), *(key for key in unexpected if key.startswith(f"{CLASSIFIER}."))}
@@ -174,33 +120,41 @@ class _StrictCheckpointer(DetectionCheckpointer):
         return incompatible
 
 
-def load_for_evaluation(model, path: str, identity: Identity | None = None) -> None:
+def load_for_evaluation(model, path: str, identity: Identity | None = None, trust: bool = False) -> Identity | None:
     """
     Load a checkpoint that has to provide every parameter of the model.
 
     Args:
         identity: what the model is evaluated as; a checkpoint of other classes or another family of scores is refused,
             if the checkpoint tells.
+        trust: as for :func:`.checkpoint_file.read_checkpoint`.
+
+    Returns:
+        what the checkpoint tells; None where it doesn't, as other programs'.
 
     Raises:
         InputError: if the file is broken; or listing the tensors that are missing or have another shape, with both.
     """
     found = _load(
-        _StrictCheckpointer(model), path, "evaluating it would use random values for",
+        _StrictCheckpointer(model, trust=trust), path, "evaluating it would use random values for",
         "Use the config that the checkpoint was trained with (backbone, MODEL.ROI_HEADS.NUM_CLASSES, heads).",
     )  # fmt: skip
-    if identity is None or found is None:
-        return
+    if identity is None:
+        return found
+    if found is None:
+        logger.warning(_UNKNOWN_FAMILY, path, identity.family, {"sigmoid": "softmax"}.get(identity.family, "sigmoid"))
+        return None
     identity.check_class_names(found, f"MODEL.WEIGHTS {path!r}")
-    if found["family"] != identity.family:
+    if found.family != identity.family:
         raise InputError(
-            f"MODEL.WEIGHTS {path!r} was trained with a {found['family']} activation, but "
+            f"MODEL.WEIGHTS {path!r} was trained with a {found.family} activation, but "
             f"MODEL.ROI_BOX_HEAD.ACTIVATION.NAME is of the {identity.family} family, whose scores would be "
             "meaningless; use the config that the checkpoint was trained with."
         )
+    return found
 
 
-def load_first_stage(model, path: str, identity: Identity) -> None:
+def load_first_stage(model, path: str, identity: Identity, trust: bool = False) -> None:
     """
     Load the first stage's checkpoint into a :class:`balanced_lvis.modeling.DecoupledRCNN`.
 
@@ -211,7 +165,8 @@ def load_first_stage(model, path: str, identity: Identity) -> None:
         InputError: if the file is broken or of other classes; or listing the tensors that are missing or have another
             shape, with both.
     """
-    checkpointer = _StrictCheckpointer(model, model.fresh_keys, whole_classifier=not model.stage.from_scratch)
+    whole_classifier = not model.stage.from_scratch
+    checkpointer = _StrictCheckpointer(model, model.fresh_keys, whole_classifier, trust)
     found = _load(
         checkpointer, path, "the second stage would freeze random values of",
         "Use the first stage's own config but for META_ARCHITECTURE, DECOUPLED and ACTIVATION.",
@@ -220,18 +175,20 @@ def load_first_stage(model, path: str, identity: Identity) -> None:
         logger.info("%s doesn't tell its classes and activation; its classifier is taken to fit.", path)
         return
     identity.check_class_names(found, f"MODEL.WEIGHTS {path!r}")
-    if found["family"] != identity.family and not model.stage.from_scratch:
+    if found.family != identity.family and not model.stage.from_scratch:
         logger.warning(
             "%s has a classifier that was trained with a %s activation, and goes on with a %s one: its logits, biases "
             "above all, are calibrated for the other. Expect high losses at first; MODEL.DECOUPLED.CLASSIFIER retrain "
-            "starts the classifier anew.", path, found["family"], identity.family,
+            "starts the classifier anew.", path, found.family, identity.family,
         )  # fmt: skip
 
 
-def _load(checkpointer: _StrictCheckpointer, path: str, consequence: str, remedy: str) -> dict | None:
-    """Load strictly; the checkpoint's :class:`Identity` state, or None where it has none."""
+def _load(checkpointer: _StrictCheckpointer, path: str, consequence: str, remedy: str) -> Identity | None:
+    """Load strictly; the checkpoint's :class:`Identity`, or None where it has none."""
     try:
         rest = checkpointer.load(path)
+    except InputError:
+        raise
     except Exception as error:  # torch, pickle and zipfile each have their own for a broken file
         raise InputError(
             f"MODEL.WEIGHTS {path!r} is not a readable checkpoint ({type(error).__name__}: {error}); it may be "
@@ -240,5 +197,5 @@ def _load(checkpointer: _StrictCheckpointer, path: str, consequence: str, remedy
     problems = checkpointer.problems
     if problems:
         shown = "\n".join(problems[:20]) + (f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else "")
-        raise InputError(f"MODEL.WEIGHTS {path!r} doesn't fit the model; {consequence}\n{shown}\n{remedy}")
-    return rest.get(Identity.KEY)
+        raise InputError(f"MODEL.WEIGHTS {path!r} doesn't fit the model; {consequence}\n{shown}\n{checkpointer.hint}{remedy}")
+    return Identity.read(rest, f"MODEL.WEIGHTS {path!r}")

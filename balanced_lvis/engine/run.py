@@ -24,7 +24,8 @@ from ..errors import InputError
 from ..evaluation.backends import check_backend
 from ..modeling.box_predictor import activation_from_config
 from ..modeling.decoupled import classifier_stage
-from .checkpoint import Identity, check_weights, is_second_stage, load_for_evaluation
+from .checkpoint import check_weights, load_for_evaluation
+from .identity import Identity, is_second_stage
 from .job import Job, find_job
 from .launch import launch
 from .optimizer import check_optimizer
@@ -207,7 +208,7 @@ def run(cfg, args) -> dict:
     log_scaling(load_config(args.config_file, args.opts), cfg)
     if args.eval_only:
         model = Trainer.build_model(cfg)
-        load_for_evaluation(model, cfg.MODEL.WEIGHTS, Identity.from_config(cfg))
+        load_for_evaluation(model, cfg.MODEL.WEIGHTS, Identity.from_config(cfg), cfg.MODEL.TRUST_WEIGHTS)
         return Trainer.test(cfg, model) or {}
     _save_class_prior(cfg)
     trainer = Trainer(cfg)

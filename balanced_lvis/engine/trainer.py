@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 from unittest import mock
@@ -19,7 +20,9 @@ from ..evaluation import LVISEvaluator, unpasted
 from ..io import write_json
 from ..meta import MetaReweighter
 from ..random_state import seed_all
-from .checkpoint import Identity, is_second_stage, load_first_stage
+from .checkpoint import load_first_stage
+from .checkpointer import Checkpointer
+from .identity import Identity, is_second_stage
 from .meta_trainer import MetaTrainer
 from .optimizer import build_optimizer
 from .step import AUTOCAST, StepTrainer
@@ -39,7 +42,7 @@ class Trainer(DefaultTrainer):
     """
 
     def __init__(self, cfg):
-        with _ddp_on_cpu(cfg.MODEL.DEVICE):
+        with _ddp_on_cpu(cfg.MODEL.DEVICE), _safe_checkpointer(cfg):
             super().__init__(cfg)
         self.identity = Identity.from_config(cfg)
         # First, as they are loaded in this order: another run's state is refused before it is taken over.
@@ -55,7 +58,9 @@ class Trainer(DefaultTrainer):
             InputError: if a first stage's checkpoint doesn't fit, or one to resume from is another model's.
         """
         if is_second_stage(self.cfg) and not (resume and self.checkpointer.has_checkpoint()):
-            load_first_stage(self.checkpointer.model, self.cfg.MODEL.WEIGHTS, self.identity)
+            load_first_stage(
+                self.checkpointer.model, self.cfg.MODEL.WEIGHTS, self.identity, self.cfg.MODEL.TRUST_WEIGHTS
+            )
             return
         super().resume_or_load(resume)
 
@@ -186,3 +191,10 @@ def _ddp_on_cpu(device: str):
 
     with mock.patch.object(detectron2_defaults, "create_ddp_model", wrap_cpu_model):
         yield
+
+
+def _safe_checkpointer(cfg):
+    """Let ``DefaultTrainer`` make our checkpointer in place of Detectron2's, and its hooks with it."""
+    return mock.patch.object(
+        detectron2_defaults, "DetectionCheckpointer", functools.partial(Checkpointer, trust=cfg.MODEL.TRUST_WEIGHTS)
+    )
