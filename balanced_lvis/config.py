@@ -44,8 +44,8 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     # rounding, without the other classes' masks. False is Detectron2's head to the bit, at its cost.
     cfg.MODEL.ROI_MASK_HEAD.CHOSEN_CLASS_ONLY = True
 
-    # Let a file that MODEL.WEIGHTS names run code, if it holds more than tensors and plain values. What we and Detectron2
-    # write, and its model zoo, need no trust.
+    # Let a file that MODEL.WEIGHTS names run code, if it holds more than tensors and plain values. What we and
+    # Detectron2 write, and its model zoo, need no trust.
     cfg.MODEL.TRUST_WEIGHTS = False
 
     # The second stage, read by META_ARCHITECTURE "DecoupledRCNN": everything but the classifier is frozen.

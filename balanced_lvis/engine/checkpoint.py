@@ -75,9 +75,8 @@ _UNKNOWN_FAMILY = (
     "%s doesn't tell its classes and activation. It is taken to have the classes of the data set, in its order, and a "
     "classifier for a %s; if that is wrong, all scores are. Detectron2's own LVIS and COCO models are trained with a "
     "softmax unless USE_SIGMOID_CE was on, those of BALMS and EQL with sigmoids. For the other kind: "
-    "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME %s. tools/convert_checkpoint.py writes classes and activation into a checkpoint."
+    "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME %s. tools/convert_checkpoint.py writes classes and activation into a file."
 )
-
 
 _NO_BACKGROUND = (
     "Its classifier has {} outputs, one less than the model: it may be without background, as those of BALMS and EQL. "
@@ -197,5 +196,7 @@ def _load(checkpointer: _StrictCheckpointer, path: str, consequence: str, remedy
     problems = checkpointer.problems
     if problems:
         shown = "\n".join(problems[:20]) + (f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else "")
-        raise InputError(f"MODEL.WEIGHTS {path!r} doesn't fit the model; {consequence}\n{shown}\n{checkpointer.hint}{remedy}")
+        raise InputError(
+            f"MODEL.WEIGHTS {path!r} doesn't fit the model; {consequence}\n{shown}\n{checkpointer.hint}{remedy}"
+        )
     return Identity.read(rest, f"MODEL.WEIGHTS {path!r}")

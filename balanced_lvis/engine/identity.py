@@ -54,7 +54,9 @@ class Identity:
             return None
         fields = ("class_names", "family", "stage")
         if not isinstance(state, dict) or any(field not in state for field in fields):
-            raise InputError(f"{source}: its entry {cls.KEY!r} doesn't have {', '.join(fields)}; nothing of ours wrote it.")
+            raise InputError(
+                f"{source}: its entry {cls.KEY!r} doesn't have {', '.join(fields)}; nothing of ours wrote it."
+            )
         names = state["class_names"]
         if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
             raise InputError(f"{source}: its class names are not a list of strings.")

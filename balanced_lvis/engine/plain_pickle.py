@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections import OrderedDict
-from typing import IO
+from typing import IO, ClassVar
 
 import numpy as np
 
@@ -71,6 +72,7 @@ _ALLOWED = {
     ("numpy", "dtype"): lambda name, *copy_and_align: _DType(name),
     ("collections", "OrderedDict"): lambda: OrderedDict(),
     ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): lambda: b"",  # how Python 3 writes empty bytes for Python 2
 }
 for _core in ("numpy.core", "numpy._core"):
     _ALLOWED[f"{_core}.multiarray", "_reconstruct"] = lambda kind, shape, typecode: _Array()
@@ -80,12 +82,12 @@ _CALLABLE = [value for value in _ALLOWED.values() if not isinstance(value, _Name
 
 
 class _PlainUnpickler(pickle._Unpickler):  # Python's own: C's allocates whatever size a file states
-    dispatch = {
+    dispatch: ClassVar = {
         code: function
         for code, function in pickle._Unpickler.dispatch.items()
         if bytes([code]) not in (
             pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4,
-            pickle.PERSID, pickle.BINPERSID, pickle.BYTEARRAY8, pickle.NEXT_BUFFER,
+            pickle.PERSID, pickle.BINPERSID, pickle.NEXT_BUFFER,
         )
     }  # fmt: skip
 
@@ -94,6 +96,16 @@ class _PlainUnpickler(pickle._Unpickler):  # Python's own: C's allocates whateve
         if (module, name) not in _ALLOWED:
             raise Refused(f"the Python object {str(module)[:80]}.{str(name)[:80]}")
         return _ALLOWED[module, name]
+
+    def load_bytearray8(self):
+        # Python's own allocates the stated size before it reads.
+        (size,) = struct.unpack("<Q", self.read(8))
+        content = self.read(size)
+        if len(content) < size:
+            raise EOFError(f"{size} bytes are stated, {len(content)} left")
+        self.append(bytes(content))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def load_reduce(self):
         arguments = self.stack.pop()
