@@ -37,6 +37,29 @@ class LostProcessError(RuntimeError):
     exit_status = 5
 
 
+class StorageError(InputError):
+    """
+    A folder or disk that can't be written to: full, read-only, gone.
+
+    Command lines print it without a traceback and exit with status 4.
+    """
+
+    exit_status = 4
+
+
+class Preempted(SystemExit):
+    """
+    A training that was asked to stop (SIGTERM, SIGUSR1) and has saved a checkpoint, from which ``--resume`` goes on.
+
+    Processes exit with status 75, EX_TEMPFAIL of sysexits.h: try again later.
+    """
+
+    exit_status = 75
+
+    def __init__(self):
+        super().__init__(self.exit_status)
+
+
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """The hint at the valid name that a wrong one is close to, with a space before it; empty where none is close."""
     close = difflib.get_close_matches(name, list(valid), n=1)

@@ -25,13 +25,16 @@ from ..evaluation.backends import check_backend
 from ..modeling.box_predictor import activation_from_config
 from ..modeling.decoupled import classifier_stage
 from .checkpoint import check_weights, load_for_evaluation
+from .checkpoint_folder import newest_checkpoint
 from .identity import Identity, is_second_stage
 from .job import Job, find_job
 from .launch import launch
 from .optimizer import check_optimizer
+from .preemption import StopRequest
 from .scaling import log_scaling, scale_linearly
 from .screen import command_line, log_to_files
 from .step import AUTOCAST
+from .storage import check_writable, clear_errors
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -53,6 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     cfg = read_config(args, job)
 
     def prepare():
+        check_writable(cfg.OUTPUT_DIR)
         log_to_files(cfg.OUTPUT_DIR, job.rank)
         check(cfg, args, job)
 
@@ -110,7 +114,7 @@ def check(cfg, args, job: Job | None = None) -> None:
         _check_training(cfg, (job or find_job(args)).world_size)
     _check_data(cfg, args.eval_only)
     activation_from_config(cfg)
-    if args.eval_only or not (args.resume and _has_checkpoint(cfg)):
+    if args.eval_only or not (args.resume and newest_checkpoint(cfg.OUTPUT_DIR)):
         check_weights(cfg.MODEL.WEIGHTS, _purpose(cfg, args.eval_only))
     prepare_records(_data_sets(cfg, args.eval_only))  # last, as it can take a minute
 
@@ -204,16 +208,19 @@ def run(cfg, args) -> dict:
     Returns:
         the last evaluation's results, {"bbox": {...}, "segm": {...}} in percent; empty on other ranks than 0.
     """
-    _start(cfg, evaluation=args.eval_only)
+    with clear_errors(cfg.OUTPUT_DIR):
+        _start(cfg, evaluation=args.eval_only)
     log_scaling(load_config(args.config_file, args.opts), cfg)
     if args.eval_only:
         model = Trainer.build_model(cfg)
         load_for_evaluation(model, cfg.MODEL.WEIGHTS, Identity.from_config(cfg), cfg.MODEL.TRUST_WEIGHTS)
         return Trainer.test(cfg, model) or {}
-    _save_class_prior(cfg)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    trainer.train()
+    with StopRequest() as stop:
+        stop.at_once = True  # until the first iteration
+        _save_class_prior(cfg)
+        trainer = Trainer(cfg, stop)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
     return getattr(trainer, "_last_eval_results", {}) or {}
 
 
@@ -230,20 +237,6 @@ def _check_data(cfg, eval_only: bool) -> None:
 
 def _data_sets(cfg, eval_only: bool) -> tuple[str, ...]:
     return tuple(cfg.DATASETS.TEST) if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-
-
-def _has_checkpoint(cfg) -> bool:
-    try:
-        with open(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"), encoding="utf-8") as file:
-            name = file.read().strip()
-    except OSError:
-        return False
-    if not os.path.isfile(os.path.join(cfg.OUTPUT_DIR, name)):
-        raise InputError(
-            f"--resume: {cfg.OUTPUT_DIR}/last_checkpoint names {name!r}, which isn't there; write the name of another "
-            "checkpoint of that folder into it, or delete it to start anew."
-        )
-    return True
 
 
 def _choose_device(cfg, job: Job) -> None:

@@ -12,6 +12,7 @@ from detectron2.utils.logger import setup_logger
 
 from .. import _detectron2
 from ..errors import DivergedError, InputError, LostProcessError
+from .storage import clear_errors
 
 
 def command_line(function):
@@ -41,11 +42,35 @@ def log_to_screen() -> None:
 
 
 def log_to_files(output_dir: str, rank: int) -> None:
-    """Show what a run does, on rank 0, and keep it in ``output_dir``/log.txt, one file per rank."""
-    os.makedirs(output_dir, exist_ok=True)
-    setup_logger(output_dir, distributed_rank=rank, name=_detectron2.logger_name(), abbrev_name="d2")
-    for name in ("fvcore", "balanced_lvis"):
-        setup_logger(output_dir, distributed_rank=rank, name=name)
+    """
+    Show what a run does, on rank 0, and keep it in ``output_dir``/log.txt, one file per rank.
+
+    A disk that is full later on costs lines of that file, and is told once.
+
+    Raises:
+        StorageError: if the file can't be opened.
+    """
+    with clear_errors(output_dir):
+        os.makedirs(output_dir, exist_ok=True)
+        setup_logger(output_dir, distributed_rank=rank, name=_detectron2.logger_name(), abbrev_name="d2")
+        for name in ("fvcore", "balanced_lvis"):
+            setup_logger(output_dir, distributed_rank=rank, name=name)
+    for name in (_detectron2.logger_name(), "fvcore", "balanced_lvis"):
+        for handler in logging.getLogger(name).handlers:
+            handler.handleError = _tell_once
+
+
+def _tell_once(record: logging.LogRecord) -> None:
+    """In place of logging's own traceback for every line that can't be written."""
+    error = sys.exc_info()[1]
+    if not isinstance(error, OSError):
+        logging.Handler().handleError(record)
+    elif error.errno not in _TOLD:
+        _TOLD.add(error.errno)
+        print(f"warning: the log can't be written to ({error.strerror}); the run goes on.", file=sys.stderr)
+
+
+_TOLD: set[int | None] = set()
 
 
 class _NotTheHistogram(logging.Filter):

@@ -6,10 +6,12 @@ import contextlib
 import functools
 import logging
 import os
+import uuid
 from unittest import mock
 
 import detectron2.engine.defaults as detectron2_defaults
 from detectron2.engine import DefaultTrainer, SimpleTrainer
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
@@ -21,11 +23,13 @@ from ..io import write_json
 from ..meta import MetaReweighter
 from ..random_state import seed_all
 from .checkpoint import load_first_stage
-from .checkpointer import Checkpointer
 from .identity import Identity, is_second_stage
 from .meta_trainer import MetaTrainer
 from .optimizer import build_optimizer
+from .preemption import StopRequest
+from .saving import DurableSaves, SaveHook
 from .step import AUTOCAST, StepTrainer
+from .storage import clear_errors
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +43,17 @@ class Trainer(DefaultTrainer):
 
     The random numbers of an iteration follow from the run's seed, the rank and the iteration's number. So nothing that
     happens in between, an evaluation or a restart, changes what a run computes.
+
+    Args:
+        cfg: the config.
+        stop: what is to end the run early, with a checkpoint.
     """
 
-    def __init__(self, cfg):
-        with _ddp_on_cpu(cfg.MODEL.DEVICE), _safe_checkpointer(cfg):
+    def __init__(self, cfg, stop: StopRequest | None = None):
+        self.stop = stop or StopRequest()
+        with _ddp_on_cpu(cfg.MODEL.DEVICE), _durable_checkpointer(cfg):
             super().__init__(cfg)
+        self.run_id = uuid.uuid4().hex  # tells its checkpoints from those of another run in the same folder
         self.identity = Identity.from_config(cfg)
         # First, as they are loaded in this order: another run's state is refused before it is taken over.
         self.checkpointer.checkpointables = {Identity.KEY: self.identity, **self.checkpointer.checkpointables}
@@ -66,10 +76,18 @@ class Trainer(DefaultTrainer):
 
     def train(self):
         """As Detectron2's; the learned class weights are written to ``OUTPUT_DIR``."""
-        results = super().train()
+        with clear_errors(self.cfg.OUTPUT_DIR):
+            results = super().train()
         if isinstance(self._trainer, MetaTrainer) and comm.is_main_process():
             self._trainer.save_class_weights(self.cfg.OUTPUT_DIR)
         return results
+
+    def build_hooks(self):
+        """Detectron2's, with :class:`.saving.SaveHook` in place of its periodic checkpoints, before evaluation."""
+        hooks = [hook for hook in super().build_hooks() if not isinstance(hook, PeriodicCheckpointer)]
+        at = next(index for index, hook in enumerate(hooks) if isinstance(hook, EvalHook))
+        saves = SaveHook(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, self.stop)
+        return [*hooks[:at], saves, *hooks[at:]]
 
     def run_step(self):
         seed_all(self.seed, comm.get_rank(), self.iter)
@@ -78,11 +96,12 @@ class Trainer(DefaultTrainer):
     def state_dict(self):
         """Detectron2's, the run's seed and the positions in the streams of images."""
         data = self.data_loader.state_dict(self.iter + 1 - self.start_iter)
-        return {**super().state_dict(), "data": data, "seed": self.seed}
+        return {**super().state_dict(), "data": data, "seed": self.seed, "run": self.run_id}
 
     def load_state_dict(self, state_dict):
         super().load_state_dict(state_dict)
         self.seed = state_dict.get("seed", self.seed)
+        self.run_id = state_dict.get("run", self.run_id)
         self.data_loader.load_state_dict(state_dict.get("data"))
 
     @classmethod
@@ -173,6 +192,12 @@ def _step_trainer(cfg, rcnn, plain: SimpleTrainer) -> StepTrainer:
     )
 
 
+def _durable_checkpointer(cfg):
+    """Have ``DefaultTrainer`` make our checkpointer in place of Detectron2's, which it offers no hook for."""
+    make = functools.partial(DurableSaves, trust=cfg.MODEL.TRUST_WEIGHTS)
+    return mock.patch.object(detectron2_defaults, "DetectionCheckpointer", make)
+
+
 @contextlib.contextmanager
 def _ddp_on_cpu(device: str):
     """
@@ -191,10 +216,3 @@ def _ddp_on_cpu(device: str):
 
     with mock.patch.object(detectron2_defaults, "create_ddp_model", wrap_cpu_model):
         yield
-
-
-def _safe_checkpointer(cfg):
-    """Let ``DefaultTrainer`` make our checkpointer in place of Detectron2's, and its hooks with it."""
-    return mock.patch.object(
-        detectron2_defaults, "DetectionCheckpointer", functools.partial(Checkpointer, trust=cfg.MODEL.TRUST_WEIGHTS)
-    )
