@@ -220,7 +220,7 @@ def test_a_forked_worker_outlives_the_first_signal_and_not_the_second():
         assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGTERM
 
 
-@pytest.mark.parametrize("processes", [1])
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_job_that_is_asked_to_stop_exits_with_75_and_resumes(rendered, tmp_path, processes):
     output = tmp_path / "out"
     opts = [*rendered_opts(rendered, output), "SOLVER.MAX_ITER", "100000", "SEED", "1", "DATALOADER.NUM_WORKERS", "1"]
