@@ -77,6 +77,9 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     meta.INNER_LR = 0.0  # of the differentiable SGD step; 0: the optimizer's learning rate of the iteration
     meta.IMS_PER_BATCH = 0  # images of a class-balanced meta batch; 0: as many as SOLVER.IMS_PER_BATCH
 
+    # Train without the images that are not on the disk, as --allow-missing does, instead of refusing to start.
+    cfg.DATASETS.ALLOW_MISSING = False
+
     # The rendered data set, behind the names rendered_train, rendered_val and rendered_test_dev.
     rendered = cfg.DATASETS.RENDERED = CN()
     rendered.ROOT = ""  # folder; empty: one per set of parameters in $DETECTRON2_DATASETS (or ./datasets)

@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from .batches import BatchStream, MappedImages, aspect_ratio_groups
+from .preflight import leave_out_missing
 from .records import load_records, lvis_source
 from .samplers import ClassAwareTrainingSampler, build_sampler, class_names_of
 
@@ -83,6 +84,8 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
         masks: whether records get ground-truth masks. Cropping needs them for its boxes in any case.
     """
     records = _records(cfg)
+    if cfg.DATASETS.ALLOW_MISSING:
+        records = leave_out_missing(records)
     sampler = build_sampler(cfg, records)
     # Serialised once for both loaders; an index of annotations, or a torch data set, is left as it is.
     dataset = DatasetFromList(records, copy=False) if isinstance(records, list) else records

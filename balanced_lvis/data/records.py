@@ -51,17 +51,6 @@ def load_records(names: str | Sequence[str], filter_empty: bool = True):
     return records
 
 
-def prepare_records(names: Sequence[str]) -> None:
-    """
-    Make the indexes that :func:`load_records` will use, unless they are there.
-
-    Raises:
-        InputError: if an LVIS file can't be read or is not in that format.
-    """
-    for source in filter(None, map(lvis_source, dict.fromkeys(names))):
-        open_index(PathManager.get_local_path(source.json_file))
-
-
 def lvis_source(name: str) -> LVISSource | None:
     """Where a data set's images come from if Detectron2's LVIS loader, and nothing else, reads them; None if not."""
     load = DatasetCatalog.data.get(name)  # its own get() calls it

@@ -18,7 +18,7 @@ from ..config import load_config
 from ..data.checks import check_datasets, check_lvis_format, check_num_classes
 from ..data.class_prior import class_prior_from_config
 from ..data.datasets import prepare_rendered
-from ..data.records import prepare_records
+from ..data.preflight import preflight
 from ..data.samplers import check_sampler
 from ..errors import InputError
 from ..evaluation.backends import check_backend
@@ -68,6 +68,11 @@ def argument_parser():
     parser = default_argument_parser()
     # Detectron2's own default is a port that two jobs of a user would share.
     parser.set_defaults(dist_url="auto")
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="train without the images that are not on the disk; they are counted and the first ones named",
+    )
     return parser
 
 
@@ -85,6 +90,7 @@ def read_config(args, job: Job | None = None):
     """
     job = job or find_job(args)
     cfg = load_config(args.config_file, args.opts)
+    cfg.DATASETS.ALLOW_MISSING |= args.allow_missing
     _choose_device(cfg, job)
     if not args.eval_only:
         scale_linearly(cfg, job.world_size)
@@ -99,7 +105,7 @@ def check(cfg, args, job: Job | None = None) -> None:
     """
     Everything that can go wrong before work starts: activation, data sets, weights.
 
-    Renders the rendered data set, fetches weights and indexes annotations where need be.
+    Renders the rendered data set, fetches weights, and indexes and checks annotations where need be.
 
     Args:
         cfg: from :func:`read_config`.
@@ -116,7 +122,13 @@ def check(cfg, args, job: Job | None = None) -> None:
     activation_from_config(cfg)
     if args.eval_only or not (args.resume and newest_checkpoint(cfg.OUTPUT_DIR)):
         check_weights(cfg.MODEL.WEIGHTS, _purpose(cfg, args.eval_only))
-    prepare_records(_data_sets(cfg, args.eval_only))  # last, as it can take a minute
+    # Last, as it can take minutes the first time.
+    preflight(
+        () if args.eval_only else cfg.DATASETS.TRAIN,
+        cfg.DATASETS.TEST,
+        allow_missing=cfg.DATASETS.ALLOW_MISSING,
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+    )
 
 
 def _purpose(cfg, eval_only: bool) -> str:

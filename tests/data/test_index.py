@@ -29,7 +29,7 @@ from balanced_lvis.data.class_prior import class_prior_of_dataset
 from balanced_lvis.data.index import LVISRecords, open_index, opening, stream
 from balanced_lvis.data.index.numbers import FLOATS, HUNDREDTHS, TEXT, decode, encode
 from balanced_lvis.data.loader import build_train_loader
-from balanced_lvis.data.records import LVISSource, load_records, lvis_source, prepare_records
+from balanced_lvis.data.records import LVISSource, load_records, lvis_source
 from balanced_lvis.data.samplers import build_sampler
 from balanced_lvis.data.validation import Report, path_problem
 from balanced_lvis.engine.trainer import Trainer
@@ -738,14 +738,3 @@ def test_a_polygon_that_detectron2_refuses_is_named(tmp_path, segmentation, mess
         ours(path)
     write(tmp_path, content([image(3)], [annotation(4, 3), {**bad, "image_id": 99}]))
     assert list(ours(path)) == stock(path), "of an image that isn't there, which neither looks at"
-
-
-def test_what_is_wrong_with_a_data_set_is_said_before_processes_start(tmp_path, register, builds):
-    path = write(tmp_path)
-    name = register(register_plainly, "prepared", path)
-    prepare_records([name, name, "coco_2017_val"])  # the last is none of its business
-    load_records(name)
-    assert builds == [path]
-    write(tmp_path, WHOLE[:-1])
-    with pytest.raises(InputError, match="not in LVIS format"):
-        prepare_records([name])

@@ -17,6 +17,7 @@ import numpy as np
 from ...errors import InputError
 from ..validation.checker import AnnotationChecker
 from ..validation.paths import LVIS, image_path, path_problem
+from ..validation.report import Report
 from .file import ArrayWriter
 from .numbers import encode
 from .stream import stream_lists
@@ -68,20 +69,42 @@ def build_index(json_file: str, output: BinaryIO) -> None:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
     with source, tempfile.TemporaryFile(dir=os.path.dirname(output.name) or ".") as spool:
         stamp, hashing = stamp_of(source.fileno()), _HashingFile(source)
-        content, checker, seen = _Content(json_file, spool), AnnotationChecker(LVIS), set()
-        try:
-            for key, element in stream_lists(hashing, _LISTS, optional=("annotations",), seen=seen):
-                checker.add(key, element)
-                content.add(key, element)
-        except ValueError as error:
-            raise InputError(f"Annotations {json_file} are not in LVIS format: {error}.") from error
+        content = _Content(json_file, spool)
+        report = _read(json_file, hashing, content)
         writer = ArrayWriter(output)
-        content.write(writer)
+        try:
+            content.write(writer)
+        except InputError as error:
+            raise _with_report(error, report) from error
         if stamp_of(source.fileno()) != stamp:
             raise InputError(f"Annotations {json_file} changed while they were read; start again.")
-        report = checker.finish(json_file, "annotations" in seen)
         source_of = {**stamp, "sha256": hashing.sha256.hexdigest()}
         writer.finish({"source": source_of, "report": report.to_dict()})
+
+
+def _read(json_file: str, file: _HashingFile, content: _Content) -> Report:
+    """All of a file into ``content``; past what that refuses, the file is read on for the report on all of it."""
+    checker, seen, refused = AnnotationChecker(LVIS), set(), None
+    try:
+        for key, element in stream_lists(file, _LISTS, optional=("annotations",), seen=seen):
+            checker.add(key, element)
+            if refused is None:
+                try:
+                    content.add(key, element)
+                except InputError as error:
+                    refused = error
+    except ValueError as error:
+        refused = InputError(f"Annotations {json_file} are not in LVIS format: {error}.")
+    report = checker.finish(json_file, "annotations" in seen)
+    if refused is not None:
+        raise _with_report(refused, report) from refused
+    return report
+
+
+def _with_report(error: InputError, report: Report) -> InputError:
+    """The reason why a file can't be used, and what else is wrong with it."""
+    found = "".join(f"\n  {problem}" for problem in report.errors)
+    return InputError(f"{error}\nIn all of it that could be read:{found}" if found else str(error))
 
 
 def stamp_of(file: str | int) -> dict[str, int]:

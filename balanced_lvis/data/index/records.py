@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from detectron2.structures import BoxMode
@@ -38,6 +38,7 @@ class LVISRecords(Dataset):
         image_root: what Detectron2's loader is given: the folder's name is appended to it without a separator.
         contiguous_ids: category_id of the file -> 0..K-1; None subtracts 1.
         filter_empty: leave out images without annotations.
+        left_out: places in the index of images to leave out.
 
     Raises:
         InputError: if ``contiguous_ids`` lacks a category of the annotations.
@@ -49,13 +50,17 @@ class LVISRecords(Dataset):
         image_root: str,
         contiguous_ids: Mapping[int, int] | None = None,
         filter_empty: bool = False,
+        left_out: np.ndarray | None = None,
     ):
         self._file, self._arrays = file, file.arrays
         self._image_root, self._contiguous_ids, self._filter_empty = image_root, contiguous_ids, filter_empty
+        self._left_out = left_out
         first = self._arrays["first_annotation"]
         # Each record's place in the index. Detectron2 also leaves out images of crowd regions only; LVIS has none.
         self._places = np.flatnonzero(np.diff(first) > 0) if filter_empty else np.arange(len(first) - 1)
         self._places = self._places.astype(np.int32)
+        if left_out is not None:
+            self._places = self._places[~np.isin(self._places, left_out)]
         if contiguous_ids is not None:
             self._check_categories()
             self._known = np.array(sorted(contiguous_ids), np.int64)
@@ -78,9 +83,8 @@ class LVISRecords(Dataset):
         """
         place = int(self._places[index])
         arrays = self._arrays
-        folder, name = bytes(self._part("name", place)).decode("utf-8", "surrogatepass").split("/")
         return {
-            "file_name": os.path.join(self._image_root + folder, name),
+            "file_name": self._file_name(bytes(self._part("name", place))),
             "height": int(arrays["image_height"][place]),
             "width": int(arrays["image_width"][place]),
             "not_exhaustive_category_ids": self._part("not_exhaustive", place).tolist(),
@@ -90,16 +94,14 @@ class LVISRecords(Dataset):
         }
 
     def __reduce__(self):
-        options = (self._image_root, self._contiguous_ids, self._filter_empty)
+        options = (self._image_root, self._contiguous_ids, self._filter_empty, self._left_out)
         return _reopen, (self._file.path, self._file.header["source"]["sha256"], *options)
 
     def class_lists(self) -> ClassLists:
         """The classes of all images' instances; see :class:`balanced_lvis.class_lists.HasClassLists`."""
-        # Images that are left out have no annotations: those of the others stay as they are.
-        first = self._arrays["first_annotation"]
         return ClassLists(
-            self._contiguous(self._arrays["category_id"]),
-            np.append(first[self._places], first[-1]),
+            self._contiguous(self._class_ids()),
+            np.concatenate([[0], np.cumsum(self._counts()[self._places])]),
             self._arrays["image_id"][self._places].tolist(),
         )
 
@@ -107,6 +109,37 @@ class LVISRecords(Dataset):
         """(N,) int8: the group in Detectron2's ``AspectRatioGroupedDataset``, 0 if wider than high, else 1."""
         width, height = (self._arrays[name][self._places] for name in ("image_width", "image_height"))
         return (width <= height).astype(np.int8)
+
+    def file_names(self) -> list[str]:
+        """Of all images, as in the records."""
+        data, first = self._arrays["name"].tobytes(), self._arrays["first_name"]
+        starts, ends = first[self._places].tolist(), first[self._places + 1].tolist()
+        return [self._file_name(data[start:end]) for start, end in zip(starts, ends)]
+
+    def leaving_out(self, positions: Sequence[int]) -> LVISRecords:
+        """
+        The same without some images.
+
+        Args:
+            positions: of them among these.
+        """
+        gone = self._places[np.asarray(positions, np.int64)]
+        gone = gone if self._left_out is None else np.union1d(gone, self._left_out)
+        return LVISRecords(self._file, self._image_root, self._contiguous_ids, self._filter_empty, gone)
+
+    def _file_name(self, name: bytes) -> str:
+        folder, name = name.decode("utf-8", "surrogatepass").split("/")
+        return os.path.join(self._image_root + folder, name)
+
+    def _class_ids(self) -> np.ndarray:
+        """The file's category ids of all images' annotations."""
+        ids = self._arrays["category_id"]
+        if self._left_out is None:  # who else is left out has none
+            return ids
+        return ids[np.repeat(np.isin(np.arange(len(self._arrays["image_id"])), self._places), self._counts())]
+
+    def _counts(self) -> np.ndarray:
+        return np.diff(self._arrays["first_annotation"])
 
     def _part(self, name: str, place: int, first: str | None = None) -> np.ndarray:
         start, end = self._arrays[first or f"first_{name}"][place : place + 2].tolist()
@@ -177,6 +210,18 @@ class ChainedRecords(Dataset):
         index = int(index) % len(self)
         part = int(np.searchsorted(self._ends, index, "right"))
         return self._parts[part][index - self._ends[part] + len(self._parts[part])]
+
+    def file_names(self) -> list[str]:
+        """Of all images, as in the records."""
+        return [name for part in self._parts for name in part.file_names()]
+
+    def leaving_out(self, positions: Sequence[int]) -> ChainedRecords:
+        """As :meth:`LVISRecords.leaving_out`."""
+        positions = np.sort(np.asarray(positions, np.int64))
+        cuts = np.searchsorted(positions, [0, *self._ends])
+        starts = [0, *self._ends[:-1]]
+        gone = [positions[low:high] - start for low, high, start in zip(cuts, cuts[1:], starts)]
+        return ChainedRecords([part.leaving_out(own) for part, own in zip(self._parts, gone)])
 
     def class_lists(self) -> ClassLists:
         """The classes of all images' instances."""

@@ -1,0 +1,261 @@
+"""Faulty annotations and missing images are found before a training starts, or left out where that is asked for."""
+
+import functools
+import json
+import logging
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json
+from detectron2.data.datasets.lvis import load_lvis_json
+
+from balanced_lvis.class_lists import ClassLists
+from balanced_lvis.data import preflight as module
+from balanced_lvis.data.index import LVISRecords, opening
+from balanced_lvis.data.loader import build_train_loader
+from balanced_lvis.data.preflight import leave_out_missing, preflight
+from balanced_lvis.data.records import load_records
+from balanced_lvis.engine.run import argument_parser, check, read_config
+from balanced_lvis.errors import InputError
+
+from ..common import CONFIGS, rendered_opts
+from .validation.made import good
+
+NAMES = ("preflight_one", "preflight_two")
+
+
+@pytest.fixture(autouse=True)
+def _clean():
+    yield
+    for name in NAMES:
+        for catalog in (DatasetCatalog, MetadataCatalog):
+            if name in catalog.list():
+                catalog.remove(name)
+
+
+def register(folder, content=None, name=NAMES[0], there=(3, 5, 7)):
+    """A data set of three images, of which those of the ids ``there`` are on the disk."""
+    (folder / "train2017").mkdir(parents=True)
+    for image_id in there:
+        (folder / "train2017" / f"{image_id}.jpg").touch()
+    path = folder / "annotations.json"
+    path.write_text(json.dumps(content or made()))
+    DatasetCatalog.register(name, functools.partial(load_lvis_json, str(path), f"{folder}/"))
+    MetadataCatalog.get(name).set(thing_classes=["cat", "dog"], evaluator_type="lvis", json_file=str(path))
+    return name
+
+
+def made():
+    content = good()
+    for record in (*content["annotations"], *content["categories"]):
+        key = "category_id" if "category_id" in record else "id"
+        record[key] = min(record[key], 2)
+    return content
+
+
+def image_ids(records):
+    return [record["image_id"] for record in records]
+
+
+# ------------------------------------------------------------------ annotations
+
+
+def test_a_sound_data_set_passes(tmp_path):
+    name = register(tmp_path)
+    preflight([name], [name])
+
+
+def test_annotations_are_parsed_once_for_all_starts(tmp_path, monkeypatch, caplog):
+    content = made()
+    content["annotations"][0]["bbox"] = [15, 1, 9, 5]
+    name = register(tmp_path, content)
+    preflight([name])
+    monkeypatch.setattr(opening, "build_index", None)
+    monkeypatch.setattr(module, "validate_annotations", None)
+    with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
+        preflight([name])
+    assert f"{name}: 1 boxes more than a pixel over their image's edge: annotation 1 of image 3" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["", "off"])
+def test_faulty_annotations_are_refused_with_all_that_is_wrong(tmp_path, monkeypatch, mode):
+    monkeypatch.setenv(opening.MODE, mode)
+    content = made()
+    content["annotations"][0]["category_id"] = 9
+    content["annotations"][1]["bbox"][3] = -1
+    name = register(tmp_path, content)
+    for _ in range(2):
+        with pytest.raises(InputError) as caught:
+            preflight([name])
+        assert "1 annotations of categories that are not in 'categories': 9 of annotation 1" in str(caught.value)
+        assert "1 boxes of negative width or height" in str(caught.value)
+
+
+def test_what_stops_the_index_is_told_with_all_else_that_is_wrong(tmp_path):
+    content = made()
+    content["annotations"][0]["segmentation"] = [[1, 2, 3, 4]]
+    del content["annotations"][1]["bbox"]
+    content["annotations"][2]["segmentation"] = [[1, 2, 3, 4, 5, 6, 7]]
+    name = register(tmp_path, content)
+    with pytest.raises(InputError, match="'bbox' is missing") as caught:
+        preflight([name])
+    for expected in ("1 polygons of fewer than 3 points", "1 polygons with an odd number", "has no 'bbox'"):
+        assert expected in str(caught.value)
+
+
+def test_only_evaluation_needs_areas(tmp_path):
+    content = made()
+    del content["annotations"][0]["area"]
+    name = register(tmp_path, content)
+    preflight([name])
+    with pytest.raises(InputError, match="without 'area'"):
+        preflight([], [name])
+
+
+def test_an_index_of_another_version_is_no_obstacle(tmp_path, monkeypatch):
+    name = register(tmp_path)
+    preflight([name])
+    monkeypatch.setattr(module.Report, "from_dict", lambda content: {}["kind"])
+    preflight([name])
+
+
+def test_a_file_without_annotations_can_be_evaluated_on_and_not_trained_on(tmp_path):
+    content = made()
+    del content["annotations"]
+    name = register(tmp_path, content)
+    preflight([], [name])
+    with pytest.raises(InputError, match="no image with annotations in preflight_one"):
+        preflight([name])
+
+
+# ------------------------------------------------------------------ images
+
+
+def test_missing_images_are_counted_and_named(tmp_path):
+    name = register(tmp_path, there=[7])
+    with pytest.raises(InputError) as caught:
+        preflight([name])
+    message = str(caught.value)
+    assert f"1 of 2 images of {name} are not on the disk: {tmp_path}/train2017/3.jpg. " in message
+    assert "--allow-missing" in message
+
+
+def test_images_without_annotations_may_be_missing_where_they_are_not_trained_on(tmp_path):
+    name = register(tmp_path, there=[3, 7])
+    preflight([name])
+    with pytest.raises(InputError, match="1 of 3 images"):
+        preflight([name], filter_empty=False)
+
+
+def test_missing_images_can_be_allowed_in_training_but_not_in_evaluation(tmp_path):
+    name = register(tmp_path, there=[7])
+    preflight([name], allow_missing=True)
+    with pytest.raises(InputError, match=r"2 of 3 images.*DATASETS.TEST '\(\)' does not evaluate"):
+        preflight([name], [name], allow_missing=True)
+
+
+def test_a_wrong_folder_is_not_allowed_either(tmp_path):
+    name = register(tmp_path, there=[])
+    with pytest.raises(InputError, match="2 of 2 images.*Is the folder of images the right one"):
+        preflight([name], allow_missing=True)
+    with pytest.raises(InputError, match="None of the 2 training images"):
+        leave_out_missing(load_records(name))
+
+
+def test_other_loaders_images_are_looked_for_too(tmp_path):
+    (tmp_path / "7.jpg").touch()
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(made()))
+    DatasetCatalog.register(NAMES[0], functools.partial(load_coco_json, str(path), str(tmp_path)))
+    with pytest.raises(InputError, match="1 of 2 images of preflight_one"):
+        preflight([NAMES[0]])
+    assert image_ids(leave_out_missing(load_records(NAMES[0]))) == [7]
+
+
+def test_remote_images_are_taken_for_granted():
+    records = [{"file_name": "s3://bucket/1.jpg"}]
+    assert leave_out_missing(records) == records
+
+
+@pytest.mark.parametrize("mode", ["", "off"])
+def test_missing_images_are_left_out(tmp_path, caplog, monkeypatch, mode):
+    monkeypatch.setenv(opening.MODE, mode)
+    name = register(tmp_path, there=[7])
+    with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
+        records = leave_out_missing(load_records(name))
+    assert image_ids(records) == [7]
+    assert "1 of 2 training images are not on the disk and left out" in caplog.text
+    assert isinstance(records, list if mode else LVISRecords)
+
+
+def test_what_every_process_lacks_is_left_out_by_all(tmp_path, monkeypatch):
+    name = register(tmp_path, there=[3, 7])
+    records = load_records(name, filter_empty=False)
+    assert image_ids(records) == [3, 5, 7]
+    monkeypatch.setattr(module.comm, "all_gather", lambda mine: [mine, [2]])
+    assert image_ids(leave_out_missing(records)) == [3]
+
+
+def test_records_without_some_images_are_those_of_the_others(tmp_path):
+    names = [register(tmp_path / "one"), register(tmp_path / "two", name=NAMES[1])]
+    for filter_empty in (False, True):
+        for records in (load_records(names[0], filter_empty), load_records(names, filter_empty)):
+            every = list(records)
+            assert records.file_names() == [record["file_name"] for record in every]
+            for gone in ([], [0], [len(every) - 1], [0, len(every) - 1], [len(every) // 2]):
+                kept = [record for i, record in enumerate(every) if i not in gone]
+                some = records.leaving_out(gone)
+                assert list(some) == kept
+                assert list(pickle.loads(pickle.dumps(some))) == kept
+                lists, expected = some.class_lists(), ClassLists.of(kept)
+                for field in ("classes", "first", "image_ids"):
+                    np.testing.assert_array_equal(getattr(lists, field), getattr(expected, field))
+                groups = [int(record["width"] <= record["height"]) for record in kept]
+                assert some.aspect_ratio_groups().tolist() == groups
+                if kept:
+                    rest = some.leaving_out([0])
+                    assert list(rest) == kept[1:]
+
+
+# ------------------------------------------------------------------ a run
+
+
+@pytest.fixture
+def incomplete(rendered, tmp_path):
+    """A command line to train on a copy of the rendered data set that lacks an image; the image's path."""
+    root = tmp_path / "rendered"
+    shutil.copytree(rendered, root)
+    with open(root / "annotations" / "rendered_train.json") as file:
+        content = json.load(file)
+    image_id = content["annotations"][0]["image_id"]
+    url = next(image["coco_url"] for image in content["images"] if image["id"] == image_id)
+    path = root / "/".join(url.split("/")[-2:])
+    path.unlink()
+    config = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
+    json_file = root / "annotations" / "rendered_train.json"
+    DatasetCatalog.register(NAMES[0], functools.partial(load_lvis_json, str(json_file), f"{root}/"))
+    classes = MetadataCatalog.get("rendered_train").thing_classes
+    MetadataCatalog.get(NAMES[0]).set(thing_classes=classes, json_file=str(json_file))
+    names = ["DATASETS.TRAIN", f"('{NAMES[0]}',)", "DATASETS.TEST", "()"]
+    return ["--config-file", str(config), *rendered_opts(root, tmp_path / "out"), *names], path
+
+
+def test_a_training_does_not_start_without_an_image(incomplete):
+    command, path = incomplete
+    args = argument_parser().parse_args(command)
+    with pytest.raises(InputError, match=f"1 of 24 images of preflight_one are not on the disk: {path}"):
+        check(read_config(args), args)
+
+
+def test_a_training_goes_without_an_image_where_that_is_allowed(incomplete):
+    command, path = incomplete
+    args = argument_parser().parse_args(["--allow-missing", *command])
+    cfg = read_config(args)
+    check(cfg, args)
+    loader = build_train_loader(cfg)
+    seen = {record["file_name"] for _, batch in zip(range(60), loader) for record in batch}
+    assert str(path) not in seen
+    assert len(seen) == 23
