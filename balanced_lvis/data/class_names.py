@@ -1,0 +1,62 @@
+"""The class names of a data set, without reading its images or annotations."""
+
+from __future__ import annotations
+
+import os
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.lvis import get_lvis_instances_meta
+
+from ..errors import InputError
+from .index.stream import stream_lists
+
+
+def class_names_of(name_or_json: str | os.PathLike) -> list[str]:
+    """
+    Args:
+        name_or_json: a registered data set's name, or an annotation file in COCO or LVIS format.
+
+    Returns:
+        the K names in the order of the classifier's outputs: that of the category ids.
+
+    Raises:
+        InputError: if it is neither, or has no class names.
+    """
+    name = os.fspath(name_or_json)
+    if os.path.isfile(name):
+        return _names_in(name)
+    if name not in DatasetCatalog:
+        raise InputError(
+            f"{name!r} is neither a file nor a registered data set; give an annotation file, or a name such as "
+            "lvis_v1_val."
+        )
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("thing_classes"):
+        return list(metadata.thing_classes)
+    try:
+        return list(get_lvis_instances_meta(name)["thing_classes"])
+    except ValueError:
+        json_file = metadata.get("json_file", "")
+        if not os.path.isfile(json_file):
+            raise InputError(
+                f"Data set {name!r} has no class names until it is read; give its annotation file."
+            ) from None
+        return _names_in(json_file)
+
+
+def _names_in(json_file: str) -> list[str]:
+    names = {}
+    try:
+        with open(json_file, "rb") as file:
+            for _, category in stream_lists(file, ("categories",)):
+                names[int(category["id"])] = str(category["name"])
+    except OSError as error:
+        raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{json_file} has no list of categories with id and name that can be read ({type(error).__name__}: "
+            f"{error}); give an annotation file in COCO or LVIS format."
+        ) from error
+    if not names:
+        raise InputError(f"{json_file} has no categories.")
+    return [names[i] for i in sorted(names)]
