@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from detectron2.data import (
     DatasetFromList,
-    DatasetMapper,
     build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
@@ -16,6 +15,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from .batches import BatchStream, MappedImages, aspect_ratio_groups
+from .mapper import ImageMapper
 from .preflight import leave_out_missing
 from .records import load_records, lvis_source
 from .samplers import ClassAwareTrainingSampler, build_sampler, class_names_of
@@ -89,7 +89,7 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
     sampler = build_sampler(cfg, records)
     # Serialised once for both loaders; an index of annotations, or a torch data set, is left as it is.
     dataset = DatasetFromList(records, copy=False) if isinstance(records, list) else records
-    mapper = DatasetMapper(cfg, True, use_instance_mask=cfg.MODEL.MASK_ON and (masks or cfg.INPUT.CROP.ENABLED))
+    mapper = ImageMapper(cfg, True, use_instance_mask=cfg.MODEL.MASK_ON and (masks or cfg.INPUT.CROP.ENABLED))
     train = _loader(cfg, dataset, mapper, sampler, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_BATCHES)
     if not cfg.SOLVER.META.ENABLED:
         return train
@@ -119,10 +119,10 @@ def build_test_loader(cfg, name: str):
         name: of the data set.
     """
     if cfg.MODEL.LOAD_PROPOSALS or not lvis_source(name):
-        return build_detection_test_loader(cfg, name)
+        return build_detection_test_loader(cfg, name, mapper=ImageMapper(cfg, False))
     return build_detection_test_loader(
         load_records(name, filter_empty=False),
-        mapper=DatasetMapper(cfg, False),
+        mapper=ImageMapper(cfg, False),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
 

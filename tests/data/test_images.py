@@ -1,0 +1,198 @@
+"""Pictures of every kind are read as a viewer shows them, and broken ones are named."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetMapper
+from detectron2.data.detection_utils import read_image as stock_read_image
+from PIL import Image
+
+from balanced_lvis.data.images import ImageError, read_image
+from balanced_lvis.data.mapper import ImageMapper
+from balanced_lvis.data.records import load_records
+from balanced_lvis.errors import InputError
+
+HEIGHT, WIDTH = 12, 20
+_ORIENTATION = 0x0112
+
+
+def colours(seed=0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+
+
+def greys(dtype, top) -> np.ndarray:
+    ramp = np.linspace(0, top, HEIGHT * WIDTH).round().astype(dtype)
+    return ramp.reshape(HEIGHT, WIDTH)
+
+
+def png(tmp_path, pixels):
+    path = tmp_path / "picture.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def save_turned(path, pixels, orientation):
+    exif = Image.Exif()
+    exif[_ORIENTATION] = orientation
+    Image.fromarray(pixels).save(path, exif=exif.tobytes())
+
+
+@pytest.mark.parametrize("image_format", ["BGR", "RGB", "L", "YUV-BT.601"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "CMYK"])
+def test_where_detectron2_reads_rightly_pixels_are_the_same(tmp_path, mode, image_format):
+    path = tmp_path / ("picture.jpg" if mode == "CMYK" else "picture.png")
+    Image.fromarray(colours()).convert(mode).save(path)
+    expected = stock_read_image(str(path), image_format)
+    found = read_image(path, image_format)
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_greyscale_pictures_get_three_equal_channels(tmp_path):
+    pixels = greys(np.uint8, 255)
+    found = read_image(png(tmp_path, pixels))
+    assert found.shape == (HEIGHT, WIDTH, 3)
+    np.testing.assert_array_equal(found, np.repeat(pixels[..., None], 3, 2))
+
+
+def test_cmyk_pictures_keep_their_colours(tmp_path):
+    path = tmp_path / "picture.tif"
+    Image.new("CMYK", (WIDTH, HEIGHT), (0, 255, 255, 0)).save(path)  # magenta and yellow ink: red
+    assert read_image(path, "RGB")[0, 0].tolist() == [255, 0, 0]
+
+
+def test_palettes_are_looked_up(tmp_path):
+    image = Image.new("P", (WIDTH, HEIGHT), 1)
+    image.putpalette([50, 60, 70, 80, 90, 100])
+    image.save(tmp_path / "picture.png")
+    assert (read_image(tmp_path / "picture.png", "RGB") == (80, 90, 100)).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_greys_of_16_bits_are_scaled_and_not_cut_off(tmp_path, suffix):
+    pixels = greys(np.uint16, 65535)
+    path = tmp_path / f"picture.{suffix}"
+    Image.fromarray(pixels).save(path)
+    found = read_image(path)
+    np.testing.assert_array_equal(found[..., 0], np.round(pixels / 257))
+    assert (stock_read_image(str(path), "BGR") != found).any()  # which cuts off
+
+
+def test_greys_of_32_bits_that_need_no_more_than_16_are_scaled_alike(tmp_path):
+    pixels = greys(np.int32, 65535)
+    path = tmp_path / "picture.tif"
+    Image.fromarray(pixels).save(path)
+    np.testing.assert_array_equal(read_image(path)[..., 0], np.round(pixels / 257))
+
+
+@pytest.mark.parametrize(("dtype", "words"), [(np.int32, "more than 16 bits"), (np.float32, "floating-point")])
+def test_greys_of_unknown_range_are_refused(tmp_path, dtype, words):
+    path = tmp_path / "picture.tif"
+    Image.fromarray(greys(dtype, 100_000)).save(path)
+    with pytest.raises(ImageError, match=f"picture.tif has .*{words}"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_what_is_transparent_is_white_and_the_rest_as_it_is(tmp_path, mode):
+    image = Image.new("RGBA", (WIDTH, HEIGHT), (10, 10, 10, 255))
+    image.paste((99, 99, 99, 0), (0, 0, 5, 5))
+    path = tmp_path / "picture.png"
+    image.convert(mode).save(path)
+    found = read_image(path)
+    assert (found[:5, :5] == 255).all()
+    assert (found[6:, 6:] == 10).all()
+
+
+def test_a_transparent_colour_of_a_palette_is_white(tmp_path):
+    image = Image.new("P", (WIDTH, HEIGHT), 1)
+    image.putpalette([50, 60, 70, 80, 90, 100])
+    image.paste(0, (0, 0, 5, 5))
+    image.save(tmp_path / "picture.png", transparency=0)
+    found = read_image(tmp_path / "picture.png", "RGB")
+    assert found[0, 0].tolist() == [255, 255, 255]
+    assert found[-1, -1].tolist() == [80, 90, 100]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_exif_says(tmp_path, orientation):
+    path = tmp_path / "picture.png"
+    save_turned(path, colours(), orientation)
+    found = read_image(path)
+    np.testing.assert_array_equal(found, stock_read_image(str(path), "BGR"))
+    assert found.shape[:2] == ((WIDTH, HEIGHT) if orientation > 4 else (HEIGHT, WIDTH))
+
+
+def test_a_picture_that_was_annotated_unturned_stays_so(tmp_path):
+    path = tmp_path / "picture.png"
+    save_turned(path, colours(), 6)
+    np.testing.assert_array_equal(read_image(path, "RGB", (WIDTH, HEIGHT)), colours())
+    assert read_image(path, "RGB", (HEIGHT, WIDTH)).shape == (WIDTH, HEIGHT, 3)
+
+
+def test_another_size_than_annotated_is_told(tmp_path):
+    with pytest.raises(ImageError, match=r"picture\.png is 20 x 12 pixels, but annotated as 21 x 12"):
+        read_image(png(tmp_path, colours()), "BGR", (21, 12))
+
+
+def test_damaged_exif_is_as_none(tmp_path):
+    path = tmp_path / "picture.jpg"
+    Image.fromarray(colours()).save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\xff\xff\0\0")
+    assert read_image(path).shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "cut off", "folder", "missing", "bomb"])
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_picture_that_cannot_be_read_is_named(tmp_path, kind, suffix, monkeypatch):
+    path = tmp_path / f"broken.{suffix}"
+    Image.fromarray(colours()).save(path)
+    if kind == "folder":
+        path.unlink()
+        path.mkdir()
+    elif kind == "missing":
+        path.unlink()
+    elif kind == "bomb":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    else:
+        content = path.read_bytes()
+        path.write_bytes({"empty": b"", "text": b"404 not found", "cut off": content[: len(content) // 2]}[kind])
+    with pytest.raises(InputError, match=f"Image .*broken.{suffix} "):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "gif", "bmp"])
+def test_no_damage_raises_anything_else(tmp_path, suffix):
+    path = tmp_path / f"picture.{suffix}"
+    Image.fromarray(colours()).save(path)
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(content), 4):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged[: rng.integers(1, len(content) + 1)] if rng.random() < 0.3 else damaged)
+        try:
+            read_image(path)
+        except ImageError:
+            refused += 1
+    assert refused
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_records_are_those_of_detectron2s_mapper(tiny_cfg, is_train):
+    tiny_cfg.INPUT.CROP.ENABLED = True
+    record = load_records("rendered_train")[0]
+    before = copy.deepcopy(record)
+    made = []
+    for mapper in (ImageMapper, DatasetMapper):
+        np.random.seed(7)
+        made.append(mapper(tiny_cfg, is_train)(record))
+    ours, stock = made
+    assert record == before
+    assert ours.keys() == stock.keys()
+    assert torch.equal(ours["image"], stock["image"])
+    if is_train:
+        assert torch.equal(ours["instances"].gt_boxes.tensor, stock["instances"].gt_boxes.tensor)
+        assert torch.equal(ours["instances"].gt_classes, stock["instances"].gt_classes)
