@@ -1,0 +1,245 @@
+"""A trained model on pictures that are no data set: found, named and drawn."""
+
+from __future__ import annotations
+
+import colorsys
+import glob
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from detectron2.data import transforms
+from detectron2.data.detection_utils import read_image
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+from detectron2.utils.visualizer import ColorMode, Visualizer
+
+from ..activations import activation_class
+from ..config import load_config
+from ..data.class_names import class_names_of
+from ..errors import InputError
+from ..evaluation.detections import instance_rles, unpasted
+from .checkpoint import check_weights, load_for_evaluation
+from .identity import Identity
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+LEAST_DRAWN = 448  # pixels of the shorter side
+
+
+@dataclass
+class Prediction:
+    """
+    What was found in a picture.
+
+    Attributes:
+        path: of the picture.
+        pixels: (H, W, 3) uint8 RGB, upright.
+        boxes: (n, 4) float32 x0, y0, x1, y1 in pixels, by falling score.
+        scores: (n,) float32.
+        classes: (n,) int64 in 0..K-1.
+        masks: n RLEs, {"size": [H, W], "counts": str}; None of a model without masks.
+    """
+
+    path: str
+    pixels: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    masks: list[dict] | None
+
+    def to_dict(self, class_names: list[str]) -> dict:
+        """For JSON: boxes as [x, y, width, height], classes by index and name."""
+        height, width = self.pixels.shape[:2]
+        objects = []
+        for i, (box, score, index) in enumerate(zip(self.boxes.tolist(), self.scores.tolist(), self.classes.tolist())):
+            x0, y0, x1, y1 = box
+            objects.append(
+                {"class": index, "name": class_names[index], "score": score, "bbox": [x0, y0, x1 - x0, y1 - y0]}
+            )
+            if self.masks is not None:
+                objects[-1]["segmentation"] = self.masks[i]
+        return {"file_name": self.path, "height": height, "width": width, "objects": objects}
+
+    def draw(self, class_names: list[str]) -> np.ndarray:
+        """
+        Returns:
+            (sH, sW, 3) uint8 RGB: the picture with boxes, masks, names and scores; a class has one colour everywhere.
+            Small pictures are enlarged s times, so that names can be read.
+        """
+        scale = max(1, round(LEAST_DRAWN / min(self.pixels.shape[:2])))
+        visualizer = Visualizer(self.pixels, scale=scale, instance_mode=ColorMode.SEGMENTATION)
+        labels = [f"{class_names[c]} {score:.2f}" for c, score in zip(self.classes.tolist(), self.scores.tolist())]
+        drawn = visualizer.overlay_instances(
+            boxes=self.boxes,
+            masks=self.masks,
+            labels=labels,
+            assigned_colors=[_color(c) for c in self.classes.tolist()],
+        )
+        return drawn.get_image()
+
+
+class Predictor:
+    """
+    A checkpoint, ready for pictures.
+
+    Args:
+        weights: a checkpoint of ours, or of any program that Detectron2's models are loaded from.
+        config_file: empty for the ``config.yaml`` in the checkpoint's folder, where training leaves it.
+        opts: ``KEY VALUE`` overrides of the config, flat.
+        threshold: the least score to be shown, in 0..1.
+        classes: K class names, a data set's name or an annotation file, where the checkpoint doesn't tell.
+
+    Attributes:
+        class_names: K names.
+
+    Raises:
+        InputError: if the checkpoint can't be had, there is no config, or they don't fit each other.
+    """
+
+    def __init__(self, weights, config_file="", opts=(), *, threshold: float = 0.5, classes=None):
+        if not 0 <= threshold <= 1:
+            raise InputError(f"threshold is {threshold}; scores are between 0 and 1.")
+        check_weights(str(weights), "evaluation")
+        self.cfg = _config_for_prediction(str(weights), str(config_file), opts, threshold)
+        self._model = build_model(self.cfg).eval()
+        identity = Identity([], self.cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME, "")
+        told = load_for_evaluation(self._model, str(weights), identity, self.cfg.MODEL.TRUST_WEIGHTS)
+        self.class_names = _class_names(self.cfg, told, classes)
+        inputs = self.cfg.INPUT
+        self._resize = transforms.ResizeShortestEdge([inputs.MIN_SIZE_TEST] * 2, inputs.MAX_SIZE_TEST)
+
+    @torch.no_grad()
+    def __call__(self, path: str | os.PathLike) -> Prediction:
+        """
+        Args:
+            path: of a picture, of any size and mode.
+
+        Raises:
+            InputError: if it can't be read.
+        """
+        pixels = _read(path)
+        height, width = pixels.shape[:2]
+        given = pixels if self.cfg.INPUT.FORMAT == "RGB" else pixels[:, :, ::-1]
+        resized = self._resize.get_transform(given).apply_image(given)
+        record = {"image": torch.from_numpy(resized.astype(np.float32).transpose(2, 0, 1).copy())}
+        with unpasted(self._model) as model:
+            (found,) = model([{**record, "height": height, "width": width}])
+        return _prediction(os.fspath(path), pixels, found["instances"].to("cpu"))
+
+
+def find_pictures(inputs: Iterable[str | os.PathLike]) -> list[str]:
+    """
+    Args:
+        inputs: files, folders, of which the pictures directly in them are taken, and patterns like ``a/*.jpg``.
+
+    Returns:
+        paths, each once, in the order given; of folders and patterns sorted.
+
+    Raises:
+        InputError: naming the first input that gives no picture.
+    """
+    paths: dict[str, None] = {}
+    for given in map(os.fspath, inputs):
+        if os.path.isdir(given):
+            found = sorted(os.path.join(given, name) for name in os.listdir(given) if name.lower().endswith(SUFFIXES))
+            words = f"has no picture in it ({', '.join(SUFFIXES)})"
+        elif os.path.exists(given):
+            found, words = [given], ""
+        else:
+            found, words = sorted(filter(os.path.isfile, glob.glob(given, recursive=True))), "doesn't exist"
+        if not found:
+            raise InputError(f"--input {given!r} {words}.")
+        paths.update(dict.fromkeys(found))
+    return list(paths)
+
+
+def output_paths(paths: list[str], folder: str | os.PathLike) -> list[str]:
+    """
+    Where each picture is drawn: below ``folder`` as below the deepest folder that holds all of them.
+
+    Raises:
+        InputError: if one would overwrite a picture that is read.
+    """
+    above = os.path.dirname(os.path.abspath(paths[0]))
+    if len(paths) > 1:
+        above = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    outputs = [os.path.join(folder, os.path.relpath(os.path.abspath(path), above)) for path in paths]
+    names = {os.path.realpath(path) for path in paths}
+    outputs = [path if path.lower().endswith((".jpg", ".jpeg", ".png")) else f"{path}.png" for path in outputs]
+    for path in outputs:
+        if os.path.realpath(path) in names:
+            raise InputError(f"--output {os.fspath(folder)!r} would overwrite {path!r}; name another folder.")
+    return outputs
+
+
+def predictions(predictor, paths: Iterable[str], broken: list[str]) -> Iterator[Prediction | None]:
+    """
+    One by one, None for a picture that can't be read, of which ``broken`` gets a line.
+    """
+    for path in paths:
+        try:
+            yield predictor(path)
+        except InputError as error:
+            logger.warning("%s", error)
+            broken.append(str(error))
+            yield None
+
+
+def _config_for_prediction(weights: str, config_file: str, opts, threshold: float):
+    if not config_file:
+        config_file = os.path.join(os.path.dirname(weights), "config.yaml")
+        if not os.path.isfile(config_file):
+            raise InputError(
+                f"There is no config.yaml beside {weights!r}, as training leaves it; name the config that the "
+                "checkpoint was trained with: --config-file configs/...yaml."
+            )
+    cfg = load_config(config_file, opts)
+    # The class prior is for training only: the plain activation of the same family has the same scores.
+    activation = cfg.MODEL.ROI_BOX_HEAD.ACTIVATION
+    activation.NAME = activation_class(activation.NAME).family
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = threshold
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.info("No GPU is at hand: predicting on the CPU.")
+        cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def _class_names(cfg, told: Identity | None, given) -> list[str]:
+    num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    names = told.class_names if told else []
+    if given is not None:
+        names = class_names_of(given) if isinstance(given, (str, os.PathLike)) else list(given)
+    if not names:
+        logger.warning("The checkpoint doesn't tell its class names: they are numbers. --classes names them.")
+        return [f"class {i}" for i in range(num_classes)]
+    if len(names) != num_classes:
+        raise InputError(
+            f"{len(names)} class names for a model of {num_classes} classes; give those it was trained for."
+        )
+    return names
+
+
+def _read(path) -> np.ndarray:
+    try:
+        return np.ascontiguousarray(read_image(os.fspath(path), "RGB"))
+    except Exception as error:  # each of PIL's plugins has its own
+        raise InputError(
+            f"{os.fspath(path)!r} can't be read as a picture ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _prediction(path: str, pixels: np.ndarray, instances: Instances) -> Prediction:
+    return Prediction(
+        path, pixels, instances.pred_boxes.tensor.numpy(), instances.scores.numpy(), instances.pred_classes.numpy(),
+        instance_rles(instances) if instances.has("pred_masks") else None,
+    )  # fmt: skip
+
+
+def _color(index: int) -> tuple[float, float, float]:
+    """A colour of a class: hues that differ most between neighbours, by the golden ratio."""
+    return colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.75, 0.95)

@@ -1,0 +1,164 @@
+"""Pictures: what is drawn and written is what the model finds, and a broken one stops nothing."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data.detection_utils import read_image
+from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_model
+from PIL import Image
+from pycocotools import mask as mask_util
+
+from balanced_lvis.engine.identity import Identity
+from balanced_lvis.engine.prediction import Predictor, find_pictures, output_paths
+from balanced_lvis.errors import InputError
+
+from ..common import ROOT, SHARED_DATA
+
+NAMES = [f"class {chr(97 + i)}" for i in range(12)]
+THRESHOLD = 0.0005
+
+
+@pytest.fixture
+def run_folder(tiny_cfg, tmp_path):
+    """A trained run's folder: config.yaml and model_final.pth, of a model that finds something in anything."""
+    model = build_model(tiny_cfg)
+    torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.5)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    cfg = tiny_cfg.clone()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("nowhere_train",), ("nowhere_val",)  # no data set is needed
+    (folder / "config.yaml").write_text(cfg.dump())
+    identity = Identity(NAMES, "sigmoid", "an end-to-end training")
+    torch.save({"model": model.state_dict(), Identity.KEY: identity.state_dict()}, folder / "model_final.pth")
+    return folder
+
+
+@pytest.fixture
+def predictor(run_folder):
+    return Predictor(run_folder / "model_final.pth", threshold=THRESHOLD)
+
+
+def pictures_of(rendered):
+    return sorted(map(str, rendered.glob("val/*.jpg")))
+
+
+def test_a_prediction_is_that_of_detectron2s_predictor(predictor, run_folder, rendered):
+    cfg = predictor.cfg.clone()
+    cfg.MODEL.WEIGHTS = str(run_folder / "model_final.pth")
+    cfg.DATASETS.TEST = ()
+    theirs = DefaultPredictor(cfg)
+    for path in pictures_of(rendered)[:3]:
+        ours = predictor(path)
+        expected = theirs(read_image(path, "BGR"))["instances"]
+        assert len(expected) > 0
+        np.testing.assert_array_equal(ours.boxes, expected.pred_boxes.tensor)
+        np.testing.assert_array_equal(ours.scores, expected.scores)
+        np.testing.assert_array_equal(ours.classes, expected.pred_classes)
+        np.testing.assert_array_equal(mask_util.decode(ours.masks), expected.pred_masks.permute(1, 2, 0))
+
+
+def test_names_come_from_the_checkpoint_and_the_config_from_its_folder(predictor, run_folder):
+    assert predictor.class_names == NAMES
+    (run_folder / "config.yaml").unlink()
+    with pytest.raises(InputError, match="--config-file"):
+        Predictor(run_folder / "model_final.pth")
+
+
+def test_a_checkpoint_without_names_takes_those_that_are_given(run_folder, tmp_path):
+    content = torch.load(run_folder / "model_final.pth", weights_only=True)
+    torch.save(content["model"], run_folder / "bare.pth")
+    assert Predictor(run_folder / "bare.pth").class_names[3] == "class 3"
+    categories = [{"id": i, "name": f"name {i}"} for i in range(12)]
+    (tmp_path / "a.json").write_text(json.dumps({"categories": categories}))
+    assert Predictor(run_folder / "bare.pth", classes=str(tmp_path / "a.json")).class_names[3] == "name 3"
+    with pytest.raises(InputError, match="1203 class names for a model of 12"):
+        Predictor(run_folder / "bare.pth", classes="lvis_v1_val")
+
+
+def test_a_classifier_of_the_other_family_is_refused(run_folder):
+    opts = ["MODEL.ROI_BOX_HEAD.ACTIVATION.NAME", "balanced_softmax"]
+    with pytest.raises(InputError, match="trained with a sigmoid activation"):
+        Predictor(run_folder / "model_final.pth", opts=opts)
+
+
+def test_only_what_was_found_is_drawn(predictor, rendered):
+    prediction = predictor(pictures_of(rendered)[0])
+    drawn = prediction.draw(NAMES)
+    height, width = prediction.pixels.shape[:2]
+    assert drawn.dtype == np.uint8 and drawn.shape[0] % height == 0 and drawn.shape[1] % width == 0
+    nothing = type(prediction)(prediction.path, prediction.pixels, *(x[:0] for x in (
+        prediction.boxes, prediction.scores, prediction.classes)), [])  # fmt: skip
+    assert (drawn != nothing.draw(NAMES)).any()
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="real photographs are not at hand")
+def test_real_photographs_are_drawn_at_their_size(predictor):
+    path = next((SHARED_DATA / "coco_tiny" / "train2017").glob("*.jpg"))
+    prediction = predictor(path)
+    assert prediction.draw(NAMES).shape == prediction.pixels.shape
+
+
+# ------------------------------------------------------------------ which pictures
+
+
+def test_pictures_are_found_once_by_name_folder_and_pattern(tmp_path):
+    for name in ("a/2.jpg", "a/1.PNG", "a/notes.txt", "b/1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_pictures([tmp_path / "b/1.jpg", tmp_path / "a", f"{tmp_path}/*/1.*"])
+    assert [path[len(str(tmp_path)) + 1 :] for path in found] == ["b/1.jpg", "a/1.PNG", "a/2.jpg"]
+    (tmp_path / "empty").mkdir()
+    for wrong in (tmp_path / "empty", tmp_path / "c.jpg", f"{tmp_path}/*.jpg"):
+        with pytest.raises(InputError, match=r"--input .*(doesn't exist|no picture)"):
+            find_pictures([wrong])
+
+
+def test_pictures_of_one_name_are_drawn_apart_and_never_over_what_is_read(tmp_path):
+    paths = [str(tmp_path / name) for name in ("a/1.jpg", "b/1.jpg", "b/2.tif")]
+    assert output_paths(paths, "out") == ["out/a/1.jpg", "out/b/1.jpg", "out/b/2.tif.png"]
+    with pytest.raises(InputError, match="overwrite"):
+        output_paths(paths[:1], tmp_path / "a")
+
+
+# ------------------------------------------------------------------ the tool
+
+
+def tool(*arguments):
+    spec = importlib.util.spec_from_file_location("predict_tool", ROOT / "tools" / "predict.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main(list(map(str, arguments)))
+
+
+def test_a_broken_picture_is_told_and_the_others_are_drawn(run_folder, rendered, tmp_path, capsys):
+    good = pictures_of(rendered)[:2]
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
+    for index, path in enumerate(good):
+        Image.open(path).save(folder / f"{index}.png")
+    weights, found = run_folder / "model_final.pth", tmp_path / "found.json"
+    arguments = ("--weights", weights, "--output", tmp_path / "out", "--json", found, "--threshold", THRESHOLD)
+    assert tool(*arguments, "--input", folder) == 2
+    out, err = capsys.readouterr()
+    assert "1 of 3 pictures were left out" in err and "broken.jpg" in err and "objects in 2 pictures" in out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png"]
+    records = json.loads(found.read_text())
+    assert [record["file_name"] for record in records] == [str(folder / "0.png"), str(folder / "1.png")]
+    predictor = Predictor(weights, threshold=THRESHOLD)
+    for record in records:
+        expected = predictor(record["file_name"])
+        assert record["objects"] == expected.to_dict(NAMES)["objects"] and record["objects"]
+        assert all(thing["name"] in NAMES and thing["score"] > THRESHOLD for thing in record["objects"])
+    assert tool(*arguments, "--input", folder / "0.png") == 0
+
+
+def test_nothing_found_is_said_with_what_helps(run_folder, rendered, tmp_path, capsys):
+    arguments = ("--weights", run_folder / "model_final.pth", "--input", pictures_of(rendered)[0])
+    assert tool(*arguments, "--output", tmp_path / "out", "--threshold", 1) == 0
+    assert "0 objects in 1 pictures" in (out := capsys.readouterr().out) and "--threshold" in out
+    assert tool(*arguments, "--threshold", 2) == 2

@@ -1,0 +1,72 @@
+#!/usr/bin/env python
+"""
+Find objects in pictures: draw masks, class names and scores, and write them as JSON.
+
+    tools/predict.py --weights output/r50_balanced_sigmoid/model_final.pth --input photos/*.jpg
+    tools/predict.py --weights model.pth --config-file configs/r50_rfs.yaml --input photos/ --json found.json
+"""
+
+import argparse
+import sys
+
+from PIL import Image
+from tqdm import tqdm
+
+from balanced_lvis.engine.prediction import Predictor, find_pictures, output_paths, predictions
+from balanced_lvis.engine.screen import command_line, log_to_screen
+from balanced_lvis.errors import InputError
+from balanced_lvis.io import replacing, write_json_list
+
+
+@command_line
+def main(arguments=None) -> None:
+    args = _parser().parse_args(arguments)
+    log_to_screen()
+    paths = find_pictures(args.input)
+    outputs = output_paths(paths, args.output)
+    predictor = Predictor(
+        args.weights, args.config_file, args.opts, threshold=args.threshold, classes=args.classes
+    )  # fmt: skip
+    broken, found = [], 0
+
+    def drawn():
+        nonlocal found
+        results = predictions(predictor, paths, broken)
+        for prediction, output in zip(tqdm(results, total=len(paths), unit="picture", disable=None), outputs):
+            if prediction is None:
+                continue
+            found += len(prediction.scores)
+            with replacing(output, "wb") as file:
+                kind = "PNG" if output.lower().endswith(".png") else "JPEG"
+                Image.fromarray(prediction.draw(predictor.class_names)).save(file, kind, quality=92)
+            yield [prediction.to_dict(predictor.class_names)]
+
+    if args.json:
+        write_json_list(args.json, drawn())
+    else:
+        for _ in drawn():
+            pass
+    hint = "" if found else "; a lower --threshold shows more"
+    print(f"{found} objects in {len(paths) - len(broken)} pictures, drawn in {args.output}{hint}")
+    if broken:
+        raise InputError(f"{len(broken)} of {len(paths)} pictures were left out:\n  " + "\n  ".join(broken[:20]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", required=True, help="checkpoint of a trained model")
+    parser.add_argument("--config-file", default="", help="by default the config.yaml in the checkpoint's folder")
+    parser.add_argument("--input", required=True, nargs="+", help="pictures, folders, or quoted patterns")
+    parser.add_argument("--output", default="predictions", help="folder of the drawn pictures (predictions)")
+    parser.add_argument("--json", metavar="FILE", help="also write boxes, classes, scores and RLE masks")
+    parser.add_argument("--threshold", type=float, default=0.5, help="the least score to be shown (0.5)")
+    parser.add_argument(
+        "--classes", metavar="NAME_OR_JSON", help="class names, where the checkpoint doesn't tell: a registered data "
+        "set, such as lvis_v1_val, or an annotation file",
+    )  # fmt: skip
+    parser.add_argument("--opts", nargs="*", default=[], help="KEY VALUE overrides of the config, as MODEL.DEVICE cpu")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
