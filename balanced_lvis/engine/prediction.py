@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from detectron2.data import transforms
-from detectron2.data.detection_utils import read_image
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from detectron2.utils.visualizer import ColorMode, Visualizer
@@ -20,6 +19,7 @@ from detectron2.utils.visualizer import ColorMode, Visualizer
 from ..activations import activation_class
 from ..config import load_config
 from ..data.class_names import class_names_of
+from ..data.images import read_image
 from ..errors import InputError
 from ..evaluation.detections import instance_rles, unpasted
 from .checkpoint import check_weights, load_for_evaluation
@@ -122,7 +122,7 @@ class Predictor:
         Raises:
             InputError: if it can't be read.
         """
-        pixels = _read(path)
+        pixels = read_image(path, "RGB")
         height, width = pixels.shape[:2]
         given = pixels if self.cfg.INPUT.FORMAT == "RGB" else pixels[:, :, ::-1]
         resized = self._resize.get_transform(given).apply_image(given)
@@ -222,15 +222,6 @@ def _class_names(cfg, told: Identity | None, given) -> list[str]:
             f"{len(names)} class names for a model of {num_classes} classes; give those it was trained for."
         )
     return names
-
-
-def _read(path) -> np.ndarray:
-    try:
-        return np.ascontiguousarray(read_image(os.fspath(path), "RGB"))
-    except Exception as error:  # each of PIL's plugins has its own
-        raise InputError(
-            f"{os.fspath(path)!r} can't be read as a picture ({type(error).__name__}: {error})."
-        ) from error
 
 
 def _prediction(path: str, pixels: np.ndarray, instances: Instances) -> Prediction:
