@@ -80,6 +80,12 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     # Train without the images that are not on the disk, as --allow-missing does, instead of refusing to start.
     cfg.DATASETS.ALLOW_MISSING = False
 
+    # When a job of several processes ends because one is dead or stuck, in seconds: without a sign of life or progress
+    # from a process (0: never), and without progress in what is slow: start-up, evaluation, checkpoints.
+    cfg.WATCHDOG = CN()
+    cfg.WATCHDOG.TIMEOUT = 300.0
+    cfg.WATCHDOG.SLOW_TIMEOUT = 7200.0
+
     # The rendered data set, behind the names rendered_train, rendered_val and rendered_test_dev.
     rendered = cfg.DATASETS.RENDERED = CN()
     rendered.ROOT = ""  # folder; empty: one per set of parameters in $DETECTRON2_DATASETS (or ./datasets)

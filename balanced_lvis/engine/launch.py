@@ -19,6 +19,7 @@ from torch.multiprocessing import ProcessExitedException, start_processes
 from ..errors import DivergedError, InputError, LostProcessError
 from .job import Job
 from .screen import quiet
+from .watchdog import Limits, Watchdog, first_line, note
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +27,14 @@ logger = logging.getLogger(__name__)
 MEETING_TIMEOUT = timedelta(minutes=30)
 TIMEOUT = timedelta(hours=2)
 # Seconds that the others get to end by themselves once one process has failed.
-GRACE = 30.0
+GRACE = 10.0
 _FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
 
 
 def launch(
-    job: Job, prepare: Callable[[], None], work: Callable[..., None], arguments: tuple = (), device: str = "cpu"
-) -> None:
+    job: Job, prepare: Callable[[], None], work: Callable[..., None], arguments: tuple = (), device: str = "cpu",
+    limits: Limits | None = None,
+) -> None:  # fmt: skip
     """
     Have every process of a job do its work.
 
@@ -45,32 +47,35 @@ def launch(
         prepare: whatever can go wrong before work starts.
         work: called with ``arguments`` in every process; both can be pickled.
         device: "cuda", where every process of a machine gets a GPU of its own, or "cpu".
+        limits: None: the defaults; after which a dead or stuck process ends the job, with
+            :attr:`balanced_lvis.errors.LostProcessError.exit_status`.
 
     Raises:
         InputError, DivergedError: of a job of one process.
         LostProcessError: if a process that was started here was killed.
         SystemExit: with the status of a process that has shown its error itself.
     """
+    limits = limits or Limits()
     if job.world_size == 1 and not job.started_by_others:
         prepare()
         work(*arguments)
     elif job.started_by_others:
-        with _errors_shown_once(), _joined(job, device):
+        with _errors_shown_once(), _joined(job, device, limits):
             _prepare_in_turn(job, prepare)
             work(*arguments)
     else:
         prepare()
-        _start(job, work, arguments, device)
+        _start(job, work, arguments, device, limits)
 
 
-def _start(job: Job, work, arguments, device: str) -> None:
+def _start(job: Job, work, arguments, *options) -> None:
     """Start this machine's processes and wait for them."""
     store = None
     if job.rank == 0:  # kept here, so that it outlives any of them
         store = _store(job, is_host=True)
         job = replace(job, port=store.port)
     job = replace(job, hosts_store=False)
-    context = start_processes(_child, (job, work, arguments, device), nprocs=job.children, join=False)
+    context = start_processes(_child, (job, work, arguments, *options), nprocs=job.children, join=False)
     with _forwarding_signals(context.processes):
         try:
             while not context.join(grace_period=GRACE):
@@ -93,9 +98,9 @@ def _hint(signal_name: str) -> str:
     return ", which is what a machine out of memory does" if signal_name == "SIGKILL" else ""
 
 
-def _child(index: int, job: Job, work, arguments, device: str) -> None:
+def _child(index: int, job: Job, work, arguments, *options) -> None:
     quiet()
-    with _errors_shown_once(), _joined(replace(job, rank=job.rank + index, children=0), device):
+    with _errors_shown_once(), _joined(replace(job, rank=job.rank + index, children=0), *options):
         work(*arguments)
 
 
@@ -117,22 +122,56 @@ def _forwarding_signals(processes) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _joined(job: Job, device: str) -> Iterator[None]:
+def _joined(job: Job, device: str, limits: Limits) -> Iterator[None]:
     """Meet the other processes; on the machine's GPU of this process's number, where GPUs are used."""
     on_gpu = device.startswith("cuda")
     if on_gpu:
         # SLURM may show each task no GPU but its own.
         torch.cuda.set_device(job.local_rank if torch.cuda.device_count() > 1 else 0)
-    store = dist.PrefixStore(f"attempt_{job.attempt}", _store(job, is_host=job.hosts_store and job.rank == 0))
+    # Kept, as rank 0's keeps everybody's; and its answers are only of this attempt.
+    store = _store(job, is_host=job.hosts_store and job.rank == 0)
     dist.init_process_group(
-        "nccl" if on_gpu else "gloo", store=store, rank=job.rank, world_size=job.world_size, timeout=TIMEOUT
-    )
+        "nccl" if on_gpu else "gloo", store=_of_attempt(job, store), rank=job.rank, world_size=job.world_size,
+        timeout=TIMEOUT,
+    )  # fmt: skip
     _make_local_groups(job.local_size)
+    with _watched(job, limits):
+        yield
+    dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _watched(job: Job, limits: Limits) -> Iterator[None]:
+    if not limits.timeout or job.world_size == 1:
+        comm.synchronize()
+        yield
+        comm.synchronize()
+        return
+    host = "rank 0, which keeps the job's store," if job.launcher == "slurm" and not job.children else "the launcher"
+    watchdog = Watchdog(lambda: _of_attempt(job, _store(job, False)), job.rank, job.world_size, limits, host)
     comm.synchronize()
-    yield
+    watchdog.start()
+    try:
+        yield
+    except BaseException as error:
+        watchdog.explain(error)
+        watchdog.say_goodbye(_status(error))
+        raise
+    note("waiting for the others to end", slow=True, waiting=True)
     # Not where an exception passes: the others may never come.
     comm.synchronize()
-    dist.destroy_process_group()
+    watchdog.stop()
+    comm.synchronize()  # so that nobody takes the first to end for dead
+
+
+def _status(error: BaseException) -> int:
+    """Of a process that ends by ``error``."""
+    status = getattr(error, "exit_status", error.code if isinstance(error, SystemExit) else 1)
+    return status if isinstance(status, int) and status else 1
+
+
+def _of_attempt(job: Job, store: dist.Store) -> dist.Store:
+    return dist.PrefixStore(f"attempt_{job.attempt}", store)
 
 
 def _store(job: Job, is_host: bool) -> dist.TCPStore:
@@ -143,17 +182,13 @@ def _store(job: Job, is_host: bool) -> dist.TCPStore:
         meeting = f"{job.address}:{job.port}"
         if is_host:
             raise InputError(
-                f"{meeting}, where the processes are to meet, can't be opened ({_first_line(error)}); choose another "
+                f"{meeting}, where the processes are to meet, can't be opened ({first_line(error)}); choose another "
                 "port, or the name by which the other machines know this one."
             ) from error
         raise InputError(
-            f"The first machine doesn't answer at {meeting} ({_first_line(error)}); is the job running there, and may "
+            f"The first machine doesn't answer at {meeting} ({first_line(error)}); is the job running there, and may "
             "this machine connect to that port?"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _make_local_groups(local_size: int) -> None:

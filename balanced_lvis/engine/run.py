@@ -36,6 +36,7 @@ from .screen import command_line, log_to_files
 from .step import AUTOCAST
 from .storage import check_writable, clear_errors
 from .trainer import Trainer
+from .watchdog import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
         log_to_files(cfg.OUTPUT_DIR, job.rank)
         check(cfg, args, job)
 
-    launch(job, prepare, _run_in_process, (cfg, args), cfg.MODEL.DEVICE)
+    launch(job, prepare, _run_in_process, (cfg, args), cfg.MODEL.DEVICE, Limits.from_config(cfg))
 
 
 def argument_parser():

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import DivergedError
 from ..random_state import current_states
 from .diagnostics import save_diagnostics
+from .watchdog import note
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class StepTrainer(SimpleTrainer):
         self.max_skipped = max_skipped
         self.folder = folder
         self.skipped = self.skipped_in_row = 0
+        self._is_first = True
         self._scaler = self._make_scaler()
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._statistics = _BatchStatistics(model)
@@ -78,8 +80,11 @@ class StepTrainer(SimpleTrainer):
         """
         assert self.model.training, "the model was changed to evaluation mode"
         start = time.perf_counter()
+        note(f"loading the images of iteration {self.iter}", slow=self._is_first)
         batches = [next(self._data_loader_iter) for _ in range(self.accumulate)]
         data_time = time.perf_counter() - start
+        note(f"computing iteration {self.iter}", slow=self._is_first)  # kernels may be chosen or compiled first
+        self._is_first = False
         # What a step starts from is needed where it may be the last: to repeat it.
         states = current_states() if self.skipped_in_row >= self.max_skipped else None
         self._statistics.remember()
@@ -136,10 +141,12 @@ class StepTrainer(SimpleTrainer):
             if comm.get_world_size() == 1:
                 raise _NotFiniteError(losses) from None
         if comm.get_world_size() > 1:
+            note(f"exchanging losses of iteration {self.iter}", waiting=True)
             usable = torch.stack([loss.detach() for loss in losses.values()]).isfinite().all().float()
             torch.distributed.all_reduce(usable, torch.distributed.ReduceOp.MIN)
             if not usable:
                 raise _NotFiniteError(losses)
+            note(f"exchanging gradients of iteration {self.iter}", waiting=True)
         return losses
 
     def _gradients_of_this_process(self, wanted: bool):

@@ -15,6 +15,7 @@ from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
+from torch.nn.parallel import DistributedDataParallel
 
 from ..data.class_prior import class_prior_from_config
 from ..data.loader import build_test_loader, build_train_loader
@@ -30,6 +31,7 @@ from .preemption import StopRequest
 from .saving import DurableSaves, SaveHook
 from .step import AUTOCAST, StepTrainer
 from .storage import clear_errors
+from .watchdog import note
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +94,10 @@ class Trainer(DefaultTrainer):
     def run_step(self):
         seed_all(self.seed, comm.get_rank(), self.iter)
         super().run_step()
+
+    def after_step(self):
+        note(f"saving, evaluating or logging after iteration {self.iter}", slow=True)
+        super().after_step()
 
     def state_dict(self):
         """Detectron2's, the run's seed and the positions in the streams of images."""
@@ -162,13 +168,25 @@ class Trainer(DefaultTrainer):
         elif isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
         takes_unpasted = all(isinstance(evaluator, LVISEvaluator) for evaluator in evaluators)
-        with unpasted(model) if takes_unpasted else contextlib.nullcontext(model) as detector:
+        boxed = unpasted(model) if takes_unpasted else contextlib.nullcontext(model)
+        with boxed as detector, _every_batch_noted(model):
             results = super().test(cfg, detector, evaluators)
         if comm.is_main_process():
             path = os.path.join(cfg.OUTPUT_DIR, "results.json")
             write_json(path, results, indent=1)
             logger.info("Results written to %s", path)
         return results
+
+
+@contextlib.contextmanager
+def _every_batch_noted(model):
+    """Evaluation as a whole may take any time; what is judged is a batch. The heads can be called without the model."""
+    bare = model.module if isinstance(model, DistributedDataParallel) else model
+    hook = getattr(bare, "backbone", bare).register_forward_pre_hook(lambda *_: note("evaluating", slow=True))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _step_trainer(cfg, rcnn, plain: SimpleTrainer) -> StepTrainer:

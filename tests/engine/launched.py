@@ -13,7 +13,10 @@ from detectron2.utils import comm
 from balanced_lvis.engine.job import find_job
 from balanced_lvis.engine.launch import launch
 from balanced_lvis.engine.screen import command_line
+from balanced_lvis.engine.watchdog import Limits, note
 from balanced_lvis.errors import InputError
+
+LIMITS = Limits(2.0, 60.0)
 
 
 def prepare():
@@ -29,8 +32,15 @@ def work(folder):
         raise InputError("a bad file")
     if fail == f"kill {rank}":
         os.kill(os.getpid(), signal.SIGKILL)
-    if fail == f"wait {rank}":
+    if fail == f"stop {rank}":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if fail == f"hang {rank}":
+        note("loading the images of iteration 7")
         time.sleep(600)
+    if fail == f"slow {rank}":
+        note("evaluating", slow=True)
+        time.sleep(3 * LIMITS.timeout)
+    note("exchanging", waiting=True)
     total = torch.tensor([rank + 1])
     torch.distributed.all_reduce(total)
     place = f"{rank} of {size}, {comm.get_local_rank()} of {comm.get_local_size()}: {int(total)}\n"
@@ -39,14 +49,14 @@ def work(folder):
 
 
 @command_line
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     for name, default in (("--num-gpus", 1), ("--num-machines", 1), ("--machine-rank", 0)):
         parser.add_argument(name, type=int, default=default)
     parser.add_argument("--dist-url", default="auto")
-    args = parser.parse_args()
-    launch(find_job(args), prepare, work, (args.folder,))
+    args = parser.parse_args(arguments)
+    launch(find_job(args), prepare, work, (args.folder,), limits=LIMITS)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Jobs of real processes, started in every way: they meet, share errors, and end together."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from ..common import CONFIGS, ROOT, rendered_opts
+from . import launched
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
@@ -25,9 +27,37 @@ def start(*command, **environ) -> subprocess.Popen:
     return subprocess.Popen([*map(str, command)], env=env, cwd=ROOT, start_new_session=True, **pipes)
 
 
-def finished(process: subprocess.Popen) -> tuple[int, str, str]:
+def finished(process) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
+
+
+class Forked:
+    """As ``start`` of tests.engine.launched, without importing anything again."""
+
+    def __init__(self, folder, rank, environ):
+        self._files = [folder / f"{name}_{rank}" for name in ("out", "err")]
+        self._process = multiprocessing.get_context("fork").Process(target=self._run, args=(str(folder), environ))
+        self._process.start()
+
+    def _run(self, folder, environ):
+        for number, path in enumerate(self._files, start=1):
+            os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
+        sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
+        os.environ.update(environ)
+        sys.exit(launched.main([folder]))
+
+    def communicate(self, timeout):
+        self._process.join(timeout)
+        return [path.read_text() for path in self._files]
+
+    def kill(self):
+        self._process.kill()
+        self._process.join()
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
 
 
 def children(pid: int) -> list[int]:
@@ -53,8 +83,7 @@ def by_slurm(folder, **environ):
         "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "localhost",
         "MASTER_PORT": port,
     }  # fmt: skip
-    command = (sys.executable, "-m", "tests.engine.launched", folder)
-    return [start(*command, SLURM_PROCID=str(rank), **step, **environ) for rank in range(2)]
+    return [Forked(folder, rank, {"SLURM_PROCID": str(rank), **step, **environ}) for rank in range(2)]
 
 
 # Processes that meet by arguments are in test_run.py, by torchrun below.
@@ -81,10 +110,43 @@ def test_an_error_of_one_process_alone_is_shown_and_ends_all(tmp_path):
     assert done[2] == "error: rank 1: a bad file\n"
 
 
+def test_an_error_of_one_task_alone_ends_the_other(tmp_path):
+    done = [finished(process) for process in by_slurm(tmp_path, FAIL="rank 1")]
+    assert [(status, err) for status, _, err in done] == [(2, ""), (2, "error: rank 1: a bad file\n")]
+
+
 def test_a_killed_process_ends_the_others_and_is_named(tmp_path):
     (done,) = (finished(process) for process in by_arguments(tmp_path, FAIL="kill 1"))
     assert done[0] == 5
     assert "error: rank 1 (process" in done[2] and "was ended by SIGKILL" in done[2]
+
+
+@pytest.mark.parametrize(
+    ("fail", "message"),
+    [
+        ("hang 1", "rank 1 is stuck for"),
+        ("stop 1", "rank 1 gives no sign of life"),
+        ("stop 0", "rank 0, which keeps the job's store, doesn't answer"),
+        ("kill 1", "rank 1 gives no sign of life"),
+    ],
+)
+def test_a_stuck_process_ends_the_job_and_is_named(fail, message, tmp_path):
+    processes = by_slurm(tmp_path, FAIL=fail)
+    gone = [] if fail == "hang 1" else [processes.pop(int(fail[-1]))]
+    done = [finished(process) for process in processes]
+    for process in gone:
+        process.kill()
+    assert {status for status, _, _ in done} == {5}, done
+    text = "".join(err for _, _, err in done)
+    assert message in text, text
+    assert text.count("error: ") == 1, text
+    if fail == "hang 1":
+        assert "loading the images of iteration 7" in text
+
+
+def test_one_slow_process_for_which_the_others_wait_is_no_stuck_one(tmp_path):
+    done = [finished(process) for process in by_slurm(tmp_path, FAIL="slow 0")]
+    assert [(status, err) for status, _, err in done] == [(0, "")] * 2
 
 
 def train(rendered, output, *flags, **overrides) -> subprocess.Popen:
