@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
 
@@ -10,9 +9,9 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
-from .index import open_index
+from .annotations import check_annotations
 from .records import load_records, lvis_source
-from .validation import Report, missing_images, validate_annotations
+from .validation import missing_images
 from .validation.report import EVALUATION_NEEDS, SHOWN
 
 logger = logging.getLogger(__name__)
@@ -81,21 +80,10 @@ def _check_annotations(name: str, evaluated: bool) -> None:
     source = lvis_source(name)
     if source is None:  # read by someone else's loader, which has its own ideas of what is right
         return
-    report = _report(PathManager.get_local_path(source.json_file))
+    report = check_annotations(PathManager.get_local_path(source.json_file)).report
     report.raise_errors(beside=EVALUATION_NEEDS if evaluated else ())
     for problem in report.warnings:
         logger.warning("%s: %s", name, str(problem).split(": ", 1)[1])
-
-
-def _report(json_file: str) -> Report:
-    """From the index, which is made if need be; by a pass over the file where there can't be one."""
-    index = open_index(json_file)
-    if index is not None:
-        try:
-            return dataclasses.replace(Report.from_dict(index.header["report"]), json_file=json_file)
-        except (KeyError, TypeError):
-            logger.info("The index of %s is of another version; the file is checked without it", json_file)
-    return validate_annotations(json_file, layout="lvis", progress=True)
 
 
 def _check_images(name: str, filter_empty: bool, allowed: bool, instead: str) -> None:

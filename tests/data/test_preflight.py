@@ -13,6 +13,7 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.data.datasets.lvis import load_lvis_json
 
 from balanced_lvis.class_lists import ClassLists
+from balanced_lvis.data import annotations
 from balanced_lvis.data import preflight as module
 from balanced_lvis.data.index import LVISRecords, opening
 from balanced_lvis.data.loader import build_train_loader
@@ -74,7 +75,7 @@ def test_annotations_are_parsed_once_for_all_starts(tmp_path, monkeypatch, caplo
     name = register(tmp_path, content)
     preflight([name])
     monkeypatch.setattr(opening, "build_index", None)
-    monkeypatch.setattr(module, "validate_annotations", None)
+    monkeypatch.setattr(annotations, "check_records", None)
     with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
         preflight([name])
     assert f"{name}: 1 boxes more than a pixel over their image's edge: annotation 1 of image 3" in caplog.text
@@ -118,7 +119,7 @@ def test_only_evaluation_needs_areas(tmp_path):
 def test_an_index_of_another_version_is_no_obstacle(tmp_path, monkeypatch):
     name = register(tmp_path)
     preflight([name])
-    monkeypatch.setattr(module.Report, "from_dict", lambda content: {}["kind"])
+    monkeypatch.setattr(annotations.Report, "from_dict", lambda content: {}["kind"])
     preflight([name])
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
+from tqdm import tqdm
 
 from ...errors import InputError
 from ..validation.checker import AnnotationChecker
@@ -68,9 +69,10 @@ def build_index(json_file: str, output: BinaryIO) -> None:
     except OSError as error:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
     with source, tempfile.TemporaryFile(dir=os.path.dirname(output.name) or ".") as spool:
-        stamp, hashing = stamp_of(source.fileno()), _HashingFile(source)
-        content = _Content(json_file, spool)
-        report = _read(json_file, hashing, content)
+        stamp, title = stamp_of(source.fileno()), f"Indexing {os.path.basename(json_file)}"
+        with tqdm.wrapattr(source, "read", total=stamp["size"], desc=title, disable=None) as counted:
+            hashing, content = _HashingFile(counted), _Content(json_file, spool)
+            report = _read(json_file, hashing, content)
         writer = ArrayWriter(output)
         try:
             content.write(writer)

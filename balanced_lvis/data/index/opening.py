@@ -40,13 +40,10 @@ def open_index(json_file: str | os.PathLike) -> ArrayFile | None:
     json_file, mode = os.path.abspath(json_file), os.environ.get(MODE, "")
     if mode == "off":
         return None
-    places = [f"{json_file}.index", _cache_place(json_file)]
-    stamp = _stamp_of_annotations(json_file)
-    for place in places if mode != "verify" else ():
-        with contextlib.suppress(OSError, DamagedFileError):
-            found = ArrayFile(place)
-            if _source_stamp(found) == stamp:
-                return found
+    places = _places(json_file)
+    found = find_index(json_file)
+    if found is not None and mode != "verify":
+        return found
     problems = []
     for place in places:
         try:
@@ -58,6 +55,25 @@ def open_index(json_file: str | os.PathLike) -> ArrayFile | None:
             break
     logger.warning("%s is loaded without an index, slowly and by every process: %s.", json_file, "; ".join(problems))
     return None
+
+
+def find_index(json_file: str | os.PathLike) -> ArrayFile | None:
+    """
+    As :func:`open_index`, but without making one: None where there is none that the file's size and time of change
+    agree with. Nothing is written.
+    """
+    json_file = os.path.abspath(json_file)
+    stamp = _stamp_of_annotations(json_file)
+    for place in _places(json_file):
+        with contextlib.suppress(OSError, DamagedFileError):
+            found = ArrayFile(place)
+            if _source_stamp(found) == stamp:
+                return found
+    return None
+
+
+def _places(json_file: str) -> list[str]:
+    return [f"{json_file}.index", _cache_place(json_file)]
 
 
 def _verify_or_build(json_file: str, place: str, always_hash: bool) -> ArrayFile:

@@ -54,6 +54,16 @@ def validate_annotations(
     Raises:
         InputError: if the file isn't there or can't be opened.
     """
+    report, checker = check_records(json_file, layout, progress)
+    if image_root is None:
+        return report
+    return _with_images(report, checker, os.fspath(image_root), read_images, progress)
+
+
+def check_records(
+    json_file: str | os.PathLike, layout: str | None = None, progress: bool = False
+) -> tuple[Report, AnnotationChecker]:
+    """As :func:`validate_annotations` without images; also what has looked at the records, which knows their paths."""
     checker = AnnotationChecker(layout)
     seen: set[str] = set()
     try:
@@ -70,10 +80,7 @@ def validate_annotations(
             for key in ("images", "categories"):
                 if key not in seen:
                     checker.findings.add(f"no_{key}", f"it has no {key!r}")
-    report = checker.finish(os.fspath(json_file), "annotations" in seen)
-    if image_root is None:
-        return report
-    return _with_images(report, checker, os.fspath(image_root), read_images, progress)
+    return checker.finish(os.fspath(json_file), "annotations" in seen), checker
 
 
 def _with_images(report: Report, checker: AnnotationChecker, root: str, read: bool, progress: bool) -> Report:

@@ -1,0 +1,204 @@
+"""Large files over HTTP: an interrupted download goes on where it stopped, and what arrives is compared."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import logging
+import os
+import re
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ...errors import InputError
+from .room import check_room
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 1 << 20  # bytes
+_TIMEOUT = 60  # seconds without a byte
+_ATTEMPTS = 4  # in a row that bring nothing
+_PAUSE = 1.0  # seconds before the second attempt, and twice as long before each further one
+_FAILURES = (OSError, http.client.HTTPException)  # of the network; urllib's and ssl's own are OSErrors
+
+
+class _AgainError(Exception):
+    """A download that stopped on the way, or has to begin anew."""
+
+
+def download(url: str, path: str | os.PathLike, md5: str = "") -> None:
+    """
+    Get a file. What has arrived is kept beside it as ``path``.download, from where the next call goes on if the server
+    can, and as long as the file there is still the same one.
+
+    Args:
+        url: http or https.
+        path: of the file, which is there when it is complete, on disk and has the checksum.
+        md5: hexadecimal; "" compares nothing.
+
+    Raises:
+        InputError: if it can't be got, naming address and reason; if it can't be written or there is no room for it;
+            if it has another checksum, also when it is got from the beginning.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise InputError(f"{url} is no address of the web; it begins with https:// or http://.")
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.download")
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(2):
+        begun = partial.exists()
+        _complete(url, partial)
+        found = file_md5(partial) if md5 else ""
+        if found == md5:
+            _tag_of(partial).unlink(missing_ok=True)
+            os.replace(partial, path)
+            return
+        partial.unlink()
+        if not begun:
+            break
+        logger.warning("%s was put together from parts that don't fit; it is got again from the beginning", url)
+    raise InputError(f"{url} has the MD5 {found}, but {md5} is published; try again later, or use another source.")
+
+
+def file_md5(path: str | os.PathLike) -> str:
+    """The MD5 of a file, hexadecimal, with a progress bar."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file, _bar(f"Checking {Path(path).name}", os.path.getsize(path)) as bar:
+        while data := file.read(_CHUNK):
+            digest.update(data)
+            bar.update(len(data))
+    return digest.hexdigest()
+
+
+def _complete(url: str, partial: Path) -> None:
+    """All of the file into ``partial``, in as many attempts as bring something."""
+    fruitless = 0
+    while True:
+        before = _size(partial)
+        try:
+            _attempt(url, partial)
+            return
+        except urllib.error.HTTPError as error:
+            if error.code < 500 and error.code not in (408, 429):
+                raise InputError(f"{url} can't be got: {error.code} {error.reason}.") from error
+            reason = f"{error.code} {error.reason}"
+        except (_AgainError, *_FAILURES) as error:
+            cause = getattr(error, "reason", error)
+            reason = str(cause) or type(error).__name__
+            if isinstance(cause, (socket.gaierror, ssl.SSLCertVerificationError)) and not before:
+                raise InputError(f"{url} can't be got: {reason}.") from error  # there is no network, or a wrong one
+        fruitless = 0 if _size(partial) > before else fruitless + 1
+        if fruitless == _ATTEMPTS:
+            raise InputError(f"{url} can't be got: {reason}. What has arrived is kept; run the command again.")
+        logger.info("%s: %s; going on", url, reason)
+        time.sleep(_PAUSE * 2 ** max(fruitless - 1, 0))
+
+
+def _attempt(url: str, partial: Path) -> None:
+    """
+    Raises:
+        _AgainError: if it ended early.
+    """
+    start, tag = _size(partial), _read_tag(partial)
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+        if tag:
+            request.add_header("If-Range", tag)
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if start and error.code == 416:
+            _judge_end(error, partial, start)
+            return
+        raise
+    with response:
+        if response.status != 206:
+            start = 0  # the server begins at the beginning, whatever it was asked for
+        elif _range_start(response) != start:
+            partial.unlink()
+            raise _AgainError("the server sends another part than it was asked for")
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        if total:
+            check_room(partial.parent, total - start, url)
+        _write_tag(partial, response.headers)
+        _receive(response, partial, start, total)
+    if total and _size(partial) != total:
+        raise _AgainError(f"the connection ended at {_size(partial):,} of {total:,} bytes")
+
+
+def _receive(response, partial: Path, start: int, total: int | None) -> None:
+    with _writing(partial), open(partial, "ab" if start else "wb", buffering=0) as file:
+        with _bar(partial.stem, total, start) as bar:
+            while data := _read(response):
+                file.write(data)
+                bar.update(len(data))
+        os.fsync(file.fileno())
+
+
+def _read(response) -> bytes:
+    try:
+        return response.read(_CHUNK)
+    except _FAILURES as error:
+        raise _AgainError(str(error) or type(error).__name__) from error
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} can't be written: {error.strerror or error}.") from error
+
+
+def _judge_end(error: urllib.error.HTTPError, partial: Path, start: int) -> None:
+    """The server has nothing from ``start`` on: it is complete if the file ends there."""
+    match = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+    if not match or int(match[1]) != start:
+        partial.unlink()
+        raise _AgainError("more was there than the file has")
+
+
+def _range_start(response) -> int | None:
+    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return int(match[1]) if match else None
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _tag_of(partial: Path) -> Path:
+    """What tells whether the file on the server is still the one that the beginning came from."""
+    return partial.with_name(f"{partial.name}.tag")
+
+
+def _read_tag(partial: Path) -> str:
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return _tag_of(partial).read_text(encoding="ascii").strip()
+    return ""
+
+
+def _write_tag(partial: Path, headers) -> None:
+    tag = headers.get("ETag", "")
+    if not tag or tag.startswith("W/"):  # a weak one says nothing about bytes
+        tag = headers.get("Last-Modified", "")
+    with contextlib.suppress(UnicodeEncodeError):
+        _tag_of(partial).write_text(tag, encoding="ascii")
+
+
+def _bar(title: str, total: int | None, start: int = 0) -> tqdm:
+    return tqdm(desc=title, total=total, initial=start, unit="B", unit_scale=True, unit_divisor=1024, disable=None)
