@@ -48,6 +48,10 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     # Detectron2 write, and its model zoo, need no trust.
     cfg.MODEL.TRUST_WEIGHTS = False
 
+    # Gradients of the RPN where its losses look, which is nearly nowhere: the same predictions to the bit, the same
+    # gradients up to rounding. "StandardRPNHead" is Detectron2's.
+    cfg.MODEL.RPN.HEAD_NAME = "SampledRPNHead"
+
     # The second stage, read by META_ARCHITECTURE "DecoupledRCNN": everything but the classifier is frozen.
     decoupled = cfg.MODEL.DECOUPLED = CN()
     # "retrain" (cRT: from scratch), "rescale" (LWS: one scale per class) or "finetune" (on from stage 1's).

@@ -8,6 +8,7 @@ from .box_predictor import ActivationOutputLayers  # noqa: E402
 from .decoupled import ClassifierInputs, DecoupledRCNN  # noqa: E402
 from .mask_head import ChosenClassMaskHead  # noqa: E402
 from .roi_heads import LongTailCascadeROIHeads, LongTailROIHeads  # noqa: E402
+from .rpn_head import SampledRPNHead  # noqa: E402
 from .small_backbone import build_small_resnet_fpn_backbone  # noqa: E402
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "DecoupledRCNN",
     "LongTailCascadeROIHeads",
     "LongTailROIHeads",
+    "SampledRPNHead",
     "build_small_resnet_fpn_backbone",
 ]
