@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart compare test lint clean
+.PHONY: help setup quickstart compare test soak lint clean
 
 help:  ## this text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ compare: $(STAMP)  ## train every method with three seeds and compare them, abou
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+soak: $(STAMP)  ## kill trainings and fuzz parsers for MINUTES=60: soak.json
+	OMP_NUM_THREADS=1 $(BIN)/python tools/soak.py --minutes $(or $(MINUTES),60)
 
 lint: $(STAMP)  ## check style
 	$(BIN)/ruff check .

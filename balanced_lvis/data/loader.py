@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 import torch
@@ -141,6 +142,7 @@ def _loader(cfg, dataset, mapper, sampler, images_per_iteration: int, batches: i
         batch_sampler=stream,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_as_list,
+        worker_init_fn=_keep_signal_handlers,
         generator=torch.Generator(),  # a seed for its workers, which no one uses, is not drawn from the global one
     )
     return TrainLoader(loader, stream, batches)
@@ -148,3 +150,15 @@ def _loader(cfg, dataset, mapper, sampler, images_per_iteration: int, batches: i
 
 def _as_list(records: list[dict]) -> list[dict]:
     return records
+
+
+def _keep_signal_handlers(worker: int) -> None:
+    """
+    Leave a worker with what its parent does about a scheduler's signals, in place of torch's own handler.
+
+    Where all processes get the signal, a training that saves after the step under way needs its workers until then.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        handler = signal.getsignal(number)
+        if callable(handler):
+            signal.signal(number, handler)

@@ -52,7 +52,7 @@ def newest_checkpoint(folder: str | os.PathLike) -> str:
     candidates = [found for name in names if (found := _look(folder, name, broken))]
     for candidate in _in_order(candidates, noted, _modified(os.path.join(folder, POINTER))):
         path = os.path.join(folder, candidate.name)
-        reason = _damage(path)
+        reason = damage_of(path)
         if reason is None:
             _report(folder, noted, candidate.name, broken)
             return path
@@ -134,7 +134,7 @@ def _in_order(candidates: list[_Candidate], noted: str | None, noted_at: float) 
     return sorted(candidates, key=rank, reverse=True)
 
 
-def _damage(path: str) -> str | None:
+def damage_of(path: str) -> str | None:
     """What is wrong with a file's bytes, of which each is read; None if nothing is."""
     try:
         with zipfile.ZipFile(path) as archive:

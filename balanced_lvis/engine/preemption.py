@@ -40,10 +40,12 @@ class StopRequest(contextlib.AbstractContextManager):
             self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, error, trace):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+        if self._wanted and self.at_once and isinstance(error, Exception):
+            raise Preempted from error  # of a data worker, perhaps, that the same signal has ended
 
     def _note(self, number, frame):
         if os.getpid() != self._process:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 
 import torch
 from detectron2.engine import HookBase
@@ -17,6 +18,8 @@ from .preemption import StopRequest
 from .storage import check_space, clear_errors
 
 logger = logging.getLogger(__name__)
+
+FINAL = "model_final"  # Detectron2's name of the last checkpoint
 
 
 class DurableSaves(Checkpointer):
@@ -46,6 +49,16 @@ class DurableSaves(Checkpointer):
                 torch.save(content, file)
             self.tag_last_checkpoint(file_name)
 
+    def save_as_final(self) -> None:
+        """Give the newest checkpoint the last one's name too, for a run that was killed between the two."""
+        newest = self.get_checkpoint_file()
+        final = os.path.join(self.save_dir, f"{FINAL}.pth")
+        if newest and os.path.basename(newest) != os.path.basename(final) and self.save_to_disk:
+            with clear_errors(self.save_dir):
+                with open(newest, "rb") as source, replacing(final, "wb") as file:
+                    shutil.copyfileobj(source, file)
+                self.tag_last_checkpoint(os.path.basename(final))
+
     def tag_last_checkpoint(self, last_filename_basename):
         with replacing(os.path.join(self.save_dir, POINTER)) as file:
             file.write(last_filename_basename)
@@ -69,7 +82,7 @@ class DurableSaves(Checkpointer):
 
 class SaveHook(HookBase):
     """
-    Saves every ``period`` iterations, after the last one, and when the job is asked to stop.
+    Saves every ``period`` iterations, before evaluations, after the last iteration, and when the job is asked to stop.
 
     All processes need it: they agree on the iteration to stop at.
 
@@ -77,17 +90,20 @@ class SaveHook(HookBase):
         checkpointer: of the run.
         period: in iterations.
         stop: what the process is asked for.
+        evaluation_period: in iterations; 0: only after the last one.
     """
 
-    def __init__(self, checkpointer: DurableSaves, period: int, stop: StopRequest):
+    def __init__(self, checkpointer: DurableSaves, period: int, stop: StopRequest, evaluation_period: int = 0):
         self.checkpointer = checkpointer
-        self.period = period
+        self.periods = [period, *([evaluation_period] if evaluation_period > 0 else [])]
         self.stop = stop
 
     def before_train(self):
         if comm.is_main_process():
             remove_partial(self.checkpointer.save_dir)
             check_space(self.checkpointer.save_dir, _bytes_of(self.checkpointer.model, self.trainer.optimizer))
+        if self.trainer.start_iter >= self.trainer.max_iter:
+            self.checkpointer.save_as_final()
 
     def before_step(self):
         self.stop.at_once = False
@@ -100,12 +116,12 @@ class SaveHook(HookBase):
         iteration = self.trainer.iter
         name = f"model_{iteration:07d}"
         stop = self.stop.is_wanted_anywhere()
-        due = (iteration + 1) % self.period == 0
+        due = any((iteration + 1) % period == 0 for period in self.periods)
         last = iteration + 1 >= self.trainer.max_iter
         if due or (stop and not last):
             self.checkpointer.save(name, iteration=iteration)
         if last:
-            self.checkpointer.save("model_final", iteration=iteration)
+            self.checkpointer.save(FINAL, iteration=iteration)
         if stop:
             comm.synchronize()  # a process that ends early would have the others ended while rank 0 saves
             logger.warning(

@@ -88,7 +88,9 @@ class Trainer(DefaultTrainer):
         """Detectron2's, with :class:`.saving.SaveHook` in place of its periodic checkpoints, before evaluation."""
         hooks = [hook for hook in super().build_hooks() if not isinstance(hook, PeriodicCheckpointer)]
         at = next(index for index, hook in enumerate(hooks) if isinstance(hook, EvalHook))
-        saves = SaveHook(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, self.stop)
+        saves = SaveHook(
+            self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, self.stop, self.cfg.TEST.EVAL_PERIOD
+        )  # fmt: skip
         return [*hooks[:at], saves, *hooks[at:]]
 
     def run_step(self):

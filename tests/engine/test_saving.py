@@ -160,7 +160,7 @@ class Steps(TrainerBase):
         self.steps.get(self.iter, int)()
 
 
-def run_steps(tmp_path, steps, iterations=6, period=100):
+def run_steps(tmp_path, steps, iterations=6, period=100, start=0):
     counter = Counter()
     with StopRequest() as stop:
         trainer = Steps(steps)
@@ -168,7 +168,7 @@ def run_steps(tmp_path, steps, iterations=6, period=100):
             [SaveHook(DurableSaves(torch.nn.Linear(2, 2), str(tmp_path), trainer=counter), period, stop)]
         )
         counter.state_dict = lambda: {"iteration": trainer.iter, "run": "a"}
-        trainer.train(0, iterations)
+        trainer.train(start, iterations)
     return trainer
 
 
@@ -187,6 +187,14 @@ def test_a_signal_in_the_last_step_leaves_the_final_checkpoint(tmp_path):
     with pytest.raises(Preempted):
         run_steps(tmp_path, {5: lambda: os.kill(os.getpid(), signal.SIGTERM)})
     assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_final.pth"]
+
+
+def test_a_run_that_was_killed_before_its_final_checkpoint_gets_it_when_resumed(tmp_path):
+    run_steps(tmp_path, {}, iterations=4, period=4)
+    (tmp_path / "model_final.pth").unlink()
+    run_steps(tmp_path, {}, iterations=4, start=4)
+    assert (tmp_path / "model_final.pth").read_bytes() == (tmp_path / "model_0000003.pth").read_bytes()
+    assert newest_checkpoint(tmp_path).endswith("model_final.pth")
 
 
 def test_without_a_signal_checkpoints_are_periodic_and_one_is_final(tmp_path):

@@ -1,0 +1,236 @@
+"""Trainings that are killed again and again, and must end as one that nobody touched, to the last bit."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..data.datasets import prepare_rendered
+from ..engine.checkpoint_folder import damage_of
+from ..errors import Preempted
+from .faults import Fault, damage
+from .training import ITERATIONS, PERIOD, SCREEN, SETTINGS, Attempts, same
+
+LONGEST = 180.0  # seconds of an attempt, which takes some five, before it counts as stuck
+LATEST_KILL = 1.5  # seconds after a process was forked
+KINDS = ("at any moment", "while saving", "asked", "asked, with all its workers")
+
+
+@dataclass
+class KillFigures:
+    """
+    What happened to the trainings.
+
+    Attributes:
+        kills: by kind.
+        damages: of checkpoints and notes between two attempts, by kind.
+        runs: trainings that ended, and were as the undisturbed one.
+        iterations: computed, those that were computed again among them.
+        lost: iterations that had to be computed again after a kill, of each kill that cost any.
+        lost_with_damage: those after a kill and damage to the newest checkpoint.
+        failures: in words; there should be none.
+    """
+
+    kills: Counter = field(default_factory=Counter)
+    damages: Counter = field(default_factory=Counter)
+    runs: Counter = field(default_factory=Counter)
+    iterations: int = 0
+    lost: list[int] = field(default_factory=list)
+    lost_with_damage: list[int] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict:
+        return {
+            "kills": sum(self.kills.values()),
+            "kills_by_kind": dict(self.kills.most_common()),
+            "damages_by_kind": dict(self.damages.most_common()),
+            "runs_equal_to_undisturbed": dict(self.runs),
+            "iterations_computed": self.iterations,
+            "iterations_lost_at_most_per_kill": max(self.lost, default=0),
+            "iterations_lost_at_most_with_damage": max(self.lost_with_damage, default=0),
+            "checkpoint_period": PERIOD,
+            "iterations_lost_in_all": sum(self.lost + self.lost_with_damage),
+            "failures": self.failures,
+        }
+
+
+class KillLoop:
+    """
+    One training after the other, each killed until it ends, in the settings in turn.
+
+    Args:
+        configs: the folder of configs.
+        folder: for data and outputs.
+        seed: of when and how processes are killed.
+        settings: names of :data:`.training.SETTINGS`; a setting's first stage has to be among them.
+    """
+
+    def __init__(self, configs: Path, folder: Path, seed: int, settings: tuple[str, ...] = tuple(SETTINGS)):
+        self.configs, self.folder = configs, folder
+        self.rng = random.Random(seed)
+        self.settings = settings
+        self.figures = KillFigures()
+        self._references: dict[str, tuple[dict, dict]] = {}  # losses by iteration, final state
+        self._turn = 0
+        self._is_damaged = False  # the newest checkpoint, since the last attempt that came to an iteration
+
+    def run_one(self) -> None:
+        """Kill one training until it has ended, and compare it with an undisturbed one."""
+        name = self.settings[self._turn % len(self.settings)]
+        self._turn += 1
+        if name not in self._references:
+            self._references[name] = self._undisturbed(name)
+        attempts = self._attempts(name, "killed")
+        shutil.rmtree(attempts.output, ignore_errors=True)
+        self._is_damaged = False
+        try:
+            while not self._attempt(attempts):
+                pass
+            self._compare(attempts, *self._references[name])
+            self.figures.runs[name] += 1
+        except _SoakError as error:
+            self.figures.failures.append(f"{name}: {error}")
+            kept = self.folder / f"failure_{len(self.figures.failures)}"
+            shutil.move(attempts.output, kept)
+        self.figures.iterations += len(attempts.losses())
+
+    def _attempts(self, name: str, kind: str) -> Attempts:
+        after = SETTINGS[name].after
+        weights = str(self._output(after, "undisturbed") / "model_final.pth") if after else ""
+        attempts = Attempts(
+            self.configs, self.folder / "data", self._output(name, kind), SETTINGS[name], weights
+        )  # fmt: skip
+        prepare_rendered(attempts.cfg)
+        return attempts
+
+    def _output(self, name: str, kind: str) -> Path:
+        return self.folder / kind / name.split(",")[0].replace(" ", "_")
+
+    def _undisturbed(self, name: str) -> tuple[dict, dict]:
+        attempts = self._attempts(name, "undisturbed")
+        shutil.rmtree(attempts.output, ignore_errors=True)
+        process = attempts.start()
+        status = _wait(process)
+        if status != 0:
+            raise RuntimeError(f"{name}: the undisturbed run fails with {status}: {_tail(attempts)}")
+        return dict(attempts.losses()), attempts.final_state()
+
+    def _attempt(self, attempts: Attempts) -> bool:
+        """Start a process and kill it; whether it ended before that."""
+        before = attempts.losses()
+        expected = newest_whole(attempts.output) + 1
+        kind = self.rng.choices(
+            ["at any moment", "while saving", "asked", "asked, with all its workers"], [6, 5, 1, 1]
+        )[0]
+        fault = Fault.drawn(self.rng) if kind == "while saving" else None
+        process = attempts.start(fault)
+        if fault:
+            status = _wait(process)
+        else:
+            number = signal.SIGTERM if kind.startswith("asked") else signal.SIGKILL
+            status = _wait(process, self.rng.uniform(0, LATEST_KILL), number, group="all" in kind)
+        _check_status(status, kind, attempts)
+        new = attempts.losses()[len(before) :]
+        if new:
+            _check_start(new[0][0], expected)
+            if before and before[-1][0] >= new[0][0]:
+                self._note_lost(before[-1][0] + 1 - new[0][0])
+            self._is_damaged = False
+        if status == 0:
+            return True
+        self.figures.kills[f"while saving: {fault.place}" if fault else kind] += 1
+        if status == Preempted.exit_status and new and newest_whole(attempts.output) != new[-1][0]:
+            raise _SoakError(f"asked to stop after iteration {new[-1][0]}, but its checkpoint isn't there")
+        if self.rng.random() < 0.3 and _whole(attempts.output) >= 2:
+            kind = damage(attempts.output, self.rng)
+            self.figures.damages[kind] += 1
+            self._is_damaged |= "note" not in kind
+        return False
+
+    def _note_lost(self, iterations: int) -> None:
+        if self._is_damaged:
+            self.figures.lost_with_damage.append(iterations)
+            return
+        self.figures.lost.append(iterations)
+        if iterations > PERIOD:
+            raise _SoakError(f"a kill has cost {iterations} iterations, though checkpoints are written every {PERIOD}")
+
+    def _compare(self, attempts: Attempts, losses: dict[int, str], state: dict) -> None:
+        for iteration, numbers in attempts.losses():
+            if losses.get(iteration) != numbers:
+                raise _SoakError(f"losses of iteration {iteration} are {numbers}, undisturbed {losses.get(iteration)}")
+        if not same(attempts.final_state(), state):
+            raise _SoakError("the final checkpoint is another than that of the undisturbed run")
+
+
+class _SoakError(Exception):
+    """A promise that was broken."""
+
+
+def newest_whole(folder: Path) -> int:
+    """
+    The iteration of the newest whole checkpoint, by names and checksums alone; -1 if there is none.
+
+    For a folder that one run alone has written to; another way to it than the one that resuming takes.
+    """
+    whole = [path.stem for path in folder.glob("model_*.pth") if damage_of(path) is None]
+    return max((ITERATIONS - 1 if name == "model_final" else int(name.split("_")[1]) for name in whole), default=-1)
+
+
+def _whole(folder: Path) -> int:
+    return sum(damage_of(path) is None for path in folder.glob("model_*.pth"))
+
+
+def _wait(process: int, seconds: float = LONGEST, number: int = signal.SIGKILL, group: bool = False) -> int:
+    """
+    Wait for a process's end; after ``seconds``, send it a signal, and one that can't be caught if that doesn't end it.
+
+    Returns:
+        its exit status, or the signal that ended it, negative.
+    """
+    status = _poll(process, seconds)
+    if status is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process, number) if group else os.kill(process, number)
+        status = _poll(process, LONGEST)
+    stuck = status is None
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)  # its data workers, which would end by themselves, but later
+    if stuck:
+        os.waitpid(process, 0)
+        raise _SoakError(f"the process hung for {LONGEST} s after {signal.Signals(number).name}")
+    return status
+
+
+def _poll(process: int, seconds: float) -> int | None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found, status = os.waitpid(process, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    return None
+
+
+def _check_status(status: int, kind: str, attempts: Attempts) -> None:
+    allowed = {0, -signal.SIGKILL}
+    if kind.startswith("asked"):
+        allowed = {0, Preempted.exit_status, -signal.SIGTERM}  # the last of a process that has hardly begun
+    if status not in allowed:
+        raise _SoakError(f"the process, killed {kind}, ended with {status}: {_tail(attempts)}")
+
+
+def _check_start(first: int, expected: int) -> None:
+    if first != expected:
+        raise _SoakError(f"went on with iteration {first}, though the newest whole checkpoint is before {expected}")
+
+
+def _tail(attempts: Attempts) -> str:
+    return (attempts.output / SCREEN).read_text(errors="replace")[-1500:]

@@ -1,0 +1,87 @@
+"""Real trainings that are killed, while they save too, and whose files are damaged."""
+
+import os
+import random
+import time
+from collections import Counter
+
+import pytest
+import torch
+
+from balanced_lvis.soak.faults import WRITING, Fault, damage
+from balanced_lvis.soak.kills import KillLoop, newest_whole
+from balanced_lvis.soak.training import SETTINGS, same
+
+from ..common import CONFIGS
+
+SECONDS = 35
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path):
+    """Every loss on the way, and the final weights, optimizer and positions, to the last bit."""
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+    settings = ("plain", "workers, grouped by shape, repeat factors")
+    loop = KillLoop(CONFIGS, tmp_path, seed=int(time.time()), settings=settings)
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        loop.run_one()
+    figures = loop.figures.as_json()
+    print(figures)
+    assert not figures["failures"], figures
+    assert figures["kills"] >= 5
+    assert figures["iterations_lost_at_most_per_kill"] <= figures["checkpoint_period"]
+
+
+def test_a_broken_promise_is_noticed(tmp_path, monkeypatch):
+    """A checkpoint that lacks the position in the images: the resumed run sees others."""
+    loop = KillLoop(CONFIGS, tmp_path, seed=1, settings=("plain",))
+    loop._references["plain"] = loop._undisturbed("plain")
+    monkeypatch.setattr("balanced_lvis.data.loader.TrainLoader.load_state_dict", lambda loader, state: None)
+    loop.rng.choices = lambda kinds, weights: [kinds[1]]
+    monkeypatch.setattr(Fault, "drawn", classmethod(lambda cls, rng: cls("after the note", 0, 0)))
+    loop.run_one()
+    (failure,) = loop.figures.failures
+    assert "losses of iteration 4 are" in failure
+    assert (tmp_path / "failure_1" / "screen.txt").is_file()
+
+
+def write(folder, *iterations):
+    for index, iteration in enumerate(iterations):
+        path = folder / f"model_{iteration:07d}.pth"
+        torch.save({"w": torch.rand(3000)}, path)
+        os.utime(path, (index, index))
+    (folder / "last_checkpoint").write_text(path.name)
+
+
+def test_damages_are_of_every_kind_and_leave_one_checkpoint_whole(tmp_path):
+    kinds = Counter()
+    for seed in range(60):
+        write(tmp_path, 3, 7)
+        kind = damage(tmp_path, random.Random(seed))
+        kinds[kind] += 1
+        assert newest_whole(tmp_path) == (7 if "note" in kind else 3), kind
+    assert len(kinds) == 6
+
+
+def test_faults_are_drawn_of_every_kind():
+    assert {Fault.drawn(random.Random(seed)).place for seed in range(60)} == set(WRITING)
+
+
+def test_states_are_compared_to_the_last_bit():
+    state = {"a": [torch.tensor([1.0]), 2], "b": {"c": (1, "x")}}
+    assert same(state, {"a": [torch.tensor([1.0]), 2], "b": {"c": (1, "x")}})
+    for other in (
+        {"a": [torch.tensor([1.0000001]), 2], "b": {"c": (1, "x")}},
+        {"a": [torch.tensor([1.0]), 3], "b": {"c": (1, "x")}},
+        {"a": [torch.tensor([1.0]), 2], "b": {}},
+        {"a": [1.0, 2], "b": {"c": (1, "x")}},
+    ):
+        assert not same(state, other)
+
+
+def test_every_setting_starts_from_one_before_it():
+    names = list(SETTINGS)
+    for name, setting in SETTINGS.items():
+        assert setting.after is None or names.index(setting.after) < names.index(name)
