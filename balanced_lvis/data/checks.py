@@ -40,8 +40,10 @@ def check_datasets(names) -> None:
     if users:
         lines = "\n".join(f"  {line}, for {', '.join(needed_by)}" for line, needed_by in users.items())
         root = datasets_root().absolute()
+        is_lvis_v1 = any(name.startswith("lvis_v1") for needed_by in users.values() for name in needed_by)
+        tool = "tools/prepare_lvis.py gets, links and checks LVIS-1.0's.\n" if is_lvis_v1 else ""
         raise InputError(
-            f"Data set files are missing:\n{lines}\n"
+            f"Data set files are missing:\n{lines}\n{tool}"
             f"Detectron2's own data sets are looked for in {root}; set DETECTRON2_DATASETS to the folder that holds "
             "lvis/ and coco/ if yours are elsewhere."
         )

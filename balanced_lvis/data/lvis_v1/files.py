@@ -6,6 +6,7 @@ import dataclasses
 
 ANNOTATIONS_URL = "https://dl.fbaipublicfiles.com/LVIS/"
 IMAGES_URL = "http://images.cocodataset.org/zips/"
+IMAGE_URL = "http://images.cocodataset.org/"  # of one: folder/name
 NUM_CATEGORIES = 1203
 # Of COCO's folders, all of them. LVIS-1.0 doesn't use every one.
 NUM_COCO_IMAGES = {"train2017": 118_287, "val2017": 5_000, "test2017": 40_670}

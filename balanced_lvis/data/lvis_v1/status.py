@@ -14,7 +14,7 @@ from ...errors import InputError
 from ..annotations import check_annotations
 from ..validation import Report, missing_images
 from ..validation.report import SHOWN
-from .files import ANNOTATIONS, ANNOTATIONS_URL, IMAGES_URL, NUM_COCO_IMAGES, AnnotationFile
+from .files import ANNOTATIONS, ANNOTATIONS_URL, IMAGE_URL, IMAGES_URL, NUM_COCO_IMAGES, AnnotationFile
 
 THERE, MISSING, INCOMPLETE, WRONG = "there", "missing", "incomplete", "wrong"
 TOOL = "tools/prepare_lvis.py"
@@ -61,7 +61,7 @@ def look(
     """
     parts, names = [], {}
     for split in splits:
-        part, names[split] = _annotations(Path(root, "lvis", files[split].name), files[split], write)
+        part, names[split] = _annotations(Path(root), split, files[split], write)
         parts.append(part)
     folders = dict.fromkeys(folder for split in splits for folder in files[split].folders)
     for split in splits:
@@ -81,9 +81,10 @@ def show(parts: Sequence[Part]) -> str:
     return "\n\n".join([*lines, *remedies])
 
 
-def _annotations(path: Path, expected: AnnotationFile, write: bool) -> tuple[Part, list[str] | None]:
+def _annotations(root: Path, split: str, expected: AnnotationFile, write: bool) -> tuple[Part, list[str] | None]:
     """The state of a file, and the names of its images where they can be known."""
-    name, get = f"lvis/{path.name}", _get_annotations(path, expected)
+    name, path = f"lvis/{expected.name}", root / "lvis" / expected.name
+    get = _get_annotations(root, split, expected)
     if not path.exists():
         return Part(name, MISSING, "", get), None
     try:
@@ -101,17 +102,17 @@ def _annotations(path: Path, expected: AnnotationFile, write: bool) -> tuple[Par
     return Part(name, THERE, _counts(report), "", notes), checked.image_names
 
 
-def _get_annotations(path: Path, file: AnnotationFile) -> str:
-    command = _command(path.parents[1])
+def _get_annotations(root: Path, split: str, file: AnnotationFile) -> str:
+    command = f"{_command(root)} --splits {split}"
     return f"{command}\n(It gets {ANNOTATIONS_URL}{file.archive}.) Or bring that file, and: {command} --from ITS_FOLDER"
 
 
 def _command(root: Path) -> str:
-    return f"{TOOL} --root {shlex.quote(os.path.abspath(root))}"
+    return f"{TOOL} --root {shlex.quote(str(root))}"
 
 
 def _replace(path: Path, get: str) -> str:
-    return f"rm {shlex.quote(os.path.abspath(path))}\n{get}"
+    return f"rm {shlex.quote(str(path))}\n{get}"
 
 
 def _line(error: Exception) -> str:
@@ -157,19 +158,22 @@ def _images(root: Path, folder: str, users: Mapping[str, list[str] | None]) -> P
         first = ", ".join(wanted[i].split("/", 1)[1] for i in missing[:SHOWN])
         more = ", ..." if len(missing) > SHOWN else ""
         found = f"{len(missing):,} of {len(wanted):,} needed images are missing ({of_splits}): {first}{more}"
-        return Part(name, INCOMPLETE, found + unsaid, _get_images(root, folder), _why(folder, users))
+        remedy = _get_images(root, folder, [wanted[i] for i in missing])
+        return Part(name, INCOMPLETE, found + unsaid, remedy, _why(folder, users))
     found = f"all {len(wanted):,} needed images ({of_splits}){unsaid}" if wanted else f"a folder{unsaid}"
     return Part(name, THERE, found, "", _why(folder, users))
 
 
-def _get_images(root: Path, folder: str) -> str:
+def _get_images(root: Path, folder: str, missing: Sequence[str] = ()) -> str:
     if folder not in NUM_COCO_IMAGES:
         return "LVIS-1.0 has no such folder; its annotations are of another data set."
-    coco = os.path.abspath(root / "coco")
-    archive, place = shlex.quote(f"{coco}/{folder}.zip"), shlex.quote(coco)
+    archive, place = shlex.quote(str(root / "coco" / f"{folder}.zip")), shlex.quote(str(root / "coco"))
+    if 0 < len(missing) <= SHOWN:
+        addresses = " ".join(f"{IMAGE_URL}{name}" for name in missing)
+        return f"wget -P {shlex.quote(str(root / 'coco' / folder))} {addresses}"
     return (
-        f"mkdir -p {place} && curl -L -C - -o {archive} {IMAGES_URL}{folder}.zip && unzip -n -q {archive} -d {place}\n"
-        f"({NUM_COCO_IMAGES[folder]:,} images; -n leaves those that are there.) Or, if you have COCO: "
+        f"wget -c -P {place} {IMAGES_URL}{folder}.zip && unzip -n -q {archive} -d {place}\n"
+        f"({NUM_COCO_IMAGES[folder]:,} images; those that are there stay.) Or, if you have COCO: "
         f"{_command(root)} --coco FOLDER_THAT_HOLDS_{folder}"
     )
 

@@ -186,7 +186,7 @@ def test_missing_images_are_counted_and_named(server, tmp_path):
     part = part_of(parts, "train2017")
     assert part.state == "incomplete"
     assert part.found == "1 of 5 needed images are missing (3 of train, 2 of val): val7.jpg"
-    assert "unzip -n" in part.remedy
+    assert part.remedy.endswith("coco/train2017 http://images.cocodataset.org/train2017/val7.jpg")
     assert sum(not part.ok for part in parts) == 1
 
 

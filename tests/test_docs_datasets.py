@@ -1,0 +1,73 @@
+"""docs/datasets.md shows what really is printed."""
+
+import contextlib
+import io
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from balanced_lvis.config import load_config
+from balanced_lvis.data.lvis_v1 import ANNOTATIONS, look, show
+from balanced_lvis.engine.run import argument_parser
+
+from .common import ROOT
+from .data.validation.made import good
+
+TEXT = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def shown_after(mark):
+    """The block that follows a comment."""
+    return re.search(rf"<!-- {re.escape(mark)}.*?-->\n```\n(.*?)\n?```", TEXT, re.DOTALL)[1]
+
+
+def commands(tool):
+    lines = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith(tool)]
+
+
+def test_the_table_of_an_empty_folder_is_the_shown_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert show(look("datasets", ["val"])) == shown_after("output of: tools/prepare_lvis.py")
+
+
+def test_the_report_on_a_faulty_file_is_the_shown_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = good()
+    content["annotations"][0]["segmentation"] = [[1.0, 1.0, 9.0, 1.0]]
+    content["annotations"][1]["category_id"] = 7
+    content["annotations"][2]["bbox"] = [15.0, 1.0, 9.0, 5.0]
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    (tmp_path / "images").mkdir()
+    for name in ("3.jpg", "5.jpg"):
+        (tmp_path / "images" / name).touch()
+    (code,) = [text for kind, text in BLOCKS if kind == "python"]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, {})
+    assert printed.getvalue().strip() == shown_after("output of the above").strip()
+
+
+def test_every_command_is_understood():
+    found = commands("tools/prepare_lvis.py")
+    assert len(found) == 4
+    known = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "prepare_lvis.py"), "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for words in found:
+        for word in words:
+            assert not word.startswith("-") or word in known
+    for words in commands("tools/train_net.py"):
+        args = argument_parser().parse_args(words)
+        assert args.allow_missing
+        load_config(ROOT / args.config_file, args.opts)
+
+
+@pytest.mark.parametrize("file", ANNOTATIONS.values(), ids=list(ANNOTATIONS))
+def test_counts_are_those_that_are_checked(file):
+    for count in (file.num_images, file.num_annotations, file.num_categories):
+        assert count is None or f"{count:,}" in TEXT
