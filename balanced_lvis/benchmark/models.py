@@ -29,6 +29,7 @@ from ..config import load_config
 from ..data.checks import datasets_root
 from ..data.datasets import register_rendered
 from ..data.rendered import RenderedSpec, render_dataset
+from ..engine.memory import keep_freed_memory
 from ..engine.optimizer import build_optimizer
 from ..engine.step import StepTrainer
 from ..errors import InputError
@@ -158,6 +159,8 @@ def _timed(job: dict, step) -> dict:
 
 def _train(job: dict, cfg, model, batches: list[list[dict]]) -> dict:
     stock = job["contender"] == "stock"
+    if job["device"] == "cpu" and not stock:
+        keep_freed_memory()  # as tools/train_net.py does
     if job["suite"] == "stage2" and stock:
         _freeze_naively(model)
     trained.propose_around_objects(model, batches)

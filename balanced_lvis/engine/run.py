@@ -29,6 +29,7 @@ from .checkpoint_folder import newest_checkpoint
 from .identity import Identity, is_second_stage
 from .job import Job, find_job
 from .launch import launch
+from .memory import keep_freed_memory
 from .optimizer import check_optimizer
 from .preemption import StopRequest
 from .scaling import log_scaling, scale_linearly
@@ -279,6 +280,8 @@ def _start(cfg, evaluation: bool) -> None:
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not evaluation:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+        if cfg.MODEL.DEVICE == "cpu":
+            keep_freed_memory()
 
 
 def _save_class_prior(cfg) -> None:

@@ -16,7 +16,7 @@ from detectron2.layers import cat
 from detectron2.modeling.roi_heads import ROI_MASK_HEAD_REGISTRY
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead, mask_rcnn_inference, mask_rcnn_loss
 from detectron2.structures import Instances
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def chosen_logits(features: Tensor, classes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -56,6 +56,12 @@ class ChosenClassMaskHead(MaskRCNNConvUpsampleHead):
     Args:
         input_shape, **kwargs: as for ``MaskRCNNConvUpsampleHead``.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for module in self.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = True  # nothing reads its input again
 
     def forward(self, x: Tensor, instances: list[Instances]):
         """
