@@ -25,8 +25,8 @@ def main(arguments=None) -> None:
     paths = find_pictures(args.input)
     outputs = output_paths(paths, args.output)
     predictor = Predictor(
-        args.weights, args.config_file, args.opts, threshold=args.threshold, classes=args.classes
-    )  # fmt: skip
+        args.weights, args.config_file, args.opts, threshold=args.threshold, classes=args.classes, trust=args.trust
+    )
     broken, found = [], 0
 
     def drawn():
@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         "--classes", metavar="NAME_OR_JSON", help="class names, where the checkpoint doesn't tell: a registered data "
         "set, such as lvis_v1_val, or an annotation file",
     )  # fmt: skip
+    parser.add_argument("--trust", action="store_true", help="let the checkpoint run code, if it needs to")
     parser.add_argument("--opts", nargs="*", default=[], help="KEY VALUE overrides of the config, as MODEL.DEVICE cpu")
     return parser
 

@@ -95,7 +95,7 @@ def replay(path: str | os.PathLike, config_file: str | os.PathLike = "", opts: l
         raise InputError(
             f"{os.fspath(path)!r} holds the weights of another model than {config_file}: {error}"
         ) from error
-    batches = [[_record(record) for record in batch] for batch in content["batches"]]
+    batches = _batches(path, content["batches"])
     named = [*model.named_parameters(), *model.named_buffers()]
     found = Replay(content["iteration"], content["losses"], [])
     found.weights = [name for name, tensor in named if not tensor.isfinite().all()]
@@ -162,6 +162,15 @@ def _load(path) -> dict:
     if not isinstance(content, dict) or wanted - content.keys():
         raise InputError(f"{os.fspath(path)!r} is not a saved training step; they are called iteration_*_rank*.pth.")
     return content
+
+
+def _batches(path, plain) -> list[list[dict]]:
+    try:
+        return [[_record(record) for record in batch] for batch in plain]
+    except Exception as error:  # another program's, or changed by hand: whatever its values meet
+        raise InputError(
+            f"{os.fspath(path)!r} holds batches that no training here saved ({type(error).__name__}: {error})."
+        ) from error
 
 
 def _plain_record(record: dict) -> dict:

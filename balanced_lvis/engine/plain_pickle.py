@@ -142,12 +142,21 @@ def load_plain_pickle(file: IO[bytes]):
     return _resolve(_PlainUnpickler(file, encoding="latin1").load())
 
 
-def _resolve(content, depth: int = 3):
-    """Arrays for their placeholders, in nested dicts; a limited depth, as a pickle can contain itself."""
+def _resolve(content, depth: int = 3, done: dict | None = None):
+    """
+    Arrays for their placeholders, in nested dicts; a limited depth, as a pickle can contain itself.
+
+    Args:
+        done: what has been resolved, by identity and depth: a small pickle can name one dict a million times.
+    """
     if isinstance(content, _Array):
         if content.value is None:
             raise Refused("an array without content")
         return content.value
-    if isinstance(content, dict) and depth:
-        return {key: _resolve(value, depth - 1) for key, value in content.items()}
-    return content
+    if not isinstance(content, dict) or not depth:
+        return content
+    done = {} if done is None else done
+    key = id(content), depth
+    if key not in done:
+        done[key] = {name: _resolve(value, depth - 1, done) for name, value in content.items()}
+    return done[key]

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 LEAST_DRAWN = 448  # pixels of the shorter side
+_OURS_FOR = {"StandardROIHeads": "LongTailROIHeads", "CascadeROIHeads": "LongTailCascadeROIHeads"}
 
 
 @dataclass
@@ -93,6 +94,7 @@ class Predictor:
         opts: ``KEY VALUE`` overrides of the config, flat.
         threshold: the least score to be shown, in 0..1.
         classes: K class names, a data set's name or an annotation file, where the checkpoint doesn't tell.
+        trust: as for :func:`.checkpoint_file.read_checkpoint`.
 
     Attributes:
         class_names: K names.
@@ -101,14 +103,14 @@ class Predictor:
         InputError: if the checkpoint can't be had, there is no config, or they don't fit each other.
     """
 
-    def __init__(self, weights, config_file="", opts=(), *, threshold: float = 0.5, classes=None):
+    def __init__(self, weights, config_file="", opts=(), *, threshold: float = 0.5, classes=None, trust=False):
         if not 0 <= threshold <= 1:
             raise InputError(f"threshold is {threshold}; scores are between 0 and 1.")
         check_weights(str(weights), "evaluation")
         self.cfg = _config_for_prediction(str(weights), str(config_file), opts, threshold)
         self._model = build_model(self.cfg).eval()
         identity = Identity([], self.cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME, "")
-        told = load_for_evaluation(self._model, str(weights), identity, self.cfg.MODEL.TRUST_WEIGHTS)
+        told = load_for_evaluation(self._model, str(weights), identity, trust or self.cfg.MODEL.TRUST_WEIGHTS)
         self.class_names = _class_names(self.cfg, told, classes)
         inputs = self.cfg.INPUT
         self._resize = transforms.ResizeShortestEdge([inputs.MIN_SIZE_TEST] * 2, inputs.MAX_SIZE_TEST)
@@ -200,8 +202,12 @@ def _config_for_prediction(weights: str, config_file: str, opts, threshold: floa
             )
     cfg = load_config(config_file, opts)
     # The class prior is for training only: the plain activation of the same family has the same scores.
-    activation = cfg.MODEL.ROI_BOX_HEAD.ACTIVATION
-    activation.NAME = activation_class(activation.NAME).family
+    box_head = cfg.MODEL.ROI_BOX_HEAD
+    if cfg.MODEL.ROI_HEADS.NAME in _OURS_FOR:  # a config of Detectron2 itself
+        cfg.MODEL.ROI_HEADS.NAME = _OURS_FOR[cfg.MODEL.ROI_HEADS.NAME]
+        box_head.ACTIVATION.NAME = "sigmoid" if box_head.USE_SIGMOID_CE else "softmax"
+        box_head.USE_SIGMOID_CE = box_head.USE_FED_LOSS = False
+    box_head.ACTIVATION.NAME = activation_class(box_head.ACTIVATION.NAME).family
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = threshold
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.info("No GPU is at hand: predicting on the CPU.")

@@ -148,6 +148,16 @@ def test_no_function_but_those_of_arrays_can_be_called(tmp_path, reduction):
         read_checkpoint(tmp_path / "x.pkl")
 
 
+def test_a_small_pickle_does_not_unfold_into_a_large_one(tmp_path):
+    many = {"w": np.zeros(1, np.float32)}
+    for _ in range(3):  # a million references, in a few kilobytes; a copy of each would be 10**9 entries
+        many = {f"{i}": many for i in range(1000)}
+    path = pickled(tmp_path / "x.pkl", {"model": many})
+    assert path.stat().st_size < 100_000
+    with pytest.raises(InputError, match="not a tensor"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -22,6 +22,10 @@ NAMES = [f"class {chr(97 + i)}" for i in range(12)]
 THRESHOLD = 0.0005
 
 
+class _Settings:
+    """As programs save them with their weights."""
+
+
 @pytest.fixture
 def run_folder(tiny_cfg, tmp_path):
     """A trained run's folder: config.yaml and model_final.pth, of a model that finds something in anything."""
@@ -83,6 +87,33 @@ def test_a_classifier_of_the_other_family_is_refused(run_folder):
     opts = ["MODEL.ROI_BOX_HEAD.ACTIVATION.NAME", "balanced_softmax"]
     with pytest.raises(InputError, match="trained with a sigmoid activation"):
         Predictor(run_folder / "model_final.pth", opts=opts)
+
+
+@pytest.mark.parametrize("sigmoid", [True, False])
+def test_a_config_of_detectron2s_own_gives_its_predictions(tiny_cfg, rendered, tmp_path, sigmoid):
+    cfg = tiny_cfg.clone()
+    cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = "StandardROIHeads", sigmoid
+    cfg.DATASETS.TEST = ()
+    model = build_model(cfg)
+    torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.5)
+    cfg.MODEL.WEIGHTS = str(tmp_path / "stock.pth")
+    torch.save({"model": model.state_dict()}, cfg.MODEL.WEIGHTS)
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = THRESHOLD
+    path = pictures_of(rendered)[0]
+    expected = DefaultPredictor(cfg)(read_image(path, "BGR"))["instances"]
+    ours = Predictor(cfg.MODEL.WEIGHTS, threshold=THRESHOLD)(path)
+    assert len(expected) > 0
+    np.testing.assert_array_equal(ours.scores, expected.scores)
+    np.testing.assert_array_equal(ours.classes, expected.pred_classes)
+
+
+def test_a_checkpoint_that_could_run_code_needs_trust(run_folder):
+    content = torch.load(run_folder / "model_final.pth", weights_only=True)
+    torch.save({**content, "args": _Settings()}, run_folder / "x.pth")
+    with pytest.raises(InputError, match="--trust"):
+        Predictor(run_folder / "x.pth")
+    assert Predictor(run_folder / "x.pth", trust=True).class_names == NAMES
 
 
 def test_only_what_was_found_is_drawn(predictor, rendered):

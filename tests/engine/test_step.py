@@ -153,6 +153,11 @@ def test_a_diverged_run_can_be_replayed(rendered, tmp_path):
     assert found.module
     assert len(found.alone) == 2 and all(name.endswith(".jpg") for name, _ in found.alone)
     assert not found.weights  # the weights themselves are large, but finite
+    content = torch.load(saved, weights_only=True)
+    for changed in (3, [[{"instances": {"fields": {"gt_boxes": ("code", 1)}}}]], [[None]]):
+        torch.save({**content, "batches": changed}, saved)
+        with pytest.raises(InputError, match="batches that no training here saved"):
+            replay(saved)
 
 
 def test_a_file_that_is_no_saved_step_is_refused(tmp_path):
