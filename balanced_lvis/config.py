@@ -90,6 +90,10 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     cfg.WATCHDOG.TIMEOUT = 300.0
     cfg.WATCHDOG.SLOW_TIMEOUT = 7200.0
 
+    # Data sets of one's own in COCO or LVIS format, by the names that TRAIN and TEST have for them; each has a JSON and
+    # a folder of IMAGES: DATASETS.CUSTOM.birds_train.JSON birds/train.json. See docs/custom_dataset.md.
+    cfg.DATASETS.CUSTOM = CN(new_allowed=True)
+
     # The rendered data set, behind the names rendered_train, rendered_val and rendered_test_dev.
     rendered = cfg.DATASETS.RENDERED = CN()
     rendered.ROOT = ""  # folder; empty: one per set of parameters in $DETECTRON2_DATASETS (or ./datasets)
@@ -148,6 +152,7 @@ def _merge_opts(cfg: CN, opts: list[str]) -> None:
     if len(opts) % 2:
         raise InputError(f"Overrides come as KEY VALUE pairs, but there are {len(opts)} words: {' '.join(opts)}")
     for key, value in zip(opts[0::2], opts[1::2]):
+        _make_room_for_custom(cfg, key)
         try:
             cfg.merge_from_list([key, value])
         except (KeyError, AssertionError, TypeError) as error:
@@ -156,6 +161,14 @@ def _merge_opts(cfg: CN, opts: list[str]) -> None:
             raise InputError(_unknown_key(cfg, KeyError(f"Non-existent key: {key}"), "command line")) from error
         except ValueError as error:
             raise InputError(f"{key} {value}: {error}") from error
+
+
+def _make_room_for_custom(cfg: CN, key: str) -> None:
+    """A data set under DATASETS.CUSTOM that an override is the first to name: yacs has overrides of known keys only."""
+    parent, _, part = key.rpartition(".")
+    parent, _, name = parent.rpartition(".")
+    if parent == "DATASETS.CUSTOM" and part in ("JSON", "IMAGES"):
+        cfg.DATASETS.CUSTOM.setdefault(name, CN()).setdefault(part, "")
 
 
 def _node(cfg: CN, key: str):

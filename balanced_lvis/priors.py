@@ -292,6 +292,11 @@ class ClassPrior:
         )
 
 
+def frequency_group(image_count: int) -> str:
+    """LVIS's group of a category by its number of training images: "r" up to 10, "c" up to 100, "f" above."""
+    return "r" if image_count <= RARE_MAX_IMAGES else "c" if image_count <= COMMON_MAX_IMAGES else "f"
+
+
 @functools.cache
 def _report_zero_counts(names: tuple[str, ...]) -> None:
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")

@@ -1,4 +1,4 @@
-"""Registration of the rendered data set under Detectron2's catalogs."""
+"""Registration of a config's data sets under Detectron2's catalogs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.lvis import load_lvis_json
 
+from ..errors import InputError
 from .checks import datasets_root
+from .class_names import class_names_of
 from .class_prior import class_prior_of_dataset
+from .custom.register import prepare_custom
 from .rendered import SPLITS, RenderedSpec, annotation_file, render_dataset
 
 RENDERED_PREFIX = "rendered_"
@@ -45,6 +48,37 @@ def rendered_root(cfg) -> Path:
 def uses_rendered(cfg) -> bool:
     """Whether any of the config's data sets is a rendered one."""
     return any(name.startswith(RENDERED_PREFIX) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+
+
+def prepare_datasets(cfg) -> None:
+    """
+    Make and register what of a config's data sets is the config's own: rendered ones, and those of ``DATASETS.CUSTOM``.
+
+    Catalogs are each process's own: every process of a job has to call it, the first one for all before them.
+
+    Raises:
+        InputError: for files that are missing or can't be relied on.
+    """
+    prepare_rendered(cfg)
+    prepare_custom(cfg)
+
+
+def resolve_num_classes(cfg) -> None:
+    """
+    Where ``MODEL.ROI_HEADS.NUM_CLASSES`` is 0, set it to what the data sets have.
+
+    Raises:
+        InputError: if they can't be read, or there is none.
+    """
+    if cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+        return
+    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    if not names:
+        raise InputError("MODEL.ROI_HEADS.NUM_CLASSES is 0, for as many as the data have, but there is no data set.")
+    prepare_datasets(cfg)
+    # In an evaluation, the training set may be one that isn't there.
+    known = [name for name in names if name in DatasetCatalog] or names
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(class_names_of(known[0]))
 
 
 def prepare_rendered(cfg) -> None:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from .batches import BatchStream, MappedImages, aspect_ratio_groups
 from .mapper import ImageMapper
 from .preflight import leave_out_missing
-from .records import load_records, lvis_source
+from .records import has_rle_masks, load_records, lvis_source
 from .samplers import ClassAwareTrainingSampler, build_sampler, class_names_of
 
 
@@ -91,6 +91,8 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
     # Serialised once for both loaders; an index of annotations, or a torch data set, is left as it is.
     dataset = DatasetFromList(records, copy=False) if isinstance(records, list) else records
     mapper = ImageMapper(cfg, True, use_instance_mask=cfg.MODEL.MASK_ON and (masks or cfg.INPUT.CROP.ENABLED))
+    if any(map(has_rle_masks, cfg.DATASETS.TRAIN)):
+        mapper.instance_mask_format = "bitmask"  # whatever INPUT.MASK_FORMAT: run lengths have no polygons
     train = _loader(cfg, dataset, mapper, sampler, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_BATCHES)
     if not cfg.SOLVER.META.ENABLED:
         return train

@@ -13,15 +13,17 @@ from detectron2.data.datasets.lvis import get_lvis_instances_meta, load_lvis_jso
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
+from .custom.loading import load_custom
 from .index import MODE, ChainedRecords, LVISRecords, open_index
 
 
 class LVISSource(NamedTuple):
-    """What a data set's ``load_lvis_json`` is called with."""
+    """What a data set's ``load_lvis_json`` is called with, or our own loader, which knows the ids beforehand."""
 
     json_file: str
     image_root: str
     dataset_name: str | None = None
+    contiguous_ids: dict[int, int] | None = None
 
 
 def load_records(names: str | Sequence[str], filter_empty: bool = True):
@@ -52,8 +54,13 @@ def load_records(names: str | Sequence[str], filter_empty: bool = True):
 
 
 def lvis_source(name: str) -> LVISSource | None:
-    """Where a data set's images come from if Detectron2's LVIS loader, and nothing else, reads them; None if not."""
+    """
+    Where a data set's images come from if an index can stand for its loader, which is Detectron2's for LVIS or our own
+    for polygons; None if not.
+    """
     load = DatasetCatalog.data.get(name)  # its own get() calls it
+    if isinstance(load, functools.partial) and load.func is load_custom:
+        return None if has_rle_masks(name) else LVISSource(*load.args[:2], contiguous_ids=load.args[2])
     if isinstance(load, functools.partial) and load.func is load_lvis_json:
         call = inspect.signature(load_lvis_json).bind_partial(*load.args, **load.keywords).arguments
         known = call.keys() <= set(LVISSource._fields) and {"json_file", "image_root"} <= call.keys()
@@ -65,12 +72,17 @@ def lvis_source(name: str) -> LVISSource | None:
     return None
 
 
+def has_rle_masks(name: str) -> bool:
+    """Whether some masks of a data set are run lengths, as far as that is known."""
+    return bool(MetadataCatalog.get(name).get("has_rle_masks"))
+
+
 def _indexed(name: str, filter_empty: bool) -> LVISRecords | None:
     source = lvis_source(name)
     file = open_index(PathManager.get_local_path(source.json_file))
     if file is None:
         return None
-    contiguous_ids = None
+    contiguous_ids = source.contiguous_ids
     if source.dataset_name is not None:  # as the loader does
         metadata = _lvis_metadata(source.dataset_name)
         MetadataCatalog.get(source.dataset_name).set(**metadata)

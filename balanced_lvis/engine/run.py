@@ -17,7 +17,7 @@ from ..activations import activation_class
 from ..config import load_config
 from ..data.checks import check_datasets, check_lvis_format, check_num_classes
 from ..data.class_prior import class_prior_from_config
-from ..data.datasets import prepare_rendered
+from ..data.datasets import prepare_datasets, resolve_num_classes
 from ..data.preflight import preflight
 from ..data.samplers import check_sampler
 from ..errors import InputError
@@ -87,8 +87,8 @@ def read_config(args, job: Job | None = None):
         job: None: as ``args`` and the environment tell.
 
     Raises:
-        InputError: for what :func:`balanced_lvis.config.load_config` and :func:`.scaling.scale_linearly` refuse, and
-            more GPUs than there are.
+        InputError: for what :func:`balanced_lvis.config.load_config` and :func:`.scaling.scale_linearly` refuse, more
+            GPUs than there are, and data sets that can't be asked for their classes.
     """
     job = job or find_job(args)
     cfg = load_config(args.config_file, args.opts)
@@ -99,6 +99,7 @@ def read_config(args, job: Job | None = None):
     saved_prior = os.path.join(os.path.dirname(cfg.MODEL.WEIGHTS), SAVED_PRIOR)
     if args.eval_only and not cfg.MODEL.CLASS_PRIOR.FILE and os.path.isfile(saved_prior):
         cfg.MODEL.CLASS_PRIOR.FILE = saved_prior  # spares the training annotations
+    resolve_num_classes(cfg)
     cfg.freeze()
     return cfg
 
@@ -211,7 +212,7 @@ def _check_step(solver, world_size: int, device: str) -> None:
 def _run_in_process(cfg, args) -> None:
     """As :func:`run`, in a process that has prepared nothing itself."""
     if comm.get_world_size() > 1:
-        prepare_rendered(cfg)  # catalogs are each process's own
+        prepare_datasets(cfg)  # catalogs are each process's own
     run(cfg, args)
 
 
@@ -241,7 +242,7 @@ def run(cfg, args) -> dict:
 def _check_data(cfg, eval_only: bool) -> None:
     if not eval_only and not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN is empty; name a data set to train on, or use --eval-only.")
-    prepare_rendered(cfg)
+    prepare_datasets(cfg)
     names = _data_sets(cfg, eval_only)
     check_datasets(names)
     check_num_classes(names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..data.datasets import prepare_rendered
+from ..data.datasets import prepare_datasets
 from ..engine.checkpoint_folder import damage_of
 from ..errors import Preempted
 from .faults import Fault, damage
@@ -107,7 +107,7 @@ class KillLoop:
         attempts = Attempts(
             self.configs, self.folder / "data", self._output(name, kind), SETTINGS[name], weights
         )  # fmt: skip
-        prepare_rendered(attempts.cfg)
+        prepare_datasets(attempts.cfg)
         return attempts
 
     def _output(self, name: str, kind: str) -> Path:

@@ -441,7 +441,8 @@ def test_only_what_detectron2s_lvis_loader_reads_is_indexed(rendered, tmp_path, 
     assert lvis_source("lvis_v1_train").dataset_name == "lvis_v1_train"
     assert lvis_source("rendered_val").dataset_name is None
     path = write(tmp_path)
-    assert lvis_source(register(register_lvis_instances, "mine_v1", {}, path, ROOT)) == (path, ROOT, "mine_v1")
+    source = LVISSource(path, ROOT, "mine_v1")
+    assert lvis_source(register(register_lvis_instances, "mine_v1", {}, path, ROOT)) == source
     assert lvis_source(register(register_plainly, "mine", path)) == LVISSource(path, ROOT)
     assert lvis_source(register(register_coco_instances, "coco_like", {}, path, ROOT)) is None
     extra = functools.partial(load_lvis_json, path, ROOT, extra_annotation_keys=["id"])

@@ -150,7 +150,8 @@ class _Content:
     def _add_image(self, image: dict) -> None:
         path = image_path(image, LVIS)
         if problem := path_problem(path):
-            raise TypeError(f"coco_url {image['coco_url']!r:.100} leads to a file that {problem}")
+            shown = image.get("coco_url", path)
+            raise TypeError(f"path {shown!r:.100} leads to a file that {problem}")
         for name, values in self._images.items():
             values.append(_whole_number(image[name]))
         self._names.append(path.encode("utf-8", "surrogatepass"))

@@ -73,7 +73,7 @@ def find_index(json_file: str | os.PathLike) -> ArrayFile | None:
 
 
 def _places(json_file: str) -> list[str]:
-    return [f"{json_file}.index", _cache_place(json_file)]
+    return [f"{json_file}.index", cache_place(json_file, ".index")]
 
 
 def _verify_or_build(json_file: str, place: str, always_hash: bool) -> ArrayFile:
@@ -82,7 +82,7 @@ def _verify_or_build(json_file: str, place: str, always_hash: bool) -> ArrayFile
         OSError, portalocker.LockException: if nothing can be written there.
     """
     os.makedirs(os.path.dirname(place), exist_ok=True)
-    with _locked(place):  # another process may have made it while this one waited
+    with locked(place):  # another process may have made it while this one waited
         found = _read(place)
         if found is None or not _is_of(found, json_file, place, always_hash):
             _build(json_file, place)
@@ -139,15 +139,15 @@ def _sha256(path: str) -> str:
     return digest.hexdigest()
 
 
-def _cache_place(json_file: str) -> str:
-    """For a file in a folder that can't be written to."""
+def cache_place(json_file: str, ending: str) -> str:
+    """For what is made of a file in a folder that can't be written to."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "balanced_lvis")
     digest = hashlib.sha256(os.fsencode(json_file)).hexdigest()[:16]
-    return str(folder / f"{Path(json_file).stem[:80]}-{digest}.index")
+    return str(folder / f"{Path(json_file).stem[:80]}-{digest}{ending}")
 
 
 @contextlib.contextmanager
-def _locked(place: str) -> Iterator[None]:
+def locked(place: str) -> Iterator[None]:
     """Exclude other builders of the same index. A killed process's lock is gone with it."""
     with open(f"{place}.lock", "a", encoding="utf-8") as file:
         try:

@@ -25,7 +25,7 @@ class LVISRecords(Dataset):
     image i's part of ``x`` begins (and at i + 1 where it ends):
 
         image_id, image_height, image_width   (N,), images by ascending id
-        name                                  UTF-8 of the last two parts of coco_url
+        name                                  UTF-8 of the last two parts of coco_url; of file_name if there is none
         not_exhaustive, negative              category ids
         category_id                           (A,) as in the file, image after image: first_annotation
         num_polygons                          (A,)
@@ -128,7 +128,7 @@ class LVISRecords(Dataset):
         return LVISRecords(self._file, self._image_root, self._contiguous_ids, self._filter_empty, gone)
 
     def _file_name(self, name: bytes) -> str:
-        folder, name = name.decode("utf-8", "surrogatepass").split("/")
+        folder, _, name = name.decode("utf-8", "surrogatepass").rpartition("/")
         return os.path.join(self._image_root + folder, name)
 
     def _class_ids(self) -> np.ndarray:

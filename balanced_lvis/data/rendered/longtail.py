@@ -18,11 +18,6 @@ _MAX_BEND = 60.0
 _REPEATS = 0.12  # share of objects that repeat a category of their image
 
 
-def frequency_group(image_count: int) -> str:
-    """LVIS's group of a category by its number of train images: "r" up to 10, "c" up to 100, "f" above."""
-    return "r" if image_count <= RARE_MAX_IMAGES else "c" if image_count <= COMMON_MAX_IMAGES else "f"
-
-
 def max_objects(objects_per_image: int) -> int:
     """The most annotated objects that an image holds."""
     return 2 * objects_per_image + 2

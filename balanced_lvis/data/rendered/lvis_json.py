@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 
+from ...priors import frequency_group
 from .glyphs import Glyph, alphabet
-from .longtail import assign, balanced_counts, frequency_group, train_counts
+from .longtail import assign, balanced_counts, train_counts
 from .scene import Scene, draw_scene, to_polygons
 from .spec import SPLITS, RenderedSpec
 

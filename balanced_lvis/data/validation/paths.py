@@ -14,7 +14,7 @@ def image_path(image: dict, layout: str | None = None) -> str:
     Args:
         image: a record of an annotation file.
         layout: "coco" reads ``file_name``, "lvis" the last two parts of ``coco_url``, as Detectron2's loaders of that
-            format do; None takes what is there, ``file_name`` first.
+            format do, and ``file_name`` where there is none; None takes what is there, ``file_name`` first.
 
     Raises:
         KeyError: if the record has no such entry.
@@ -22,6 +22,8 @@ def image_path(image: dict, layout: str | None = None) -> str:
     """
     if layout is None:
         layout = COCO if "file_name" in image else LVIS
+    elif layout == LVIS and "coco_url" not in image and "file_name" in image:
+        layout = COCO
     path = image["file_name" if layout == COCO else "coco_url"]
     if not isinstance(path, str) or not path:
         raise TypeError(f"{path!r:.100} is no path")

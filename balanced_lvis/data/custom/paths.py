@@ -1,0 +1,53 @@
+"""Where a data set's images are below their folder: files say it in several ways."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Sequence
+
+from ...errors import InputError
+
+_TRIED = 20  # images that are looked for
+
+
+class Layout(enum.Enum):
+    """What of an image's record leads to its file."""
+
+    FILE_NAME = "file_name"  # COCO's way
+    URL_FOLDER = "the last two parts of coco_url"  # LVIS's way
+    URL_NAME = "the last part of coco_url"  # of a single folder
+
+    def path(self, image: dict) -> str:
+        """
+        Raises:
+            InputError: if the record doesn't have what it takes.
+        """
+        path = image.get("file_name" if self is Layout.FILE_NAME else "coco_url")
+        if path is None:
+            raise InputError(
+                f"Image {image['id']} has no {self.value.rpartition(' ')[2]}, by which others are found; add it."
+            )
+        parts = path.split("/")
+        return {Layout.FILE_NAME: path, Layout.URL_FOLDER: "/".join(parts[-2:]), Layout.URL_NAME: parts[-1]}[self]
+
+
+def choose_layout(image_root: str, images: Sequence[dict]) -> Layout:
+    """
+    The way in which images are there; where none is, the usual one of what the records have.
+
+    Args:
+        image_root: the folder of images.
+        images: records with file_name, coco_url or both.
+    """
+    first = images[0]
+    usable = [Layout.FILE_NAME] if "file_name" in first else []
+    usable += [Layout.URL_FOLDER, Layout.URL_NAME] if "coco_url" in first else []
+    step = max(1, len(images) // _TRIED)
+    for layout in usable:
+        try:
+            if any(os.path.isfile(os.path.join(image_root, layout.path(image))) for image in images[::step]):
+                return layout
+        except InputError:  # not all have it
+            continue
+    return usable[0]

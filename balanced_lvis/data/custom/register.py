@@ -1,0 +1,145 @@
+"""Registration of the data sets under ``DATASETS.CUSTOM`` in Detectron2's catalogs."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from typing import NamedTuple
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ...errors import InputError
+from ...priors import ClassPrior
+from ..class_prior import class_prior_of_dataset
+from .convert import Summary, TrainCounts
+from .loading import load_custom
+from .store import converted
+
+logger = logging.getLogger(__name__)
+
+KEYS = ("JSON", "IMAGES")
+
+
+class Source(NamedTuple):
+    """The user's own files of a data set."""
+
+    json_file: str
+    image_root: str
+
+
+def custom_names(cfg) -> list[str]:
+    """The config's data sets of one's own that are trained on or evaluated, each once."""
+    return [name for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)) if name in cfg.DATASETS.CUSTOM]
+
+
+def source_of(cfg, name: str) -> Source:
+    """
+    Raises:
+        InputError: if ``DATASETS.CUSTOM`` doesn't say, or says what it can't.
+    """
+    node = cfg.DATASETS.CUSTOM[name]
+    key = f"DATASETS.CUSTOM.{name}"
+    unknown = sorted(set(node) - set(KEYS)) if isinstance(node, dict) else [repr(node)]
+    if unknown:
+        raise InputError(f"{key}: {', '.join(unknown)} not known there; valid: {', '.join(KEYS)}.")
+    for part in KEYS:
+        if not isinstance(node.get(part), str) or not node[part]:
+            what = "the annotation file, in COCO or LVIS format" if part == "JSON" else "the folder of its images"
+            raise InputError(f"{key}.{part} is {node.get(part)!r}; set it to {what}.")
+    return Source(*(os.path.abspath(os.path.expanduser(node[part])) for part in KEYS))
+
+
+def prepare_custom(cfg) -> None:
+    """
+    Convert the config's own data sets to LVIS format unless that has been done, and register them.
+
+    Rare, common and frequent are what they are in the training set: of ``DATASETS.TRAIN``; in an evaluation without
+    it, of ``MODEL.CLASS_PRIOR.FILE``.
+
+    Raises:
+        InputError: for files that are missing or can't be relied on, and for data sets of different categories.
+    """
+    names = custom_names(cfg)
+    for name in cfg.DATASETS.CUSTOM:
+        source_of(cfg, name)
+    if not names:
+        return
+    class_prior_of_dataset.cache_clear()
+    first: tuple[str, Summary] | None = None
+    trained: dict[str, Summary] = {}
+    for name in names:
+        is_train = name in cfg.DATASETS.TRAIN
+        if is_train and not _needed(cfg, name):
+            continue
+        counts = None if is_train else _training_counts(cfg, trained, name)
+        path, summary = converted(*source_of(cfg, name), counts)
+        if first is None:
+            first = (name, summary)
+        _check_same_categories(cfg, *first, name, summary)
+        _register(name, path, source_of(cfg, name).image_root, summary)
+        _check_masks(cfg, name, summary)
+        if is_train:
+            trained[name] = summary
+
+
+def _needed(cfg, name: str) -> bool:
+    """Whether a training set is there, or has to be: evaluation does without its files where a prior stands for it."""
+    return not cfg.MODEL.CLASS_PRIOR.FILE or os.path.isfile(source_of(cfg, name).json_file)
+
+
+def _training_counts(cfg, trained: dict[str, Summary], name: str) -> TrainCounts | None:
+    if trained:
+        counts = [sum(counts) for counts in zip(*(summary.image_count for summary in trained.values()))]
+        sources = (f"{train} ({source_of(cfg, train).json_file})" for train in trained)
+        return TrainCounts(counts, f"training set {', '.join(sources)}")
+    path = cfg.MODEL.CLASS_PRIOR.FILE
+    if path:
+        return TrainCounts(ClassPrior.load(path).image_count.tolist(), f"the class prior {path}")
+    logger.warning("%s: no training set is known, so that rare, common and frequent are by its own counts.", name)
+    return None
+
+
+def _check_same_categories(cfg, first_name: str, first: Summary, name: str, summary: Summary) -> None:
+    own, other = (list(zip(s.category_ids, s.class_names)) for s in (summary, first))
+    if own == other:
+        return
+    differing = [pair for pair in zip(own, other) if pair[0] != pair[1]]
+    if differing:
+        (i, a), (j, b) = differing[0]
+        difference = f"id {i} {a!r} instead of id {j} {b!r}"
+    else:
+        difference = f"{len(own)} instead of {len(other)}"
+    files = [f"{each} ({source_of(cfg, each).json_file})" for each in (first_name, name)]
+    raise InputError(
+        f"DATASETS: {files[1]} has other categories than {files[0]}: {difference}. Give both files the same list of "
+        "categories."
+    )
+
+
+def _check_masks(cfg, name: str, summary: Summary) -> None:
+    if cfg.MODEL.MASK_ON and summary.num_boxes:
+        raise InputError(
+            f"MODEL.MASK_ON is True, but {summary.num_boxes:,} annotations of {name} have no mask; set it to False to "
+            "train and evaluate boxes."
+        )
+
+
+def _register(name: str, json_file: str, image_root: str, summary: Summary) -> None:
+    if name in DatasetCatalog:
+        load = DatasetCatalog.data[name]
+        if not isinstance(load, functools.partial) or load.func is not load_custom:
+            raise InputError(f"DATASETS.CUSTOM.{name}: {name!r} is the name of another data set; choose another.")
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    contiguous_ids = {category_id: i for i, category_id in enumerate(summary.category_ids)}
+    image_root = os.path.join(image_root, "")
+    DatasetCatalog.register(name, functools.partial(load_custom, json_file, image_root, contiguous_ids))
+    MetadataCatalog.get(name).set(
+        json_file=json_file,
+        image_root=image_root,
+        evaluator_type="lvis",
+        thing_classes=summary.class_names,
+        thing_dataset_id_to_contiguous_id=contiguous_ids,
+        has_rle_masks=summary.num_rles > 0,
+    )

@@ -1,0 +1,87 @@
+"""Where a converted file is, and whether it is still its source's."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+
+import portalocker
+
+from ...errors import InputError
+from ...io import replacing
+from ..index.opening import cache_place, locked
+from .convert import FORMAT, Summary, TrainCounts, convert
+
+logger = logging.getLogger(__name__)
+
+
+def converted(json_file: str, image_root: str, train: TrainCounts | None) -> tuple[str, Summary]:
+    """
+    The converted file of an annotation file, made first if need be: beside it, or in the user's cache where that
+    folder can't be written to.
+
+    Args:
+        json_file: in COCO or LVIS format.
+        image_root: the folder of images.
+        train: as of :func:`.convert.convert`.
+
+    Returns:
+        its path and summary.
+
+    Raises:
+        InputError: if the source can't be read or relied on, or the file can't be written anywhere.
+    """
+    json_file = os.path.abspath(json_file)
+    stamp = _stamp(json_file)
+    made_with = [FORMAT, os.path.abspath(image_root), train and train.image_count]
+    digest = hashlib.sha256(json.dumps(made_with).encode()).hexdigest()
+    ending = f".lvis-{digest[:8]}.json"
+    places = [f"{json_file}{ending}", cache_place(json_file, ending)]
+    for place in places:
+        if found := _fresh(place, stamp):
+            return place, found
+    problems = []
+    for place in places:
+        try:
+            return place, _make(json_file, image_root, train, stamp, place)
+        except (OSError, portalocker.LockException) as error:
+            problems.append(f"{place} ({error})")
+    raise InputError(
+        f"{json_file} is converted to LVIS format, but that can't be written: {'; '.join(problems)}. Make "
+        "room, or make one of the folders writable."
+    )
+
+
+def _make(json_file: str, image_root: str, train: TrainCounts | None, stamp: dict[str, int], place: str) -> Summary:
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    with locked(place):  # another process may have made it while this one waited
+        if found := _fresh(place, stamp):
+            return found
+        with replacing(place) as file:
+            summary = convert(json_file, image_root, file, train, stamp)
+            if _stamp(json_file) != stamp:
+                raise InputError(f"Annotations {json_file} changed while they were read; start again.")
+    logger.info("Converted %s to LVIS format: %s", json_file, place)
+    if summary.num_crowds:
+        logger.info("%d crowd regions: no error is counted for what is found of their kind there.", summary.num_crowds)
+    return summary
+
+
+def _fresh(place: str, stamp: dict[str, int]) -> Summary | None:
+    with contextlib.suppress(OSError, ValueError):
+        summary = Summary.read(place)
+        if summary.source == stamp:
+            return summary
+    return None
+
+
+def _stamp(json_file: str) -> dict[str, int]:
+    try:
+        status = os.stat(json_file)
+        with open(json_file, "rb"):
+            return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    except OSError as error:
+        raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error

@@ -1,0 +1,83 @@
+"""A small COCO data set with everything that LVIS doesn't have."""
+
+import copy
+import json
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as mask_util
+
+from balanced_lvis.config import load_config
+
+from ...common import CONFIGS
+
+WIDTH, HEIGHT = 64, 48
+# Ids with gaps, not in order; no annotation has the last.
+CATEGORIES = [{"id": 7, "name": "cup"}, {"id": 3, "name": "cat"}, {"id": 90, "name": "dog"}, {"id": 91, "name": "owl"}]
+
+
+def square(x, y, side=16):
+    return [[x, y, x + side, y, x + side, y + side, x, y + side]]
+
+
+def annotation(number, image, category, x=8, y=8, side=16, **more):
+    return {
+        "id": number, "image_id": image, "category_id": category, "iscrowd": 0, "bbox": [x, y, side, side],
+        "area": float(side * side), "segmentation": square(x, y, side), **more,
+    }  # fmt: skip
+
+
+def rle(x=8, y=8, side=16, compressed=False) -> dict:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[y : y + side, x : x + side] = 1
+    if compressed:
+        coded = mask_util.encode(np.asfortranarray(mask))
+        return {"size": coded["size"], "counts": coded["counts"].decode()}
+    flat, runs, value = mask.T.ravel(), [0], 0
+    for pixel in flat.tolist():
+        if pixel != value:
+            runs.append(0)
+            value = pixel
+        runs[-1] += 1
+    return {"size": [HEIGHT, WIDTH], "counts": runs}
+
+
+def content(rles=False) -> dict:
+    """Four images: a cup and a cat, a dog beside a crowd of dogs, a crowd of cats alone, nothing."""
+    more = {"segmentation": rle()} if rles else {}
+    crowd = {"iscrowd": 1, "segmentation": rle(30, 20)}
+    images = [{"id": 10 * i, "file_name": f"{i}.jpg", "width": WIDTH, "height": HEIGHT} for i in (1, 2, 3, 4)]
+    annotations = [
+        annotation(0, 10, 7), annotation(5, 10, 3, 30, 20, **more and {"segmentation": rle(30, 20, compressed=True)}),
+        annotation(6, 20, 90, **more), annotation(7, 20, 90, 30, 20, **crowd), annotation(8, 30, 3, 30, 20, **crowd),
+    ]  # fmt: skip
+    return copy.deepcopy({"images": images, "annotations": annotations, "categories": CATEGORIES})
+
+
+def write(folder, name, made) -> str:
+    """An annotation file and its pictures below ``folder``/images."""
+    folder.joinpath("images").mkdir(exist_ok=True, parents=True)
+    for image in made["images"]:
+        pixels = np.random.default_rng(image["id"]).integers(0, 255, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / image["file_name"])
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(made))
+    return str(path)
+
+
+def config(folder, train="train", test="val", **opts):
+    """The quick-start config on ``folder``'s data sets, evaluated as many classes as they have."""
+    return load_config(CONFIGS / "quick_start" / "balanced_sigmoid.yaml", overrides(folder, train, test, **opts))
+
+
+def overrides(folder, train="train", test="val", **opts) -> list[str]:
+    pairs = {
+        f"DATASETS.CUSTOM.my_{name}.{key}": value
+        for name in {train, test} - {""}
+        for key, value in (("JSON", folder / f"{name}.json"), ("IMAGES", folder / "images"))
+    }
+    pairs["DATASETS.TRAIN"] = f"('my_{train}',)" if train else "()"
+    pairs["DATASETS.TEST"] = f"('my_{test}',)" if test else "()"
+    pairs.update({"MODEL.ROI_HEADS.NUM_CLASSES": 0, "MODEL.DEVICE": "cpu", "OUTPUT_DIR": folder / "out"})
+    pairs.update({key.replace("__", "."): value for key, value in opts.items()})
+    return [str(word) for pair in pairs.items() for word in pair]

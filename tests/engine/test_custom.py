@@ -1,0 +1,71 @@
+"""Photographs with COCO's annotations go from one yaml to LVIS's numbers."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from balanced_lvis.evaluation.lvis_api import LVIS, METRICS, evaluate_on_lvis
+from balanced_lvis.priors import ClassPrior
+
+from ..common import CONFIGS, ROOT, SHARED_DATA
+
+COCO_TINY = SHARED_DATA / "coco_tiny"
+SMALL = CONFIGS / "custom" / "small_balanced_sigmoid.yaml"
+
+
+def train_net(*words) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "tools" / "train_net.py", *words]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=env)
+
+
+def split(folder, **parts):
+    """Files with some of coco_tiny's images each."""
+    content = json.loads((COCO_TINY / "annotations" / "instances_train2017.json").read_text())
+    images = content["images"]
+    for name, part in parts.items():
+        ids = {image["id"] for image in images[part]}
+        annotations = [a for a in content["annotations"] if a["image_id"] in ids]
+        made = {**content, "images": images[part], "annotations": annotations}
+        (folder / f"{name}.json").write_text(json.dumps(made))
+
+
+@pytest.mark.skipif(not COCO_TINY.is_dir(), reason="needs the developers' shared data")
+def test_photographs_train_in_two_processes_and_are_evaluated_from_one_yaml(tmp_path):
+    split(tmp_path, train=slice(0, 12), val=slice(12, 16))
+    text = SMALL.read_text().replace('"datasets/mine/images"', f'"{COCO_TINY}/train2017"')
+    (tmp_path / "mine.yaml").write_text(text.replace("datasets/mine/", f"{tmp_path}/"))
+    out = tmp_path / "out"
+    short = ("SOLVER.MAX_ITER", 2, "SOLVER.IMS_PER_BATCH", 2, "OUTPUT_DIR", out)
+    done = train_net("--config-file", tmp_path / "mine.yaml", "--num-gpus", 2, *short)
+    assert done.returncode == 0, done.stderr[-3000:]
+    prior = ClassPrior.load(out / "class_prior.json")
+    assert (prior.num_classes, prior.num_images) == (80, 12)
+    results = json.loads((out / "results.json").read_text())
+    assert set(results) == {"bbox", "segm"}
+    assert set(results["segm"]) >= set(METRICS)
+    # The numbers are the LVIS API's, of the written results, in COCO's ids up to 90, and of the converted file.
+    written = json.loads((out / "inference" / "lvis_instances_results.json").read_text())
+    assert {result["category_id"] for result in written} <= set(range(1, 91))
+    (truth,) = [path for path in tmp_path.glob("val.json.lvis-*.json")]
+    for task in ("bbox", "segm"):
+        official, _ = evaluate_on_lvis(LVIS(str(truth)), written, task)
+        assert results[task]["AP50"] == pytest.approx(official["AP50"], nan_ok=True)
+    # Later, without the training annotations.
+    (tmp_path / "train.json").unlink()
+    shutil.rmtree(out / "inference")
+    flags = ("--eval-only", "MODEL.WEIGHTS", out / "model_final.pth", *short)
+    again = train_net("--config-file", tmp_path / "mine.yaml", *flags)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert json.loads((out / "results.json").read_text()) == results
+
+
+def test_the_config_to_copy_says_what_it_needs(tmp_path):
+    done = train_net("--config-file", SMALL, "DATASETS.CUSTOM.my_train.JSON", tmp_path / "nowhere.json")
+    assert done.returncode == 2
+    assert "nowhere.json can't be read: No such file" in done.stderr
+    assert "Traceback" not in done.stderr
