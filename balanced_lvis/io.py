@@ -30,13 +30,18 @@ def write_json_list(path: str | os.PathLike, batches: Iterable[list]) -> None:
         batches: the list's items, some at a time; the file holds what ``write_json`` of their concatenation holds.
     """
     with replacing(path) as file:
-        file.write("[")
-        separator = ""
-        for batch in batches:
-            if batch:
-                file.write(separator + _dumps(batch)[1:-1])
-                separator = ", "
-        file.write("]\n")
+        write_list(file, batches)
+
+
+def write_list(file: IO[str], batches: Iterable[list]) -> None:
+    """The same to an open file."""
+    file.write("[")
+    separator = ""
+    for batch in batches:
+        if batch:
+            file.write(separator + _dumps(batch)[1:-1])
+            separator = ", "
+    file.write("]\n")
 
 
 def _dumps(content, indent: int | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -113,19 +114,21 @@ def _records(cfg):
     )
 
 
-def build_test_loader(cfg, name: str):
+def build_test_loader(cfg, name: str, sampler: Sequence[int] | None = None):
     """
     Detectron2's test loader of a data set, on the same images in the same order.
 
     Args:
         cfg: Detectron2's config.
         name: of the data set.
+        sampler: indices of the images in turn; None: this process's share of all.
     """
     if cfg.MODEL.LOAD_PROPOSALS or not lvis_source(name):
-        return build_detection_test_loader(cfg, name, mapper=ImageMapper(cfg, False))
+        return build_detection_test_loader(cfg, name, mapper=ImageMapper(cfg, False), sampler=sampler)
     return build_detection_test_loader(
         load_records(name, filter_empty=False),
         mapper=ImageMapper(cfg, False),
+        sampler=sampler,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
     )
 

@@ -78,13 +78,7 @@ class LVISEvaluator(DatasetEvaluator):
         Raises:
             InputError: for a model that returns no instances.
         """
-        for record, output in zip(inputs, outputs):
-            if "instances" not in output:
-                raise InputError(
-                    f"The model returns {', '.join(output) or 'nothing'}, but instances are evaluated; choose a "
-                    "MODEL.META_ARCHITECTURE that detects instances, such as GeneralizedRCNN."
-                )
-            self._writer.write(record["image_id"], *instances_to_arrays(output["instances"]))
+        write_outputs(self._writer, inputs, outputs)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """
@@ -103,7 +97,7 @@ class LVISEvaluator(DatasetEvaluator):
             detections.delete()
 
     def _detections(self) -> Detections:
-        return Detections(self._writer.folder, self._category_ids())
+        return Detections(self._writer.folder, category_ids_of(self._metadata))
 
     def _evaluate(self, detections: Detections) -> dict[str, dict[str, float]]:
         if not detections.num_images:
@@ -127,10 +121,38 @@ class LVISEvaluator(DatasetEvaluator):
             write_json(os.path.join(self._output_dir, "per_category_ap.json"), table)
         return results
 
-    def _category_ids(self) -> list[int] | None:
-        """The annotation file's category id of every contiguous index 0..K-1; None where it is the index + 1."""
-        mapping = self._metadata.get("thing_dataset_id_to_contiguous_id")
-        return None if mapping is None else sorted(mapping, key=mapping.get)
+
+def category_ids_of(metadata) -> list[int] | None:
+    """
+    Args:
+        metadata: of a registered data set.
+
+    Returns:
+        the annotation file's category id of every contiguous index 0..K-1; None where it is the index + 1.
+    """
+    mapping = metadata.get("thing_dataset_id_to_contiguous_id")
+    return None if mapping is None else sorted(mapping, key=mapping.get)
+
+
+def write_outputs(writer: DetectionWriter, inputs: list[dict], outputs: list[dict]) -> None:
+    """
+    Write what a model found in a batch of images.
+
+    Args:
+        writer: takes it.
+        inputs: of the model; ``image_id`` is read.
+        outputs: of the model, with "instances".
+
+    Raises:
+        InputError: for a model that returns no instances.
+    """
+    for record, output in zip(inputs, outputs):
+        if "instances" not in output:
+            raise InputError(
+                f"The model returns {', '.join(output) or 'nothing'}, but instances are evaluated; choose a "
+                "MODEL.META_ARCHITECTURE that detects instances, such as GeneralizedRCNN."
+            )
+        writer.write(record["image_id"], *instances_to_arrays(output["instances"]))
 
 
 def instances_to_arrays(instances) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict] | None]:

@@ -1,0 +1,188 @@
+"""A checkpoint's submission as a user makes it: by one process or several, at once or after being killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
+
+from balanced_lvis.engine import export as module
+from balanced_lvis.engine.screen import quiet
+from balanced_lvis.evaluation.lvis_api import IOU_TYPES, LVIS, evaluate_on_lvis
+
+from ..common import CONFIGS, ROOT, rendered_opts
+
+CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
+VAL = "rendered_val"  # 12 images
+# What a training of a few iterations finds is of low scores.
+OPTS = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"]
+
+
+def command(tool, *words) -> list[str]:
+    return [*map(str, (sys.executable, ROOT / "tools" / tool, *words))]
+
+
+def run(words) -> subprocess.CompletedProcess:
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(words, capture_output=True, text=True, check=False, env=env)
+
+
+@pytest.fixture(scope="module")
+def trained(rendered, tmp_path_factory):
+    """A training of a few iterations, and the evaluation of it on val with masks of all kinds."""
+    output = tmp_path_factory.mktemp("trained")
+    opts = [*rendered_opts(rendered, output), *OPTS]
+    done = run(command("train_net.py", "--config-file", CONFIG, *opts, "SOLVER.MAX_ITER", 40))
+    assert done.returncode == 0, done.stderr[-3000:]
+    path = output / "model_final.pth"
+    checkpoint = torch.load(path, weights_only=True)
+    weight = checkpoint["model"]["roi_heads.mask_head.predictor.weight"]
+    weight.copy_(0.7 + torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    torch.save(checkpoint, path)
+    done = run(command("train_net.py", "--config-file", CONFIG, "--eval-only", *opts, "MODEL.WEIGHTS", path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return output
+
+
+def words_of(rendered, trained, output, *flags, dataset=VAL, weights=None, opts=()) -> list[str]:
+    flags = ("--dataset", dataset, "--output", output, "--chunk", 2, *flags)
+    weights = weights or trained / "model_final.pth"
+    opts = [*rendered_opts(rendered, output)[:-2], *OPTS, "MODEL.WEIGHTS", weights, *opts]
+    return command("export_submission.py", "--config-file", CONFIG, *flags, *opts)
+
+
+@pytest.fixture(scope="module")
+def exported(rendered, trained, tmp_path_factory):
+    output = tmp_path_factory.mktemp("exported")
+    done = run(words_of(rendered, trained, output))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return output, done
+
+
+def files_of(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.json*")}
+
+
+def test_a_mask_file_has_no_boxes_and_a_box_file_no_masks(exported):
+    output, done = exported
+    masks, boxes = (json.loads((output / f"{VAL}_{task}.json").read_text()) for task in ("segm", "bbox"))
+    assert masks and boxes
+    assert all(set(record) == {"image_id", "category_id", "score", "segmentation"} for record in masks)
+    assert all(set(record) == {"image_id", "category_id", "score", "bbox"} for record in boxes)
+    assert {record["category_id"] for record in boxes} <= set(range(1, 13))
+    assert f"{VAL}_segm.json: {len(masks):,} detections in 12 images" in done.stdout
+    assert sorted(path.name for path in output.iterdir()) == ["log.txt", f"{VAL}_bbox.json", f"{VAL}_segm.json"]
+
+
+def test_the_official_api_finds_the_numbers_of_the_evaluation_in_the_files(exported, trained, rendered):
+    output, _ = exported
+    expected = json.loads((trained / "results.json").read_text())
+    assert expected["bbox"]["AP"] > 0 and expected["segm"]["AR@300"] > 0
+    for task in IOU_TYPES:
+        lvis_gt = LVIS(str(next(rendered.glob("**/*val*.json"))))
+        records = json.loads((output / f"{VAL}_{task}.json").read_text())
+        found, _ = evaluate_on_lvis(lvis_gt, records, task)
+        assert json.loads(json.dumps(found).replace("NaN", "null")) == {k: expected[task][k] for k in found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_write_the_same_files(exported, rendered, trained, tmp_path, processes):
+    done = run(words_of(rendered, trained, tmp_path, "--num-gpus", processes, "--chunk", 3))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert files_of(tmp_path) == files_of(exported[0])
+
+
+def test_a_killed_export_goes_on_to_the_same_files(exported, rendered, trained, tmp_path):
+    words = words_of(rendered, trained, tmp_path)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    chunks = tmp_path / module.CHUNKS
+    try:
+        while not list(chunks.glob("00000?")) and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.communicate()
+    before = sorted(path.name for path in chunks.glob("00000?"))
+    assert before
+    shutil.copytree(chunks / before[0], chunks / "000005.partial", dirs_exist_ok=True)  # as a kill in the midst leaves
+    done = run(words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"Going on: {2 * len(before)} of 12 images are done" in done.stdout or len(before) == 6
+    assert files_of(tmp_path) == files_of(exported[0])
+    assert not chunks.exists()
+
+
+# ------------------------------------------------------------------ in this process
+
+
+def export_here(rendered, trained, output, *flags, **changes) -> int:
+    """The tool, in this process."""
+    words = words_of(rendered, trained, output, *flags, **changes)[2:]
+    parser = __import__("runpy").run_path(str(ROOT / "tools" / "export_submission.py"))
+    quiet()
+    return parser["main"](words)
+
+
+def test_a_zip_holds_the_file(exported, rendered, trained, tmp_path):
+    assert export_here(rendered, trained, tmp_path, "--zip") == 0
+    for task in IOU_TYPES:
+        name = f"{VAL}_{task}.json"
+        with zipfile.ZipFile(tmp_path / f"{name}.zip") as archive:
+            assert archive.namelist() == [name]
+            assert archive.read(name) == (exported[0] / name).read_bytes()
+
+
+def test_a_data_set_without_annotations_is_exported(rendered, trained, tmp_path):
+    assert export_here(rendered, trained, tmp_path, dataset="rendered_test_dev") == 0
+    assert json.loads((tmp_path / "rendered_test_dev_segm.json").read_text())
+
+
+def interrupt(monkeypatch, chunks: int):
+    """Let an export fail after this many chunks."""
+    write, calls = module.write_outputs, []
+
+    def fail(*args):
+        calls.append(args)
+        if len(calls) > 2 * chunks:
+            raise KeyboardInterrupt
+        write(*args)
+
+    monkeypatch.setattr(module, "write_outputs", fail)
+
+
+def test_detections_of_something_else_are_not_continued(rendered, trained, tiny_cfg, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, 2)
+        export_here(rendered, trained, tmp_path)
+    assert sorted(os.listdir(tmp_path / module.CHUNKS)) == ["000000", "000001", "origin.json"]
+    torch.manual_seed(1)
+    DetectionCheckpointer(build_model(tiny_cfg), str(tmp_path)).save("other")
+    others = {
+        "checkpoint": {"weights": tmp_path / "other.pth"},
+        "config": {"opts": ["MODEL.ROI_HEADS.NMS_THRESH_TEST", 0.4]},
+        "data set": {"dataset": "rendered_test_dev"},
+    }
+    for name, change in others.items():
+        assert export_here(rendered, trained, tmp_path, **change) == 2
+        error = capsys.readouterr().err
+        assert f"an interrupted export with another {name}" in error and "delete that folder" in error
+    assert export_here(rendered, trained, tmp_path, opts=["DATALOADER.NUM_WORKERS", 1]) == 0
+
+
+def test_a_chunk_that_lost_its_contents_is_made_again(exported, rendered, trained, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt(patch, 3)
+        export_here(rendered, trained, tmp_path)
+    (tmp_path / module.CHUNKS / "000001" / "scores").write_bytes(b"")
+    assert export_here(rendered, trained, tmp_path) == 0
+    assert files_of(tmp_path) == files_of(exported[0])

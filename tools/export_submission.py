@@ -1,0 +1,35 @@
+#!/usr/bin/env python
+"""
+Write the LVIS submission of a checkpoint: a mask file and a box file for the server.
+
+    tools/export_submission.py --config-file configs/r50_balanced_sigmoid.yaml --num-gpus 8 \
+        MODEL.WEIGHTS output/r50_balanced_sigmoid/model_final.pth
+
+The 300 best detections of every image are written to OUTPUT/NAME_segm.json and OUTPUT/NAME_bbox.json. The same command
+goes on with an export that was interrupted.
+"""
+
+import argparse
+import sys
+
+from balanced_lvis.engine.export import CHUNK, Options, add_job_arguments, export_checkpoint
+from balanced_lvis.engine.screen import command_line
+
+
+@command_line
+def main(arguments=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="lvis_v1_test_dev", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--output", default="output/submission", metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument("--zip", action="store_true", help="write .json.zip files")
+    parser.add_argument("--config-file", default="", metavar="FILE", help="of the checkpoint")
+    parser.add_argument("--chunk", type=int, default=CHUNK, metavar="IMAGES",
+                        help="images whose detections are saved together (default: %(default)s)")  # fmt: skip
+    add_job_arguments(parser)
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides of the config: MODEL.WEIGHTS FILE")
+    args = parser.parse_args(arguments)
+    export_checkpoint(args, Options(args.dataset, args.output, args.zip, args.chunk))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
