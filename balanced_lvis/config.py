@@ -58,6 +58,11 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     decoupled.CLASSIFIER = "retrain"
     decoupled.SCALE_FORM = "logits"  # of "rescale": "logits" is (W x + b) s, "weights" is (s W) x + b
 
+    # A moving average of the weights: evaluated beside them, in every checkpoint, and at last in OUTPUT_DIR/ema.
+    cfg.MODEL.EMA = CN()
+    cfg.MODEL.EMA.ENABLED = False
+    cfg.MODEL.EMA.DECAY = 0.999  # of the average, per update
+
     # Class frequencies of the training set. Empty: from the metadata or the annotations of DATASETS.TRAIN.
     cfg.MODEL.CLASS_PRIOR = CN()
     cfg.MODEL.CLASS_PRIOR.FILE = ""  # a JSON file that ClassPrior.save() wrote
@@ -66,6 +71,8 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     cfg.TEST.LVIS_BACKEND = "fast"
 
     cfg.SOLVER.OPTIMIZER = "SGD"  # "SGD" or "AdamW"; BASE_LR and WEIGHT_DECAY mean what they mean to each
+
+    # SOLVER.CLIP_GRADIENTS.CLIP_TYPE may also be "full_model": CLIP_VALUE is then the norm of the whole gradient.
 
     # Batches that an update is made from, one after the other; IMS_PER_BATCH stays the images of an update.
     cfg.SOLVER.ACCUMULATE_BATCHES = 1

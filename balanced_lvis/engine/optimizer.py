@@ -8,6 +8,9 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from ..errors import InputError
 from ..modeling.decoupled import ScaledLinear
 
+FULL_MODEL = "full_model"
+CLIP_TYPES = ("value", "norm", FULL_MODEL)  # Detectron2's two, and ours
+
 
 def build_optimizer(cfg, model) -> torch.optim.Optimizer:
     """
@@ -29,6 +32,38 @@ def check_optimizer(name: str) -> None:
         raise InputError(f"SOLVER.OPTIMIZER is {name!r}; valid: {', '.join(_BUILDERS)}.")
 
 
+def check_clipping(solver) -> None:
+    """
+    Args:
+        solver: the config's SOLVER.
+
+    Raises:
+        InputError: for an unknown kind of gradient clipping, or a value that is none.
+    """
+    clip = solver.CLIP_GRADIENTS
+    if not clip.ENABLED:
+        return
+    if clip.CLIP_TYPE not in CLIP_TYPES:
+        raise InputError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clip.CLIP_TYPE!r}; valid: {', '.join(CLIP_TYPES)}.")
+    if not clip.CLIP_VALUE > 0:
+        raise InputError(f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is {clip.CLIP_VALUE}; it must be more than 0.")
+    if clip.CLIP_TYPE == FULL_MODEL and clip.NORM_TYPE != 2:
+        raise InputError(
+            f"SOLVER.CLIP_GRADIENTS.NORM_TYPE is {clip.NORM_TYPE}; CLIP_TYPE {FULL_MODEL!r} has the norm 2.0 only."
+        )
+
+
+def clip_norm(solver) -> float | None:
+    """The norm that the gradient of the whole model is clipped to by the step; None where it isn't."""
+    clip = solver.CLIP_GRADIENTS
+    return clip.CLIP_VALUE if clip.ENABLED and clip.CLIP_TYPE == FULL_MODEL else None
+
+
+def _with_clipping(cfg, optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """Detectron2's kinds of clipping, element by element or parameter by parameter, are the optimizer's."""
+    return optimizer if clip_norm(cfg.SOLVER) else maybe_add_gradient_clipping(cfg, optimizer)
+
+
 def _parameters(cfg, model):
     """Detectron2's parameter groups. The scales of LWS are around 1, not 0, and so are not decayed."""
     scaled = any(isinstance(module, ScaledLinear) for module in model.modules())
@@ -43,7 +78,7 @@ def _parameters(cfg, model):
 
 
 def _build_sgd(cfg, model):
-    sgd = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
+    sgd = _with_clipping(cfg, torch.optim.SGD)
     return sgd(
         _parameters(cfg, model),
         lr=cfg.SOLVER.BASE_LR,
@@ -54,7 +89,7 @@ def _build_sgd(cfg, model):
 
 
 def _build_adamw(cfg, model):
-    adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
+    adamw = _with_clipping(cfg, torch.optim.AdamW)
     return adamw(_parameters(cfg, model), lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
 
 

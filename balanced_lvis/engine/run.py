@@ -26,13 +26,15 @@ from ..modeling.box_predictor import activation_from_config
 from ..modeling.decoupled import classifier_stage
 from .checkpoint import check_weights, load_for_evaluation
 from .checkpoint_folder import newest_checkpoint
+from .ema import check_ema
 from .identity import Identity, is_second_stage
 from .job import Job, find_job
 from .launch import launch
 from .memory import keep_freed_memory
-from .optimizer import check_optimizer
+from .optimizer import check_clipping, check_optimizer
 from .preemption import StopRequest
 from .scaling import log_scaling, scale_linearly
+from .schedule import check_schedule
 from .screen import command_line, log_to_files
 from .step import AUTOCAST
 from .storage import check_writable, clear_errors
@@ -168,6 +170,9 @@ def _check_training(cfg, world_size: int) -> None:
     if meta.ENABLED:
         batches["SOLVER.META.IMS_PER_BATCH"] = meta.IMS_PER_BATCH  # 0 stands for the other
     _check_step(cfg.SOLVER, world_size, cfg.MODEL.DEVICE)
+    check_schedule(cfg.SOLVER)
+    check_clipping(cfg.SOLVER)
+    check_ema(cfg)
     for key, value in batches.items():
         if value % world_size:
             raise InputError(

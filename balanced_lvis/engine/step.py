@@ -44,19 +44,21 @@ class StepTrainer(SimpleTrainer):
         accumulate: batches of an update.
         autocast: half precision for the forward pass, or None. float16 has its losses scaled.
         max_skipped: updates in a row that may be skipped.
+        clip_norm: what the gradient of the whole model is scaled down to where its norm is larger; None: never.
         folder: where a batch that ends the run is saved, for :mod:`balanced_lvis.engine.diagnostics`.
     """
 
     def __init__(
         self, model, data_loader, optimizer, *, accumulate: int = 1, autocast: torch.dtype | None = None,
-        max_skipped: int = 10, folder: str | os.PathLike = ".",
+        max_skipped: int = 10, clip_norm: float | None = None, folder: str | os.PathLike = ".",
     ):  # fmt: skip
         super().__init__(model, data_loader, optimizer)
         self.accumulate = accumulate
         self.autocast = autocast
         self.max_skipped = max_skipped
+        self.clip_norm = clip_norm
         self.folder = folder
-        self.skipped = self.skipped_in_row = 0
+        self.skipped = self.skipped_in_row = self.overflows = 0
         self._is_first = True
         self._scaler = self._make_scaler()
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -95,10 +97,11 @@ class StepTrainer(SimpleTrainer):
             self._skip(batches, error.losses, states)
             return
         self.after_backward()
-        numbers = _on_all_ranks([*losses.values(), self._gradient_norm()], data_time)
-        if numbers[:, 1:].isfinite().all():
+        norm = self._gradient_norm()
+        numbers = _on_all_ranks([*losses.values(), norm], data_time)
+        if numbers[:, 1:].isfinite().all() or self._is_overflow(numbers):
             self.skipped_in_row = 0
-            self._update()
+            self._update(norm)
             self._statistics.average()
         else:
             self._skip(batches, dict(zip([*losses, "gradient norm"], numbers[comm.get_rank(), 1:].tolist())), states)
@@ -155,13 +158,29 @@ class StepTrainer(SimpleTrainer):
         return self.model.no_sync() if wanted and together else contextlib.nullcontext()
 
     def _gradient_norm(self) -> Tensor:
-        """Over all parameters; 0 for float16, whose scaler finds out for itself."""
+        """Over all parameters, of the gradient itself, not of the scaled one."""
+        if self._scaler is not None:
+            self._scaler.unscale_(self.optimizer)
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        if self._scaler is not None or not gradients:
+        if not gradients:
             return torch.zeros((), device=self._parameters[0].device)
         return torch.stack(torch._foreach_norm(gradients)).norm()
 
-    def _update(self) -> None:
+    def _is_overflow(self, numbers: Tensor) -> bool:
+        """Whether the losses were scaled too much for float16, which the scaler makes good: it tries half the scale."""
+        if self._scaler is None or not numbers[:, 1:-1].isfinite().all() or self._scaler.get_scale() <= 1:
+            return False
+        self.overflows += 1
+        return True
+
+    def _update(self, norm: Tensor) -> None:
+        """One step of the optimizer, which the scaler leaves out where the gradient is not finite."""
+        if self.clip_norm is not None:
+            # Without asking how large the norm is, for which a GPU would have to be waited for.
+            factor = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+            for parameter in self._parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
         if self._scaler is None:
             self.optimizer.step()
             return
@@ -171,6 +190,8 @@ class StepTrainer(SimpleTrainer):
     def _skip(self, batches: list, losses: dict[str, float], states: dict | None) -> None:
         """Leave everything as it was before the step."""
         self.optimizer.zero_grad()
+        if self._scaler is not None:
+            self._scaler.update(self._scaler.get_scale())  # the scale is not to blame; the next step unscales anew
         self._statistics.restore()
         self.skipped += 1
         self.skipped_in_row += 1
@@ -204,6 +225,8 @@ class StepTrainer(SimpleTrainer):
         storage.put_scalar("data_time", float(numbers[:, 0].max()))
         if self.skipped:
             storage.put_scalar("skipped_steps", self.skipped)
+        if self.overflows:
+            storage.put_scalar("grad_scaler_overflows", self.overflows)
         losses = dict(zip(names, numbers[:, 1:-1].mean(0).tolist()))
         if all(map(math.isfinite, losses.values())):
             storage.put_scalar("total_loss", sum(losses.values()))

@@ -24,9 +24,10 @@ from ..io import write_json
 from ..meta import MetaReweighter
 from ..random_state import seed_all
 from .checkpoint import load_first_stage
+from .ema import FOLDER, AverageHook, WeightAverage
 from .identity import Identity, is_second_stage
 from .meta_trainer import MetaTrainer
-from .optimizer import build_optimizer
+from .optimizer import build_optimizer, clip_norm
 from .preemption import StopRequest
 from .saving import DurableSaves, SaveHook
 from .step import AUTOCAST, StepTrainer
@@ -59,6 +60,8 @@ class Trainer(DefaultTrainer):
         self.identity = Identity.from_config(cfg)
         # First, as they are loaded in this order: another run's state is refused before it is taken over.
         self.checkpointer.checkpointables = {Identity.KEY: self.identity, **self.checkpointer.checkpointables}
+        if self.average is not None:
+            self.checkpointer.checkpointables[WeightAverage.KEY] = self.average
         self._trainer = _step_trainer(cfg, self.checkpointer.model, self._trainer)
         self.seed = cfg.SEED if cfg.SEED >= 0 else int(comm.shared_random_seed())
 
@@ -91,7 +94,25 @@ class Trainer(DefaultTrainer):
         saves = SaveHook(
             self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, self.stop, self.cfg.TEST.EVAL_PERIOD
         )  # fmt: skip
-        return [*hooks[:at], saves, *hooks[at:]]
+        ema = self.cfg.MODEL.EMA
+        self.average = WeightAverage(ema.DECAY) if ema.ENABLED else None
+        averages = [] if self.average is None else [AverageHook(self.average, self.cfg.OUTPUT_DIR)]
+        evaluates = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
+        return [*averages, *hooks[:at], saves, evaluates, *hooks[at + 1 :]]
+
+    def _evaluate(self) -> dict:
+        """Of the weights and, where there is one, of their average: under "ema", and in the folder of that name."""
+        results = self.test(self.cfg, self.model)
+        if self.average is not None:
+            cfg = self.cfg.clone()
+            cfg.defrost()
+            cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, FOLDER)
+            with self.average.applied(self.checkpointer.model):
+                averaged = self.test(cfg, self.model)
+            if comm.is_main_process():
+                results = {**results, "ema": averaged}
+        self._last_eval_results = results
+        return results
 
     def run_step(self):
         seed_all(self.seed, comm.get_rank(), self.iter)
@@ -197,6 +218,7 @@ def _step_trainer(cfg, rcnn, plain: SimpleTrainer) -> StepTrainer:
         "accumulate": cfg.SOLVER.ACCUMULATE_BATCHES,
         "autocast": AUTOCAST[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None,
         "max_skipped": cfg.SOLVER.MAX_SKIPPED_STEPS,
+        "clip_norm": clip_norm(cfg.SOLVER),
         "folder": os.path.join(cfg.OUTPUT_DIR, "diagnostics"),
     }
     parts = plain.model, plain.data_loader, plain.optimizer

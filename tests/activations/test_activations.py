@@ -237,6 +237,18 @@ def test_half_precision_logits_are_computed_in_float32(prior, name, dtype, weigh
     assert torch.isfinite(activation.scores(logits)).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("name", activation_names())
+def test_losses_are_float32_and_the_same_under_autocast(prior, name, dtype):
+    """For the whole head would run in half precision there, sums over 1,203 classes included."""
+    activation = build_activation(name, num_classes=prior.num_classes, prior=prior)
+    logits, gt_classes = batch(dtype=dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = activation.loss(logits, gt_classes)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, activation.loss(logits.float(), gt_classes))
+
+
 @pytest.mark.parametrize("extreme", [0.0, 60.0, -60.0, 3e4, -3e4])
 @pytest.mark.parametrize("name", activation_names())
 def test_loss_and_gradient_are_finite_for_counts_0_and_1_and_extreme_logits(name, extreme):

@@ -18,6 +18,8 @@ from balanced_lvis.random_state import current_states, set_states
 from ..common import CONFIGS, rendered_opts
 from .toy import NAN, SPIKE, Toy, batches, record, train, train_on_rank
 
+CLIP = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True"]
+
 
 def toy_trainer(data, cls=StepTrainer, frozen_norm=False, **options):
     model = Toy()
@@ -90,6 +92,59 @@ def test_accumulated_batches_of_a_real_model_see_the_same_images_and_losses(tiny
     for loss in ("loss_rpn_cls", "loss_rpn_loc"):
         assert found[0][loss] == pytest.approx(found[1][loss], rel=1e-5)
         assert found[0][loss] > 0
+
+
+@pytest.mark.parametrize("norm", [0.01, 100.0])
+def test_the_whole_gradient_is_clipped_as_torch_clips_it(norm):
+    ours = toy_trainer(batches(0), clip_norm=norm)
+    theirs = toy_trainer(batches(0))
+    theirs.after_backward = lambda: torch.nn.utils.clip_grad_norm_(theirs.model.parameters(), norm)
+    for trainer in (ours, theirs):
+        train(trainer, 1)
+    for a, b in zip(ours.model.parameters(), theirs.model.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+    plain = toy_trainer(batches(0))
+    train(plain, 1)
+    same = [torch.equal(a, b) for a, b in zip(ours.model.parameters(), plain.model.parameters())]
+    assert all(same) if norm > 1 else not any(same)
+
+
+def with_scaler(trainer, scale):
+    """float16 needs a GPU, its scaler does not."""
+    trainer._scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    return trainer
+
+
+def test_a_scaled_loss_makes_the_update_of_the_unscaled_one_clipped_or_not():
+    for norm in (None, 0.01):
+        scaled = with_scaler(toy_trainer(batches(0, 1), clip_norm=norm), 2.0**10)
+        plain = toy_trainer(batches(0, 1), clip_norm=norm)
+        for trainer in (scaled, plain):
+            train(trainer, 2)
+        for a, b in zip(scaled.model.parameters(), plain.model.parameters()):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
+
+
+def test_a_scale_too_large_is_halved_and_no_reason_to_stop():
+    trainer = with_scaler(toy_trainer(batches(*range(3)), max_skipped=0), 2.0**127)
+    trainer.model.register_forward_hook(lambda module, inputs, losses: {k: 1e3 * v for k, v in losses.items()})
+    before = {name: tensor.clone() for name, tensor in trainer.model.named_parameters()}
+    storage = train(trainer, 1)
+    assert_same_state(dict(trainer.model.named_parameters()), before)
+    assert trainer._scaler.get_scale() == 2.0**126
+    assert (trainer.overflows, trainer.skipped) == (1, 0)
+    assert storage.latest()["grad_scaler_overflows"][0] == 1
+
+
+def test_gradients_that_are_not_finite_whatever_the_scale_are_skipped_and_counted(monkeypatch, tmp_path):
+    trainer = with_scaler(toy_trainer(batches(*range(3)), max_skipped=1, folder=tmp_path), 1.0)
+    monkeypatch.setattr(
+        trainer, "losses", lambda batch: {"loss": (trainer.model.linear.weight.sum() * 0).abs().sqrt()}
+    )  # fmt: skip
+    with pytest.raises(DivergedError):
+        train(trainer, 3)
+    assert (trainer.overflows, trainer.skipped) == (0, 2)
+    assert trainer._scaler.get_scale() == 1.0
 
 
 @pytest.mark.parametrize("value", [NAN, float("inf"), SPIKE], ids=["nan", "inf", "infinite gradient or loss"])
@@ -216,6 +271,15 @@ def test_float16_scales_its_losses_on_a_gpu(tiny_cfg):
         (["SOLVER.ACCUMULATE_BATCHES", "0"], "ACCUMULATE_BATCHES is 0"),
         (["SOLVER.ACCUMULATE_BATCHES", "3"], r"IMS_PER_BATCH is 2.*multiple of 3"),
         (["SOLVER.MAX_SKIPPED_STEPS", "-1"], "MAX_SKIPPED_STEPS is -1"),
+        (["SOLVER.LR_SCHEDULER_NAME", "WarmupCosine"], "valid: .* Did you mean 'WarmupCosineLR'"),
+        (["SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "(3, 2)"], "iterations must increase"),
+        (["SOLVER.BASE_LR_END", "1.0"], "from 0 to SOLVER.BASE_LR"),
+        (
+            ["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "all"],
+            "valid: value, norm, full",
+        ),
+        (["SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.0"], "more than 0"),
+        (["MODEL.EMA.DECAY", "1.0"], "DECAY is 1.0"),
         (["SOLVER.AMP.DTYPE", "half"], "DTYPE is 'half'; valid: float16, bfloat16"),
         (["SOLVER.AMP.ENABLED", "True"], "needs a GPU; use bfloat16"),
         (["SOLVER.META.ENABLED", "True", "SOLVER.ACCUMULATE_BATCHES", "2"], "learned from whole batches"),
