@@ -34,7 +34,7 @@ from ..engine.optimizer import build_optimizer
 from ..engine.step import StepTrainer
 from ..errors import InputError
 from ..evaluation import unpasted
-from ..evaluation.lvis_evaluator import instances_to_arrays
+from ..evaluation.detections import instances_to_arrays
 from . import trained
 from .measure import Options, in_fresh_process, peak_mb, row, wait_for
 

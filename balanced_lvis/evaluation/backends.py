@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 
 import lvis.eval
 import numpy as np
@@ -79,17 +80,41 @@ def evaluate_detections(
     Raises:
         InputError: for another ``iou_type`` or ``backend``, or detections on images that the ground truth doesn't have.
     """
-    check_backend(backend)
     check_iou_type(iou_type)
+    ((_, *found),) = evaluate_tasks(lvis_gt, detections, (iou_type,), backend, max_dets)
+    return tuple(found)
+
+
+def evaluate_tasks(
+    lvis_gt: LVIS,
+    detections: Detections,
+    iou_types: Sequence[str],
+    backend: str = "fast",
+    max_dets: int = MAX_DETECTIONS_PER_IMAGE,
+) -> Iterator[tuple[str, dict[str, float], dict[int, float]]]:
+    """
+    As :func:`evaluate_detections`, of several tasks: which detections count is found once.
+
+    Args:
+        iou_types: of "bbox" and "segm".
+
+    Yields:
+        iou_type, metrics, per_category.
+    """
+    check_backend(backend)
     _check_images(lvis_gt, detections)
     if backend == "fast":
         truth = _GroundTruth(lvis_gt)
         oddity = truth.oddity() or _oddity_of_detections(detections)
         if not oddity:
-            return _evaluate_fast(truth, detections, iou_type, max_dets)
+            counted = _Counted(truth, detections, max_dets)
+            for iou_type in iou_types:
+                yield iou_type, *_evaluate_fast(truth, detections, counted, iou_type)
+            return
         logger.warning("%s: evaluated with the official API, which is slow.", oddity)
     results = [record for batch in detections.records() for record in batch]
-    return evaluate_on_lvis(lvis_gt, results, iou_type, max_dets)
+    for iou_type in iou_types:
+        yield iou_type, *evaluate_on_lvis(lvis_gt, results, iou_type, max_dets)
 
 
 def _check_images(lvis_gt: LVIS, detections: Detections) -> None:
@@ -196,17 +221,31 @@ def _oddity_of_detections(detections: Detections) -> str | None:
     return None
 
 
-def _evaluate_fast(truth: _GroundTruth, detections: Detections, iou_type: str, max_dets: int):
+class _Counted:
+    """
+    The detections that count, whatever the task: the best of each image, of categories known to be there or not.
+
+    Attributes:
+        rows: (M,) of the store, ascending.
+        images: (M,) rank of every one's image.
+        categories: (M,) rank of every one's category.
+    """
+
+    def __init__(self, truth: _GroundTruth, detections: Detections, max_dets: int):
+        found = detections.images
+        images = np.repeat(_ranks(truth.image_ids, found["id"]), found["detections"])
+        categories = _ranks(truth.category_ids, detections.category_ids_of_classes())[detections.classes]
+        kept = truth.judged()[images, categories] & highest_per_image(images, detections.scores, max_dets)
+        self.rows = np.flatnonzero(kept)
+        self.images, self.categories = images[self.rows], categories[self.rows]
+
+
+def _evaluate_fast(truth: _GroundTruth, detections: Detections, counted: _Counted, iou_type: str):
     """Some categories at a time, which know nothing of each other after the limit per image."""
-    found = detections.images
-    images = np.repeat(_ranks(truth.image_ids, found["id"]), found["detections"])
-    categories = _ranks(truth.category_ids, detections.category_ids_of_classes())[detections.classes]
-    kept = truth.judged()[images, categories] & highest_per_image(images, detections.scores, max_dets)
-    rows = np.flatnonzero(kept)
-    images, categories = images[rows], categories[rows]
+    rows, images, categories = counted.rows, counted.images, counted.categories
     official = lvis.eval.Params(iou_type)
     shape = (len(official.iou_thrs), len(official.rec_thrs), len(truth.category_ids), len(official.area_rng))
-    precision, recall = -np.ones(shape), -np.ones((shape[0], *shape[2:]))
+    precision, recall = np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0)
     for first, end in _parts(categories, len(truth.category_ids)):
         part = np.flatnonzero((categories >= first) & (categories < end))
         table = np.column_stack(

@@ -6,8 +6,8 @@ import contextlib
 import functools
 
 import numpy as np
+import torch
 from detectron2.evaluation import inference_context
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Instances, ROIMasks
@@ -60,19 +60,25 @@ def _at_output_size(instances: Instances, record: dict) -> Instances:
     return instances
 
 
-def to_results(instances: Instances, image_id: int) -> list[dict]:
+def instances_to_arrays(instances: Instances) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict] | None]:
     """
-    Detectron2's ``instances_to_coco_json``, which also takes masks that are not pasted.
+    An image's detections as :meth:`balanced_lvis.evaluation.store.DetectionWriter.write` takes them.
+
+    They are those of Detectron2's ``instances_to_coco_json``, without a dict for each.
 
     Args:
-        instances: on the CPU, at the output's size; ``pred_masks``, if there are any, a ``ROIMasks`` or (n, H, W).
+        instances: Detectron2's, at the output's size, with pred_boxes, scores, pred_classes and perhaps pred_masks: a
+            ``ROIMasks``, as a model in :func:`unpasted` leaves them, or (n, H, W).
+
+    Returns:
+        (N, 4) float32 x, y, w, h; (N,) float64 scores; (N,) int64 class indices; N RLEs, or None without masks.
     """
-    without_masks, masks = _without_masks(instances)
-    results = instances_to_coco_json(without_masks, image_id)
-    if masks is not None:
-        for result, rle in zip(results, instance_rles(instances)):
-            result["segmentation"] = rle
-    return results
+    instances = instances.to(torch.device("cpu"))
+    boxes = instances.pred_boxes.tensor.numpy().astype(np.float32)
+    boxes[:, 2:] -= boxes[:, :2]
+    scores = instances.scores.numpy().astype(np.float64)
+    classes = instances.pred_classes.numpy().astype(np.int64)
+    return boxes, scores, classes, instance_rles(instances) if instances.has("pred_masks") else None
 
 
 def instance_rles(instances: Instances) -> list[dict]:

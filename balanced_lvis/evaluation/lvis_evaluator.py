@@ -7,8 +7,6 @@ import math
 import os
 import tempfile
 
-import numpy as np
-import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -18,8 +16,8 @@ from detectron2.utils.logger import create_small_table
 from ..data.checks import check_lvis_format
 from ..errors import InputError
 from ..io import write_json
-from .backends import check_backend, evaluate_detections
-from .detections import to_results
+from .backends import check_backend, evaluate_tasks
+from .detections import instances_to_arrays
 from .lvis_api import IOU_TYPES, LVIS
 from .store import Detections, DetectionWriter, gather_on_main
 
@@ -112,10 +110,11 @@ class LVISEvaluator(DatasetEvaluator):
         if not len(detections):
             logger.warning("The model detected nothing in %d images.", detections.num_images)
         results, per_category = {}, {}
-        for task in IOU_TYPES if detections.has_masks else ("bbox",):
-            logger.info("Evaluating %d %s predictions (%s)", len(detections), task, self._backend)
-            results[task], per_category[task] = evaluate_detections(lvis_gt, detections, task, self._backend)
-            logger.info("Evaluation results for %s:\n%s", task, create_small_table(results[task]))
+        tasks = IOU_TYPES if detections.has_masks else ("bbox",)
+        logger.info("Evaluating %d predictions, %s (%s)", len(detections), " and ".join(tasks), self._backend)
+        for task, metrics, averages in evaluate_tasks(lvis_gt, detections, tasks, self._backend):
+            results[task], per_category[task] = metrics, averages
+            logger.info("Evaluation results for %s:\n%s", task, create_small_table(metrics))
         if self._output_dir:
             table = category_table(lvis_gt, per_category)
             write_json(os.path.join(self._output_dir, "per_category_ap.json"), table)
@@ -153,24 +152,6 @@ def write_outputs(writer: DetectionWriter, inputs: list[dict], outputs: list[dic
                 "MODEL.META_ARCHITECTURE that detects instances, such as GeneralizedRCNN."
             )
         writer.write(record["image_id"], *instances_to_arrays(output["instances"]))
-
-
-def instances_to_arrays(instances) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict] | None]:
-    """
-    An image's detections as :meth:`DetectionWriter.write` takes them.
-
-    Args:
-        instances: Detectron2's, with pred_boxes, scores, pred_classes and perhaps pred_masks: of the image's size, or
-            ``ROIMasks`` as a model in :func:`balanced_lvis.evaluation.detections.unpasted` leaves them.
-
-    Returns:
-        (N, 4) float32 x, y, w, h; (N,) scores; (N,) class indices; N RLEs or None.
-    """
-    records = to_results(instances.to(torch.device("cpu")), 0)
-    boxes = np.array([r["bbox"] for r in records], np.float32).reshape(-1, 4)
-    scores = np.array([r["score"] for r in records], np.float64)
-    classes = np.array([r["category_id"] for r in records], np.int64)
-    return boxes, scores, classes, [r["segmentation"] for r in records] if instances.has("pred_masks") else None
 
 
 def category_table(lvis_gt: LVIS, per_category: dict[str, dict[int, float]]) -> list[dict]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.evaluation import LVISEvaluator, instance_rles, unpasted
-from balanced_lvis.evaluation.detections import _at_output_size, to_results
+from balanced_lvis.evaluation.detections import _at_output_size, instances_to_arrays
 
 KINDS = {
     "standard": {},
@@ -52,6 +52,18 @@ def pasted_results(model, inputs) -> list[list[dict]]:
     with torch.no_grad():
         outputs = model(inputs)
     return [instances_to_coco_json(o["instances"], r["image_id"]) for o, r in zip(outputs, inputs)]
+
+
+def to_results(instances, image_id: int) -> list[dict]:
+    """What Detectron2's ``instances_to_coco_json`` makes of the same."""
+    boxes, scores, classes, rles = instances_to_arrays(instances)
+    results = [
+        {"image_id": image_id, "category_id": category, "bbox": box, "score": score}
+        for category, box, score in zip(classes.tolist(), boxes.tolist(), scores.tolist())
+    ]
+    for result, rle in zip(results, rles or ()):
+        result["segmentation"] = rle
+    return results
 
 
 def unpasted_results(model, inputs) -> list[list[dict]]:

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 
 from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation import LVISEvaluator, evaluate_on_lvis, store
-from balanced_lvis.evaluation.lvis_evaluator import instances_to_arrays
+from balanced_lvis.evaluation.detections import instances_to_arrays
 from balanced_lvis.io import write_json
 
 from .made import HEIGHT, WIDTH, call, lvis_of, made_content
