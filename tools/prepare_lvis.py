@@ -50,4 +50,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted; what has arrived is kept, and the same command goes on", file=sys.stderr)
+        sys.exit(130)

@@ -14,13 +14,15 @@ class FaultyServer(ThreadingHTTPServer):
         cuts: after how many bytes the next answers break off, in turn; None sends all.
         errors: statuses of the next answers, in turn.
         tag: the ETag.
+        shift: by how much the part differs from the one that was asked for.
+        stalls_after: after how many bytes an answer waits until ``released`` is set; None: never.
         requests: (path, Range or None) of all requests.
     """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files, self.ranges, self.cuts, self.errors, self.tag, self.requests = {}, True, [], [], '"1"', []
-        self.shift = 0
+        self.shift, self.stalls_after, self.released = 0, None, threading.Event()
 
     @property
     def url(self):
@@ -70,7 +72,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         cut = server.cuts.pop(0) if server.cuts else None
         with contextlib.suppress(ConnectionError):
-            self.wfile.write(data[start:][:cut])
+            rest = data[start:][:cut]
+            if server.stalls_after is not None:
+                self.wfile.write(rest[: server.stalls_after])
+                rest = rest[server.stalls_after :]
+                server.released.wait(60)
+            self.wfile.write(rest)
         self.close_connection = True
 
     def log_message(self, *args):

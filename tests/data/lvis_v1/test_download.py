@@ -1,8 +1,10 @@
 """A download arrives whole or not at all, whatever the network does."""
 
 import hashlib
+import multiprocessing
 import random
 import shutil
+import time
 from collections import namedtuple
 
 import pytest
@@ -73,6 +75,24 @@ def test_a_later_call_goes_on_where_an_interrupted_one_stopped(server, tmp_path)
     partial(tmp_path, DATA[:123_456])
     assert_whole(get(server, tmp_path))
     assert server.requests == [("/file", "bytes=123456-")]
+
+
+def test_a_killed_download_goes_on_where_it_was_killed(server, tmp_path):
+    server.stalls_after = 100_000
+    process = multiprocessing.get_context("fork").Process(target=get, args=(server, tmp_path))
+    process.start()
+    arrived = tmp_path / "deep" / "file.download"
+    deadline = time.monotonic() + 60
+    while not (arrived.exists() and arrived.stat().st_size > 80_000) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    size = arrived.stat().st_size
+    assert 80_000 < size <= 100_000
+    server.stalls_after = None
+    server.released.set()
+    assert_whole(get(server, tmp_path))
+    assert server.requests[-1] == ("/file", f"bytes={size}-")
 
 
 def test_what_is_complete_is_not_got_again(server, tmp_path):
