@@ -75,23 +75,30 @@ def test_accumulated_batches_make_the_update_of_one(parts):
     assert latest[0]["total_loss"][0] == pytest.approx(latest[1]["total_loss"][0], rel=1e-6)
 
 
-def test_accumulated_batches_of_a_real_model_see_the_same_images_and_losses(tiny_cfg):
-    """The losses that are normalised by images are the same; the heads' are normalised by each batch's RoIs."""
+def test_accumulated_batches_of_a_real_model_have_the_gradient_of_one_where_losses_are_means_over_images(tiny_cfg):
+    """That is the RPN's; the heads' are normalised by each batch's RoIs, and differ."""
     exact = ["MODEL.RESNETS.NORM", "FrozenBN", "MODEL.FPN.NORM", "", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 100_000]
     tiny_cfg.merge_from_list([*exact, "MODEL.RPN.POSITIVE_FRACTION", 1.0, "SOLVER.IMS_PER_BATCH", 4, "SEED", 3])
-    found = []
+    found, gradients = [], []
     for parts in (1, 4):
         tiny_cfg.SOLVER.ACCUMULATE_BATCHES = parts
         seed_all_rng(0)
         trainer = Trainer(tiny_cfg)
+        trainer._trainer._update = lambda norm: None
         with EventStorage():
             trainer._trainer.run_step()
             found.append({k: v[0] for k, v in get_event_storage().latest().items()})
+        # What the heads' losses don't reach: proposals have no gradient.
+        rpn = trainer.model.proposal_generator.rpn_head.named_parameters()
+        gradients.append({name: parameter.grad for name, parameter in rpn})
         state = trainer.data_loader.state_dict(1)
         assert state["batches"] * state["batch_size"] == 4
     for loss in ("loss_rpn_cls", "loss_rpn_loc"):
         assert found[0][loss] == pytest.approx(found[1][loss], rel=1e-5)
         assert found[0][loss] > 0
+    for name, gradient in gradients[0].items():
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("norm", [0.01, 100.0])
