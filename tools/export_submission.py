@@ -1,12 +1,16 @@
 #!/usr/bin/env python
 """
-Write the LVIS submission of a checkpoint: a mask file and a box file for the server.
+Write the LVIS submission of a checkpoint, a mask file and a box file for the server; or check such a file.
 
     tools/export_submission.py --config-file configs/r50_balanced_sigmoid.yaml --num-gpus 8 \
         MODEL.WEIGHTS output/r50_balanced_sigmoid/model_final.pth
 
 The 300 best detections of every image are written to OUTPUT/NAME_segm.json and OUTPUT/NAME_bbox.json. The same command
 goes on with an export that was interrupted.
+
+    tools/export_submission.py --validate output/submission/lvis_v1_test_dev_segm.json
+
+tells what the server could refuse or misread in a file, JSON or zip, and exits with status 2 if there is any.
 """
 
 import argparse
@@ -14,12 +18,17 @@ import sys
 
 from balanced_lvis.engine.export import CHUNK, Options, add_job_arguments, export_checkpoint
 from balanced_lvis.engine.screen import command_line
+from balanced_lvis.errors import InputError
+from balanced_lvis.evaluation.submission import ImageList, annotation_file_of, validate_submission
 
 
 @command_line
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="lvis_v1_test_dev", metavar="NAME", help="default: %(default)s")
+    parser.add_argument("--validate", metavar="FILE", help="check a submission instead of writing one")
+    parser.add_argument("--strict", action="store_true", help="with --validate: warnings are errors")
+    parser.add_argument("--dataset", default="lvis_v1_test_dev", metavar="NAME",
+                        help="default: %(default)s; with --validate, also the path of an annotation file")  # fmt: skip
     parser.add_argument("--output", default="output/submission", metavar="FOLDER", help="default: %(default)s")
     parser.add_argument("--zip", action="store_true", help="write .json.zip files")
     parser.add_argument("--config-file", default="", metavar="FILE", help="of the checkpoint")
@@ -28,6 +37,12 @@ def main(arguments=None) -> None:
     add_job_arguments(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides of the config: MODEL.WEIGHTS FILE")
     args = parser.parse_args(arguments)
+    if args.validate:
+        report = validate_submission(args.validate, ImageList(annotation_file_of(args.dataset)), progress=True)
+        print(report)
+        if report.problems if args.strict else report.errors:
+            raise InputError(f"{args.validate} is no valid submission.")
+        return
     export_checkpoint(args, Options(args.dataset, args.output, args.zip, args.chunk))
 
 

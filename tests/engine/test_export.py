@@ -186,3 +186,19 @@ def test_a_chunk_that_lost_its_contents_is_made_again(exported, rendered, traine
     (tmp_path / module.CHUNKS / "000001" / "scores").write_bytes(b"")
     assert export_here(rendered, trained, tmp_path) == 0
     assert files_of(tmp_path) == files_of(exported[0])
+
+
+def test_what_is_exported_is_valid_and_what_is_not_is_told(exported, rendered, tmp_path, capsys):
+    annotations = str(next(rendered.glob("**/*val*.json")))
+    path = exported[0] / f"{VAL}_segm.json"
+    tool = __import__("runpy").run_path(str(ROOT / "tools" / "export_submission.py"))["main"]
+    words = ["--dataset", annotations, "--strict", "--validate"]
+    assert tool([*words, str(path)]) == 0
+    assert "no problem found" in capsys.readouterr().out
+    (tmp_path / "cut.json").write_bytes(path.read_bytes()[:-10])
+    assert tool([*words, str(tmp_path / "cut.json")]) == 2
+    shown = capsys.readouterr()
+    assert "error: 1 file that is no JSON list to its end" in shown.out
+    assert "cut.json is no valid submission" in shown.err
+    assert tool(["--dataset", "lvis_v1_vall", "--validate", str(path)]) == 2
+    assert "Did you mean 'lvis_v1_val'" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 from collections.abc import Collection, Iterator
 from json.decoder import WHITESPACE
 from typing import BinaryIO
@@ -14,8 +15,8 @@ _CHUNK = 1 << 22  # bytes read at a time; lists' elements are far smaller
 class _Text:
     """A file's text from a position on, of which only as much is in memory as is being parsed."""
 
-    def __init__(self, file: BinaryIO):
-        self._file = file
+    def __init__(self, file: BinaryIO, longest: float = math.inf):
+        self._file, self._longest = file, longest
         self._decode = codecs.getincrementaldecoder("utf-8")().decode
         self._text, self._at, self._dropped = "", 0, 0
         # The standard parser, so that every value is what json.load makes of it.
@@ -68,6 +69,8 @@ class _Text:
 
     def _read_more(self) -> bool:
         """Make room and read on, twice as much for a value that is longer than a chunk; False at the file's end."""
+        if len(self._text) - self._at > self._longest:
+            raise self._error(f"An element is broken, or longer than {self._longest:,} characters", self._at)
         data = self._file.read(max(_CHUNK, len(self._text) - self._at))
         more = self._decode(data, final=not data)  # which refuses half a character at the end
         if not data:
@@ -124,6 +127,26 @@ def stream_lists(
     missing = [key for key in keys if key not in seen and key not in optional]
     if missing:
         raise ValueError(f"it has no {' and no '.join(map(repr, missing))}")
+
+
+def stream_list(file: BinaryIO, longest: float = math.inf) -> Iterator:
+    """
+    Parse a JSON list.
+
+    Args:
+        file: UTF-8; read from its position to its end.
+        longest: characters that an element may have, give or take those that are read at a time; a broken one could
+            make all the rest of the file be read else.
+
+    Yields:
+        its elements, each as ``json.load`` makes it.
+
+    Raises:
+        ValueError: if the file is not valid JSON (then with the position), not UTF-8, or not a list.
+    """
+    text = _Text(file, longest)
+    yield from _elements(text)
+    text.end()
 
 
 def _elements(text: _Text) -> Iterator:

@@ -5,3 +5,19 @@ A submission is a JSON list of detections, {"image_id", "category_id" (the data 
 "segmentation" {"size": [height, width], "counts": compressed RLE} in a mask file or "bbox" [x, y, width, height] in a
 box file. A mask file has no "bbox": the LVIS API would take width x height for the area of a mask.
 """
+
+from .images import ImageList, annotation_file_of
+from .problems import KINDS, Problem, Report
+from .validate import validate_submission
+from .write import Written, write_submission
+
+__all__ = [
+    "KINDS",
+    "ImageList",
+    "Problem",
+    "Report",
+    "Written",
+    "annotation_file_of",
+    "validate_submission",
+    "write_submission",
+]

@@ -1,0 +1,83 @@
+"""The images and categories that a submission is about."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from ...data.index.stream import stream_lists
+from ...errors import InputError, did_you_mean
+
+LVIS_CATEGORIES = 1203
+
+
+class ImageList:
+    """
+    Args:
+        json_file: path of an annotation file, whose annotations may be missing and are not kept. One without
+            categories has those of LVIS-1.0.
+
+    Attributes:
+        ids: (I,) sorted.
+        heights, widths: (I,) in pixels.
+        category_ids: (K,) sorted.
+
+    Raises:
+        InputError: if the file can't be read, or is not in LVIS or COCO format.
+    """
+
+    def __init__(self, json_file: str | os.PathLike):
+        images, categories = [], []
+        try:
+            with open(json_file, "rb") as file:
+                for key, element in stream_lists(
+                    file, ("images", "categories", "annotations"), optional=("categories", "annotations")
+                ):
+                    if key == "images":
+                        images.append([int(element[name]) for name in ("id", "height", "width")])
+                    elif key == "categories":
+                        categories.append(int(element["id"]))
+        except OSError as error:
+            raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
+        except (ValueError, RecursionError, KeyError, TypeError, OverflowError) as error:
+            raise InputError(
+                f"{json_file} is no annotation file with images' id, height and width, and categories' id "
+                f"({type(error).__name__}: {error})."
+            ) from error
+        if not images:
+            raise InputError(f"{json_file} lists no images.")
+        table = np.array(sorted(images), np.int64)
+        self.ids, self.heights, self.widths = np.ascontiguousarray(table.T)
+        self.category_ids = np.unique(np.array(categories or range(1, LVIS_CATEGORIES + 1), np.int64))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def annotation_file_of(dataset: str) -> str:
+    """
+    Args:
+        dataset: name of a registered data set, or path of an annotation file.
+
+    Raises:
+        InputError: if it is neither, or the data set's file isn't there.
+    """
+    if os.path.isfile(dataset):
+        return dataset
+    if dataset not in DatasetCatalog:
+        hint = did_you_mean(dataset, DatasetCatalog.list())
+        raise InputError(f"--dataset {dataset!r} is neither a file nor a registered data set.{hint}")
+    json_file = MetadataCatalog.get(dataset).get("json_file")
+    if not json_file:
+        raise InputError(f"Data set {dataset!r} has no annotation file; give the path of one as --dataset.")
+    local = PathManager.get_local_path(json_file)
+    if not os.path.isfile(local):
+        raise InputError(
+            f"The annotation file of {dataset}, {Path(local).absolute()}, isn't there; tools/prepare_lvis.py gets "
+            "LVIS's, or give the path of one as --dataset."
+        )
+    return local
