@@ -18,7 +18,11 @@ SMALL = CONFIGS / "custom" / "small_balanced_sigmoid.yaml"
 
 
 def train_net(*words) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "tools" / "train_net.py", *words]
+    return run("train_net.py", *words)
+
+
+def run(tool: str, *words) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "tools" / tool, *words]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=env)
 
@@ -55,6 +59,13 @@ def test_photographs_train_in_two_processes_and_are_evaluated_from_one_yaml(tmp_
     for task in ("bbox", "segm"):
         official, _ = evaluate_on_lvis(LVIS(str(truth)), written, task)
         assert results[task]["AP50"] == pytest.approx(official["AP50"], nan_ok=True)
+    # Several processes export it: each has to know the data set.
+    flags = ("--dataset", "my_val", "--output", tmp_path / "submission", "--num-gpus", 2)
+    config = ("--config-file", tmp_path / "mine.yaml", "MODEL.WEIGHTS", out / "model_final.pth")
+    exported = run("export_submission.py", *flags, *config)
+    assert exported.returncode == 0, exported.stderr[-3000:]
+    submission = json.loads((tmp_path / "submission" / "my_val_bbox.json").read_text())
+    assert {result["category_id"] for result in submission} <= set(range(1, 91))
     # Later, without the training annotations.
     (tmp_path / "train.json").unlink()
     shutil.rmtree(out / "inference")

@@ -30,10 +30,12 @@ class TrainCounts(NamedTuple):
     Attributes:
         image_count: K, training images of every category, by ascending id.
         owner: whose they are, for messages.
+        class_names: K, of these categories.
     """
 
     image_count: list[int]
     owner: str
+    class_names: list[str]
 
 
 @dataclasses.dataclass(frozen=True)

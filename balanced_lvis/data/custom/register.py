@@ -54,8 +54,8 @@ def prepare_custom(cfg) -> None:
     """
     Convert the config's own data sets to LVIS format unless that has been done, and register them.
 
-    Rare, common and frequent are what they are in the training set: of ``DATASETS.TRAIN``; in an evaluation without
-    it, of ``MODEL.CLASS_PRIOR.FILE``.
+    Rare, common and frequent are what they are in the training set: of ``DATASETS.TRAIN``, whoever registered it; in an
+    evaluation without it, of ``MODEL.CLASS_PRIOR.FILE``.
 
     Raises:
         InputError: for files that are missing or can't be relied on, and for data sets of different categories.
@@ -77,6 +77,8 @@ def prepare_custom(cfg) -> None:
         if first is None:
             first = (name, summary)
         _check_same_categories(cfg, *first, name, summary)
+        if counts is not None:
+            _check_names(cfg, counts, name, summary)
         _register(name, path, source_of(cfg, name).image_root, summary)
         _check_masks(cfg, name, summary)
         if is_train:
@@ -89,15 +91,21 @@ def _needed(cfg, name: str) -> bool:
 
 
 def _training_counts(cfg, trained: dict[str, Summary], name: str) -> TrainCounts | None:
-    if trained:
-        counts = [sum(counts) for counts in zip(*(summary.image_count for summary in trained.values()))]
-        sources = (f"{train} ({source_of(cfg, train).json_file})" for train in trained)
-        return TrainCounts(counts, f"training set {', '.join(sources)}")
     path = cfg.MODEL.CLASS_PRIOR.FILE
+    others = [train for train in cfg.DATASETS.TRAIN if train not in cfg.DATASETS.CUSTOM]
+    if trained or (others and not path):
+        priors = [ClassPrior(s.class_names, s.image_count, s.num_images) for s in trained.values()]
+        prior = ClassPrior.merge([*priors, *map(class_prior_of_dataset, others)])
+        sources = [f"{train} ({source_of(cfg, train).json_file})" for train in trained]
+        return _counts_of(prior, f"training set {', '.join([*sources, *others])}")
     if path:
-        return TrainCounts(ClassPrior.load(path).image_count.tolist(), f"the class prior {path}")
+        return _counts_of(ClassPrior.load(path), f"the class prior {path}")
     logger.warning("%s: no training set is known, so that rare, common and frequent are by its own counts.", name)
     return None
+
+
+def _counts_of(prior: ClassPrior, owner: str) -> TrainCounts:
+    return TrainCounts(prior.image_count.tolist(), owner, list(prior.class_names))
 
 
 def _check_same_categories(cfg, first_name: str, first: Summary, name: str, summary: Summary) -> None:
@@ -115,6 +123,16 @@ def _check_same_categories(cfg, first_name: str, first: Summary, name: str, summ
         f"DATASETS: {files[1]} has other categories than {files[0]}: {difference}. Give both files the same list of "
         "categories."
     )
+
+
+def _check_names(cfg, train: TrainCounts, name: str, summary: Summary) -> None:
+    """Counts are by the classes' order, which the same number of other classes would pass for."""
+    for index, (own, trained) in enumerate(zip(summary.class_names, train.class_names)):
+        if own != trained:
+            raise InputError(
+                f"DATASETS: {name} ({source_of(cfg, name).json_file}) has other categories than {train.owner}: number "
+                f"{index + 1} by id is {own!r} instead of {trained!r}. Give both the same list of categories."
+            )
 
 
 def _check_masks(cfg, name: str, summary: Summary) -> None:

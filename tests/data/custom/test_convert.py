@@ -73,7 +73,9 @@ def test_counts_are_of_objects_and_groups_those_of_training(tmp_path):
     found, summary = convert_content(tmp_path, content)
     assert (summary.image_count, summary.instance_count, summary.num_images) == ([1, 1, 1, 0], [1, 1, 1, 0], 4)
     assert {c["frequency"] for c in found["categories"]} == {"r"}
-    found, _ = convert_content(tmp_path, content, TrainCounts([10, 11, 100, 101], "training"))
+    found, _ = convert_content(
+        tmp_path, content, TrainCounts([10, 11, 100, 101], "training", ["cat", "cup", "dog", "owl"])
+    )
     assert [(c["id"], c["frequency"], c["image_count"]) for c in found["categories"]] == [
         (3, "r", 10), (7, "c", 11), (90, "c", 100), (91, "f", 101)
     ]  # fmt: skip

@@ -20,6 +20,7 @@ from balanced_lvis.data.preflight import preflight
 from balanced_lvis.data.records import load_records
 from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation import LVISEvaluator
+from balanced_lvis.priors import ClassPrior
 
 from . import made
 
@@ -162,6 +163,42 @@ def test_groups_of_evaluation_are_those_of_training(polygons):
     resolve_num_classes(cfg)
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 4
     assert groups_of("my_val") == {"cat": "r", "cup": "c", "dog": "r", "owl": "r"}
+
+
+@pytest.fixture
+def registered_elsewhere():
+    """A training set of 150 images with a cup, that the program has registered by itself."""
+    records = [{"image_id": i, "annotations": [{"category_id": 1}]} for i in range(150)]
+    DatasetCatalog.register("elsewhere", lambda: records)
+    return MetadataCatalog.get("elsewhere")
+
+
+def test_groups_are_those_of_a_training_set_that_others_registered(polygons, registered_elsewhere):
+    registered_elsewhere.thing_classes = ["cat", "cup", "dog", "owl"]
+    prepare_custom(made.config(polygons, DATASETS__TRAIN="('elsewhere',)"))
+    assert groups_of("my_val") == {"cat": "r", "cup": "f", "dog": "r", "owl": "r"}
+    # Together with one of one's own.
+    prepare_custom(made.config(polygons, DATASETS__TRAIN="('my_train', 'elsewhere')"))
+    assert counts_of("my_val") == {"cat": 1, "cup": 151, "dog": 1, "owl": 0}
+
+
+def test_other_classes_of_a_training_set_that_others_registered_name_both(polygons, registered_elsewhere):
+    registered_elsewhere.thing_classes = ["cat", "mug", "dog", "owl"]
+    words = r"my_val \(.*val\.json\) has other categories than training set elsewhere: number 2 by id is 'cup' instead"
+    with pytest.raises(InputError, match=words):
+        prepare_custom(made.config(polygons, DATASETS__TRAIN="('elsewhere',)"))
+
+
+def test_a_prior_of_as_many_other_classes_is_refused(polygons):
+    path = polygons / "prior.json"
+    ClassPrior(["cat", "mug", "dog", "owl"], [5, 6, 7, 8], 10).save(path)
+    with pytest.raises(InputError, match=r"my_val .* than the class prior .*prior\.json: number 2 .* instead of 'mug'"):
+        prepare_custom(made.config(polygons, train="", MODEL__CLASS_PRIOR__FILE=path))
+
+
+def counts_of(name) -> dict[str, int]:
+    with open(MetadataCatalog.get(name).json_file) as file:
+        return {category["name"]: category["image_count"] for category in json.load(file)["categories"]}
 
 
 def groups_of(name) -> dict[str, str]:
