@@ -146,12 +146,16 @@ class ClassPrior:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the prior to a JSON file that people can read and :meth:`load` takes back."""
+        write_json(path, self.to_dict(), indent=1)
+
+    def to_dict(self) -> dict:
+        """What :meth:`save` writes. :meth:`load` doesn't mind more entries, of the whole or of a class."""
         instances = [None] * self.num_classes if self.instance_count is None else self.instance_count.tolist()
         classes = [
             {"name": name, "image_count": images, "instance_count": count}
             for name, images, count in zip(self.class_names, self.image_count.tolist(), instances)
         ]
-        write_json(path, {"format": _FORMAT, "num_images": int(self.num_images), "classes": classes}, indent=1)
+        return {"format": _FORMAT, "num_images": int(self.num_images), "classes": classes}
 
     @classmethod
     def merge(cls, priors: Sequence[ClassPrior]) -> ClassPrior:

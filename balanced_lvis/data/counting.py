@@ -1,0 +1,98 @@
+"""The :class:`ClassPrior` of an annotation file that is not registered, in one pass over it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..priors import ClassPrior
+from .index.stream import stream_lists
+from .validation.validate import LISTS, why_not_json
+
+
+def count_classes(json_file: str | os.PathLike, progress: bool = False) -> ClassPrior:
+    """
+    Count the classes of an annotation file in COCO or LVIS format, as they are trained on: without crowd regions.
+
+    Nothing but what is counted is looked at, and nothing is written.
+
+    Args:
+        json_file: path.
+        progress: show how far it is, on a terminal.
+
+    Returns:
+        the prior, with the classes by ascending category id.
+
+    Raises:
+        InputError: if the file can't be read, or images, annotations and categories don't belong together.
+    """
+    counts = _Counts()
+    try:
+        raw = open(json_file, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
+    title, size = f"Counting {os.path.basename(json_file)}", os.path.getsize(json_file)
+    hidden = None if progress else True
+    with raw, tqdm.wrapattr(raw, "read", total=size, desc=title, disable=hidden) as file:
+        try:
+            for key, element in stream_lists(file, LISTS):
+                counts.add(key, element)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"Annotations {json_file} can't be counted: {why_not_json(raw, error)}.") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"Annotations {json_file} can't be counted: {element!r:.200} in its {key} ({type(error).__name__}: "
+                f"{error})."
+            ) from error
+    return counts.prior(str(json_file))
+
+
+class _Counts:
+    def __init__(self):
+        self.images: set[int] = set()
+        self.names: dict[int, str] = {}
+        self.instances: dict[tuple[int, int], int] = Counter()  # image id, category id -> annotations
+
+    def add(self, key: str, element: dict) -> None:
+        """
+        Raises:
+            KeyError, TypeError, AttributeError: if it isn't what the list should hold.
+        """
+        if key == "images":
+            self.images.add(element["id"])
+        elif key == "categories":
+            self.names[element["id"]] = str(element["name"])
+        elif not element.get("iscrowd"):
+            self.instances[element["image_id"], element["category_id"]] += 1
+
+    def prior(self, json_file: str) -> ClassPrior:
+        """
+        Raises:
+            InputError: if there are no images or categories, or annotations of others.
+        """
+        if not self.images or not self.names:
+            raise InputError(
+                f"Annotations {json_file} have {len(self.images)} images and {len(self.names)} categories; there is "
+                "nothing to count."
+            )
+        image_count, instance_count = dict.fromkeys(self.names, 0), dict.fromkeys(self.names, 0)
+        for (image_id, category_id), count in self.instances.items():
+            if image_id not in self.images or category_id not in self.names:
+                what = "image" if image_id not in self.images else "category"
+                value = image_id if what == "image" else category_id
+                raise InputError(f"Annotations {json_file} have one of {what} {value!r}, which the file doesn't have.")
+            image_count[category_id] += 1
+            instance_count[category_id] += count
+        try:
+            ids = sorted(self.names)
+        except TypeError as error:
+            raise InputError(f"Annotations {json_file} have category ids of several kinds: {error}.") from error
+        return ClassPrior(
+            tuple(self.names[i] for i in ids),
+            [image_count[i] for i in ids],
+            len(self.images),
+            [instance_count[i] for i in ids],
+        )

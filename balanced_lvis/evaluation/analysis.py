@@ -1,0 +1,173 @@
+"""How long a data set's tail is, and what each method makes of it."""
+
+from __future__ import annotations
+
+import os
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from ..errors import InputError
+from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, ClassPrior
+from .report import markdown_table
+
+GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
+# Of each class: the method of ClassPrior, and what it is called in tables and plots.
+OFFSETS = {
+    "balanced_sigmoid_foreground": ("foreground_offset", "Balanced Sigmoid, foreground form"),
+    "balanced_sigmoid_centred": ("centred_offset", "Balanced Sigmoid, centred form"),
+    "balanced_softmax": ("softmax_offset", "Balanced Softmax"),
+}
+
+
+def analyze(prior: ClassPrior, threshold: float) -> dict:
+    """
+    Args:
+        prior: of the training set.
+        threshold: of repeat factor sampling, DATALOADER.REPEAT_THRESHOLD.
+
+    Returns:
+        for JSON: what :meth:`ClassPrior.save` writes, so that it can be given to ``MODEL.CLASS_PRIOR.FILE``, with
+        "group", "frequency", "repeat_factor" and "offset" (by method) of each class, and a "summary".
+
+    Raises:
+        InputError: for a threshold outside [0, 1].
+    """
+    found = prior.to_dict()
+    columns = {
+        "group": prior.groups().tolist(),
+        "frequency": prior.image_frequency().tolist(),
+        "repeat_factor": prior.repeat_factor(threshold).tolist(),
+    }
+    offsets = {name: getattr(prior, method)().tolist() for name, (method, _) in OFFSETS.items()}
+    for row, record in enumerate(found["classes"]):
+        record.update({name: values[row] for name, values in columns.items()})
+        record["offset"] = {name: values[row] for name, values in offsets.items()}
+    instances = prior.instance_count
+    found["summary"] = {
+        "num_classes": prior.num_classes,
+        "num_instances": None if instances is None else int(instances.sum()),
+        "groups": {group: int((prior.groups() == group).sum()) for group in GROUPS},
+        "classes_without_images": int((prior.image_count == 0).sum()),
+        "repeat_threshold": threshold,
+        "imbalance_factor": imbalance_factor(prior.image_count),
+        "imbalance_factor_of_instances": None if instances is None else imbalance_factor(instances),
+    }
+    return found
+
+
+def imbalance_factor(counts: np.ndarray) -> float | None:
+    """The largest count over the smallest one that is not 0; None where all are 0."""
+    known = counts[counts > 0]
+    return float(known.max() / known.min()) if len(known) else None
+
+
+def analysis_tables(found: dict, shown: int = 5) -> str:
+    """
+    Args:
+        found: from :func:`analyze`.
+        shown: classes to name at either end.
+
+    Returns:
+        two Markdown tables: the groups, and the most and least frequent classes.
+    """
+    classes = sorted(found["classes"], key=lambda record: (-record["image_count"], record["name"]))
+    groups = [["group", "classes", "images of a class", "instances", "repeat factor", *OFFSETS]]
+    for group, name in {**GROUPS, "": "all"}.items():
+        rows = [record for record in classes if record["group"].startswith(group)]
+        groups.append([name, *_group_row(rows)])
+    ends = classes if len(classes) <= 2 * shown else [*classes[:shown], None, *classes[len(classes) - shown :]]
+    single = [["class", "group", "images", "instances", "repeat factor", *OFFSETS]]
+    single += [_class_row(record) if record else ["…"] + [""] * (len(single[0]) - 1) for record in ends]
+    return f"{_summary_line(found)}\n\n{markdown_table(groups)}\n{markdown_table(single)}"
+
+
+def _summary_line(found: dict) -> str:
+    summary = found["summary"]
+    known = summary["num_instances"] is not None
+    instances = f"{summary['num_instances']:,} instances" if known else "instances not known"
+    factors = ["imbalance_factor", *(["imbalance_factor_of_instances"] if known else [])]
+    words = ["images", "instances"][: len(factors)]
+    imbalance = ", ".join(f"{summary[key] or 0:,.0f} by {word}" for key, word in zip(factors, words))
+    line = f"{found['num_images']:,} images, {summary['num_classes']:,} classes, {instances}; imbalance {imbalance}"
+    absent = summary["classes_without_images"]
+    return f"{line}; {absent:,} classes in no image, which count as half an image" if absent else line
+
+
+def _group_row(records: list[dict]) -> list[str]:
+    if not records:
+        return ["0", *["–"] * (3 + len(OFFSETS))]
+    counts = [record["instance_count"] for record in records]
+    return [
+        f"{len(records):,}",
+        _span([record["image_count"] for record in records], ",d"),
+        "–" if None in counts else f"{sum(counts):,}",
+        _span([record["repeat_factor"] for record in records], ".2f"),
+        *(_span([record["offset"][name] for record in records], ".2f") for name in OFFSETS),
+    ]
+
+
+def _class_row(record: dict) -> list[str]:
+    instances = record["instance_count"]
+    return [
+        record["name"],
+        record["group"],
+        f"{record['image_count']:,}",
+        "–" if instances is None else f"{instances:,}",
+        f"{record['repeat_factor']:.2f}",
+        *(f"{record['offset'][name]:.2f}" for name in OFFSETS),
+    ]
+
+
+def _span(values: list, form: str) -> str:
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
+
+
+def check_plot_file(path: str) -> None:
+    """
+    Raises:
+        InputError: for a name whose ending says no kind of picture that can be written.
+    """
+    known = plt.figure().canvas.get_supported_filetypes()
+    plt.close()
+    ending = os.path.splitext(path)[1][1:].lower()
+    if ending not in known:
+        raise InputError(f"--plot {path}: {ending!r} is no kind of picture; use one of {', '.join(sorted(known))}.")
+
+
+def plot_analysis(found: dict, path) -> None:
+    """
+    Images of every class by rank; repeat factors and offsets against a class's images.
+
+    Args:
+        found: from :func:`analyze`.
+        path: the picture file to write.
+    """
+    classes = sorted(found["classes"], key=lambda record: -record["image_count"])
+    counts = np.array([max(record["image_count"], 0.5) for record in classes])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    ranks = np.arange(1, len(classes) + 1)
+    for index, (group, name) in enumerate(reversed(GROUPS.items())):
+        inside = np.array([record["group"] == group for record in classes])
+        if inside.any():
+            label = f"{name}: {inside.sum():,}"
+            left.bar(ranks[inside], counts[inside], 1.0, color=f"C{index}", label=label)
+    left.set(yscale="log", xlabel="class, by images", ylabel="training images", ylim=(0.4, None))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.legend(frameon=False)
+    for index, (name, (_, title)) in enumerate(OFFSETS.items()):
+        right.plot(counts, [record["offset"][name] for record in classes], color=f"C{3 + index}", label=title)
+    factors = [record["repeat_factor"] for record in classes]
+    threshold = found["summary"]["repeat_threshold"]
+    right.plot(counts, factors, color="0.3", linestyle="--", label=f"repeat factor, t = {threshold:g}")
+    for edge in (RARE_MAX_IMAGES + 0.5, COMMON_MAX_IMAGES + 0.5):
+        right.axvline(edge, color="0.85", linewidth=1, zorder=0)
+    right.set(xscale="log", xlabel="training images of the class", ylabel="offset of a logit; repeat factor")
+    right.xaxis.set_major_formatter("{x:g}")
+    right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

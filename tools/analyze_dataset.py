@@ -1,0 +1,60 @@
+#!/usr/bin/env python
+"""
+How long is a data set's tail? Classes, groups, repeat factors and offsets, as a table, JSON and plot.
+
+    tools/analyze_dataset.py lvis_v1_train                       # from Detectron2's metadata: no files needed
+    tools/analyze_dataset.py mine/train.json --json prior.json --plot tail.png
+    tools/analyze_dataset.py my_train --config-file mine.yaml    # a data set of that config
+
+The JSON is a class prior: MODEL.CLASS_PRIOR.FILE prior.json trains by it.
+"""
+
+import argparse
+import os
+import sys
+
+from balanced_lvis.config import load_config
+from balanced_lvis.data.class_prior import class_prior_of_dataset
+from balanced_lvis.data.counting import count_classes
+from balanced_lvis.data.datasets import prepare_datasets
+from balanced_lvis.engine.screen import command_line
+from balanced_lvis.errors import InputError
+from balanced_lvis.evaluation.analysis import analysis_tables, analyze, check_plot_file, plot_analysis
+from balanced_lvis.io import write_json
+
+
+def _prior(args):
+    if os.path.isfile(args.data):
+        return count_classes(args.data, progress=True)
+    if args.data.endswith(".json"):
+        raise InputError(f"{args.data} isn't there (looked in {os.getcwd()}).")
+    cfg = load_config(args.config_file, args.opts)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (args.data,), ()
+    cfg.MODEL.MASK_ON = False  # boxes can be counted too
+    prepare_datasets(cfg)
+    return class_prior_of_dataset(args.data)
+
+
+@command_line
+def main(arguments=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", help="a data set's name, or an annotation file in COCO or LVIS format")
+    parser.add_argument("--config-file", default="", help="the yaml that the name is from, or that renders it")
+    parser.add_argument("--threshold", type=float, default=0.001, help="of repeat factors; default: 0.001, LVIS's")
+    parser.add_argument("--show", type=int, default=5, help="classes to show at either end; default: 5")
+    parser.add_argument("--json", metavar="FILE", help="write all of it there, as a class prior")
+    parser.add_argument("--plot", metavar="FILE", help="draw it there: .png, .svg or .pdf")
+    parser.add_argument("opts", nargs="*", help="KEY VALUE overrides of the config")
+    args = parser.parse_intermixed_args(arguments)
+    if args.plot:
+        check_plot_file(args.plot)
+    found = analyze(_prior(args), args.threshold)
+    print(analysis_tables(found, max(args.show, 0)), end="")
+    if args.json:
+        write_json(args.json, found, indent=1)
+    if args.plot:
+        plot_analysis(found, args.plot)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
