@@ -204,7 +204,7 @@ def _detector(cfg) -> Iterator:
             cfg.TEST.DETECTIONS_PER_IMAGE, MAX_DETECTIONS_PER_IMAGE,
         )  # fmt: skip
     model = Trainer.build_model(cfg)
-    load_for_evaluation(model, cfg.MODEL.WEIGHTS, Identity.from_config(cfg), cfg.MODEL.TRUST_WEIGHTS)
+    load_for_evaluation(model, cfg.MODEL.WEIGHTS, Identity.from_config(cfg, evaluation=True), cfg.MODEL.TRUST_WEIGHTS)
     model.eval()
     with torch.no_grad(), unpasted(model) as detector:
         yield detector

@@ -28,9 +28,18 @@ class Identity:
         self.stage = stage
 
     @classmethod
-    def from_config(cls, cfg) -> Identity:
-        """Class names of the first data set that has any, and the activation's family."""
-        names = (MetadataCatalog.get(name).get("thing_classes") for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    def from_config(cls, cfg, evaluation: bool = False) -> Identity:
+        """
+        Class names of the first data set that has any, and the activation's family.
+
+        Args:
+            evaluation: look at the data sets that are tested on first, which can be of other classes than the config's
+                training set.
+        """
+        data_sets = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+        if evaluation:
+            data_sets = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
+        names = (MetadataCatalog.get(name).get("thing_classes") for name in data_sets)
         family = activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).family
         return cls(next(filter(None, names), ()), family, stage_in_words(cfg))
 

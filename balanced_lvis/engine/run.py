@@ -233,7 +233,9 @@ def run(cfg, args) -> dict:
     log_scaling(load_config(args.config_file, args.opts), cfg)
     if args.eval_only:
         model = Trainer.build_model(cfg)
-        load_for_evaluation(model, cfg.MODEL.WEIGHTS, Identity.from_config(cfg), cfg.MODEL.TRUST_WEIGHTS)
+        load_for_evaluation(
+            model, cfg.MODEL.WEIGHTS, Identity.from_config(cfg, evaluation=True), cfg.MODEL.TRUST_WEIGHTS
+        )
         return Trainer.test(cfg, model) or {}
     with StopRequest() as stop:
         stop.at_once = True  # until the first iteration
