@@ -151,7 +151,7 @@ def _merge_file(cfg: CN, path: str) -> None:
         raise InputError(f"{path}: its _BASE_ {error.filename!r} doesn't exist.") from error
     except (TypeError, AttributeError) as error:
         raise InputError(f"{path} must be a yaml mapping of config keys to values ({error}).") from error
-    except (ValueError, yaml.YAMLError, AssertionError) as error:
+    except (ValueError, yaml.YAMLError, AssertionError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from error
 
 

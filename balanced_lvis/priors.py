@@ -34,6 +34,7 @@ RARE_MAX_IMAGES = 10
 COMMON_MAX_IMAGES = 100
 
 _FORMAT = "balanced_lvis class prior 1"
+_MOST = 2**53  # up to which float64 has every whole number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,8 +64,8 @@ class ClassPrior:
         self._set_counts("image_count", self.image_count)
         if self.instance_count is not None:
             self._set_counts("instance_count", self.instance_count)
-        if self.num_images < 1:
-            raise InputError(f"ClassPrior: num_images is {self.num_images}; it must be at least 1.")
+        if not 1 <= self.num_images <= _MOST:
+            raise InputError(f"ClassPrior: num_images is {self.num_images}; it must be from 1 to {_MOST}.")
         most = int(self.image_count.max())
         if most > self.num_images:
             name = self.class_names[int(self.image_count.argmax())]
@@ -76,10 +77,15 @@ class ClassPrior:
             _report_zero_counts(tuple(n for n, c in zip(self.class_names, self.image_count) if c == 0))
 
     def _set_counts(self, field: str, values) -> None:
-        array = np.asarray(values)
-        whole = array.ndim == 1 and array.size > 0 and np.issubdtype(array.dtype, np.number)
-        if not whole or np.any(array != np.floor(array)) or np.any(array < 0):
+        try:
+            array = np.asarray(values)
+        except (ValueError, RecursionError):  # lists of several lengths, or in each other without end
+            array = np.empty(0)
+        real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
+        if not (array.ndim == 1 and array.size and real) or not np.all((array == np.floor(array)) & (array >= 0)):
             raise InputError(f"ClassPrior: {field} must be K whole numbers >= 0, not {values!r:.200}.")
+        if np.any(array > _MOST):
+            raise InputError(f"ClassPrior: {field} has {array.max()}; no count can be more than {_MOST}.")
         if len(array) != len(self.class_names):
             raise InputError(f"ClassPrior: {field} has {len(array)} entries for {len(self.class_names)} class names.")
         array = array.astype(np.int64)
@@ -125,7 +131,7 @@ class ClassPrior:
                 content = json.load(file)
         except OSError as error:
             raise InputError(f"Class prior file {os.fspath(path)!r} can't be read: {error.strerror}.") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"Class prior file {os.fspath(path)!r} is not valid JSON: {error}.") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
             raise InputError(

@@ -20,7 +20,7 @@ PARTIAL = ".partial"
 @dataclass
 class _Candidate:
     name: str
-    run: str | None
+    run: str
     iteration: int
     modified: float
 
@@ -106,7 +106,8 @@ def _look(folder, name: str, broken: dict[str, str]) -> _Candidate | None:
     try:
         content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         trainer = content["trainer"]
-        return _Candidate(name, trainer.get("run"), int(trainer["iteration"]), _modified(path))
+        run = str(trainer.get("run", ""))  # stock Detectron2's have none
+        return _Candidate(name, run, int(trainer["iteration"]), _modified(path))
     except (KeyError, TypeError, AttributeError):
         broken[name] = "holds no state of a training"
     except Exception as error:  # torch, pickle and zipfile each have their own for a broken file

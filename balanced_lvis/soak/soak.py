@@ -9,9 +9,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..io import write_json
+from .fuzz import Fuzzer
 from .kills import KillLoop
 
-KILL_SHARE = 0.7  # of the time
+FUZZ_SHARE = 0.3  # of the time
 
 
 def soak(configs: Path, folder: Path, seconds: float, seed: int | None = None, report: Path | None = None) -> dict:
@@ -26,19 +27,29 @@ def soak(configs: Path, folder: Path, seconds: float, seed: int | None = None, r
         report: a JSON file for the figures, written after every training and every round of fuzzing.
 
     Returns:
-        the figures: {"seconds", "seed", "trainings": {...}, "failures": [...]}.
+        the figures: {"seconds", "seed", "trainings": {...}, "fuzzing": {...}, "failures": [...]}.
     """
     seed = secrets.randbelow(2**32) if seed is None else seed
-    kills = KillLoop(configs, folder, seed)
+    kills, fuzzer = KillLoop(configs, folder / "trainings", seed), Fuzzer(folder / "fuzzing", seed)
     start = time.monotonic()
     figures = {}
     with tqdm(total=round(seconds), unit="s", disable=None) as bar:
         while not figures or time.monotonic() - start < seconds:
+            turn = time.monotonic()
             kills.run_one()
-            figures = {"seconds": round(time.monotonic() - start), "seed": seed, "trainings": kills.figures.as_json()}
-            figures["failures"] = figures["trainings"].pop("failures")
+            fuzzer.run((time.monotonic() - turn) * FUZZ_SHARE / (1 - FUZZ_SHARE))
+            figures = _figures(round(time.monotonic() - start), seed, kills, fuzzer)
             if report:
                 write_json(report, figures, indent=1)
-            bar.set_postfix(kills=figures["trainings"]["kills"], failures=len(figures["failures"]))
+            bar.set_postfix(kills=figures["trainings"]["kills"], inputs=figures["fuzzing"]["inputs"],
+                            failures=len(figures["failures"]))  # fmt: skip
             bar.update(min(figures["seconds"], round(seconds)) - bar.n)
     return figures
+
+
+def _figures(seconds: int, seed: int, kills: KillLoop, fuzzer: Fuzzer) -> dict:
+    trainings = kills.figures.as_json()
+    failures = [*trainings.pop("failures"), *fuzzer.crashes]
+    return {
+        "seconds": seconds, "seed": seed, "trainings": trainings, "fuzzing": fuzzer.as_json(), "failures": failures,
+    }  # fmt: skip

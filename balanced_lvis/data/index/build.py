@@ -95,7 +95,7 @@ def _read(json_file: str, file: _HashingFile, content: _Content) -> Report:
                     content.add(key, element)
                 except InputError as error:
                     refused = error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         refused = InputError(f"Annotations {json_file} are not in LVIS format: {error}.")
     report = checker.finish(json_file, "annotations" in seen)
     if refused is not None:
