@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import shutil
@@ -19,7 +20,7 @@ from .faults import Fault, damage
 from .training import ITERATIONS, PERIOD, SCREEN, SETTINGS, Attempts, same
 
 LONGEST = 180.0  # seconds of an attempt, which takes some five, before it counts as stuck
-LATEST_KILL = 1.5  # seconds after a process was forked
+LATEST_KILL = 0.5  # of the time of an undisturbed run
 KINDS = ("at any moment", "while saving", "asked", "asked, with all its workers")
 
 
@@ -78,11 +79,17 @@ class KillLoop:
         self.settings = settings
         self.figures = KillFigures()
         self._references: dict[str, tuple[dict, dict]] = {}  # losses by iteration, final state
+        self._latest = 0.0
         self._turn = 0
         self._is_damaged = False  # the newest checkpoint, since the last attempt that came to an iteration
 
-    def run_one(self) -> None:
-        """Kill one training until it has ended, and compare it with an undisturbed one."""
+    def run_one(self, until: float = math.inf) -> None:
+        """
+        Kill one training until it has ended, and compare it with an undisturbed one.
+
+        Args:
+            until: of ``time.monotonic()``; later, nothing is killed any more.
+        """
         name = self.settings[self._turn % len(self.settings)]
         self._turn += 1
         if name not in self._references:
@@ -91,7 +98,7 @@ class KillLoop:
         shutil.rmtree(attempts.output, ignore_errors=True)
         self._is_damaged = False
         try:
-            while not self._attempt(attempts):
+            while not self._attempt(attempts, until):
                 pass
             self._compare(attempts, *self._references[name])
             self.figures.runs[name] += 1
@@ -116,13 +123,14 @@ class KillLoop:
     def _undisturbed(self, name: str) -> tuple[dict, dict]:
         attempts = self._attempts(name, "undisturbed")
         shutil.rmtree(attempts.output, ignore_errors=True)
-        process = attempts.start()
-        status = _wait(process)
+        start = time.monotonic()
+        status = _wait(attempts.start())
+        self._latest = LATEST_KILL * (time.monotonic() - start)
         if status != 0:
             raise RuntimeError(f"{name}: the undisturbed run fails with {status}: {_tail(attempts)}")
         return dict(attempts.losses()), attempts.final_state()
 
-    def _attempt(self, attempts: Attempts) -> bool:
+    def _attempt(self, attempts: Attempts, until: float) -> bool:
         """Start a process and kill it; whether it ended before that."""
         before = attempts.losses()
         expected = newest_whole(attempts.output) + 1
@@ -131,11 +139,11 @@ class KillLoop:
         )[0]
         fault = Fault.drawn(self.rng) if kind == "while saving" else None
         process = attempts.start(fault)
-        if fault:
-            status = _wait(process)
-        else:
+        if kind in KINDS and not fault:
             number = signal.SIGTERM if kind.startswith("asked") else signal.SIGKILL
-            status = _wait(process, self.rng.uniform(0, LATEST_KILL), number, group="all" in kind)
+            status = _wait(process, self.rng.uniform(0, self._latest), number, group="workers" in kind)
+        else:
+            status = _wait(process)
         _check_status(status, kind, attempts)
         new = attempts.losses()[len(before) :]
         if new:

@@ -36,7 +36,7 @@ def soak(configs: Path, folder: Path, seconds: float, seed: int | None = None, r
     with tqdm(total=round(seconds), unit="s", disable=None) as bar:
         while not figures or time.monotonic() - start < seconds:
             turn = time.monotonic()
-            kills.run_one()
+            kills.run_one(start + seconds)
             fuzzer.run((time.monotonic() - turn) * FUZZ_SHARE / (1 - FUZZ_SHARE))
             figures = _figures(round(time.monotonic() - start), seed, kills, fuzzer)
             if report:

@@ -26,7 +26,7 @@ def test_a_training_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tm
     loop = KillLoop(CONFIGS, tmp_path, seed=int(time.time()), settings=settings)
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
-        loop.run_one()
+        loop.run_one(end)
     figures = loop.figures.as_json()
     print(figures)
     assert not figures["failures"], figures
