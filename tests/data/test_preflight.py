@@ -11,6 +11,8 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 from detectron2.data.datasets.lvis import load_lvis_json
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from balanced_lvis.class_lists import ClassLists
 from balanced_lvis.data import annotations
@@ -24,6 +26,7 @@ from balanced_lvis.errors import InputError
 
 from ..common import CONFIGS, rendered_opts
 from .validation.made import good
+from .validation.test_validation import json_values
 
 NAMES = ("preflight_one", "preflight_two")
 
@@ -260,3 +263,49 @@ def test_a_training_goes_without_an_image_where_that_is_allowed(incomplete):
     seen = {record["file_name"] for _, batch in zip(range(60), loader) for record in batch}
     assert str(path) not in seen
     assert len(seen) == 23
+
+
+# ------------------------------------------------------------------ any file
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.data())
+def test_no_file_is_too_odd_for_an_answer(tmp_path_factory, data):
+    """It passes, and then can be loaded; or it is refused with reasons."""
+    content = made()
+    for _ in range(data.draw(st.integers(1, 3))):
+        spoil(data, content)
+    folder = tmp_path_factory.mktemp("odd")
+    name = register(folder, content)
+    try:
+        preflight([name], [name])
+        records = load_records(name)
+        assert all(record["file_name"].startswith(str(folder)) for record in records)
+    except InputError:
+        pass
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def spoil(data, content):
+    """Change, drop or repeat one thing."""
+    key = data.draw(st.sampled_from(sorted(content)))
+    records = content[key]
+    if not isinstance(records, list) or not records:
+        content[key] = data.draw(json_values)
+        return
+    record = data.draw(st.sampled_from(records))
+    kind = data.draw(st.sampled_from(["value", "value", "drop", "repeat", "record", "list"]))
+    if kind in ("value", "drop") and isinstance(record, dict) and record:
+        field = data.draw(st.sampled_from(sorted(record)))
+        if kind == "drop":
+            del record[field]
+        else:
+            record[field] = data.draw(json_values | st.sampled_from(["../x/7.jpg", "http://x/../7.jpg", 2**63, -1, 0]))
+    elif kind == "repeat":
+        records.append(record)
+    elif kind == "record":
+        records.append(data.draw(json_values))
+    elif kind == "list" and data.draw(st.booleans()):
+        content.pop(key)
