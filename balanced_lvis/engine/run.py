@@ -27,6 +27,7 @@ from ..modeling.decoupled import classifier_stage
 from .checkpoint import check_weights, load_for_evaluation
 from .checkpoint_folder import newest_checkpoint
 from .ema import check_ema
+from .evaluate_file import check_evaluates_file, evaluate_file
 from .identity import Identity, is_second_stage
 from .job import Job, find_job
 from .launch import launch
@@ -58,6 +59,10 @@ def main(arguments: list[str] | None = None) -> None:
     job = find_job(args)
     args.resume |= job.attempt > 0  # torchrun has started it anew after a failure
     cfg = read_config(args, job)
+    if args.predictions:
+        check_evaluates_file(args.eval_only, job.world_size)
+        evaluate_file(cfg, args.predictions)
+        return
 
     def prepare():
         check_writable(cfg.OUTPUT_DIR)
@@ -76,6 +81,11 @@ def argument_parser():
         "--allow-missing",
         action="store_true",
         help="train without the images that are not on the disk; they are counted and the first ones named",
+    )
+    parser.add_argument(
+        "--predictions",
+        metavar="FILE",
+        help="with --eval-only: evaluate a results file, JSON or zip, on DATASETS.TEST; no model and no weights",
     )
     return parser
 

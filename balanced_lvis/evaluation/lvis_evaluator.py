@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import tempfile
+from collections.abc import Sequence
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
@@ -103,6 +104,19 @@ class LVISEvaluator(DatasetEvaluator):
             return {}
         if self._output_dir:
             detections.save_json(os.path.join(self._output_dir, "lvis_instances_results.json"))
+        return self.evaluate_stored(detections, IOU_TYPES if detections.has_masks else ("bbox",))
+
+    def evaluate_stored(self, detections: Detections, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
+        """
+        Evaluate detections, wherever they come from; for one process.
+
+        Args:
+            detections: with the data set's own category ids.
+            tasks: of "bbox" and "segm".
+
+        Returns:
+            as :meth:`evaluate`.
+        """
         lvis_gt = LVIS(PathManager.get_local_path(self._metadata.json_file))
         if not lvis_gt.anns:
             logger.info("%s has no annotations: predictions saved, nothing evaluated.", self._metadata.name)
@@ -110,7 +124,6 @@ class LVISEvaluator(DatasetEvaluator):
         if not len(detections):
             logger.warning("The model detected nothing in %d images.", detections.num_images)
         results, per_category = {}, {}
-        tasks = IOU_TYPES if detections.has_masks else ("bbox",)
         logger.info("Evaluating %d predictions, %s (%s)", len(detections), " and ".join(tasks), self._backend)
         for task, metrics, averages in evaluate_tasks(lvis_gt, detections, tasks, self._backend):
             results[task], per_category[task] = metrics, averages

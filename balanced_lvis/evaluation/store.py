@@ -32,6 +32,7 @@ COLUMNS = {
     "boxes": (np.dtype("<f4"), (4,)),
     "lengths": (np.dtype("<i4"), ()),
 }
+EXACT = np.dtype("<f8")  # of boxes, where a writer was asked for it
 IMAGES = "images"
 MASKS = "masks"  # the "counts" of all RLEs, one after the other
 FILES = (IMAGES, *COLUMNS, MASKS)
@@ -46,10 +47,14 @@ class DetectionWriter:
 
     Args:
         folder: made where it doesn't exist; what an earlier writer left there is overwritten.
+        exact_boxes: keep boxes as float64, as other programs' files may have them.
     """
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike, exact_boxes: bool = False):
         self.folder = Path(folder)
+        self._types = {name: dtype for name, (dtype, _) in COLUMNS.items()}
+        if exact_boxes:
+            self._types["boxes"] = EXACT
         self.folder.mkdir(parents=True, exist_ok=True)
         self._files = {name: open(self.folder / name, "wb", buffering=1 << 20) for name in FILES}  # noqa: SIM115
 
@@ -73,7 +78,7 @@ class DetectionWriter:
         sizes = {tuple(rle["size"]) for rle in rles or ()}
         if len(sizes) > 1:
             raise ValueError(f"The masks of image {image_id} have different sizes: {sorted(sizes)}.")
-        rows = {name: np.asarray(columns[name], dtype) for name, (dtype, _) in COLUMNS.items()}
+        rows = {name: np.asarray(columns[name], dtype) for name, dtype in self._types.items()}
         for name, (_, shape) in COLUMNS.items():
             rows[name] = rows[name].reshape(-1, *shape)
         if {len(row) for row in rows.values()} != {len(scores)}:
@@ -111,7 +116,7 @@ class Detections:
         classes: (N,) int32, class indices.
         category_ids: (N,) int64, the data set's own.
         scores: (N,) float64.
-        boxes: (N, 4) float32, x, y, w, h in pixels.
+        boxes: (N, 4) float32, or float64 as written, x, y, w, h in pixels.
     """
 
     def __init__(self, folder: str | os.PathLike, category_ids: Sequence[int] | None = None):
@@ -124,6 +129,8 @@ class Detections:
 
     def _column(self, name: str) -> np.ndarray:
         dtype, shape = COLUMNS[name]
+        if name == "boxes" and (self.folder / name).stat().st_size > 4 * dtype.itemsize * len(self):
+            dtype = EXACT
         return np.fromfile(self.folder / name, dtype).reshape(-1, *shape)
 
     @cached_property

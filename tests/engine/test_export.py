@@ -15,6 +15,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from balanced_lvis.engine import export as module
+from balanced_lvis.engine import main
 from balanced_lvis.engine.screen import quiet
 from balanced_lvis.evaluation.lvis_api import IOU_TYPES, LVIS, evaluate_on_lvis
 
@@ -202,3 +203,42 @@ def test_what_is_exported_is_valid_and_what_is_not_is_told(exported, rendered, t
     assert "cut.json is no valid submission" in shown.err
     assert tool(["--dataset", "lvis_v1_vall", "--validate", str(path)]) == 2
     assert "Did you mean 'lvis_v1_val'" in capsys.readouterr().err
+
+
+def evaluate_here(rendered, output, *flags, opts=()) -> int:
+    """``tools/train_net.py`` in this process."""
+    words = ["--config-file", CONFIG, *flags, *rendered_opts(rendered, output), *opts]
+    return main([*map(str, words)])
+
+
+@pytest.mark.parametrize("backend", ["fast", "official"])
+def test_a_results_file_has_the_numbers_of_its_model(exported, rendered, trained, tmp_path, backend):
+    expected = json.loads((trained / "results.json").read_text())
+    files = {
+        exported[0] / f"{VAL}_segm.json": ["segm"],
+        exported[0] / f"{VAL}_bbox.json": ["bbox"],
+        trained / "inference" / "lvis_instances_results.json": ["bbox", "segm"],
+    }
+    for path, tasks in files.items():
+        flags = ("--eval-only", "--predictions", path)
+        assert evaluate_here(rendered, tmp_path, *flags, opts=["TEST.LVIS_BACKEND", backend]) == 0
+        found = json.loads((tmp_path / "results.json").read_text())
+        assert found == {task: expected[task] for task in tasks}
+        assert os.listdir(tmp_path / "inference") == ["per_category_ap.json"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "opts", "words"),
+    [
+        ((), (), "add --eval-only"),
+        (("--eval-only", "--num-gpus", "2"), (), "takes one process, not 2"),
+        (("--eval-only",), (), "x.json can't be read"),
+        (("--eval-only",), ("DATASETS.TEST", "('rendered_val', 'rendered_test_dev')"), "on one data set"),
+        (("--eval-only",), ("DATASETS.TEST", "('rendered_vall',)"), "neither a file nor a registered data set"),
+    ],
+)
+def test_what_a_results_file_cannot_be_evaluated_with_is_told(rendered, tmp_path, capsys, flags, opts, words):
+    file = ("--predictions", tmp_path / "x.json")
+    assert evaluate_here(rendered, tmp_path / "out", *flags, *file, opts=opts) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and words in error

@@ -58,10 +58,11 @@ class ImageList:
         return len(self.ids)
 
 
-def annotation_file_of(dataset: str) -> str:
+def annotation_file_of(dataset: str, argument: str = "--dataset") -> str:
     """
     Args:
         dataset: name of a registered data set, or path of an annotation file.
+        argument: what names it, for messages.
 
     Raises:
         InputError: if it is neither, or the data set's file isn't there.
@@ -70,14 +71,14 @@ def annotation_file_of(dataset: str) -> str:
         return dataset
     if dataset not in DatasetCatalog:
         hint = did_you_mean(dataset, DatasetCatalog.list())
-        raise InputError(f"--dataset {dataset!r} is neither a file nor a registered data set.{hint}")
+        raise InputError(f"{argument}: {dataset!r} is neither a file nor a registered data set.{hint}")
     json_file = MetadataCatalog.get(dataset).get("json_file")
     if not json_file:
-        raise InputError(f"Data set {dataset!r} has no annotation file; give the path of one as --dataset.")
+        raise InputError(f"Data set {dataset!r} has no annotation file; give the path of one as {argument}.")
     local = PathManager.get_local_path(json_file)
     if not os.path.isfile(local):
         raise InputError(
             f"The annotation file of {dataset}, {Path(local).absolute()}, isn't there; tools/prepare_lvis.py gets "
-            "LVIS's, or give the path of one as --dataset."
+            f"LVIS's, or give the path of one as {argument}."
         )
     return local

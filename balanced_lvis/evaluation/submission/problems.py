@@ -135,10 +135,9 @@ class Findings:
     def __contains__(self, kind: str) -> bool:
         return kind in self._counts
 
-    @property
-    def kinds(self) -> set[str]:
-        """Those that were found."""
-        return set(self._counts)
+    def errors(self, but: Collection[str] = ()) -> bool:
+        """Whether there are errors of other kinds than these."""
+        return any(KINDS[kind][0] == ERROR and kind not in but for kind in self._counts)
 
     def problems(self) -> tuple[Problem, ...]:
         """In the order of :data:`KINDS`."""

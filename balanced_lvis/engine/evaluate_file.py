@@ -1,0 +1,69 @@
+"""Results of any program, evaluated as a model's would be, without one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+
+from ..data.checks import check_lvis_format
+from ..data.datasets import prepare_datasets
+from ..errors import InputError
+from ..evaluation.lvis_evaluator import LVISEvaluator
+from ..evaluation.submission import ImageList, annotation_file_of, read_predictions
+from ..io import write_json
+from .screen import log_to_files
+from .storage import check_writable
+
+logger = logging.getLogger(__name__)
+
+
+def check_evaluates_file(eval_only: bool, world_size: int) -> None:
+    """
+    Raises:
+        InputError: for a training, or several processes.
+    """
+    if not eval_only:
+        raise InputError("--predictions evaluates a file and trains nothing; add --eval-only.")
+    if world_size > 1:
+        raise InputError(f"--predictions takes one process, not {world_size}; leave --num-gpus out.")
+
+
+def evaluate_file(cfg, path: str) -> dict[str, dict[str, float]]:
+    """
+    Evaluate a results file on ``DATASETS.TEST``.
+
+    Args:
+        cfg: with DATASETS.TEST, TEST.LVIS_BACKEND and OUTPUT_DIR, where ``results.json`` and
+            ``inference/per_category_ap.json`` are written as after an evaluation of a model.
+        path: JSON in LVIS result format, or a zip archive with it.
+
+    Returns:
+        {"bbox": {metric: percent}, "segm": {...}}, of those that the file has.
+
+    Raises:
+        InputError: for a config or file that can't be evaluated.
+    """
+    if len(cfg.DATASETS.TEST) != 1:
+        raise InputError(
+            f"DATASETS.TEST is {tuple(cfg.DATASETS.TEST)}, but --predictions evaluates a file on one data set; add "
+            "DATASETS.TEST \"('lvis_v1_val',)\" or another."
+        )
+    (name,) = cfg.DATASETS.TEST
+    check_writable(cfg.OUTPUT_DIR)
+    log_to_files(cfg.OUTPUT_DIR, 0)
+    prepare_datasets(cfg)
+    json_file = annotation_file_of(name, "DATASETS.TEST")
+    check_lvis_format(name)
+    folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+    evaluator = LVISEvaluator(name, folder, distributed=False, backend=cfg.TEST.LVIS_BACKEND)
+    store = os.path.join(folder, ".predictions")
+    try:
+        detections, tasks, report = read_predictions(path, ImageList(json_file), store)
+        logger.info("%s", str(report).splitlines()[0])
+        results = evaluator.evaluate_stored(detections, tasks)
+    finally:
+        shutil.rmtree(store, ignore_errors=True)
+    write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results, indent=1)
+    logger.info("Results written to %s", os.path.join(cfg.OUTPUT_DIR, "results.json"))
+    return results

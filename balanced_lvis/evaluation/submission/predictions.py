@@ -1,0 +1,90 @@
+"""Results files of any program as stored detections, once they are found sound."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+
+import numpy as np
+from pycocotools import mask as mask_util
+
+from ...errors import InputError
+from ..store import Detections, DetectionWriter
+from .checker import Checker, Row
+from .images import ImageList
+from .problems import Report
+from .reading import BROKEN, batches_of, why_not_json
+
+logger = logging.getLogger(__name__)
+
+# What evaluation does without, as it keeps the 300 best itself and never takes a box for a mask's area.
+_TOLERATED = ("bbox_in_mask_file", "too_many", "empty")
+# pycocotools stores a list's length in 8 bits.
+_AT_ONCE = 255
+
+
+def read_predictions(
+    path: str | os.PathLike, images: ImageList, folder: str | os.PathLike, progress: bool = True
+) -> tuple[Detections, tuple[str, ...], Report]:
+    """
+    Check a results file and store its detections.
+
+    Args:
+        path: of a JSON list in LVIS result format, or a zip archive with one. Detections may be in any order, of any
+            number per image, and have boxes beside masks.
+        images: what the data set has.
+        folder: of the detections; the caller deletes it.
+        progress: show how far it is, on a terminal.
+
+    Returns:
+        detections, every number as in the file; what they can be evaluated for, of "bbox" and "segm"; and what the
+        file's check found.
+
+    Raises:
+        InputError: if the file can't be read, or holds what can't be evaluated: each kind of fault with its count and
+            first offenders.
+    """
+    checker, writer = Checker(images), DetectionWriter(folder, exact_boxes=True)
+    with_boxes = True
+    try:
+        for batch in batches_of(path, progress):
+            rows = checker.add(batch)
+            if not checker.findings.errors(but=_TOLERATED):
+                with_boxes &= all(row.box is not None for row in rows)
+                _write(writer, rows, images)
+    except InputError:
+        raise
+    except BROKEN as error:
+        checker.findings.add("not_json", [why_not_json(error)])
+    finally:
+        writer.close()
+    report = checker.finish(os.fspath(path))
+    report.raise_errors(but=_TOLERATED)
+    for problem in report.problems:
+        logger.warning("%s: %s", os.fspath(path), problem)
+    tasks = tuple(task for task, there in (("bbox", with_boxes), ("segm", checker.task == "segm")) if there)
+    return Detections(folder, images.category_ids.tolist()), tasks, report
+
+
+def _write(writer: DetectionWriter, rows: list[Row], images: ImageList) -> None:
+    classes = np.searchsorted(images.category_ids, [row.category_id for row in rows])
+    boxes = [row.box for row in rows]
+    if rows and any(box is None for box in boxes):
+        boxes = _boxes_of_masks(rows)
+    begin = 0
+    for image_id, group in itertools.groupby(rows, key=lambda row: row.image_id):
+        group = list(group)
+        part = slice(begin, begin + len(group))
+        rles = None
+        if group[0].counts is not None:
+            rles = [{"size": row.size, "counts": row.counts} for row in group]
+        writer.write(image_id, boxes[part], [row.score for row in group], classes[part], rles)
+        begin += len(group)
+
+
+def _boxes_of_masks(rows: list[Row]) -> list[list[float]]:
+    """What the LVIS API takes for the box of a mask that has none."""
+    rles = [{"size": list(row.size), "counts": row.counts.encode("ascii")} for row in rows]
+    parts = [mask_util.toBbox(rles[begin : begin + _AT_ONCE]) for begin in range(0, len(rles), _AT_ONCE)]
+    return np.concatenate(parts).tolist()

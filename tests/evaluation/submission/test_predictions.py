@@ -1,0 +1,106 @@
+"""Results of other programs: every number is kept, and what can't be evaluated is refused before it is."""
+
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as mask_util
+
+from balanced_lvis.errors import InputError
+from balanced_lvis.evaluation import evaluate_detections, evaluate_on_lvis
+from balanced_lvis.evaluation.lvis_api import LVIS
+from balanced_lvis.evaluation.submission import ImageList, read_predictions
+from balanced_lvis.io import write_json
+
+from ...common import SHARED_DATA
+from ..made import box_mask, lvis_of, made_content
+
+REAL = SHARED_DATA / "lvis_val_100.json"
+
+
+def made_results(rng, api, images: int) -> list[dict]:
+    """Annotations displaced, of all scores, in no order, with boxes of any precision."""
+    results = []
+    for annotation in api.load_anns(api.get_ann_ids(img_ids=sorted(api.imgs)[:images])):
+        image = api.imgs[annotation["image_id"]]
+        size = np.array([image["width"], image["height"]] * 2)
+        for _ in range(3):
+            x, y, w, h = np.array(annotation["bbox"]) + rng.normal(0, 0.03, 4) * np.tile(annotation["bbox"][2:], 2)
+            box = np.array([x, y, max(w, 1), max(h, 1)]).clip(0, size).tolist()
+            polygon = [x, y, x + w, y, x + w, y + h * 0.9, x, y + h]
+            mask = mask_util.frPyObjects([polygon], image["height"], image["width"])[0]
+            results.append(
+                {
+                    "image_id": annotation["image_id"],
+                    "category_id": annotation["category_id"],
+                    "score": float(rng.random().__round__(2)),
+                    "bbox": box,
+                    "segmentation": {"size": mask["size"], "counts": mask["counts"].decode()},
+                }
+            )
+    rng.shuffle(results)
+    return results
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason="needs the real annotations beside the checkout")
+@pytest.mark.parametrize("left_out", [None, "bbox", "segmentation"])
+def test_the_numbers_are_those_of_the_official_api(tmp_path, left_out):
+    api = LVIS(str(REAL))
+    results = made_results(np.random.default_rng(0), api, 40)
+    results = [{key: value for key, value in result.items() if key != left_out} for result in results]
+    write_json(tmp_path / "results.json", results)
+    detections, tasks, _ = read_predictions(tmp_path / "results.json", ImageList(REAL), tmp_path / "store")
+    assert tasks == {None: ("bbox", "segm"), "bbox": ("segm",), "segmentation": ("bbox",)}[left_out]
+    for task in tasks:
+        expected, _ = evaluate_on_lvis(api, results, task)
+        assert expected["AP"] > 10
+        for backend in ("fast", "official"):
+            found, _ = evaluate_detections(LVIS(str(REAL)), detections, task, backend)
+            np.testing.assert_array_equal(list(found.values()), list(expected.values()))
+
+
+@pytest.fixture
+def content(tmp_path):
+    made = made_content([(1, 1, [0, 0, 5, 5])])
+    write_json(tmp_path / "annotations.json", made)
+    return made
+
+
+def result(image=1, category=1, **changes) -> dict:
+    mask = box_mask(np.array([0, 0, 5, 5]))
+    segmentation = {"size": list(mask["size"]), "counts": mask["counts"].decode()}
+    return {"image_id": image, "category_id": category, "score": 0.5, "segmentation": segmentation, **changes}
+
+
+def read(tmp_path, results):
+    (tmp_path / "x.json").write_text(json.dumps(results))
+    return read_predictions(tmp_path / "x.json", ImageList(tmp_path / "annotations.json"), tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"image": 77}, "1 detections in images that the data set doesn't have: number 2 of image 77, image_id 77"),
+        ({"category": 77}, "1 detections of categories that the data set doesn't have: number 2 of image 1"),
+        ({"score": "high"}, "1 detections that can't be read: number 2 has a score of 'high'"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(content, tmp_path, change, words):
+    with pytest.raises(InputError) as caught:
+        read(tmp_path, [result(), result(**change), result()])
+    assert words in str(caught.value)
+
+
+def test_more_than_300_of_an_image_are_cut_as_the_api_does(content, tmp_path):
+    results = [result(category=1 + k % 4, score=k / 500) for k in range(400)]
+    detections, tasks, report = read(tmp_path, results)
+    assert report.count("too_many") == 1 and tasks == ("segm",)
+    expected, _ = evaluate_on_lvis(lvis_of(content), results, "segm")
+    found, _ = evaluate_detections(lvis_of(content), detections, "segm")
+    np.testing.assert_array_equal(list(found.values()), list(expected.values()))
+
+
+def test_no_detections_have_an_ap_of_0(content, tmp_path):
+    detections, tasks, _ = read(tmp_path, [])
+    assert tasks == ("bbox",)
+    assert evaluate_detections(lvis_of(content), detections, "bbox")[0]["AP"] == 0
