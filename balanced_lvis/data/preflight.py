@@ -16,6 +16,11 @@ from .validation.report import EVALUATION_NEEDS, SHOWN
 
 logger = logging.getLogger(__name__)
 
+_EVALUATION_NEEDS_ALL = (
+    "Get them: figures for a part of the images can't be compared with others', so --allow-missing is for training "
+    "only. DATASETS.TEST '()' trains without evaluating."
+)
+
 
 def preflight(
     train: Sequence[str], test: Sequence[str] = (), *, allow_missing: bool = False, filter_empty: bool = True
@@ -39,10 +44,9 @@ def preflight(
     for name in dict.fromkeys((*train, *test)):
         _check_annotations(name, evaluated=name in test)
     for name in dict.fromkeys(train):
-        _check_images(name, filter_empty, allow_missing, "--allow-missing trains without them")
+        _check_images(name, filter_empty, allow_missing, "Get them, or train without them: --allow-missing.")
     for name in dict.fromkeys(test):
-        why = "a part of the images would give figures that can't be compared; DATASETS.TEST '()' does not evaluate"
-        _check_images(name, False, False, why)
+        _check_images(name, False, False, _EVALUATION_NEEDS_ALL)
 
 
 def leave_out_missing(records):
@@ -86,7 +90,7 @@ def _check_annotations(name: str, evaluated: bool) -> None:
         logger.warning("%s: %s", name, str(problem).split(": ", 1)[1])
 
 
-def _check_images(name: str, filter_empty: bool, allowed: bool, instead: str) -> None:
+def _check_images(name: str, filter_empty: bool, allowed: bool, remedy: str) -> None:
     records = load_records(name, filter_empty=filter_empty)
     missing = _missing(records)
     if not missing:
@@ -95,10 +99,11 @@ def _check_images(name: str, filter_empty: bool, allowed: bool, instead: str) ->
     if allowed and len(missing) < len(paths):
         return
     first = _first([paths[i] for i in missing])
-    remedy = "tools/prepare_lvis.py --check says where to get them. " if name.startswith("lvis_v1") else ""
-    instead = f"Get them, or {instead}." if len(missing) < len(paths) else "Is the folder of images the right one?"
+    if len(missing) == len(paths):
+        remedy = "Is the folder of images the right one?"
+    where = " tools/prepare_lvis.py --check says where to get LVIS-1.0's." if name.startswith("lvis_v1") else ""
     raise InputError(
-        f"{len(missing):,} of {len(paths):,} images of {name} are not on the disk: {first}. {remedy}{instead}"
+        f"{len(missing):,} of {len(paths):,} images of {name} are not on the disk: {first}. {remedy}{where}"
     )
 
 
