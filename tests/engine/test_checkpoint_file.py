@@ -4,19 +4,25 @@ import collections
 import io
 import os
 import pickle
+import shutil
 import struct
 import zipfile
 
 import numpy as np
 import pytest
 import torch
+from detectron2.modeling import build_model
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from balanced_lvis.config import load_config
-from balanced_lvis.engine.checkpoint import check_weights, load_for_evaluation
+from balanced_lvis.engine.checkpoint import check_weights, load_first_stage, load_for_evaluation
 from balanced_lvis.engine.checkpoint_file import read_checkpoint
 from balanced_lvis.engine.checkpointer import Checkpointer
+from balanced_lvis.engine.conversion import convert_checkpoint
+from balanced_lvis.engine.diagnostics import replay
+from balanced_lvis.engine.identity import Identity
+from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.errors import InputError
 
 WEIGHTS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.array([1.0, -2.0], np.float64)}
@@ -272,13 +278,33 @@ def test_a_checkpointer_loads_what_detectron2s_loads(tmp_path):
         Checkpointer(model).load(f"{tmp_path}/x.pth?heuristics=True")
 
 
-def test_an_attack_is_refused_wherever_weights_are_named(tmp_path, tiny_cfg):
-    from detectron2.modeling import build_model
-
+@pytest.mark.parametrize("suffix", ["pth", "pkl"])
+def test_an_attack_is_refused_wherever_weights_are_named(tmp_path, tiny_cfg, suffix):
     harm = tmp_path / "harm"
-    path = saved(tmp_path / "x.pth", {"model": tensors(), "extra": _Attack(harm)})
+    content = {"model": tensors(), "trainer": {"iteration": 1, "run": "a"}, "extra": _Attack(harm)}
+    path = str((saved if suffix == "pth" else pickled)(tmp_path / f"x.{suffix}", content))
+
+    with pytest.raises(InputError, match="TRUST_WEIGHTS"):  # evaluation and prediction
+        load_for_evaluation(build_model(tiny_cfg), path)
+    with pytest.raises(InputError, match="TRUST_WEIGHTS"):  # conversion
+        convert_checkpoint(path, tmp_path / "y.pth")
+    with pytest.raises(InputError, match="not a saved training step"):
+        replay(path)
+
+    tiny_cfg.MODEL.WEIGHTS = path
+    trainer = Trainer(tiny_cfg)
+    with pytest.raises(InputError, match="TRUST_WEIGHTS"):  # the start of a training
+        trainer.resume_or_load(resume=False)
+    os.makedirs(tiny_cfg.OUTPUT_DIR, exist_ok=True)
+    shutil.copy(path, os.path.join(tiny_cfg.OUTPUT_DIR, "model_0000001.pth"))
+    with open(os.path.join(tiny_cfg.OUTPUT_DIR, "last_checkpoint"), "w") as file:
+        file.write("model_0000001.pth")
+    with pytest.raises(InputError):
+        trainer.resume_or_load(resume=True)
+
+    tiny_cfg.MODEL.META_ARCHITECTURE = "DecoupledRCNN"
     with pytest.raises(InputError, match="TRUST_WEIGHTS"):
-        load_for_evaluation(build_model(tiny_cfg), str(path))
+        load_first_stage(build_model(tiny_cfg), path, Identity.from_config(tiny_cfg))
     assert not harm.exists()
 
 
