@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("suites", nargs="*", default="all", choices=[*SUITES, "all"], metavar="SUITE",
                         help=f"all (default), or any of {', '.join(SUITES)}")  # fmt: skip
     parser.add_argument("--config-file", help="another LVIS config than the suite's own")
+    parser.add_argument("--opts", nargs="+", default=(), metavar="KEY VALUE", help="overrides of our config")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--batch", type=int, help="images at a time; 2 in training and 1 in inference where left out")
     parser.add_argument("--iterations", type=int, default=Options.iterations, help="measured steps per process")
@@ -51,6 +52,7 @@ def main() -> None:
         annotations=args.annotations,
         configs=ROOT / "configs",
         config_file=args.config_file,
+        opts=tuple(args.opts),
     )
     suites = SUITES if "all" in args.suites else args.suites
     rows = []

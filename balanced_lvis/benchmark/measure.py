@@ -34,6 +34,7 @@ class Options:
         iterations: steps of a measurement, in the suites that train or infer.
         configs: folder of balanced_lvis's configs.
         config_file: another config than the suite's own.
+        opts: overrides of ours, KEY VALUE pairs, flat.
         images: of the largest evaluation, in the suite that evaluates.
         annotations: of the file that the start-up suite makes; LVIS-1.0 train has 1,270,141.
     """
@@ -44,6 +45,7 @@ class Options:
     iterations: int = 2
     configs: Path = Path("configs")
     config_file: str | None = None
+    opts: tuple[str, ...] = ()
     images: int = 5000
     annotations: int = 1_270_000
 

@@ -31,6 +31,7 @@ from ..data.datasets import register_rendered
 from ..data.rendered import RenderedSpec, render_dataset
 from ..engine.memory import keep_freed_memory
 from ..engine.optimizer import build_optimizer
+from ..engine.speed import apply_speed
 from ..engine.step import StepTrainer
 from ..errors import InputError
 from ..evaluation import unpasted
@@ -80,6 +81,7 @@ def _compare(suite: str, config: str, options: Options) -> dict:
     job = {
         "suite": suite,
         "config_file": options.config_file or str(options.configs / config),
+        "opts": options.opts,
         "device": options.device,
         "batch": batch,
         "iterations": options.iterations,
@@ -139,6 +141,8 @@ def run_job(job: dict) -> dict:
     register_rendered(render_dataset(SPEC, datasets_root() / "rendered_benchmark"))
     cfg = _config(job)
     model = build_model(cfg)
+    if job["contender"] == "ours":
+        apply_speed(cfg, model)
     batches = _batches(cfg, job["batch"], job["suite"] != "inference")
     _share_weights(model, batches[0], os.path.join(job["folder"], "weights.pth"))
     return (_infer if job["suite"] == "inference" else _train)(job, cfg, model, batches)
@@ -241,7 +245,7 @@ def _config(job):
         cfg = model_zoo.get_config(STOCK_CONFIG)
         cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = True
     else:
-        cfg = load_config(job["config_file"])
+        cfg = load_config(job["config_file"], job["opts"])
     cfg.MODEL.DEVICE = job["device"]
     cfg.MODEL.WEIGHTS = ""
     cfg.SOLVER.BASE_LR = 0.0  # a full step that changes nothing: the work of every iteration is that of the first

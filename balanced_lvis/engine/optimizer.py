@@ -7,6 +7,7 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 
 from ..errors import InputError
 from ..modeling.decoupled import ScaledLinear
+from .speed import optimizer_kernel
 
 FULL_MODEL = "full_model"
 CLIP_TYPES = ("value", "norm", FULL_MODEL)  # Detectron2's two, and ours
@@ -85,12 +86,14 @@ def _build_sgd(cfg, model):
         momentum=cfg.SOLVER.MOMENTUM,
         nesterov=cfg.SOLVER.NESTEROV,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
+        **optimizer_kernel(cfg),
     )
 
 
 def _build_adamw(cfg, model):
     adamw = _with_clipping(cfg, torch.optim.AdamW)
-    return adamw(_parameters(cfg, model), lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+    options = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
+    return adamw(_parameters(cfg, model), **options, **optimizer_kernel(cfg))
 
 
 _BUILDERS = {"SGD": _build_sgd, "AdamW": _build_adamw}

@@ -37,6 +37,7 @@ from .preemption import StopRequest
 from .scaling import log_scaling, scale_linearly
 from .schedule import check_schedule
 from .screen import command_line, log_to_files
+from .speed import check_speed
 from .step import AUTOCAST
 from .storage import check_writable, clear_errors
 from .trainer import Trainer
@@ -157,6 +158,7 @@ def _check_names(cfg) -> None:
     """What a config names, before data is rendered or counted."""
     activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME)
     check_optimizer(cfg.SOLVER.OPTIMIZER)
+    check_speed(cfg)
     check_sampler(cfg.DATALOADER.SAMPLER_TRAIN)
     check_backend(cfg.TEST.LVIS_BACKEND)
     architecture = cfg.MODEL.META_ARCHITECTURE

@@ -30,6 +30,7 @@ from .meta_trainer import MetaTrainer
 from .optimizer import build_optimizer, clip_norm
 from .preemption import StopRequest
 from .saving import DurableSaves, SaveHook
+from .speed import apply_speed
 from .step import AUTOCAST, StepTrainer
 from .storage import clear_errors
 from .watchdog import note
@@ -150,6 +151,7 @@ class Trainer(DefaultTrainer):
     def build_model(cls, cfg):
         """Detectron2's model; a line about it instead of its several hundred."""
         model = build_model(cfg)
+        apply_speed(cfg, model)
         parameters = sum(p.numel() for p in model.parameters())
         logger.info(
             "%s with %.1f M parameters, %d classes, on %s",

@@ -1,0 +1,64 @@
+"""What makes a model faster and its numbers slightly different; all of it is off by default."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import shutil
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+
+logger = logging.getLogger(__name__)
+
+KERNELS = ("", "foreach", "fused")  # of optimizers; "" is torch's own choice
+
+
+def check_speed(cfg) -> None:
+    """
+    Raises:
+        InputError: for an unknown ``SOLVER.OPTIMIZER_KERNEL``, or ``MODEL.COMPILE_BACKBONE`` without a compiler.
+    """
+    kernel = cfg.SOLVER.OPTIMIZER_KERNEL
+    if kernel not in KERNELS:
+        raise InputError(f"SOLVER.OPTIMIZER_KERNEL is {kernel!r}; valid: {', '.join(map(repr, KERNELS))}.")
+    if cfg.MODEL.COMPILE_BACKBONE:
+        _check_compiler(cfg.MODEL.DEVICE)
+
+
+def _check_compiler(device: str) -> None:
+    if device.startswith("cuda"):
+        if importlib.util.find_spec("triton") is None:
+            raise InputError("MODEL.COMPILE_BACKBONE is True, which needs triton on a GPU: pip install triton.")
+    elif not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
+        raise InputError(
+            "MODEL.COMPILE_BACKBONE is True, which needs a C++ compiler on the CPU: install g++ or clang++, name one "
+            "in the environment variable CXX, or set it to False."
+        )
+
+
+def apply_speed(cfg, model: nn.Module) -> None:
+    """
+    Do to a new model what the config asks for. Its parameters keep their names and shapes.
+
+    Args:
+        cfg: checked by :func:`check_speed`.
+        model: a ``GeneralizedRCNN``, changed in place.
+    """
+    if cfg.MODEL.TF32:
+        torch.set_float32_matmul_precision("high")
+    if cfg.MODEL.CHANNELS_LAST:
+        model.to(memory_format=torch.channels_last)  # what a convolution returns follows its weights
+    if cfg.MODEL.COMPILE_BACKBONE:
+        model.backbone.compile(dynamic=True)  # images come in many sizes
+    chosen = [key for key in ("TF32", "CHANNELS_LAST", "COMPILE_BACKBONE") if cfg.MODEL[key]]
+    if chosen:
+        logger.info("MODEL.%s: numbers differ in their last digits", ", MODEL.".join(chosen))
+
+
+def optimizer_kernel(cfg) -> dict[str, bool]:
+    """Keyword arguments for torch's optimizers."""
+    return {cfg.SOLVER.OPTIMIZER_KERNEL: True} if cfg.SOLVER.OPTIMIZER_KERNEL else {}
