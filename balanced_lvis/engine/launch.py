@@ -147,7 +147,8 @@ def _watched(job: Job, limits: Limits) -> Iterator[None]:
         yield
         comm.synchronize()
         return
-    host = "rank 0, which keeps the job's store," if job.launcher == "slurm" and not job.children else "the launcher"
+    host = "rank 0, which keeps the job's store," if job.hosts_store else "the launcher"
+    note("starting", slow=True)
     watchdog = Watchdog(lambda: _of_attempt(job, _store(job, False)), job.rank, job.world_size, limits, host)
     comm.synchronize()
     watchdog.start()

@@ -85,8 +85,9 @@ def quiet() -> None:
     source = r"(detectron2|LabGym|fvcore|iopath|torch|torchvision|pkg_resources|lvis|pycocotools)(\.|$)"
     for category in (DeprecationWarning, FutureWarning, UserWarning):
         warnings.filterwarnings("ignore", category=category, module=source)
-    # What no user can act on: a note on any results, a deprecation, and a CUDA compiler without a GPU.
-    for name in ("lvis.results", "torch.fx._symbolic_trace", "torch.utils.cpp_extension"):
+    # What no user can act on: a note on any results, a deprecation, a CUDA compiler without a GPU, how a job is ended.
+    loggers = ("lvis.results", "torch.fx._symbolic_trace", "torch.utils.cpp_extension", "torch.multiprocessing.spawn")
+    for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)
     build = logging.getLogger(f"{_detectron2.logger_name()}.data.build")
     if not build.filters:

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..data.class_prior import class_prior_from_config
 from ..data.loader import build_test_loader, build_train_loader
+from ..errors import InputError
 from ..evaluation import LVISEvaluator, unpasted
 from ..io import write_json
 from ..meta import MetaReweighter
@@ -126,9 +127,25 @@ class Trainer(DefaultTrainer):
     def state_dict(self):
         """Detectron2's, the run's seed and the positions in the streams of images."""
         data = self.data_loader.state_dict(self.iter + 1 - self.start_iter)
-        return {**super().state_dict(), "data": data, "seed": self.seed, "run": self.run_id}
+        return {**super().state_dict(), "data": data, "seed": self.seed, "run": self.run_id, "job": self._job()}
+
+    def _job(self) -> dict:
+        """What an iteration is."""
+        return {"images": self.cfg.SOLVER.IMS_PER_BATCH, "processes": comm.get_world_size()}
 
     def load_state_dict(self, state_dict):
+        """
+        Raises:
+            InputError: if linear scaling gives iterations another meaning than they had.
+        """
+        before, now = state_dict.get("job", self._job()), self._job()
+        if self.cfg.SOLVER.REFERENCE_WORLD_SIZE and before["images"] != now["images"]:
+            raise InputError(
+                f"--resume: the checkpoint's iterations are of {before['images']} images, those of this run of "
+                f"{now['images']}, as SOLVER.REFERENCE_WORLD_SIZE scales the schedule to the number of processes. Go "
+                f"on with {before['processes']} processes, or set SOLVER.REFERENCE_WORLD_SIZE 0 and the schedule of "
+                f"{before['processes']} processes, which log.txt has."
+            )
         super().load_state_dict(state_dict)
         self.seed = state_dict.get("seed", self.seed)
         self.run_id = state_dict.get("run", self.run_id)

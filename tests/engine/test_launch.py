@@ -75,10 +75,14 @@ def by_torchrun(folder, **environ):
     return [start(*TORCHRUN, "-m", "tests.engine.launched", folder, **environ)]
 
 
-def by_slurm(folder, **environ):
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+        return free.getsockname()[1]
+
+
+def by_slurm(folder, **environ):
+    port = str(free_port())
     step = {
         "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "localhost",
         "MASTER_PORT": port,
@@ -93,6 +97,15 @@ def test_slurm_tasks_meet_after_one_of_them_has_prepared(tmp_path):
     assert sum(out.count("prepared") for _, out, _ in done) == 1
     for rank in range(2):
         assert (tmp_path / f"rank{rank}").read_text() == f"{rank} of 2, {rank} of 2: 3\n"
+
+
+def test_two_machines_meet_at_the_address_that_both_are_told(tmp_path):
+    address = f"tcp://127.0.0.1:{free_port()}"
+    command = (sys.executable, "-m", "tests.engine.launched", tmp_path, "--num-machines", 2, "--dist-url", address)
+    done = [finished(process) for process in [start(*command, "--machine-rank", rank) for rank in range(2)]]
+    assert {status for status, _, _ in done} == {0}, done
+    for rank in range(2):
+        assert (tmp_path / f"rank{rank}").read_text() == f"{rank} of 2, 0 of 1: 3\n"
 
 
 @pytest.mark.parametrize("launcher", [by_torchrun, by_slurm])

@@ -13,6 +13,7 @@ from balanced_lvis.config import load_config
 from balanced_lvis.data.datasets import prepare_rendered
 from balanced_lvis.engine.step import StepTrainer
 from balanced_lvis.engine.trainer import Trainer
+from balanced_lvis.errors import InputError
 
 from ..common import CONFIGS, rendered_opts
 from .toy import Toy, batches, train
@@ -95,3 +96,17 @@ def test_running_statistics_are_the_mean_over_processes(tmp_path):
         means.append((norm.running_mean, norm.running_var))
     for name, values in zip(("norm.running_mean", "norm.running_var"), zip(*means)):
         torch.testing.assert_close(states[0][name], torch.stack(values).mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_scaled_run_is_not_gone_on_with_by_another_number_of_processes(tiny_cfg):
+    tiny_cfg.SOLVER.REFERENCE_WORLD_SIZE = 1
+    trainer = Trainer(tiny_cfg)
+    trainer.iter = 0
+    state = trainer.state_dict()
+    trainer.load_state_dict(state)
+    state["job"] = {"images": 16, "processes": 8}
+    with pytest.raises(InputError, match="of 16 images, those of this run of 2.*with 8 processes"):
+        trainer.load_state_dict(state)
+    tiny_cfg.SOLVER.REFERENCE_WORLD_SIZE = 0
+    other = Trainer(tiny_cfg)
+    other.load_state_dict(state)
