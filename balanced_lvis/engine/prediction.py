@@ -193,26 +193,31 @@ def predictions(predictor, paths: Iterable[str], broken: list[str]) -> Iterator[
 
 
 def _config_for_prediction(weights: str, config_file: str, opts, threshold: float):
-    if not config_file:
-        config_file = os.path.join(os.path.dirname(weights), "config.yaml")
-        if not os.path.isfile(config_file):
-            raise InputError(
-                f"There is no config.yaml beside {weights!r}, as training leaves it; name the config that the "
-                "checkpoint was trained with: --config-file configs/...yaml."
-            )
+    config_file = config_file or _config_beside(weights)
     cfg = load_config(config_file, opts)
-    # The class prior is for training only: the plain activation of the same family has the same scores.
     box_head = cfg.MODEL.ROI_BOX_HEAD
     if cfg.MODEL.ROI_HEADS.NAME in _OURS_FOR:  # a config of Detectron2 itself
         cfg.MODEL.ROI_HEADS.NAME = _OURS_FOR[cfg.MODEL.ROI_HEADS.NAME]
         box_head.ACTIVATION.NAME = "sigmoid" if box_head.USE_SIGMOID_CE else "softmax"
         box_head.USE_SIGMOID_CE = box_head.USE_FED_LOSS = False
+    # The class prior is for training only: the plain activation of the same family has the same scores.
     box_head.ACTIVATION.NAME = activation_class(box_head.ACTIVATION.NAME).family
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = threshold
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.info("No GPU is at hand: predicting on the CPU.")
         cfg.MODEL.DEVICE = "cpu"
     return cfg
+
+
+def _config_beside(weights: str) -> str:
+    folder = os.path.dirname(os.path.abspath(weights))
+    for place in (folder, os.path.dirname(folder)):  # averaged weights are in a folder below
+        if os.path.isfile(found := os.path.join(place, "config.yaml")):
+            return found
+    raise InputError(
+        f"There is no config.yaml beside {weights!r}, as training leaves it; name the config that the checkpoint was "
+        "trained with: --config-file configs/...yaml."
+    )
 
 
 def _class_names(cfg, told: Identity | None, given) -> list[str]:

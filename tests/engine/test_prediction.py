@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -67,6 +68,9 @@ def test_a_prediction_is_that_of_detectron2s_predictor(predictor, run_folder, re
 
 def test_names_come_from_the_checkpoint_and_the_config_from_its_folder(predictor, run_folder):
     assert predictor.class_names == NAMES
+    (run_folder / "ema").mkdir()  # where training leaves averaged weights
+    shutil.copy(run_folder / "model_final.pth", run_folder / "ema")
+    assert Predictor(run_folder / "ema" / "model_final.pth").class_names == NAMES
     (run_folder / "config.yaml").unlink()
     with pytest.raises(InputError, match="--config-file"):
         Predictor(run_folder / "model_final.pth")
