@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ...errors import InputError
+from ...errors import InputError, did_you_mean
 from ...priors import ClassPrior
 from ..class_prior import class_prior_of_dataset
 from .convert import Summary, TrainCounts
@@ -63,6 +63,7 @@ def prepare_custom(cfg) -> None:
     names = custom_names(cfg)
     for name in cfg.DATASETS.CUSTOM:
         source_of(cfg, name)
+    _check_spelling(cfg)
     if not names:
         return
     class_prior_of_dataset.cache_clear()
@@ -83,6 +84,18 @@ def prepare_custom(cfg) -> None:
         _check_masks(cfg, name, summary)
         if is_train:
             trained[name] = summary
+    for name in trained if len(cfg.DATASETS.TRAIN) > 1 else ():
+        if name in cfg.DATASETS.TEST:  # its groups are those of all training sets together, known only now
+            path, summary = converted(*source_of(cfg, name), _training_counts(cfg, trained, name))
+            _register(name, path, source_of(cfg, name).image_root, summary)
+
+
+def _check_spelling(cfg) -> None:
+    """The catalog, which is asked later, has only those of one's own that are used."""
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        hint = did_you_mean(name, cfg.DATASETS.CUSTOM)
+        if hint and name not in cfg.DATASETS.CUSTOM and name not in DatasetCatalog:
+            raise InputError(f"DATASETS: {name!r} is not registered, nor under DATASETS.CUSTOM.{hint}")
 
 
 def _needed(cfg, name: str) -> bool:

@@ -182,6 +182,16 @@ def test_groups_are_those_of_a_training_set_that_others_registered(polygons, reg
     assert counts_of("my_val") == {"cat": 1, "cup": 151, "dog": 1, "owl": 0}
 
 
+def test_groups_of_a_training_set_that_is_evaluated_are_those_of_all_training_sets(polygons):
+    prepare_custom(made.config(polygons, DATASETS__TRAIN="('my_train', 'my_val')"))
+    assert counts_of("my_val") == {"cat": 2, "cup": 2, "dog": 2, "owl": 0}
+
+
+def test_a_misspelt_name_is_told_which_of_ones_own_is_meant(polygons):
+    with pytest.raises(InputError, match="'my_vall' is not registered, nor under DATASETS.CUSTOM. .*'my_val'"):
+        prepare_custom(made.config(polygons, DATASETS__TEST="('my_vall',)"))
+
+
 def test_other_classes_of_a_training_set_that_others_registered_name_both(polygons, registered_elsewhere):
     registered_elsewhere.thing_classes = ["cat", "mug", "dog", "owl"]
     words = r"my_val \(.*val\.json\) has other categories than training set elsewhere: number 2 by id is 'cup' instead"
