@@ -195,6 +195,11 @@ def predictions(predictor, paths: Iterable[str], broken: list[str]) -> Iterator[
 def _config_for_prediction(weights: str, config_file: str, opts, threshold: float):
     config_file = config_file or _config_beside(weights)
     cfg = load_config(config_file, opts)
+    if not cfg.MODEL.ROI_HEADS.NUM_CLASSES:  # pictures have no data set to be asked
+        raise InputError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is 0 in {config_file}, to be taken from the training data; use the "
+            "config.yaml that training left in its OUTPUT_DIR, or set it to the checkpoint's."
+        )
     box_head = cfg.MODEL.ROI_BOX_HEAD
     if cfg.MODEL.ROI_HEADS.NAME in _OURS_FOR:  # a config of Detectron2 itself
         cfg.MODEL.ROI_HEADS.NAME = _OURS_FOR[cfg.MODEL.ROI_HEADS.NAME]

@@ -47,6 +47,12 @@ def predictor(run_folder):
     return Predictor(run_folder / "model_final.pth", threshold=THRESHOLD)
 
 
+def test_a_number_of_classes_that_is_left_to_the_data_is_asked_for(run_folder):
+    opts = ["MODEL.ROI_HEADS.NUM_CLASSES", "0"]
+    with pytest.raises(InputError, match=r"NUM_CLASSES is 0 in .*config\.yaml"):
+        Predictor(run_folder / "model_final.pth", opts=opts)
+
+
 def pictures_of(rendered):
     return sorted(map(str, rendered.glob("val/*.jpg")))
 
