@@ -12,6 +12,7 @@ rle: masks of detections to run lengths beside paste_masks_in_image and pycocoto
 evaluate: the LVIS numbers of --images images with 300 detections each, and of a tenth and two fifths of them, beside
 the LVIS API's.
 startup: from a JSON with --annotations annotations to what a rank trains from, beside Detectron2's loader.
+submission: validating a mask file of --images images with 300 detections each; test-dev has 19822.
 """
 
 import argparse

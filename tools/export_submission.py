@@ -15,20 +15,24 @@ tells what the server could refuse or misread in a file, JSON or zip, and exits 
 
 import argparse
 import sys
+from pathlib import Path
 
 from balanced_lvis.engine.export import CHUNK, Options, add_job_arguments, export_checkpoint
 from balanced_lvis.engine.screen import command_line
 from balanced_lvis.errors import InputError
-from balanced_lvis.evaluation.submission import ImageList, annotation_file_of, validate_submission
+from balanced_lvis.evaluation.submission import ImageList, annotation_file_of, export_predictions, validate_submission
 
 
 @command_line
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--validate", metavar="FILE", help="check a submission instead of writing one")
+    parser.add_argument(
+        "--predictions", metavar="FILE", help="take the detections of a results file, not a checkpoint's"
+    )
     parser.add_argument("--strict", action="store_true", help="with --validate: warnings are errors")
     parser.add_argument("--dataset", default="lvis_v1_test_dev", metavar="NAME",
-                        help="default: %(default)s; with --validate, also the path of an annotation file")  # fmt: skip
+                        help="default: %(default)s; without a checkpoint, also an annotation file")  # fmt: skip
     parser.add_argument("--output", default="output/submission", metavar="FOLDER", help="default: %(default)s")
     parser.add_argument("--zip", action="store_true", help="write .json.zip files")
     parser.add_argument("--config-file", default="", metavar="FILE", help="of the checkpoint")
@@ -42,6 +46,12 @@ def main(arguments=None) -> None:
         print(report)
         if report.problems if args.strict else report.errors:
             raise InputError(f"{args.validate} is no valid submission.")
+        return
+    if args.predictions:
+        json_file = annotation_file_of(args.dataset)
+        name = Path(json_file).stem if args.dataset == json_file else args.dataset
+        for written in export_predictions(args.predictions, ImageList(json_file), Path(args.output, name), args.zip):
+            print(written)
         return
     export_checkpoint(args, Options(args.dataset, args.output, args.zip, args.chunk))
 

@@ -9,7 +9,7 @@ from .. import _detectron2
 
 _detectron2.require()
 
-from . import boxes, evaluate, masks, models, rle, startup  # noqa: E402
+from . import boxes, evaluate, masks, models, rle, startup, submission  # noqa: E402
 from .measure import Options, machine  # noqa: E402
 
 SUITES = {
@@ -21,6 +21,7 @@ SUITES = {
     "stage2": models.stage_2,
     "inference": models.inference,
     "startup": startup.startup,
+    "submission": submission.submission,
 }
 
 __all__ = ["SUITES", "Options", "machine"]

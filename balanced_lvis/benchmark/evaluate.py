@@ -103,11 +103,11 @@ def make_data(job: dict) -> dict:
     content = {"images": [], "annotations": [], "categories": _categories(counts)}
     writer = DetectionWriter(Path(job["folder"], "detections"))
     for image_id in range(1, job["images"] + 1):
-        image, boxes, classes = _make_image(rng, image_id, share)
+        image, boxes, classes = make_image(rng, image_id, share)
         content["images"].append(image)
         for annotation in _annotations(rng, image_id, boxes, classes):
             content["annotations"].append({"id": len(content["annotations"]) + 1, **annotation})
-        writer.write(image_id, *_make_detections(rng, boxes, classes, image, share))
+        writer.write(image_id, *make_detections(rng, boxes, classes, image, share))
     writer.close()
     write_json(Path(job["folder"], "annotations.json"), content)
     return {}
@@ -121,7 +121,7 @@ def _categories(image_counts: np.ndarray) -> list[dict]:
     ]
 
 
-def _make_image(rng, image_id: int, share: np.ndarray) -> tuple[dict, np.ndarray, np.ndarray]:
+def make_image(rng, image_id: int, share: np.ndarray) -> tuple[dict, np.ndarray, np.ndarray]:
     """An image, the (G, 4) boxes of its objects and their (G,) class indices."""
     drawn = rng.choice(len(share), 14, replace=False, p=share)
     present, absent = np.split(drawn[: rng.integers(10, 15)], [rng.integers(1, 7)])
@@ -160,7 +160,7 @@ def _annotations(rng, image_id: int, boxes: np.ndarray, classes: np.ndarray) -> 
     ]
 
 
-def _make_detections(rng, boxes, classes, image: dict, share):
+def make_detections(rng, boxes, classes, image: dict, share):
     """(N, 4) boxes, (N,) scores, (N,) class indices and N RLEs."""
     on_objects = round(SHARE_ON_OBJECTS * DETECTIONS_PER_IMAGE)
     absent = round(SHARE_ABSENT * DETECTIONS_PER_IMAGE)

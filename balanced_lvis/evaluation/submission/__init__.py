@@ -7,7 +7,7 @@ box file. A mask file has no "bbox": the LVIS API would take width x height for 
 """
 
 from .images import ImageList, annotation_file_of
-from .predictions import read_predictions
+from .predictions import export_predictions, read_predictions
 from .problems import KINDS, Problem, Report
 from .validate import validate_submission
 from .write import Written, write_submission
@@ -19,6 +19,7 @@ __all__ = [
     "Report",
     "Written",
     "annotation_file_of",
+    "export_predictions",
     "read_predictions",
     "validate_submission",
     "write_submission",

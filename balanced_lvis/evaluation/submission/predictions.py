@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import shutil
 
 import numpy as np
 from pycocotools import mask as mask_util
@@ -15,6 +16,7 @@ from .checker import Checker, Row
 from .images import ImageList
 from .problems import Report
 from .reading import BROKEN, batches_of, why_not_json
+from .write import Written, write_submission
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,32 @@ def read_predictions(
         logger.warning("%s: %s", os.fspath(path), problem)
     tasks = tuple(task for task, there in (("bbox", with_boxes), ("segm", checker.task == "segm")) if there)
     return Detections(folder, images.category_ids.tolist()), tasks, report
+
+
+def export_predictions(
+    path: str | os.PathLike, images: ImageList, stem: str | os.PathLike, zipped: bool = False
+) -> list[Written]:
+    """
+    Write the submission of a results file: checked, the 300 best per image, boxes apart from masks.
+
+    Args:
+        path, images: as of :func:`read_predictions`.
+        stem, zipped: as of :func:`balanced_lvis.evaluation.submission.write.write_submission`.
+
+    Returns:
+        what each file holds.
+
+    Raises:
+        InputError: as :func:`read_predictions`; or for a file without a detection, which the server can't read.
+    """
+    folder = f"{os.fspath(stem)}_predictions"
+    try:
+        detections, tasks, _ = read_predictions(path, images, folder)
+        if not len(detections):
+            raise InputError(f"Results {os.fspath(path)} hold no detection; the LVIS API can't read an empty list.")
+        return write_submission(lambda: [detections], stem, "bbox" in tasks, "segm" in tasks, zipped)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(writer: DetectionWriter, rows: list[Row], images: ImageList) -> None:

@@ -9,7 +9,7 @@ from pycocotools import mask as mask_util
 from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation import evaluate_detections, evaluate_on_lvis
 from balanced_lvis.evaluation.lvis_api import LVIS
-from balanced_lvis.evaluation.submission import ImageList, read_predictions
+from balanced_lvis.evaluation.submission import ImageList, export_predictions, read_predictions, validate_submission
 from balanced_lvis.io import write_json
 
 from ...common import SHARED_DATA
@@ -104,3 +104,20 @@ def test_no_detections_have_an_ap_of_0(content, tmp_path):
     detections, tasks, _ = read(tmp_path, [])
     assert tasks == ("bbox",)
     assert evaluate_detections(lvis_of(content), detections, "bbox")[0]["AP"] == 0
+
+
+def test_a_results_file_becomes_a_submission_of_the_same_numbers(content, tmp_path):
+    results = [result(category=1 + k % 4, score=k / 500, bbox=[k % 9, 0.1, 5.3, 5]) for k in range(400)]
+    write_json(tmp_path / "x.json", results)
+    images = ImageList(tmp_path / "annotations.json")
+    for task, written in zip(("segm", "bbox"), export_predictions(tmp_path / "x.json", images, tmp_path / "made")):
+        assert (written.num_detections, written.over_limit) == (300, 100)
+        assert validate_submission(written.path, images).ok
+        records = json.loads(written.path.read_text())
+        found, _ = evaluate_on_lvis(lvis_of(content), records, task)
+        expected, _ = evaluate_on_lvis(lvis_of(content), results, task)
+        np.testing.assert_array_equal(list(found.values()), list(expected.values()))
+    assert sorted(path.name for path in tmp_path.glob("made*")) == ["made_bbox.json", "made_segm.json"]
+    write_json(tmp_path / "x.json", [])
+    with pytest.raises(InputError, match="no detection"):
+        export_predictions(tmp_path / "x.json", images, tmp_path / "made")
