@@ -22,6 +22,7 @@ from ..data.preflight import preflight
 from ..data.samplers import check_sampler
 from ..errors import InputError
 from ..evaluation.backends import check_backend
+from ..io import replacing
 from ..modeling.box_predictor import activation_from_config
 from ..modeling.decoupled import classifier_stage
 from .checkpoint import check_weights, load_for_evaluation
@@ -294,7 +295,7 @@ def _start(cfg, evaluation: bool) -> None:
     # An evaluation in the folder of a training leaves what describes the training.
     if comm.is_main_process() and not (evaluation and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "config.yaml"))):
         for name, content in (("config.yaml", cfg.dump()), ("environment.txt", collect_env_info())):
-            with open(os.path.join(cfg.OUTPUT_DIR, name), "w", encoding="utf-8") as file:
+            with replacing(os.path.join(cfg.OUTPUT_DIR, name)) as file:
                 file.write(content)
         logger.info("Config and environment saved in %s", cfg.OUTPUT_DIR)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)

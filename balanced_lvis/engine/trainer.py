@@ -25,9 +25,11 @@ from ..io import write_json
 from ..meta import MetaReweighter
 from ..random_state import seed_all
 from .checkpoint import load_first_stage
+from .checkpoint_folder import POINTER
 from .ema import FOLDER, AverageHook, WeightAverage
 from .identity import Identity, is_second_stage
 from .meta_trainer import MetaTrainer
+from .metrics import forget_after
 from .optimizer import build_optimizer, clip_norm
 from .preemption import StopRequest
 from .saving import DurableSaves, SaveHook
@@ -80,6 +82,19 @@ class Trainer(DefaultTrainer):
             )
             return
         super().resume_or_load(resume)
+        if comm.is_main_process():
+            self._clear_up(resume)
+
+    def _clear_up(self, resume: bool) -> None:
+        """What is in the folder is of this run, up to where it starts, or is another's, which is said."""
+        folder = self.cfg.OUTPUT_DIR
+        if self.start_iter:
+            forget_after(folder, self.start_iter - 1)
+        elif not resume and os.path.exists(os.path.join(folder, POINTER)):
+            logger.warning(
+                "%s holds checkpoints of an earlier run, which this one will replace as it comes to their iterations; "
+                "until its first checkpoint, --resume would go on with the earlier run.", folder,
+            )  # fmt: skip
 
     def train(self):
         """As Detectron2's; the learned class weights are written to ``OUTPUT_DIR``."""

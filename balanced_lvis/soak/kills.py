@@ -83,12 +83,13 @@ class KillLoop:
         self._turn = 0
         self._is_damaged = False  # the newest checkpoint, since the last attempt that came to an iteration
 
-    def run_one(self, until: float = math.inf) -> None:
+    def run_one(self, until: float = math.inf, at_most: float = math.inf) -> None:
         """
         Kill one training until it has ended, and compare it with an undisturbed one.
 
         Args:
             until: of ``time.monotonic()``; later, nothing is killed any more.
+            at_most: kills; then it may come to its end.
         """
         name = self.settings[self._turn % len(self.settings)]
         self._turn += 1
@@ -98,8 +99,8 @@ class KillLoop:
         shutil.rmtree(attempts.output, ignore_errors=True)
         self._is_damaged = False
         try:
-            while not self._attempt(attempts, until):
-                pass
+            while not self._attempt(attempts, at_most > 0 and time.monotonic() < until):
+                at_most -= 1
             self._compare(attempts, *self._references[name])
             self.figures.runs[name] += 1
         except _SoakError as error:
@@ -130,7 +131,7 @@ class KillLoop:
             raise RuntimeError(f"{name}: the undisturbed run fails with {status}: {_tail(attempts)}")
         return dict(attempts.losses()), attempts.final_state()
 
-    def _attempt(self, attempts: Attempts, until: float) -> bool:
+    def _attempt(self, attempts: Attempts, is_killed: bool) -> bool:
         """Start a process and kill it; whether it ended before that."""
         before = attempts.losses()
         expected = newest_whole(attempts.output) + 1

@@ -19,11 +19,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.lvis import load_lvis_json
 
 from ..config import load_config
+from ..data.custom.convert import convert
+from ..data.index.build import stamp_of
 from ..data.preflight import preflight
 from ..data.records import load_records
 from ..data.validation import validate_annotations
 from ..engine.checkpoint_file import read_checkpoint
 from ..engine.checkpoint_folder import newest_checkpoint
+from ..errors import InputError
+from ..evaluation.submission import ImageList, validate_submission
 from ..priors import ClassPrior
 from .mutations import mutated_bytes, mutated_json, mutated_torch_file, mutated_yaml
 
@@ -53,6 +57,9 @@ def targets() -> list[Target]:
     return [
         Target("annotations, for training", "annotations.json", _ANNOTATIONS, mutated_json, _train_on),
         Target("annotations, checked", "annotations.json", _ANNOTATIONS, mutated_json, _check_annotations),
+        Target("annotations, of one's own", "annotations.json", _ANNOTATIONS, mutated_json, _convert),
+        Target("annotations, to check submissions", "annotations.json", _ANNOTATIONS, mutated_json, ImageList),
+        Target("results and submissions", "results.json", json.dumps(_results()).encode(), mutated_json, _validate),
         Target("class prior", "class_prior.json", json.dumps(_prior()).encode(), mutated_json, _use_prior),
         Target("config", "config.yaml", yaml.safe_dump(_config()).encode(), mutated_yaml, load_config),
         Target("checkpoint, .pth", "model.pth", _torch_file(_checkpoint()), mutated_torch_file, read_checkpoint),
@@ -85,6 +92,14 @@ def _annotations() -> dict:
 
 
 _ANNOTATIONS = json.dumps(_annotations()).encode()
+
+
+def _results() -> list[dict]:
+    mask = {"size": [10, 20], "counts": "P146000000000\\3"}
+    return [
+        {"image_id": image, "category_id": category, "score": score, "segmentation": dict(mask)}
+        for image, category, score in ((3, 1, 0.9), (3, 2, 0.5), (5, 1, 0.25), (7, 3, 1.0))
+    ]
 
 
 def _prior() -> dict:
@@ -154,6 +169,20 @@ def _use_prior(path: Path) -> None:
     prior.repeat_factor(0.1)
     prior.save(path.with_name("saved.json"))
     assert ClassPrior.load(path.with_name("saved.json")).image_count.tolist() == prior.image_count.tolist()
+
+
+def _convert(path: Path) -> None:
+    convert(str(path), str(path.parent), io.StringIO(), None, stamp_of(str(path)))
+
+
+def _validate(path: Path) -> None:
+    images = path.with_name("images.json")
+    if not images.exists():
+        images.write_bytes(_ANNOTATIONS)
+    report = validate_submission(path, ImageList(images))
+    str(report)
+    if report.errors:
+        raise InputError("as tools/export_submission.py --validate")
 
 
 def _check_annotations(path: Path) -> None:

@@ -76,6 +76,13 @@ SETTINGS = {
         }
     ),
     "evaluating on the way": Setting(options={"DATASETS.TEST": ("rendered_val",), "TEST.EVAL_PERIOD": 6}),
+    "averaged weights, clipped gradients": Setting(
+        options={
+            "MODEL.EMA.ENABLED": True,
+            "SOLVER.CLIP_GRADIENTS.ENABLED": True,
+            "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "full_model",
+        }
+    ),
     "meta re-weighting": Setting(config="rendered/balms.yaml", after="plain"),
 }
 

@@ -14,7 +14,7 @@ from balanced_lvis.soak.training import SETTINGS, same
 
 from ..common import CONFIGS
 
-SECONDS = 35
+KILLS = 10  # of each training
 
 
 @pytest.mark.slow
@@ -24,13 +24,12 @@ def test_a_training_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tm
         torch.set_num_threads(1)
     settings = ("plain", "workers, grouped by shape, repeat factors")
     loop = KillLoop(CONFIGS, tmp_path, seed=int(time.time()), settings=settings)
-    end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
-        loop.run_one(end)
+    for _ in settings:
+        loop.run_one(at_most=KILLS)
     figures = loop.figures.as_json()
     print(figures)
     assert not figures["failures"], figures
-    assert figures["kills"] >= 5
+    assert figures["kills"] > 1
     assert figures["iterations_lost_at_most_per_kill"] <= figures["checkpoint_period"]
 
 

@@ -162,6 +162,10 @@ class _Conversion:
         for key in ("file_name", "coco_url"):
             if not isinstance(made.get(key, ""), str):
                 del made[key]
+        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+            ids = made.get(key, [])
+            if not isinstance(ids, list) or not all(isinstance(i, int) for i in ids):
+                raise TypeError(f"{key} is no list of whole numbers")
         self._images[image["id"]] = made
 
     def _add_category(self, category: dict) -> None:

@@ -41,6 +41,8 @@ class ImageList:
                         images.append([int(element[name]) for name in ("id", "height", "width")])
                     elif key == "categories":
                         categories.append(int(element["id"]))
+            table = np.array(sorted(images), np.int64)
+            self.category_ids = np.unique(np.array(categories or range(1, LVIS_CATEGORIES + 1), np.int64))
         except OSError as error:
             raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
         except (ValueError, RecursionError, KeyError, TypeError, OverflowError) as error:
@@ -50,9 +52,7 @@ class ImageList:
             ) from error
         if not images:
             raise InputError(f"{json_file} lists no images.")
-        table = np.array(sorted(images), np.int64)
         self.ids, self.heights, self.widths = np.ascontiguousarray(table.T)
-        self.category_ids = np.unique(np.array(categories or range(1, LVIS_CATEGORIES + 1), np.int64))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -1,0 +1,28 @@
+"""``metrics.json`` of a run that was killed reads as that of one that wasn't."""
+
+import json
+
+import pytest
+
+from balanced_lvis.engine.metrics import forget_after
+
+
+def line(iteration):
+    return json.dumps({"iteration": iteration, "total_loss": 1.0}) + "\n"
+
+
+@pytest.mark.parametrize("rest", ["", '{"iteration": 39, "tot', "\0\0\0", '{"iteration": 5}', "[]\n"])
+def test_what_will_be_written_again_and_what_was_cut_short_is_dropped(tmp_path, rest):
+    path = tmp_path / "metrics.json"
+    path.write_text("".join(map(line, (0, 19, 39, 59))) + rest)
+    forget_after(tmp_path, 39)
+    assert path.read_text() == "".join(map(line, (0, 19, 39)))
+
+
+def test_a_file_without_a_fault_is_left_alone(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text(line(0) + line(19))
+    before = path.stat().st_ino
+    forget_after(tmp_path, 19)
+    assert path.stat().st_ino == before
+    forget_after(tmp_path / "nowhere", 3)
