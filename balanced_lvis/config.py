@@ -103,6 +103,10 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     cfg.WATCHDOG.TIMEOUT = 300.0
     cfg.WATCHDOG.SLOW_TIMEOUT = 7200.0
 
+    # Training images that can't be read or used, of all processes, that are left out before the run stops with an
+    # error; another image takes the place of each. 0: the first one is an error.
+    cfg.DATALOADER.MAX_BROKEN = 10
+
     # Data sets of one's own in COCO or LVIS format, by the names that TRAIN and TEST have for them; each has a JSON and
     # a folder of IMAGES: DATASETS.CUSTOM.birds_train.JSON birds/train.json. See docs/custom_dataset.md.
     cfg.DATASETS.CUSTOM = CN(new_allowed=True)

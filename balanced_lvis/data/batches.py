@@ -10,7 +10,10 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ..random_state import seeded
+from .broken import attach, reason_of
 from .samplers import ResumableSampler
+
+_TRIES = 1000  # images in a row, which can be the same ones again, before there is no use in going on
 
 
 class Place(NamedTuple):
@@ -107,22 +110,38 @@ class MappedImages(Dataset):
 
     Args:
         dataset: the images in Detectron2's standard format.
-        mapper: makes a training record of one; None where it can't, and another image is taken in its place.
+        mapper: makes a training record of one; None where it can't, and another image is taken in its place. So it is
+            where it raises, up to ``max_broken`` times in a row: :mod:`.broken` says what becomes of these.
+        max_broken: as ``DATALOADER.MAX_BROKEN``.
     """
 
-    def __init__(self, dataset: Sequence[dict] | Dataset, mapper: Callable[[dict], dict | None]):
+    def __init__(self, dataset: Sequence[dict] | Dataset, mapper: Callable[[dict], dict | None], max_broken: int = 0):
         self.dataset = dataset
         self.mapper = mapper
+        self.max_broken = max_broken
 
     def __len__(self):
         return len(self.dataset)
 
     def __getitem__(self, place: Place) -> dict:
-        index = place.index
+        index, broken = place.index, {}
         with seeded(place.seed, place.position):
-            while (record := self.mapper(self.dataset[index])) is None:
+            for _ in range(_TRIES):
+                record = self._mapped(index, broken)
+                if record is not None or len(broken) > self.max_broken:
+                    break
                 index = int(np.random.randint(len(self.dataset)))
-        return record
+        return attach(record, broken) if broken else record
+
+    def _mapped(self, index: int, broken: dict[str, str]) -> dict | None:
+        source = self.dataset[index]
+        try:
+            return self.mapper(source)
+        except MemoryError:  # no fault of the image
+            raise
+        except Exception as error:  # whatever a broken annotation makes of the code that meets it
+            broken[source["file_name"]] = reason_of(error)
+            return None
 
 
 def aspect_ratio_groups(dataset: Sequence[dict] | Dataset) -> np.ndarray:

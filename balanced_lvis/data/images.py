@@ -26,6 +26,10 @@ _LARGEST_16_BIT = 65535
 class ImageError(InputError):
     """A picture that can't be read, or isn't the one that was annotated."""
 
+    def __init__(self, message: str):
+        # torch hands on what a loader's worker raises with the worker's traceback for a message.
+        super().__init__(message.rpartition("ImageError: ")[2].strip())
+
 
 def read_image(path: str | os.PathLike, image_format: str = "BGR", size: tuple[int, int] | None = None) -> np.ndarray:
     """

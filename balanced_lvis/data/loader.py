@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from detectron2.data import (
@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from .batches import BatchStream, MappedImages, aspect_ratio_groups
+from .broken import BrokenImages
 from .mapper import ImageMapper
 from .preflight import leave_out_missing
 from .records import has_rle_masks, load_records, lvis_source
@@ -32,15 +33,19 @@ class TrainLoader:
         batches: a loader of torch's.
         stream: which images make which batch; None for a sampler of Detectron2's whose position can't be saved.
         batches_per_iteration: of this process.
+        broken: images that could not be used, and were replaced by others.
     """
 
     batches: object
     stream: BatchStream | None
     batches_per_iteration: int = 1
+    broken: BrokenImages = field(default_factory=BrokenImages)
 
     def __iter__(self):
         # As a generator, so that the stream begins with the first batch and not before a state has been loaded.
-        yield from self.batches
+        for batch in self.batches:
+            self.broken.take(batch)
+            yield batch
 
     def state_dict(self, iterations: int) -> dict | None:
         """
@@ -100,7 +105,8 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
     # A seed that follows from the other leaves the global generators as they are without a meta loader.
     meta_sampler = ClassAwareTrainingSampler(records, class_names_of(cfg), sampler and sampler.seed + 1)
     meta = _loader(cfg, dataset, mapper, meta_sampler, cfg.SOLVER.META.IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH)
-    return MetaTrainLoader(train.batches, train.stream, train.batches_per_iteration, meta)
+    meta.broken = train.broken
+    return MetaTrainLoader(train.batches, train.stream, train.batches_per_iteration, train.broken, meta)
 
 
 def _records(cfg):
@@ -143,14 +149,14 @@ def _loader(cfg, dataset, mapper, sampler, images_per_iteration: int, batches: i
     groups = aspect_ratio_groups(dataset) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
     stream = BatchStream(sampler, images_per_iteration // (batches * comm.get_world_size()), groups)
     loader = DataLoader(
-        MappedImages(dataset, mapper),
+        MappedImages(dataset, mapper, cfg.DATALOADER.MAX_BROKEN),
         batch_sampler=stream,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_as_list,
         worker_init_fn=_keep_signal_handlers,
         generator=torch.Generator(),  # a seed for its workers, which no one uses, is not drawn from the global one
     )
-    return TrainLoader(loader, stream, batches)
+    return TrainLoader(loader, stream, batches, BrokenImages(cfg.DATALOADER.MAX_BROKEN))
 
 
 def _as_list(records: list[dict]) -> list[dict]:

@@ -183,6 +183,8 @@ def _check_training(cfg, world_size: int) -> None:
     if meta.ENABLED:
         batches["SOLVER.META.IMS_PER_BATCH"] = meta.IMS_PER_BATCH  # 0 stands for the other
     _check_step(cfg.SOLVER, world_size, cfg.MODEL.DEVICE)
+    if cfg.DATALOADER.MAX_BROKEN < 0:
+        raise InputError(f"DATALOADER.MAX_BROKEN is {cfg.DATALOADER.MAX_BROKEN}; it must be 0 or more.")
     check_schedule(cfg.SOLVER)
     check_clipping(cfg.SOLVER)
     check_ema(cfg)

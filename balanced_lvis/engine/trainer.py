@@ -24,6 +24,7 @@ from ..evaluation import LVISEvaluator, unpasted
 from ..io import write_json
 from ..meta import MetaReweighter
 from ..random_state import seed_all
+from .broken_images import ListBrokenImages, ShareBrokenImages
 from .checkpoint import load_first_stage
 from .checkpoint_folder import POINTER
 from .ema import FOLDER, AverageHook, WeightAverage
@@ -115,7 +116,10 @@ class Trainer(DefaultTrainer):
         self.average = WeightAverage(ema.DECAY) if ema.ENABLED else None
         averages = [] if self.average is None else [AverageHook(self.average, self.cfg.OUTPUT_DIR)]
         evaluates = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
-        return [*averages, *hooks[:at], saves, evaluates, *hooks[at + 1 :]]
+        broken = self.data_loader.broken
+        shares = ShareBrokenImages(broken, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        lists = ListBrokenImages(broken, self.cfg.OUTPUT_DIR)
+        return [*averages, *hooks[:at], shares, saves, evaluates, *hooks[at + 1 :], lists]
 
     def _evaluate(self) -> dict:
         """Of the weights and, where there is one, of their average: under "ema", and in the folder of that name."""
@@ -142,7 +146,10 @@ class Trainer(DefaultTrainer):
     def state_dict(self):
         """Detectron2's, the run's seed and the positions in the streams of images."""
         data = self.data_loader.state_dict(self.iter + 1 - self.start_iter)
-        return {**super().state_dict(), "data": data, "seed": self.seed, "run": self.run_id, "job": self._job()}
+        return {
+            **super().state_dict(), "data": data, "seed": self.seed, "run": self.run_id, "job": self._job(),
+            "broken_images": dict(self.data_loader.broken.found),
+        }  # fmt: skip
 
     def _job(self) -> dict:
         """What an iteration is."""
@@ -165,6 +172,7 @@ class Trainer(DefaultTrainer):
         self.seed = state_dict.get("seed", self.seed)
         self.run_id = state_dict.get("run", self.run_id)
         self.data_loader.load_state_dict(state_dict.get("data"))
+        self.data_loader.broken.found.update(state_dict.get("broken_images", {}))
 
     @classmethod
     def build_train_loader(cls, cfg):
