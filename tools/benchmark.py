@@ -9,10 +9,12 @@ masks: the mask head's last layer with its loss, for 128 RoIs of 1,203 classes, 
 train, stage2, inference: an LVIS config of R50 beside stock Detectron2's; stage2 is a step of cRT beside stock
 Detectron2 with all but the classifier frozen by requires_grad.
 rle: masks of detections to run lengths beside paste_masks_in_image and pycocotools, on the CPU.
-evaluate: the LVIS numbers of --images images with 300 detections each, and of a tenth and two fifths of them, beside
-the LVIS API's.
+evaluate: the LVIS numbers of --images images with 300 detections each, and of a tenth of them, beside the LVIS API's.
 startup: from a JSON with --annotations annotations to what a rank trains from, beside Detectron2's loader.
 submission: validating a mask file of --images images with 300 detections each; test-dev has 19822.
+val: all of an evaluation at LVIS val's size.
+growth: how costs grow with classes, detections and images.
+submission and val measure ours alone, and are not among "all".
 """
 
 import argparse
@@ -20,10 +22,10 @@ import sys
 from pathlib import Path
 
 import torch
-from tabulate import tabulate
 
-from balanced_lvis.benchmark import SUITES, Options, machine
+from balanced_lvis.benchmark import ALL, SUITES, Options, machine, table
 from balanced_lvis.engine.screen import command_line
+from balanced_lvis.errors import InputError
 from balanced_lvis.io import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,14 +57,19 @@ def main() -> None:
         config_file=args.config_file,
         opts=tuple(args.opts),
     )
-    suites = SUITES if "all" in args.suites else args.suites
-    rows = []
-    for suite in suites:
+    rows, failed = [], []
+    for suite in ALL if "all" in args.suites else args.suites:
         print(f"Measuring {suite} ...", file=sys.stderr, flush=True)
-        rows += SUITES[suite](options)
-        if args.json:  # what has been measured survives a later suite's failure
+        try:
+            rows += SUITES[suite](options)
+        except Exception as error:  # the other suites' hours are not lost
+            failed.append(suite)
+            print(f"{suite} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        if args.json:
             write_json(args.json, {"machine": machine(args.device), "rows": rows}, indent=1)
-    print(tabulate(rows, headers="keys", floatfmt=".2f", tablefmt="github"))
+    print(table(rows))
+    if failed:
+        raise InputError(f"{', '.join(failed)} failed, see above; all else was measured.")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from .. import _detectron2
 
 _detectron2.require()
 
-from . import boxes, evaluate, masks, models, rle, startup, submission  # noqa: E402
+from . import boxes, evaluate, growth, masks, models, rle, startup, submission  # noqa: E402
 from .measure import Options, machine  # noqa: E402
+from .table import table  # noqa: E402
 
 SUITES = {
     "boxes": boxes.boxes,
@@ -22,6 +23,10 @@ SUITES = {
     "inference": models.inference,
     "startup": startup.startup,
     "submission": submission.submission,
+    "growth": growth.growth,
+    "val": evaluate.val,
 }
+# Those that have something to compare with, which at the others' sizes would need 20 GB.
+ALL = tuple(name for name in SUITES if name not in ("submission", "val"))
 
-__all__ = ["SUITES", "Options", "machine"]
+__all__ = ["ALL", "SUITES", "Options", "machine", "table"]

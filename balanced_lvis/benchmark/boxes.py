@@ -33,6 +33,7 @@ class Work(NamedTuple):
 
     candidates: int
     half: bool = False
+    classes: int = CLASSES
 
 
 WORKS = [Work(900), Work(5_000), Work(100_000), Work(800_000), Work(800_000, half=True)]
@@ -65,7 +66,7 @@ def run_job(job: dict) -> dict:
 def contenders(work: Work, device: str):
     """Functions without arguments that return an image's detections and their RoIs: stock's and ours."""
     proposals, logits, deltas = head_output(work)
-    predictor = _predictor().to(device)
+    predictor = _predictor(work.classes).to(device)
     predictions = logits.to(device), deltas.to(device)
     instances = [Instances(IMAGE_SIZE, proposal_boxes=Boxes(proposals.to(device)))]
 
@@ -80,12 +81,12 @@ def contenders(work: Work, device: str):
     return stock, ours
 
 
-def _predictor() -> ActivationOutputLayers:
+def _predictor(classes: int) -> ActivationOutputLayers:
     return ActivationOutputLayers(
         input_shape=ShapeSpec(channels=1),
-        activation=build_activation("sigmoid", CLASSES),
+        activation=build_activation("sigmoid", classes),
         box2box_transform=Box2BoxTransform((10.0, 10.0, 5.0, 5.0)),
-        num_classes=CLASSES,
+        num_classes=classes,
         test_score_thresh=THRESHOLD,
         test_nms_thresh=0.5,
         test_topk_per_image=300,
@@ -109,8 +110,8 @@ def head_output(work: Work, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     objects = _boxes(OBJECTS, IMAGE_SIZE, generator)
     proposals = proposals_around(objects, IMAGE_SIZE, generator)
-    logits = _logits(pairwise_iou(Boxes(proposals), Boxes(objects)), work.candidates, generator)
-    deltas = 0.5 * torch.randn(ROIS, 4 * CLASSES, generator=generator)
+    logits = _logits(pairwise_iou(Boxes(proposals), Boxes(objects)), work, generator)
+    deltas = 0.5 * torch.randn(ROIS, 4 * work.classes, generator=generator)
     return proposals, logits.half() if work.half else logits, deltas
 
 
@@ -149,13 +150,15 @@ def _valid(corners: Tensor, image_size: tuple[int, int]) -> Tensor:
     return torch.cat([first, corners[:, 2:].minimum(last).maximum(first + 12)], 1)
 
 
-def _logits(ious: Tensor, candidates: int, generator) -> Tensor:
+def _logits(ious: Tensor, work: Work, generator) -> Tensor:
+    candidates, classes = work.candidates, work.classes
+
     def noise(*shape):
         return torch.randn(*shape, generator=generator)
 
-    logits = _with_passing(1.2 * noise(1, CLASSES) + 0.7 * noise(ROIS, 1) + noise(ROIS, CLASSES), candidates)
+    logits = _with_passing(1.2 * noise(1, classes) + 0.7 * noise(ROIS, 1) + noise(ROIS, classes), candidates)
     fit, which = ious.max(1)
-    alike = torch.randint(CLASSES, (OBJECTS, 21), generator=generator)[which]
+    alike = torch.randint(classes, (OBJECTS, 21), generator=generator)[which]
     behind = torch.cat([torch.zeros(1), torch.linspace(2, 6, 20)])
     looks = 11 * fit[:, None] - 8 - behind + 0.7 * noise(ROIS, 21)
     logits.scatter_reduce_(1, alike, looks, "amax")

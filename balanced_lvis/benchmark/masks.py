@@ -43,10 +43,15 @@ def _compare(options: Options, rois: int, training: bool, size: str) -> dict:
     # Where a GPU rounds a convolution's input to TF32 by default, it doesn't do so with a matrix product's: compared
     # without, timed as torch comes.
     with torch.backends.cudnn.flags(allow_tf32=False):
-        identical = all(_agree(a, b) for a, b in zip(stock(), ours()))
+        identical = agree(stock(), ours())
     seconds = time_alternating(stock, ours, options.rounds, options.device)
     peaks = tuple(_extra_memory({**job, "contender": contender}) for contender in CONTENDERS)
     return row("masks", size, *seconds, peaks, identical)
+
+
+def agree(stock: tuple[Tensor, ...], ours: tuple[Tensor, ...]) -> bool:
+    """Whether two contenders' results are the same up to :data:`TOLERANCE`."""
+    return all(map(_agree, stock, ours))
 
 
 def _agree(a: Tensor, b: Tensor) -> bool:

@@ -22,7 +22,7 @@ def test_both_contenders_find_the_same_13_numbers_at_every_size(monkeypatch):
 
     monkeypatch.setattr(evaluate, "in_fresh_process", here)
     rows = SUITES["evaluate"](Options(images=10, rounds=2))
-    sizes = [f"{images} images x 300 detections, {task}" for images in (1, 4, 10) for task in ("bbox", "segm")]
+    sizes = [f"{images} images x 300 detections, {task}" for images in (1, 10) for task in ("bbox", "segm")]
     assert [row["size"] for row in rows] == sizes
     assert all(row["identical"] for row in rows)
     assert all(row["suite"] == "evaluate" and row["ratio_min"] <= row["ratio"] <= row["ratio_max"] for row in rows)

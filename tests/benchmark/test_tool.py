@@ -1,0 +1,42 @@
+"""The command line of the benchmarks."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+
+from balanced_lvis.benchmark.measure import row
+
+from ..common import ROOT
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    spec = importlib.util.spec_from_file_location("benchmark_tool", ROOT / "tools" / "benchmark.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def broken(options):
+        raise ValueError("no such thing")
+
+    suites = {"one": lambda options: [row("one", "x", [2.0], [1.0], None, True)], "two": broken}
+    monkeypatch.setattr(module, "SUITES", {**suites, "three": lambda o: [row("three", "y", [2.0], [1.0], None, True)]})
+    monkeypatch.setattr(module, "ALL", ("one", "two", "three"))
+    return module
+
+
+def test_what_other_suites_measured_survives_a_failure(tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "all", "--json", str(tmp_path / "found.json")])
+    assert tool.main() == 2
+    shown = capsys.readouterr()
+    assert "two failed: ValueError: no such thing" in shown.err
+    assert "| one" in shown.out and "| three" in shown.out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [made["suite"] for made in found["rows"]] == ["one", "three"]
+    assert set(found["machine"]) >= {"cores", "torch"}
+
+
+def test_without_a_failure_it_exits_with_0(tool, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "one"])
+    assert not tool.main()
