@@ -1,7 +1,6 @@
 """Jobs of real processes, started in every way: they meet, share errors, and end together."""
 
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -15,6 +14,7 @@ import torch
 
 from ..common import CONFIGS, ROOT, rendered_opts
 from . import launched
+from .forking import context
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
@@ -32,20 +32,21 @@ def finished(process) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def run_forked(files, folder, environ):
+    for number, path in enumerate(files, start=1):
+        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
+    os.environ.update(environ)
+    sys.exit(launched.main([folder]))
+
+
 class Forked:
     """As ``start`` of tests.engine.launched, without importing anything again."""
 
     def __init__(self, folder, rank, environ):
         self._files = [folder / f"{name}_{rank}" for name in ("out", "err")]
-        self._process = multiprocessing.get_context("fork").Process(target=self._run, args=(str(folder), environ))
+        self._process = context.Process(target=run_forked, args=(self._files, str(folder), environ))
         self._process.start()
-
-    def _run(self, folder, environ):
-        for number, path in enumerate(self._files, start=1):
-            os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
-        sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
-        os.environ.update(environ)
-        sys.exit(launched.main([folder]))
 
     def communicate(self, timeout):
         self._process.join(timeout)

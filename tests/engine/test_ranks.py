@@ -1,7 +1,6 @@
 """What processes compute together is what one computes alone."""
 
 import json
-import multiprocessing
 
 import pytest
 import torch
@@ -16,12 +15,12 @@ from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.errors import InputError
 
 from ..common import CONFIGS, rendered_opts
+from .forking import context
 from .toy import Toy, batches, train
 
 
 def on_ranks(size, tmp_path, function, *arguments):
-    """Call a function in ``size`` processes of one job, forked from this one."""
-    context = multiprocessing.get_context("fork")
+    """Call a function in ``size`` processes of one job."""
     where = f"file://{tmp_path / f'rendezvous_{size}'}"
     processes = [context.Process(target=_rank, args=(rank, size, where, function, arguments)) for rank in range(size)]
     for process in processes:
@@ -32,7 +31,7 @@ def on_ranks(size, tmp_path, function, *arguments):
 
 
 def _rank(rank, size, where, function, arguments):
-    torch.set_num_threads(1)  # a forked process has no OpenMP threads to go on with
+    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=where, rank=rank, world_size=size)
     comm.create_local_process_group(size)
     function(*arguments)
