@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from balanced_lvis.engine.prediction import Predictor, find_pictures, output_paths, predictions
 from balanced_lvis.engine.screen import command_line, log_to_screen
+from balanced_lvis.engine.storage import check_output, clear_output_errors
 from balanced_lvis.errors import InputError
 from balanced_lvis.io import replacing, write_json_list
 
@@ -24,6 +25,8 @@ def main(arguments=None) -> None:
     log_to_screen()
     paths = find_pictures(args.input)
     outputs = output_paths(paths, args.output)
+    for path in [*outputs[:1], *filter(None, [args.json])]:
+        check_output(path)
     predictor = Predictor(
         args.weights, args.config_file, args.opts, threshold=args.threshold, classes=args.classes, trust=args.trust
     )
@@ -36,13 +39,14 @@ def main(arguments=None) -> None:
             if prediction is None:
                 continue
             found += len(prediction.scores)
-            with replacing(output, "wb") as file:
+            with clear_output_errors(output), replacing(output, "wb") as file:
                 kind = "PNG" if output.lower().endswith(".png") else "JPEG"
                 Image.fromarray(prediction.draw(predictor.class_names)).save(file, kind, quality=92)
             yield [prediction.to_dict(predictor.class_names)]
 
     if args.json:
-        write_json_list(args.json, drawn())
+        with clear_output_errors(args.json):
+            write_json_list(args.json, drawn())
     else:
         for _ in drawn():
             pass

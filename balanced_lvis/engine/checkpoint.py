@@ -41,7 +41,7 @@ def check_weights(path: str, purpose: str = "training") -> None:
     local = path.split("?", 1)[0]
     try:
         local = PathManager.get_local_path(local)
-        found = os.path.isfile(local)
+        found = os.path.exists(local)
         reason = f"{local} doesn't exist"
     except Exception as error:  # whatever a download handler raises: URLError, OSError, HTTPError, timeouts
         found, reason = False, f"{type(error).__name__}: {error}"
@@ -54,12 +54,15 @@ def check_weights(path: str, purpose: str = "training") -> None:
 def _remedy(path: str, purpose: str) -> str:
     if "://" not in path and purpose == "second stage":
         return " Train the first stage first, or set MODEL.WEIGHTS to its model_final.pth."
+    if "://" not in path and purpose == "evaluation":
+        return " Check the path."
     if "://" not in path:
         return " Check the path, or set MODEL.WEIGHTS '' to start from random weights."
     name = path.rsplit("/", 1)[-1]
     return (
         f" Download {resolve_url(path)} on a machine with a network, put the file anywhere, and point to it:"
-        f" MODEL.WEIGHTS /path/to/{name}. To start from random weights instead: MODEL.WEIGHTS ''."
+        f" MODEL.WEIGHTS /path/to/{name}."
+        + (" To start from random weights instead: MODEL.WEIGHTS ''." if purpose == "training" else "")
     )
 
 

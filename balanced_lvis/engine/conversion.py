@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..io import replacing
 from .checkpoint_file import read_checkpoint
 from .identity import Identity
+from .storage import clear_output_errors
 
 FAMILIES = ("sigmoid", "softmax")
 LAYOUTS = ("balanced_lvis", "no_background")
@@ -87,7 +88,7 @@ def convert_checkpoint(
             written then.
     """
     source, output = os.fspath(source), os.fspath(output)
-    _check_arguments(source, output, layout, family)
+    _check_arguments(source, output, layout, family, num_classes)
     content = read_checkpoint(source, trust)
     told = Identity.read(content, source)
     state, steps = _unwrapped(content["model"])
@@ -112,7 +113,7 @@ def convert_checkpoint(
     return done
 
 
-def _check_arguments(source: str, output: str, layout: str, family: str | None) -> None:
+def _check_arguments(source: str, output: str, layout: str, family: str | None, num_classes: int | None) -> None:
     if layout not in LAYOUTS:
         raise InputError(f"layout is {layout!r}; valid: {', '.join(LAYOUTS)}.")
     if family is not None and family not in FAMILIES:
@@ -121,6 +122,8 @@ def _check_arguments(source: str, output: str, layout: str, family: str | None) 
         raise InputError(f"The output {output!r} has to be named .pth, or .pkl for the model zoo's format.")
     if os.path.exists(output) and os.path.exists(source) and os.path.samefile(source, output):
         raise InputError(f"The output {output!r} is the input itself; give another name.")
+    if num_classes is not None and num_classes < 1:
+        raise InputError(f"num_classes is {num_classes}; a classifier has at least 1.")
     if os.path.isdir(output):
         raise InputError(f"The output {output!r} is a folder; give a file name in it.")
 
@@ -204,7 +207,7 @@ def _with_background(value: torch.Tensor, kind: str) -> torch.Tensor:
 
 
 def _write(output: str, content: dict) -> None:
-    with replacing(output, "wb") as file:
+    with clear_output_errors(output), replacing(output, "wb") as file:
         if output.endswith(".pkl"):
             arrays = {name: value.float().numpy() if value.dtype == torch.bfloat16 else value.numpy()
                       for name, value in content["model"].items()}  # fmt: skip

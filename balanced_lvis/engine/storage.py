@@ -90,6 +90,48 @@ def clear_errors(folder: str | os.PathLike) -> Iterator[None]:
         ) from error
 
 
+def check_output(path: str | os.PathLike) -> None:
+    """
+    Before work whose result is a file: make its folder, and a file beside it.
+
+    Raises:
+        StorageError: if that can't be done, or ``path`` is a folder.
+    """
+    probe = f"{os.fspath(path)}{_PROBE}.{os.getpid()}"
+    with clear_output_errors(path):
+        os.makedirs(os.path.dirname(probe) or ".", exist_ok=True)
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        try:
+            with open(probe, "wb"):
+                pass
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(probe)
+
+
+@contextlib.contextmanager
+def clear_output_errors(path: str | os.PathLike) -> Iterator[None]:
+    """
+    As :func:`clear_errors`, of a tool's output.
+
+    Args:
+        path: the file or folder as the user named it.
+
+    Raises:
+        StorageError: in place of an ``OSError`` that a disk or folder causes.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause = _os_error(error)
+        if cause is None or cause.errno not in _KINDS:
+            raise
+        raise StorageError(
+            f"{os.fspath(path)!r} can't be written: {_KINDS[cause.errno]}; mend it, or name another place."
+        ) from error
+
+
 def _os_error(error: BaseException | None) -> OSError | None:
     """The error itself, or the one that torch's writer met before it gave up."""
     while error is not None and not isinstance(error, OSError):

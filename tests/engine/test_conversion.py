@@ -15,7 +15,7 @@ from balanced_lvis.engine.checkpoint import load_for_evaluation
 from balanced_lvis.engine.checkpoint_file import read_checkpoint
 from balanced_lvis.engine.conversion import convert_checkpoint
 from balanced_lvis.engine.identity import Identity
-from balanced_lvis.errors import InputError
+from balanced_lvis.errors import InputError, StorageError
 
 from ..common import CONFIGS, ROOT, SHARED_DATA, rendered_opts
 
@@ -145,6 +145,7 @@ def agnostic(outputs):
     ("model_state", "options", "words"),
     [
         (agnostic(13), {}, "--num-classes"),
+        (agnostic(13), {"num_classes": 0}, "at least 1"),
         (agnostic(13), {"num_classes": 20}, "there are 20 classes"),
         (agnostic(13), {"num_classes": 12}, "--activation"),
         (agnostic(12), {"num_classes": 12, "family": "softmax"}, "has no background output"),
@@ -175,6 +176,12 @@ def test_a_checkpoint_of_other_classes_than_given_is_refused(tmp_path):
         convert_checkpoint(start, tmp_path / "y.pth", family="softmax")
     with pytest.raises(InputError, match="the input itself"):
         convert_checkpoint(start, start)
+
+
+def test_an_output_that_can_not_be_written_is_told(tmp_path):
+    start = saved(tmp_path / "x.pth", model=agnostic(13))
+    with pytest.raises(StorageError, match="a part of the path is a file|a file is in the folder's place"):
+        convert_checkpoint(start, start / "y.pth", num_classes=12, family="sigmoid")
 
 
 def test_class_names_come_in_the_order_of_ids_from_names_and_files(tmp_path):
