@@ -33,6 +33,7 @@ from .run import check, read_config
 from .screen import log_to_files
 from .storage import check_writable, clear_errors
 from .trainer import Trainer
+from .watchdog import Limits, note
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ def export_checkpoint(args: argparse.Namespace, options: Options) -> None:
         check(cfg, args, job)
         _chunks(options).begin(_origin(cfg))
 
-    launch(job, prepare, _work, (cfg, options), cfg.MODEL.DEVICE)
+    launch(job, prepare, _work, (cfg, options), cfg.MODEL.DEVICE, Limits.from_config(cfg))
 
 
 def _chunks(options: Options) -> Chunks:
@@ -147,8 +148,10 @@ def _export(cfg, options: Options) -> None:
     num_images = len(build_test_loader(cfg, options.dataset).dataset)
     missing = _agreed(chunks.missing(num_images))
     _detect(cfg, options.dataset, chunks, num_images, missing)
+    note("waiting for the others' detections", slow=True, waiting=True)
     comm.synchronize()
     if comm.is_main_process():
+        note("writing the submission", slow=True)
         _check_complete(chunks, num_images)
         for written in _write(cfg, options, chunks, num_images):
             print(written)
@@ -192,6 +195,7 @@ def _detect(cfg, dataset: str, chunks: Chunks, num_images: int, missing: list[in
         for number in mine:
             with chunks.writing(number) as writer:
                 for inputs in itertools.islice(batches, len(chunks.images(number, num_images))):
+                    note("detecting", slow=True)  # the whole may take any time; what is judged is a batch
                     write_outputs(writer, inputs, detector(inputs))
 
 

@@ -132,7 +132,7 @@ def _joined(job: Job, device: str, limits: Limits) -> Iterator[None]:
     store = _store(job, is_host=job.hosts_store and job.rank == 0)
     dist.init_process_group(
         "nccl" if on_gpu else "gloo", store=_of_attempt(job, store), rank=job.rank, world_size=job.world_size,
-        timeout=TIMEOUT,
+        timeout=max(TIMEOUT, timedelta(seconds=limits.slow_timeout)),
     )  # fmt: skip
     _make_local_groups(job.local_size)
     with _watched(job, limits):

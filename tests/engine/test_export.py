@@ -17,6 +17,7 @@ from detectron2.modeling import build_model
 from balanced_lvis.engine import export as module
 from balanced_lvis.engine import main
 from balanced_lvis.engine.screen import quiet
+from balanced_lvis.engine.watchdog import Limits
 from balanced_lvis.evaluation.lvis_api import IOU_TYPES, LVIS, evaluate_on_lvis
 
 from ..common import CONFIGS, ROOT, rendered_opts
@@ -242,3 +243,19 @@ def test_what_a_results_file_cannot_be_evaluated_with_is_told(rendered, tmp_path
     assert evaluate_here(rendered, tmp_path / "out", *flags, *file, opts=opts) == 2
     (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
     assert words in error
+
+
+def test_every_batch_is_a_sign_of_life_to_the_watchdog_whose_limits_are_the_configs(
+    rendered, trained, tmp_path, monkeypatch
+):
+    noted, limits, launch = [], [], module.launch
+
+    def launch_with(*arguments):
+        limits.append(arguments[-1])
+        launch(*arguments)
+
+    monkeypatch.setattr(module, "note", lambda stage, **how: noted.append(stage))
+    monkeypatch.setattr(module, "launch", launch_with)
+    assert export_here(rendered, trained, tmp_path, opts=("WATCHDOG.TIMEOUT", "7.0")) == 0
+    assert noted == [*["detecting"] * 12, "waiting for the others' detections", "writing the submission"]
+    assert limits == [Limits(7.0)]
