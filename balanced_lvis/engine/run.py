@@ -27,7 +27,7 @@ from ..modeling.box_predictor import activation_from_config
 from ..modeling.decoupled import classifier_stage
 from .checkpoint import check_weights, load_for_evaluation
 from .checkpoint_folder import newest_checkpoint
-from .ema import check_ema
+from .ema import FOLDER, check_ema
 from .evaluate_file import check_evaluates_file, evaluate_file
 from .identity import Identity, is_second_stage
 from .job import Job, find_job
@@ -110,12 +110,18 @@ def read_config(args, job: Job | None = None):
     _choose_device(cfg, job)
     if not args.eval_only:
         scale_linearly(cfg, job.world_size)
-    saved_prior = os.path.join(os.path.dirname(cfg.MODEL.WEIGHTS), SAVED_PRIOR)
-    if args.eval_only and not cfg.MODEL.CLASS_PRIOR.FILE and os.path.isfile(saved_prior):
-        cfg.MODEL.CLASS_PRIOR.FILE = saved_prior  # spares the training annotations
+    if args.eval_only and not cfg.MODEL.CLASS_PRIOR.FILE:
+        cfg.MODEL.CLASS_PRIOR.FILE = _saved_prior(cfg.MODEL.WEIGHTS)  # spares the training annotations
     resolve_num_classes(cfg)
     cfg.freeze()
     return cfg
+
+
+def _saved_prior(weights: str) -> str:
+    """What training has left beside a checkpoint, or above the folder of averaged weights; empty if nothing."""
+    folder = os.path.dirname(weights)
+    folders = [folder, os.path.dirname(folder)] if os.path.basename(folder) == FOLDER else [folder]
+    return next(filter(os.path.isfile, (os.path.join(each, SAVED_PRIOR) for each in folders)), "")
 
 
 def check(cfg, args, job: Job | None = None) -> None:

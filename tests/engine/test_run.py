@@ -150,6 +150,15 @@ def test_a_checkpoint_is_evaluated_without_the_training_annotations(trained, ren
     assert str(output / "class_prior.json") == cfg.MODEL.CLASS_PRIOR.FILE
 
 
+def test_averaged_weights_are_evaluated_without_the_training_annotations_too(trained):
+    output, _ = trained
+    arguments = ["--config-file", str(CONFIG), "--eval-only", "MODEL.WEIGHTS"]
+    cfg = read_config(argument_parser().parse_args([*arguments, str(output / "ema" / "model_final.pth")]))
+    assert str(output / "class_prior.json") == cfg.MODEL.CLASS_PRIOR.FILE
+    cfg = read_config(argument_parser().parse_args([*arguments, str(output / "inference" / "model_final.pth")]))
+    assert cfg.MODEL.CLASS_PRIOR.FILE == ""
+
+
 def test_a_test_set_without_annotations_saves_predictions(trained, rendered, tmp_path):
     output, _ = trained
     overrides = {"MODEL__WEIGHTS": output / "model_final.pth", "DATASETS__TEST": "('rendered_test_dev',)"}
