@@ -197,17 +197,21 @@ class StepTrainer(SimpleTrainer):
         self.skipped_in_row += 1
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
         images = [record.get("file_name", record.get("image_id")) for batch in batches for record in batch]
-        found = [(names, images) for names, images in comm.all_gather((bad, images)) if names]
-        told = "; ".join(f"{', '.join(names)} on {', '.join(map(str, images))}" for names, images in found)
+        found = [(rank, *one) for rank, one in enumerate(comm.all_gather((bad, images))) if one[0]]
+        told = "; ".join(f"{', '.join(names)} on {', '.join(map(str, images))}" for _, names, images in found)
         logger.warning(
             "Iteration %d is skipped, %d in a row and %d in all so far: not finite are %s.",
             self.iter, self.skipped_in_row, self.skipped, told,
         )  # fmt: skip
         if self.skipped_in_row <= self.max_skipped:
             return
-        path = os.path.join(self.folder, f"iteration_{self.iter:07d}_rank{comm.get_rank()}.pth")
+        # The message may be shown by a process that has saved nothing: it names a file of one that has.
+        own, path = (
+            os.path.join(self.folder, f"iteration_{self.iter:07d}_rank{rank}.pth")
+            for rank in (comm.get_rank(), found[0][0])
+        )
         if bad:
-            save_diagnostics(path, self.bare_model, batches, states, iteration=self.iter, losses=losses)
+            save_diagnostics(own, self.bare_model, batches, states, iteration=self.iter, losses=losses)
         comm.synchronize()
         raise DivergedError(
             f"SOLVER.MAX_SKIPPED_STEPS: more than {self.max_skipped} updates in a row had losses or gradients that are "

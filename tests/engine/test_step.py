@@ -194,6 +194,21 @@ def test_too_many_skipped_steps_in_a_row_end_the_run(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["iteration_0000002_rank0.pth"]
 
 
+def test_a_diverged_run_names_the_file_of_a_process_that_has_saved_one(tmp_path, monkeypatch):
+    trainer = toy_trainer([[record(0), record(1)]], max_skipped=0, folder=tmp_path)
+    monkeypatch.setattr(trainer, "losses", lambda batch: {"loss": (trainer.model.linear.weight.sum() * 0).abs().sqrt()})
+    own = []
+
+    def gathered(mine):
+        own.append(mine)
+        return [([], ["fine.jpg"]), mine]  # as if this process were rank 1
+
+    monkeypatch.setattr("balanced_lvis.engine.step.comm.all_gather", gathered)
+    with pytest.raises(DivergedError, match=r"replay_step\.py \S+_rank1\.pth"):
+        train(trainer, 1)
+    assert own
+
+
 def test_a_diverged_run_can_be_replayed(rendered, tmp_path):
     """A learning rate that blows the weights up: every later step fails, and the saved one fails alike."""
     output = tmp_path / "out"
