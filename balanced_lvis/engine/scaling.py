@@ -35,7 +35,9 @@ def scale_linearly(cfg, world_size: int) -> None:
     scale = world_size / reference
     solver.IMS_PER_BATCH = solver.IMS_PER_BATCH // reference * world_size
     solver.META.IMS_PER_BATCH = solver.META.IMS_PER_BATCH // reference * world_size
-    solver.BASE_LR *= scale
+    for key in ("BASE_LR", "BASE_LR_END"):
+        if key in solver:  # Detectron2 before 2022 has no rate to end with
+            solver[key] *= scale
     for key in ("MAX_ITER", "WARMUP_ITERS", "CHECKPOINT_PERIOD"):
         solver[key] = round(solver[key] / scale)
     solver.CHECKPOINT_PERIOD = max(1, solver.CHECKPOINT_PERIOD)

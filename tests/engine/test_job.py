@@ -151,6 +151,13 @@ def test_without_a_reference_the_batch_is_the_same_for_any_number_of_processes()
     assert cfg == before
 
 
+def test_the_rate_that_a_schedule_ends_with_is_scaled_with_the_others():
+    cfg = reference_config(8)
+    cfg.SOLVER.BASE_LR_END = 0.002
+    scale_linearly(cfg, 4)
+    assert pytest.approx((0.01, 0.001)) == (cfg.SOLVER.BASE_LR, cfg.SOLVER.BASE_LR_END)
+
+
 def test_scaling_is_logged(caplog):
     before = reference_config(8)
     after = before.clone()
