@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
 from typing import IO, NamedTuple
@@ -17,12 +18,14 @@ from ...priors import frequency_group
 from ..index.stream import stream_lists
 from ..validation.checker import AnnotationChecker
 from ..validation.paths import path_problem
+from ..validation.rle import rle_problem
 from ..validation.validate import LISTS, why_not_json
 from .paths import Layout, choose_layout
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "balanced_lvis custom data set 1"
+_LARGEST_SIDE = 1 << 15  # pixels of a mask that is drawn for its area; pycocotools counts in 32 bits
 
 
 class TrainCounts(NamedTuple):
@@ -203,7 +206,11 @@ class _Conversion:
             return [[x, y, x + width, y, x + width, y + height, x, y + height]]
         if isinstance(segmentation, dict):
             self._num["rles"] += 1
-            if isinstance(segmentation["counts"], list):
+            is_list = isinstance(segmentation["counts"], list)
+            # Before pycocotools reads it, which takes any bytes and goes wherever they lead.
+            if (is_list or annotation.get("area") is None) and (problem := rle_problem(segmentation)):
+                raise ValueError(problem)
+            if is_list:
                 segmentation = mask_util.frPyObjects(segmentation, *segmentation["size"])
                 segmentation["counts"] = segmentation["counts"].decode("ascii")
         return segmentation
@@ -293,5 +300,12 @@ def _area(segmentation: list | dict) -> float:
     """In pixels, of a mask whose image's size may not be known yet."""
     if isinstance(segmentation, dict):
         return float(mask_util.area(segmentation))
-    side = 1 + max(1, *(int(max(polygon)) + 1 for polygon in segmentation))
-    return float(mask_util.area(mask_util.merge(mask_util.frPyObjects(segmentation, side, side))))
+    if any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
+        raise ValueError("a polygon is of less than three points, or has a coordinate too many")
+    corner = [max(0, math.floor(min(min(polygon[axis::2]) for polygon in segmentation))) for axis in (0, 1)]
+    # Whole pixels nearer to the origin it is the same mask.
+    moved = [[value - corner[i % 2] for i, value in enumerate(polygon)] for polygon in segmentation]
+    side = max(1, *(math.ceil(max(polygon)) for polygon in moved)) + 1
+    if side > _LARGEST_SIDE:
+        raise ValueError(f"a polygon is {side} pixels wide or high")
+    return float(mask_util.area(mask_util.merge(mask_util.frPyObjects(moved, side, side))))

@@ -261,3 +261,23 @@ def test_real_annotations_keep_every_object(tmp_path):
         (a["image_id"], a["category_id"], a["bbox"], a["area"], a["segmentation"]) for a in found["annotations"]
     ] == [(a["image_id"], a["category_id"], a["bbox"], a["area"], a["segmentation"]) for a in kept]
     assert (len(summary.class_names), summary.num_crowds, summary.num_rles) == (80, 6, 0)
+
+
+@pytest.mark.parametrize("at", [0, 100_000])
+def test_a_missing_area_is_that_of_the_mask_wherever_it_is(tmp_path, at):
+    content = made.content()
+    content["annotations"] = [made.annotation(1, 10, 7, area=None, segmentation=made.square(at + 3, at + 5, 16))]
+    found, _ = convert_content(tmp_path, content)
+    assert found["annotations"][0]["area"] == 256
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [[[1, 2, 3]], [[0, 0, 3e9, 0, 3e9, 3e9]], [[0, 0, 1e300, 0, 1e300, 1e300]], {"size": [48, 64], "counts": "\x7f~"},
+     {"size": [48, 64], "counts": [-5, 1 << 40]}],
+)  # fmt: skip
+def test_an_area_that_cannot_be_drawn_is_refused_and_not_tried(tmp_path, segmentation):
+    content = made.content()
+    content["annotations"].append(made.annotation(99, 10, 7, area=None, segmentation=segmentation))
+    with pytest.raises(InputError, match=r"mine\.json"):
+        convert_content(tmp_path, content)
