@@ -40,8 +40,34 @@ def chosen_logits(features: Tensor, classes: Tensor, weight: Tensor, bias: Tenso
     # adds atomically, hence in any order.
     weight = F.embedding(classes, weight.flatten(1))
     bias = F.embedding(classes, bias[:, None])
-    logits = torch.baddbmm(bias[:, :, None], weight[:, None, :], features.flatten(2))
+    # Autocast would choose the dtypes inside a function of its own, and not those of its backward pass.
+    weigh = _weigh if torch.is_autocast_enabled(features.device.type) else _Weigh.apply
+    logits = weigh(bias[:, :, None], weight[:, None, :], features.flatten(2))
     return logits.view(-1, *features.shape[2:])
+
+
+def _weigh(bias: Tensor, weight: Tensor, features: Tensor) -> Tensor:
+    """(R, 1, 1) + (R, 1, D) @ (R, D, P) = (R, 1, P), P values of a mask."""
+    return torch.baddbmm(bias, weight, features)
+
+
+class _Weigh(torch.autograd.Function):
+    """:func:`_weigh`, of which the gradient of the features is a product of two numbers each, not a matrix product."""
+
+    @staticmethod
+    def forward(ctx, bias, weight, features):
+        ctx.save_for_backward(weight, features)
+        return _weigh(bias, weight, features)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        weight, features = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        return (
+            gradient.sum(2, keepdim=True) if wanted[0] else None,
+            torch.bmm(gradient, features.transpose(1, 2)) if wanted[1] else None,
+            gradient * weight.transpose(1, 2) if wanted[2] else None,
+        )
 
 
 @ROI_MASK_HEAD_REGISTRY.register()

@@ -28,7 +28,13 @@ def test_results_agree_to_the_rounding_of_their_largest_entry():
 def test_the_suite_gives_a_row_for_training_and_one_for_inference(monkeypatch):
     monkeypatch.setattr(masks, "TRAIN_ROIS", 2)
     monkeypatch.setattr(masks, "TEST_ROIS", 3)
-    monkeypatch.setattr(masks, "in_fresh_process", lambda function, job: {"peak_mb": float(job["rois"])})
+
+    def here(function, job):
+        timed = masks.time_both(job) if function.endswith("time_both") else {}
+        return {"peak_mb": float(job["rois"]), **timed}
+
+    monkeypatch.setattr(masks, "keep_freed_memory", lambda: None)  # this process goes on to other tests
+    monkeypatch.setattr(masks, "in_fresh_process", here)
     rows = SUITES["masks"](Options(rounds=1))
     assert [(row["suite"], row["stock_peak_mb"], row["identical"]) for row in rows] == [
         ("masks", 2.0, True),
