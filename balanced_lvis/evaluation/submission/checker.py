@@ -153,7 +153,8 @@ class Checker:
         if len(over):
             texts = [f"image {ids[index]} with {counts[index]:,}" for index in over[:SHOWN].tolist()]
             self.findings.add("too_many", texts, len(over))
-        hashes = np.sort(np.frombuffer(self._hashes, np.int64)) if self._hashes else np.zeros(0, np.int64)
+        hashes = np.frombuffer(self._hashes, np.int64) if self._hashes else np.zeros(0, np.int64)
+        hashes.sort()  # in place
         if twice := int((hashes[1:] == hashes[:-1]).sum()):
             self.findings.add("duplicate", [], twice)
         without = np.flatnonzero(counts == 0)

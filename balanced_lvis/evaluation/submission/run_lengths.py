@@ -26,8 +26,8 @@ REASONS = (
 _CHARACTER, _CUT_OFF, _LONG_NUMBER, _NEGATIVE, _PIXELS, _TOO_LONG = range(1, len(REASONS))
 # Enough for 32 bits with a sign; so no sum below leaves 64 bits by the runs of one mask that is sound.
 _LONGEST_NUMBER = 7
-# Characters that are decoded at a time, which takes about 60 bytes each.
-_PART = 1 << 20
+# Characters that are decoded at a time, which takes about 100 bytes each.
+_PART = 1 << 18
 
 
 def mask_areas(counts: Sequence[str], pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
