@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from detectron2 import model_zoo
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
@@ -179,3 +180,27 @@ def test_cascade_heads_train_and_infer(tiny_cfg):
     losses = training_step(model, batch)
     assert {f"loss_cls_stage{i}" for i in range(3)} <= set(losses)
     infer(model, batch)
+
+
+@pytest.mark.slow
+def test_a_training_step_is_detectron2s_on_photographs(photographs, full_vocabulary):
+    """Losses to the rounding of sums, and every parameter's gradient, beside Detectron2's own model."""
+    few = {"RPN.POST_NMS_TOPK_TRAIN": 200, "ROI_HEADS.BATCH_SIZE_PER_IMAGE": 64}
+    opts = ["MODEL.DEVICE", "cpu", *(str(w) for key, n in few.items() for w in (f"MODEL.{key}", n))]
+    cfg = load_config(CONFIGS / "r50_rfs.yaml", opts)
+    stock_cfg = model_zoo.get_config("LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml")
+    stock_cfg.merge_from_list([*opts, "MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE", True])
+    ours, stock = build_model(cfg), build_model(stock_cfg)
+    batch = mapped(photographs or _rendered_records(full_vocabulary), cfg, shortest=160)
+    calibrate_frozen_norms(ours, batch)
+    stock.load_state_dict(ours.state_dict())
+    found = []
+    for model in (stock, ours):
+        torch.manual_seed(0)  # anchors and RoIs are sampled
+        losses = training_step(model, batch)
+        found.append((losses, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}))
+    (expected, of_stock), (losses, of_ours) = found
+    assert losses == pytest.approx(expected, rel=1e-5)
+    assert set(of_stock) == set(of_ours)
+    for name, gradient in of_stock.items():
+        assert (of_ours[name] - gradient).abs().max() <= 1e-4 * gradient.abs().max() + 1e-9, name
