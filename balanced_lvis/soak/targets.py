@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,9 @@ from ..data.validation import validate_annotations
 from ..engine.checkpoint_file import read_checkpoint
 from ..engine.checkpoint_folder import newest_checkpoint
 from ..errors import InputError
-from ..evaluation.submission import ImageList, validate_submission
+from ..evaluation.backends import evaluate_tasks
+from ..evaluation.lvis_api import LVIS
+from ..evaluation.submission import ImageList, read_predictions, validate_submission
 from ..priors import ClassPrior
 from .mutations import mutated_bytes, mutated_json, mutated_torch_file, mutated_yaml
 
@@ -59,7 +62,8 @@ def targets() -> list[Target]:
         Target("annotations, checked", "annotations.json", _ANNOTATIONS, mutated_json, _check_annotations),
         Target("annotations, of one's own", "annotations.json", _ANNOTATIONS, mutated_json, _convert),
         Target("annotations, to check submissions", "annotations.json", _ANNOTATIONS, mutated_json, ImageList),
-        Target("results and submissions", "results.json", json.dumps(_results()).encode(), mutated_json, _validate),
+        Target("submissions, checked", "results.json", _RESULTS, mutated_json, _validate),
+        Target("results, evaluated", "results.json", _RESULTS, mutated_json, _evaluate),
         Target("class prior", "class_prior.json", json.dumps(_prior()).encode(), mutated_json, _use_prior),
         Target("config", "config.yaml", yaml.safe_dump(_config()).encode(), mutated_yaml, load_config),
         Target("checkpoint, .pth", "model.pth", _torch_file(_checkpoint()), mutated_torch_file, read_checkpoint),
@@ -100,6 +104,10 @@ def _results() -> list[dict]:
         {"image_id": image, "category_id": category, "score": score, "segmentation": dict(mask)}
         for image, category, score in ((3, 1, 0.9), (3, 2, 0.5), (5, 1, 0.25), (7, 3, 1.0))
     ]
+
+
+_IMAGES = "images.json"
+_RESULTS = json.dumps(_results()).encode()
 
 
 def _prior() -> dict:
@@ -175,11 +183,24 @@ def _convert(path: Path) -> None:
     convert(str(path), str(path.parent), io.StringIO(), None, stamp_of(str(path)))
 
 
-def _validate(path: Path) -> None:
-    images = path.with_name("images.json")
+def _images_of(path: Path) -> ImageList:
+    images = path.with_name(_IMAGES)
     if not images.exists():
         images.write_bytes(_ANNOTATIONS)
-    report = validate_submission(path, ImageList(images))
+    return ImageList(images)
+
+
+def _evaluate(path: Path) -> None:
+    """As train_net.py --predictions does."""
+    store = path.with_name("store")
+    shutil.rmtree(store, ignore_errors=True)
+    detections, tasks, _ = read_predictions(path, _images_of(path), str(store), progress=False)
+    for _ in evaluate_tasks(LVIS(str(path.with_name(_IMAGES))), detections, tasks, "fast"):
+        pass
+
+
+def _validate(path: Path) -> None:
+    report = validate_submission(path, _images_of(path))
     str(report)
     if report.errors:
         raise InputError("as tools/export_submission.py --validate")

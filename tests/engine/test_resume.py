@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from detectron2.utils.env import seed_all_rng
 
 from balanced_lvis.engine.trainer import Trainer
 
@@ -49,3 +50,17 @@ def test_a_resumed_run_has_the_losses_and_weights_of_an_undisturbed_one(rendered
     again, resumed = train(cfg_of(name, rendered, tmp_path, **options), ITERATIONS, resume=True)
     assert torch.equal(again, losses[STOP:])
     assert all(torch.equal(weights[key], resumed[key]) for key in weights)
+
+
+def test_one_seed_gives_one_run_and_another_seed_another(rendered, tmp_path):
+    """Data order, augmentation, initialisation and sampling of proposals."""
+    name = "quick_start/balanced_sigmoid.yaml"
+    options = {"SOLVER.MAX_ITER": 2, "INPUT.MIN_SIZE_TRAIN": (64, 96)}
+    found = []
+    for run, seed in enumerate((5, 5, 6)):
+        cfg = cfg_of(name, rendered, tmp_path / str(run), **{**options, "SEED": seed})
+        seed_all_rng(seed)
+        losses, weights = train(cfg, 2)
+        found.append((losses, torch.cat([weight.double().flatten() for weight in weights.values()])))
+    assert all(map(torch.equal, found[0], found[1]))
+    assert not any(map(torch.equal, found[0], found[2]))
