@@ -16,7 +16,7 @@ from balanced_lvis.engine.screen import command_line
 from balanced_lvis.engine.watchdog import Limits, note
 from balanced_lvis.errors import InputError
 
-LIMITS = Limits(2.0, 60.0)
+LIMITS = Limits(8.0, 120.0)  # a machine that has other work may be slow to give signs of life
 
 
 def prepare():
@@ -39,7 +39,7 @@ def work(folder):
         time.sleep(600)
     if fail == f"slow {rank}":
         note("evaluating", slow=True)
-        time.sleep(3 * LIMITS.timeout)
+        time.sleep(1.5 * LIMITS.timeout)
     note("exchanging", waiting=True)
     total = torch.tensor([rank + 1])
     torch.distributed.all_reduce(total)
