@@ -48,22 +48,23 @@ def image_problem(path: str, size: tuple[int, int]) -> tuple[str, str] | None:
 
     Args:
         path: of the file.
-        size: width, height as annotated, of the image as it is shown: turned as its EXIF says.
+        size: width, height as annotated, of the image as it is shown, turned as its EXIF says, or as it is stored:
+            training takes either.
 
     Returns:
         a kind of :data:`balanced_lvis.data.validation.KINDS` and the reason in words; None if all is well.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, and read in training
             with Image.open(path) as image:
                 image.load()
-                width, height = image.size
+                width, height = stored = image.size
                 if image.getexif().get(_ORIENTATION) in _TURNED:
                     width, height = height, width
     except Exception as error:  # Pillow's decoders raise nearly anything on broken files
         return "image_unreadable", f"{type(error).__name__}: {error}"[:200]
-    if (width, height) != size:
+    if size not in ((width, height), stored):
         return "image_size_differs", f"{width} x {height}, annotated as {size[0]} x {size[1]}"
     return None
 

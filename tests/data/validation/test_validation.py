@@ -338,6 +338,14 @@ def test_a_turned_photograph_has_the_size_that_it_is_shown_in(photographs):
     assert validate_annotations(write(photographs, good()), photographs, read_images=True).problems == ()
 
 
+def test_what_training_reads_is_no_problem_as_photographs_annotated_unturned_and_large_ones(photographs, monkeypatch):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 10)).save(photographs / "7.jpg", exif=exif)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)  # half of which Pillow warns of, and refuses twice as many
+    assert validate_annotations(write(photographs, good()), photographs, read_images=True).problems == ()
+
+
 def test_an_image_outside_the_folder_is_not_even_looked_for(photographs, tmp_path):
     content = good()
     content["images"][0]["file_name"] = "../7.jpg"
