@@ -20,20 +20,18 @@ _PERIOD = 20  # iterations, as that of Detectron2's log
 
 class ShareBrokenImages(HookBase):
     """
-    All processes get to know broken images now and then, and before each checkpoint.
+    All processes get to know broken images now and then, so that too many end the run soon.
 
     Args:
         broken: of this process.
-        save_period: iterations between checkpoints.
     """
 
-    def __init__(self, broken: BrokenImages, save_period: int):
-        self._broken, self._save_period = broken, save_period
+    def __init__(self, broken: BrokenImages):
+        self._broken = broken
 
     def after_step(self):
         """As the base class's."""
-        done = self.trainer.iter + 1
-        if done == self.trainer.max_iter or not done % _PERIOD or (self._save_period and not done % self._save_period):
+        if not (self.trainer.iter + 1) % _PERIOD:
             self._broken.share()
 
 

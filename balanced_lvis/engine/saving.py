@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Callable
 
 import torch
 from detectron2.engine import HookBase
@@ -14,6 +15,7 @@ from ..errors import Preempted
 from ..io import replacing
 from .checkpoint_folder import POINTER, newest_checkpoint, remove_partial
 from .checkpointer import Checkpointer
+from .ema import WeightAverage
 from .preemption import StopRequest
 from .storage import check_space, clear_errors
 
@@ -91,17 +93,25 @@ class SaveHook(HookBase):
         period: in iterations.
         stop: what the process is asked for.
         evaluation_period: in iterations; 0: only after the last one.
+        before_save: called by all processes before each checkpoint, which rank 0 alone writes.
     """
 
-    def __init__(self, checkpointer: DurableSaves, period: int, stop: StopRequest, evaluation_period: int = 0):
+    def __init__(
+        self, checkpointer: DurableSaves, period: int, stop: StopRequest, evaluation_period: int = 0,
+        before_save: Callable[[], None] = lambda: None,
+    ):  # fmt: skip
         self.checkpointer = checkpointer
+        self.before_save = before_save
         self.periods = [period, *([evaluation_period] if evaluation_period > 0 else [])]
         self.stop = stop
 
     def before_train(self):
         if comm.is_main_process():
             remove_partial(self.checkpointer.save_dir)
-            check_space(self.checkpointer.save_dir, _bytes_of(self.checkpointer.model, self.trainer.optimizer))
+            averaged = WeightAverage.KEY in self.checkpointer.checkpointables
+            check_space(
+                self.checkpointer.save_dir, _bytes_of(self.checkpointer.model, self.trainer.optimizer, 1 + averaged)
+            )
         if self.trainer.start_iter >= self.trainer.max_iter:
             self.checkpointer.save_as_final()
 
@@ -118,6 +128,8 @@ class SaveHook(HookBase):
         stop = self.stop.is_wanted_anywhere()
         due = any((iteration + 1) % period == 0 for period in self.periods)
         last = iteration + 1 >= self.trainer.max_iter
+        if due or last or stop:
+            self.before_save()
         if due or (stop and not last):
             self.checkpointer.save(name, iteration=iteration)
         if last:
@@ -131,8 +143,8 @@ class SaveHook(HookBase):
         self.stop.at_once = due or last  # until the next step there is nothing to lose
 
 
-def _bytes_of(model, optimizer) -> int:
-    """Of a checkpoint, about: the weights, and what the optimizer will keep of each that it trains."""
+def _bytes_of(model, optimizer, copies: int = 1) -> int:
+    """Of a checkpoint, about: the weights and their average, and what the optimizer will keep of each it trains."""
     kept = 1 if isinstance(optimizer, torch.optim.SGD) else 2  # momentum; two moments of AdamW
     trained = sum(p.numel() * p.element_size() for group in optimizer.param_groups for p in group["params"])
-    return sum(t.numel() * t.element_size() for t in model.state_dict().values()) + kept * trained
+    return copies * sum(t.numel() * t.element_size() for t in model.state_dict().values()) + kept * trained

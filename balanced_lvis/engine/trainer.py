@@ -110,14 +110,15 @@ class Trainer(DefaultTrainer):
         hooks = [hook for hook in super().build_hooks() if not isinstance(hook, PeriodicCheckpointer)]
         at = next(index for index, hook in enumerate(hooks) if isinstance(hook, EvalHook))
         saves = SaveHook(
-            self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, self.stop, self.cfg.TEST.EVAL_PERIOD
+            self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, self.stop, self.cfg.TEST.EVAL_PERIOD,
+            before_save=self.data_loader.broken.share,
         )  # fmt: skip
         ema = self.cfg.MODEL.EMA
         self.average = WeightAverage(ema.DECAY) if ema.ENABLED else None
         averages = [] if self.average is None else [AverageHook(self.average, self.cfg.OUTPUT_DIR)]
         evaluates = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
         broken = self.data_loader.broken
-        shares = ShareBrokenImages(broken, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        shares = ShareBrokenImages(broken)
         lists = ListBrokenImages(broken, self.cfg.OUTPUT_DIR)
         return [*averages, *hooks[:at], shares, saves, evaluates, *hooks[at + 1 :], lists]
 

@@ -160,16 +160,42 @@ class Steps(TrainerBase):
         self.steps.get(self.iter, int)()
 
 
-def run_steps(tmp_path, steps, iterations=6, period=100, start=0):
+def run_steps(tmp_path, steps, iterations=6, period=100, start=0, before_save=int, **more):
     counter = Counter()
     with StopRequest() as stop:
         trainer = Steps(steps)
         trainer.register_hooks(
-            [SaveHook(DurableSaves(torch.nn.Linear(2, 2), str(tmp_path), trainer=counter), period, stop)]
-        )
+            [
+                SaveHook(
+                    DurableSaves(torch.nn.Linear(2, 2), str(tmp_path), trainer=counter, **more), period, stop,
+                    before_save=before_save,
+                )
+            ]
+        )  # fmt: skip
         counter.state_dict = lambda: {"iteration": trainer.iter, "run": "a"}
         trainer.train(start, iterations)
     return trainer
+
+
+def test_what_processes_have_to_agree_on_is_asked_for_before_every_save_also_of_a_run_that_is_asked_to_stop(tmp_path):
+    asked = []
+    steps = {3: lambda: os.kill(os.getpid(), signal.SIGTERM)}
+    with pytest.raises(Preempted):
+        run_steps(tmp_path, steps, period=2, before_save=lambda: asked.append(sorted(os.listdir(tmp_path))))
+    assert asked == [[], ["last_checkpoint", "model_0000001.pth"]]
+    run_steps(tmp_path, {}, period=100, iterations=5, start=4, before_save=lambda: asked.append("final"))
+    assert asked[2:] == ["final"]
+    with pytest.raises(Preempted):
+        run_steps(tmp_path, {5: steps[3]}, period=100, iterations=9, start=5, before_save=lambda: asked.append("stop"))
+    assert asked[3:] == ["stop"]
+
+
+def test_room_is_wanted_for_averaged_weights_too(tmp_path, monkeypatch):
+    wanted = []
+    monkeypatch.setattr("balanced_lvis.engine.saving.check_space", lambda folder, size: wanted.append(size))
+    run_steps(tmp_path, {}, iterations=1)
+    run_steps(tmp_path, {}, iterations=1, ema=Counter())
+    assert wanted[1] - wanted[0] == 6 * 4  # the numbers of the model
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
