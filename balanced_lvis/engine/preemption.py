@@ -44,8 +44,8 @@ class StopRequest(contextlib.AbstractContextManager):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
-        if self._wanted and self.at_once and isinstance(error, Exception):
-            raise Preempted from error  # of a data worker, perhaps, that the same signal has ended
+        if self._wanted and isinstance(error, Exception) and (self.at_once or _is_of_worker(error)):
+            raise Preempted from error
 
     def _note(self, number, frame):
         if os.getpid() != self._process:
@@ -76,3 +76,8 @@ class StopRequest(contextlib.AbstractContextManager):
         wanted = torch.tensor(float(self._wanted), device=device)
         torch.distributed.all_reduce(wanted, torch.distributed.ReduceOp.MAX)
         return bool(wanted)
+
+
+def _is_of_worker(error: Exception) -> bool:
+    """Whether a data worker has ended, as it may by the same signal, just after it was forked."""
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)

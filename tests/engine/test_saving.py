@@ -237,6 +237,15 @@ def test_where_nothing_can_be_lost_a_signal_ends_the_process_at_once():
         time.sleep(5)
 
 
+def test_a_data_worker_that_the_signal_has_ended_is_no_error_of_its_own():
+    with pytest.raises(Preempted), StopRequest():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
+    for error in (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), KeyError("a bug")):
+        with pytest.raises(type(error)), StopRequest():
+            raise error
+
+
 def test_a_forked_worker_outlives_the_first_signal_and_not_the_second():
     read, write = os.pipe()
     with StopRequest():

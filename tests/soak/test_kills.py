@@ -1,13 +1,16 @@
 """Real trainings that are killed, while they save too, and whose files are damaged."""
 
+import multiprocessing
 import os
 import random
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
 
+from balanced_lvis.data.loader import TrainLoader
 from balanced_lvis.soak.faults import WRITING, Fault, damage
 from balanced_lvis.soak.kills import KillLoop, newest_whole
 from balanced_lvis.soak.training import SETTINGS, same
@@ -17,31 +20,45 @@ from ..common import CONFIGS
 KILLS = 10  # of each training
 
 
+def in_a_fresh_process(function, *arguments):
+    """A process that is forked must not come from one that has trained before, whose threads it would lack."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def killed(folder):
+    torch.set_num_threads(1)
+    settings = ("plain", "workers, grouped by shape, repeat factors")
+    loop = KillLoop(CONFIGS, folder, seed=int(time.time()), settings=settings)
+    for _ in settings:
+        loop.run_one(at_most=KILLS)
+    return loop.figures.as_json()
+
+
 @pytest.mark.slow
 def test_a_training_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path):
     """Every loss on the way, and the final weights, optimizer and positions, to the last bit."""
-    if torch.get_num_threads() > 1:
-        torch.set_num_threads(1)
-    settings = ("plain", "workers, grouped by shape, repeat factors")
-    loop = KillLoop(CONFIGS, tmp_path, seed=int(time.time()), settings=settings)
-    for _ in settings:
-        loop.run_one(at_most=KILLS)
-    figures = loop.figures.as_json()
+    figures = in_a_fresh_process(killed, tmp_path)
     print(figures)
     assert not figures["failures"], figures
     assert figures["kills"] > 1
     assert figures["iterations_lost_at_most_per_kill"] <= figures["checkpoint_period"]
 
 
-def test_a_broken_promise_is_noticed(tmp_path, monkeypatch):
-    """A checkpoint that lacks the position in the images: the resumed run sees others."""
-    loop = KillLoop(CONFIGS, tmp_path, seed=1, settings=("plain",))
+def killed_without_a_position(folder):
+    torch.set_num_threads(1)
+    loop = KillLoop(CONFIGS, folder, seed=1, settings=("plain",))
     loop._references["plain"] = loop._undisturbed("plain")
-    monkeypatch.setattr("balanced_lvis.data.loader.TrainLoader.load_state_dict", lambda loader, state: None)
+    TrainLoader.load_state_dict = lambda loader, state: None
     loop.rng.choices = lambda kinds, weights: [kinds[1]]
-    monkeypatch.setattr(Fault, "drawn", classmethod(lambda cls, rng: cls("after the note", 0, 0)))
+    Fault.drawn = classmethod(lambda cls, rng: cls("after the note", 0, 0))
     loop.run_one()
-    (failure,) = loop.figures.failures
+    return loop.figures.failures
+
+
+def test_a_broken_promise_is_noticed(tmp_path):
+    """A checkpoint that lacks the position in the images: the resumed run sees others."""
+    (failure,) = in_a_fresh_process(killed_without_a_position, tmp_path)
     assert "losses of iteration 4 are" in failure
     assert (tmp_path / "failure_1" / "screen.txt").is_file()
 
