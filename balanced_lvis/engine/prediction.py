@@ -173,10 +173,21 @@ def output_paths(paths: list[str], folder: str | os.PathLike) -> list[str]:
     outputs = [os.path.join(folder, os.path.relpath(os.path.abspath(path), above)) for path in paths]
     names = {os.path.realpath(path) for path in paths}
     outputs = [path if path.lower().endswith((".jpg", ".jpeg", ".png")) else f"{path}.png" for path in outputs]
+    outputs = _distinct(outputs)
     for path in outputs:
         if os.path.realpath(path) in names:
             raise InputError(f"--output {os.fspath(folder)!r} would overwrite {path!r}; name another folder.")
     return outputs
+
+
+def _distinct(paths: list[str]) -> list[str]:
+    """One more ending for what would overwrite another: a.bmp and a.bmp.png are both drawn as a.bmp.png else."""
+    taken: dict[str, None] = {}
+    for path in paths:
+        while path in taken:
+            path += ".png"
+        taken[path] = None
+    return list(taken)
 
 
 def predictions(predictor, paths: Iterable[str], broken: list[str]) -> Iterator[Prediction | None]:
