@@ -246,9 +246,12 @@ class Trainer(DefaultTrainer):
 
 @contextlib.contextmanager
 def _every_batch_noted(model):
-    """Evaluation as a whole may take any time; what is judged is a batch. The heads can be called without the model."""
+    """
+    Evaluation as a whole may take any time; what is judged is a batch. The heads can be called without the model, and a
+    compiled backbone would be compiled anew with a hook.
+    """
     bare = model.module if isinstance(model, DistributedDataParallel) else model
-    hook = getattr(bare, "backbone", bare).register_forward_pre_hook(lambda *_: note("evaluating", slow=True))
+    hook = getattr(bare, "roi_heads", bare).register_forward_pre_hook(lambda *_: note("evaluating", slow=True))
     try:
         yield
     finally:

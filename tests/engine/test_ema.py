@@ -81,3 +81,10 @@ def test_it_is_evaluated_saved_resumed_to_the_bit_and_loaded_as_any_checkpoint(t
 
 def test_without_it_nothing_changes(tiny_cfg):
     assert Trainer(tiny_cfg).average is None
+
+
+def test_every_batch_of_an_evaluation_is_a_sign_of_life(tiny_cfg, monkeypatch):
+    noted = []
+    monkeypatch.setattr("balanced_lvis.engine.trainer.note", lambda stage, **how: noted.append((stage, how)))
+    Trainer.test(tiny_cfg, Trainer.build_model(tiny_cfg))
+    assert noted == [("evaluating", {"slow": True})] * 12
