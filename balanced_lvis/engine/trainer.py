@@ -99,11 +99,23 @@ class Trainer(DefaultTrainer):
 
     def train(self):
         """As Detectron2's; the learned class weights are written to ``OUTPUT_DIR``."""
-        with clear_errors(self.cfg.OUTPUT_DIR):
-            results = super().train()
+        try:
+            with clear_errors(self.cfg.OUTPUT_DIR):
+                results = super().train()
+        finally:
+            self._end_workers()
         if isinstance(self._trainer, MetaTrainer) and comm.is_main_process():
             self._trainer.save_class_weights(self.cfg.OUTPUT_DIR)
         return results
+
+    def _end_workers(self) -> None:
+        """
+        Let go of the loaders' iterators, which end their workers. What an error in evaluation leaves would else be
+        ended by Python at its exit, with one signal, which such a worker doesn't heed (:mod:`.preemption`).
+        """
+        for name in ("_data_loader_iter_obj", "_meta_iter"):
+            if getattr(self._trainer, name, None) is not None:
+                setattr(self._trainer, name, None)
 
     def build_hooks(self):
         """Detectron2's, with :class:`.saving.SaveHook` in place of its periodic checkpoints, before evaluation."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ def train_net(folder, *flags, **opts) -> subprocess.CompletedProcess:
     words += made.overrides(folder, DATALOADER__SAMPLER_TRAIN="TrainingSampler", **opts)
     command = [sys.executable, ROOT / "tools" / "train_net.py", "--config-file", CONFIG, *flags, *words]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=env)
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=env, timeout=300)
 
 
 @pytest.fixture
@@ -63,3 +64,10 @@ def test_too_many_are_one_error_that_names_them(folder, limit):
     assert f"more than DATALOADER.MAX_BROKEN = {limit}" in done.stderr
     assert "can't be read" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_broken_image_in_evaluation_is_one_error_and_ends_all_workers(folder):
+    (folder / "images" / "1.jpg").write_bytes(b"no picture")
+    done = train_net(folder, DATALOADER__NUM_WORKERS=1)
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert re.search(r"^error: Image .*1.jpg is no picture", done.stderr, re.MULTILINE)
