@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine import saving
+from ..engine.checkpoint_folder import damage_of
 from ..io import replacing
 
 WRITING = ("the weights", "before the new name", "before the note", "the note", "after the note")
@@ -86,13 +87,14 @@ def damage(folder: Path, rng: random.Random) -> str:
     Do to a folder of checkpoints what a bad disk, a power cut or a user may do.
 
     Args:
-        folder: with two checkpoints at least, of which one is left as it is.
+        folder: with two whole checkpoints at least, of which one is left as it is.
         rng: draws what happens.
 
     Returns:
         what was done.
     """
-    newest = max(folder.glob("model_*.pth"), key=lambda path: path.stat().st_mtime_ns)
+    whole = [path for path in folder.glob("model_*.pth") if damage_of(path) is None]
+    newest = max(whole, key=lambda path: path.stat().st_mtime_ns)
     note = folder / "last_checkpoint"
     kind = rng.choice(("truncated", "a byte changed", "emptied", "note lost", "note wrong", "note of a lost file"))
     if kind == "truncated":

@@ -81,6 +81,14 @@ def test_damages_are_of_every_kind_and_leave_one_checkpoint_whole(tmp_path):
     assert len(kinds) == 6
 
 
+def test_a_checkpoint_that_is_damaged_already_is_left_alone(tmp_path):
+    for seed in range(30):
+        write(tmp_path, 3, 7, 11)
+        os.truncate(tmp_path / "model_0000011.pth", 0)
+        damage(tmp_path, random.Random(seed))
+        assert newest_whole(tmp_path) in (3, 7)
+
+
 def test_faults_are_drawn_of_every_kind():
     assert {Fault.drawn(random.Random(seed)).place for seed in range(60)} == set(WRITING)
 
