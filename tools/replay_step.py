@@ -22,7 +22,7 @@ def main(arguments=None) -> None:
     parser.add_argument("file", help="saved where a training stopped, OUTPUT_DIR/diagnostics/iteration_*_rank*.pth")
     parser.add_argument("--config-file", default="", help="of the run; otherwise the config.yaml in its OUTPUT_DIR")
     parser.add_argument("opts", nargs="*", help="KEY VALUE overrides of the config, such as MODEL.DEVICE cpu")
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)  # overrides after options
     found = replay(args.file, args.config_file, args.opts)
     print(f"iteration {found.iteration}, as recorded: {_losses(found.recorded)}")
     for losses in found.losses:

@@ -55,6 +55,7 @@ class Summary:
         num_rles: masks that are run lengths.
         num_boxes: annotations without a mask, which have their box for one.
         federated: whether images say themselves which categories they are judged by.
+        images_found: whether any image was there; where not, their paths are a guess, to be made again.
     """
 
     source: dict[str, int]
@@ -67,6 +68,7 @@ class Summary:
     num_rles: int = 0
     num_boxes: int = 0
     federated: bool = False
+    images_found: bool = True
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> Summary:
@@ -236,7 +238,8 @@ class _Conversion:
                 f"Annotations {self._json_file} have {len(summary.category_ids)} categories, but {train.owner} has "
                 f"{len(image_count)}. Give both the same list of categories."
             )
-        layout = choose_layout(image_root, list(self._images.values()))
+        layout, found = choose_layout(image_root, list(self._images.values()))
+        summary = dataclasses.replace(summary, images_found=found)
         self._output.write('\n],\n"images": [')
         self._write_list(self._image(image, layout, summary) for image in self._images.values())
         self._output.write('\n],\n"categories": [')

@@ -32,13 +32,16 @@ class Layout(enum.Enum):
         return {Layout.FILE_NAME: path, Layout.URL_FOLDER: "/".join(parts[-2:]), Layout.URL_NAME: parts[-1]}[self]
 
 
-def choose_layout(image_root: str, images: Sequence[dict]) -> Layout:
+def choose_layout(image_root: str, images: Sequence[dict]) -> tuple[Layout, bool]:
     """
     The way in which images are there; where none is, the usual one of what the records have.
 
     Args:
         image_root: the folder of images.
         images: records with file_name, coco_url or both.
+
+    Returns:
+        it, and whether an image was there that shows it.
     """
     first = images[0]
     usable = [Layout.FILE_NAME] if "file_name" in first else []
@@ -47,7 +50,7 @@ def choose_layout(image_root: str, images: Sequence[dict]) -> Layout:
     for layout in usable:
         try:
             if any(os.path.isfile(os.path.join(image_root, layout.path(image))) for image in images[::step]):
-                return layout
+                return layout, True
         except InputError:  # not all have it
             continue
-    return usable[0]
+    return usable[0], False

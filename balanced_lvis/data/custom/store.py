@@ -73,7 +73,7 @@ def _make(json_file: str, image_root: str, train: TrainCounts | None, stamp: dic
 def _fresh(place: str, stamp: dict[str, int]) -> Summary | None:
     with contextlib.suppress(OSError, ValueError):
         summary = Summary.read(place)
-        if summary.source == stamp:
+        if summary.source == stamp and summary.images_found:
             return summary
     return None
 

@@ -207,16 +207,16 @@ def test_images_are_found_the_way_they_are_stored(tmp_path):
 
 
 def test_a_converted_file_is_made_once_and_again_when_its_source_changes(tmp_path):
-    path = tmp_path / "mine.json"
-    path.write_text(json.dumps(made.content()))
-    place, first = converted(str(path), "nowhere", None)
+    path, root = tmp_path / "mine.json", str(tmp_path / "images")
+    made.write(tmp_path, "mine", made.content())
+    place, first = converted(str(path), root, None)
     stamp = (tmp_path / place).stat().st_mtime_ns
-    assert converted(str(path), "nowhere", None) == (place, first)
+    assert converted(str(path), root, None) == (place, first)
     assert (tmp_path / place).stat().st_mtime_ns == stamp
     content = made.content()
     content["annotations"].pop(0)
     path.write_text(json.dumps(content))
-    place, second = converted(str(path), "nowhere", None)
+    place, second = converted(str(path), root, None)
     assert second.instance_count != first.instance_count
     assert Summary.read(place) == second
 

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from detectron2.structures import BitMasks, PolygonMasks
 from balanced_lvis.config import load_config
 from balanced_lvis.data.class_prior import class_prior_from_config
 from balanced_lvis.data.custom.register import prepare_custom
+from balanced_lvis.data.custom.store import converted
 from balanced_lvis.data.datasets import resolve_num_classes
 from balanced_lvis.data.index import LVISRecords
 from balanced_lvis.data.loader import build_test_loader, build_train_loader
@@ -274,3 +276,24 @@ def test_boxes_without_masks_ask_for_a_model_without(polygons):
     cfg = made.config(polygons, MODEL__MASK_ON=False)
     resolve_num_classes(cfg)
     assert not any(record["instances"].has("gt_masks") for record in next(iter(build_train_loader(cfg))))
+
+
+def paths_in(converted_file):
+    return [image["file_name"] for image in json.loads(Path(converted_file).read_text())["images"]]
+
+
+def test_images_that_come_after_a_first_try_are_found_where_they_are(tmp_path):
+    """Where none is there, the way to them is a guess, which a later start must not keep."""
+    content = made.content()
+    for image in content["images"]:
+        image["coco_url"] = f"http://images.cocodataset.org/val2017/{image['file_name']}"
+    path = made.write(tmp_path, "train", content)
+    pictures = tmp_path / "images"
+    away = pictures.rename(tmp_path / "away")
+    first, _ = converted(path, str(pictures), None)
+    assert paths_in(first) == ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    pictures.mkdir()
+    away.rename(pictures / "val2017")
+    second, summary = converted(path, str(pictures), None)
+    assert summary.images_found
+    assert paths_in(second) == [f"val2017/{i}.jpg" for i in (1, 2, 3, 4)]
