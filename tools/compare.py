@@ -17,7 +17,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from balanced_lvis.engine.compare import METHODS, QUICK, QUICK_SEEDS, SEEDS, compare
+from balanced_lvis.engine.experiments.compare import METHODS, QUICK, QUICK_SEEDS, SEEDS, compare
 from balanced_lvis.engine.screen import command_line, log_to_screen
 
 ROOT = Path(__file__).resolve().parents[1]

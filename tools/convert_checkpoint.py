@@ -12,7 +12,7 @@ import argparse
 import sys
 
 from balanced_lvis.data.class_names import class_names_of
-from balanced_lvis.engine.conversion import FAMILIES, LAYOUTS, convert_checkpoint
+from balanced_lvis.engine.checkpoints.conversion import FAMILIES, LAYOUTS, convert_checkpoint
 from balanced_lvis.engine.screen import command_line
 
 

@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from balanced_lvis.engine.quick_start import quick_start
-from balanced_lvis.engine.runs import Run
+from balanced_lvis.engine.experiments.quick_start import quick_start
+from balanced_lvis.engine.experiments.runs import Run
 from balanced_lvis.engine.screen import command_line, log_to_screen
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -26,14 +26,14 @@ from ..evaluation.lvis_api import MAX_DETECTIONS_PER_IMAGE
 from ..evaluation.lvis_evaluator import category_ids_of, write_outputs
 from ..evaluation.submission.chunks import Chunks
 from ..evaluation.submission.write import Written, write_submission
-from .checkpoint import Identity, load_for_evaluation
-from .job import find_job
-from .launch import launch
+from .checkpoints.loading import Identity, load_for_evaluation
+from .processes.job import find_job
+from .processes.launch import launch
+from .processes.watchdog import Limits, note
 from .run import check, read_config
 from .screen import log_to_files
 from .storage import check_writable, clear_errors
 from .trainer import Trainer
-from .watchdog import Limits, note
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Options:
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those that tell :func:`balanced_lvis.engine.job.find_job` about processes, as Detectron2's tools have them."""
+    """Those about processes, that :func:`balanced_lvis.engine.processes.job.find_job` reads, as Detectron2's tools have them."""
     group = parser.add_argument_group("processes", "torchrun and SLURM are recognised without these")
     group.add_argument("--num-gpus", type=int, default=1, help="processes per machine, with GPUs or without")
     group.add_argument("--num-machines", type=int, default=1)

@@ -22,8 +22,8 @@ from ..data.class_names import class_names_of
 from ..data.images import read_image
 from ..errors import InputError
 from ..evaluation.detections import instance_rles, unpasted
-from .checkpoint import check_weights, load_for_evaluation
-from .identity import Identity
+from .checkpoints.identity import Identity
+from .checkpoints.loading import check_weights, load_for_evaluation
 
 logger = logging.getLogger(__name__)
 

@@ -25,24 +25,24 @@ from ..evaluation.backends import check_backend
 from ..io import replacing
 from ..modeling.box_predictor import activation_from_config
 from ..modeling.decoupled import classifier_stage
-from .checkpoint import check_weights, load_for_evaluation
-from .checkpoint_folder import newest_checkpoint
+from .checkpoints.folder import newest_checkpoint
+from .checkpoints.identity import Identity, is_second_stage
+from .checkpoints.loading import check_weights, load_for_evaluation
 from .ema import FOLDER, check_ema
 from .evaluate_file import check_evaluates_file, evaluate_file
-from .identity import Identity, is_second_stage
-from .job import Job, find_job
-from .launch import launch
 from .memory import keep_freed_memory
 from .optimizer import check_clipping, check_optimizer
-from .preemption import StopRequest
-from .scaling import log_scaling, scale_linearly
+from .processes.job import Job, find_job
+from .processes.launch import launch
+from .processes.preemption import StopRequest
+from .processes.scaling import log_scaling, scale_linearly
+from .processes.watchdog import Limits
 from .schedule import check_schedule
 from .screen import command_line, log_to_files
 from .speed import check_speed
 from .step import AUTOCAST
 from .storage import check_writable, clear_errors
 from .trainer import Trainer
-from .watchdog import Limits
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import DivergedError
 from ..random_state import current_states
 from .diagnostics import save_diagnostics
-from .watchdog import note
+from .processes.watchdog import note
 
 logger = logging.getLogger(__name__)
 

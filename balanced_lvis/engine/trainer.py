@@ -25,19 +25,19 @@ from ..io import write_json
 from ..meta import MetaReweighter
 from ..random_state import seed_all
 from .broken_images import ListBrokenImages, ShareBrokenImages
-from .checkpoint import load_first_stage
-from .checkpoint_folder import POINTER
+from .checkpoints.folder import POINTER
+from .checkpoints.identity import Identity, is_second_stage
+from .checkpoints.loading import load_first_stage
+from .checkpoints.saving import DurableSaves, SaveHook
 from .ema import FOLDER, AverageHook, WeightAverage
-from .identity import Identity, is_second_stage
 from .meta_trainer import MetaTrainer
 from .metrics import forget_after
 from .optimizer import build_optimizer, clip_norm
-from .preemption import StopRequest
-from .saving import DurableSaves, SaveHook
+from .processes.preemption import StopRequest
+from .processes.watchdog import note
 from .speed import apply_speed
 from .step import AUTOCAST, StepTrainer
 from .storage import clear_errors
-from .watchdog import note
 
 logger = logging.getLogger(__name__)
 

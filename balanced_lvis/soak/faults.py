@@ -9,8 +9,8 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..engine import saving
-from ..engine.checkpoint_folder import damage_of
+from ..engine.checkpoints import saving
+from ..engine.checkpoints.folder import damage_of
 from ..io import replacing
 
 WRITING = ("the weights", "before the new name", "before the note", "the note", "after the note")

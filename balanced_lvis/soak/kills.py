@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..data.datasets import prepare_datasets
-from ..engine.checkpoint_folder import damage_of
+from ..engine.checkpoints.folder import damage_of
 from ..errors import Preempted
 from .faults import Fault, damage
 from .training import ITERATIONS, PERIOD, SCREEN, SETTINGS, Attempts, same

@@ -25,8 +25,8 @@ from ..data.index.build import stamp_of
 from ..data.preflight import preflight
 from ..data.records import load_records
 from ..data.validation import validate_annotations
-from ..engine.checkpoint_file import read_checkpoint
-from ..engine.checkpoint_folder import newest_checkpoint
+from ..engine.checkpoints.file import read_checkpoint
+from ..engine.checkpoints.folder import newest_checkpoint
 from ..errors import InputError
 from ..evaluation.backends import evaluate_tasks
 from ..evaluation.lvis_api import LVIS

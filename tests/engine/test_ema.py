@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from balanced_lvis.engine.checkpoint import load_for_evaluation
+from balanced_lvis.engine.checkpoints.loading import load_for_evaluation
 from balanced_lvis.engine.ema import WeightAverage
 from balanced_lvis.engine.trainer import Trainer
 

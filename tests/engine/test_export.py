@@ -16,8 +16,8 @@ from detectron2.modeling import build_model
 
 from balanced_lvis.engine import export as module
 from balanced_lvis.engine import main
+from balanced_lvis.engine.processes.watchdog import Limits
 from balanced_lvis.engine.screen import quiet
-from balanced_lvis.engine.watchdog import Limits
 from balanced_lvis.evaluation.lvis_api import IOU_TYPES, LVIS, evaluate_on_lvis
 
 from ..common import CONFIGS, ROOT, rendered_opts

@@ -13,7 +13,7 @@ from detectron2.modeling import build_model
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from balanced_lvis.engine.identity import Identity
+from balanced_lvis.engine.checkpoints.identity import Identity
 from balanced_lvis.engine.prediction import Predictor, find_pictures, output_paths
 from balanced_lvis.errors import InputError
 

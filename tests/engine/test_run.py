@@ -15,7 +15,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 from balanced_lvis.config import load_config
-from balanced_lvis.engine.checkpoint import load_for_evaluation
+from balanced_lvis.engine.checkpoints.loading import load_for_evaluation
 from balanced_lvis.engine.run import argument_parser, check, read_config
 from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation.lvis_api import METRICS

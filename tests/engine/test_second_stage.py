@@ -13,8 +13,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from balanced_lvis.config import load_config
-from balanced_lvis.engine.checkpoint import load_for_evaluation
-from balanced_lvis.engine.identity import Identity
+from balanced_lvis.engine.checkpoints.identity import Identity
+from balanced_lvis.engine.checkpoints.loading import load_for_evaluation
 from balanced_lvis.engine.run import argument_parser, check, read_config, run
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.errors import InputError

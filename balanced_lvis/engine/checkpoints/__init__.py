@@ -1,0 +1,1 @@
+"""Checkpoints: whose weights they hold, how they are read safely, written whole and found again."""

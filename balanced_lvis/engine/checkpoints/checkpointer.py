@@ -1,0 +1,49 @@
+"""Detectron2's checkpointer, reading files that anybody may have written."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs
+
+from detectron2.checkpoint import DetectionCheckpointer
+
+from ...errors import InputError
+from .file import read_checkpoint
+
+
+class Checkpointer(DetectionCheckpointer):
+    """
+    ``DetectionCheckpointer`` that loads through :func:`balanced_lvis.engine.checkpoints.file.read_checkpoint`.
+
+    Args:
+        *args: as for ``DetectionCheckpointer``.
+        trust: as for ``read_checkpoint``; of weights to start from.
+        **kwargs: as for ``DetectionCheckpointer``.
+    """
+
+    def __init__(self, *args, trust: bool = False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.trust = trust
+
+    def load(self, path, *args, **kwargs):
+        """
+        As Detectron2's.
+
+        Raises:
+            InputError: if the file is no checkpoint, or needs ``trust``.
+        """
+        try:
+            return super().load(path, *args, **kwargs)
+        finally:
+            self._parsed_url_during_load = None  # else a load after a failed one would fail as well
+
+    def _load_file(self, filename):
+        content = read_checkpoint(filename, self.trust)
+        query = parse_qs(getattr(self._parsed_url_during_load, "query", ""))
+        if query.pop("matching_heuristics", ["False"]) == ["True"]:
+            content["matching_heuristics"] = True
+        if query:
+            raise InputError(
+                f"MODEL.WEIGHTS {self._parsed_url_during_load.geturl()!r}: unknown after the '?': {', '.join(query)}; "
+                "valid: matching_heuristics=True."
+            )
+        return content

@@ -1,0 +1,150 @@
+"""When checkpoints are written, and how: whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from ...errors import Preempted
+from ...io import replacing
+from ..ema import WeightAverage
+from ..processes.preemption import StopRequest
+from ..storage import check_space, clear_errors
+from .checkpointer import Checkpointer
+from .folder import POINTER, newest_checkpoint, remove_partial
+
+logger = logging.getLogger(__name__)
+
+FINAL = "model_final"  # Detectron2's name of the last checkpoint
+
+
+class DurableSaves(Checkpointer):
+    """
+    A checkpointer whose files are whole or not there, and which goes on from the newest whole one.
+
+    A checkpoint is written under another name, brought to disk and renamed; then ``last_checkpoint`` is, likewise. So
+    whenever the process is killed, the checkpoint before is there.
+    """
+
+    _found: str | None = None
+
+    def save(self, name, **kwargs):
+        """
+        Raises:
+            StorageError: if the disk is full or the like; what was there before still is.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        content = {"model": self.model.state_dict()}
+        content.update({key: item.state_dict() for key, item in self.checkpointables.items()}, **kwargs)
+        file_name = f"{name}.pth"
+        path = os.path.join(self.save_dir, file_name)
+        logger.info("Saving checkpoint to %s", path)
+        with clear_errors(self.save_dir):
+            with replacing(path, "wb") as file:
+                torch.save(content, file)
+            self.tag_last_checkpoint(file_name)
+
+    def save_as_final(self) -> None:
+        """Give the newest checkpoint the last one's name too, for a run that was killed between the two."""
+        newest = self.get_checkpoint_file()
+        final = os.path.join(self.save_dir, f"{FINAL}.pth")
+        if newest and os.path.basename(newest) != os.path.basename(final) and self.save_to_disk:
+            with clear_errors(self.save_dir):
+                with open(newest, "rb") as source, replacing(final, "wb") as file:
+                    shutil.copyfileobj(source, file)
+                self.tag_last_checkpoint(os.path.basename(final))
+
+    def tag_last_checkpoint(self, last_filename_basename):
+        with replacing(os.path.join(self.save_dir, POINTER)) as file:
+            file.write(last_filename_basename)
+        self._found = None
+
+    def has_checkpoint(self):
+        return bool(self.get_checkpoint_file())
+
+    def get_checkpoint_file(self):
+        """
+        The newest whole checkpoint's path, the same in all processes, which all have to ask; empty if there is none.
+
+        Raises:
+            InputError: if none is whole.
+        """
+        if self._found is None:
+            found = newest_checkpoint(self.save_dir) if comm.is_main_process() else ""
+            self._found = comm.all_gather(found)[0]
+        return self._found
+
+
+class SaveHook(HookBase):
+    """
+    Saves every ``period`` iterations, before evaluations, after the last iteration, and when the job is asked to stop.
+
+    All processes need it: they agree on the iteration to stop at.
+
+    Args:
+        checkpointer: of the run.
+        period: in iterations.
+        stop: what the process is asked for.
+        evaluation_period: in iterations; 0: only after the last one.
+        before_save: called by all processes before each checkpoint, which rank 0 alone writes.
+    """
+
+    def __init__(
+        self, checkpointer: DurableSaves, period: int, stop: StopRequest, evaluation_period: int = 0,
+        before_save: Callable[[], None] = lambda: None,
+    ):  # fmt: skip
+        self.checkpointer = checkpointer
+        self.before_save = before_save
+        self.periods = [period, *([evaluation_period] if evaluation_period > 0 else [])]
+        self.stop = stop
+
+    def before_train(self):
+        if comm.is_main_process():
+            remove_partial(self.checkpointer.save_dir)
+            averaged = WeightAverage.KEY in self.checkpointer.checkpointables
+            check_space(
+                self.checkpointer.save_dir, _bytes_of(self.checkpointer.model, self.trainer.optimizer, 1 + averaged)
+            )
+        if self.trainer.start_iter >= self.trainer.max_iter:
+            self.checkpointer.save_as_final()
+
+    def before_step(self):
+        self.stop.at_once = False
+
+    def after_step(self):
+        """
+        Raises:
+            Preempted: if any process is asked to stop, after the checkpoint.
+        """
+        iteration = self.trainer.iter
+        name = f"model_{iteration:07d}"
+        stop = self.stop.is_wanted_anywhere()
+        due = any((iteration + 1) % period == 0 for period in self.periods)
+        last = iteration + 1 >= self.trainer.max_iter
+        if due or last or stop:
+            self.before_save()
+        if due or (stop and not last):
+            self.checkpointer.save(name, iteration=iteration)
+        if last:
+            self.checkpointer.save(FINAL, iteration=iteration)
+        if stop:
+            comm.synchronize()  # a process that ends early would have the others ended while rank 0 saves
+            logger.warning(
+                "Asked to stop (%s): saved after iteration %d; --resume goes on.", self.stop.signal_name, iteration
+            )
+            raise Preempted
+        self.stop.at_once = due or last  # until the next step there is nothing to lose
+
+
+def _bytes_of(model, optimizer, copies: int = 1) -> int:
+    """Of a checkpoint, about: the weights and their average, and what the optimizer will keep of each it trains."""
+    kept = 1 if isinstance(optimizer, torch.optim.SGD) else 2  # momentum; two moments of AdamW
+    trained = sum(p.numel() * p.element_size() for group in optimizer.param_groups for p in group["params"])
+    return copies * sum(t.numel() * t.element_size() for t in model.state_dict().values()) + kept * trained

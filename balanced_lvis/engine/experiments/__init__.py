@@ -1,0 +1,1 @@
+"""Several trainings beside each other: the quick start and the comparison."""

@@ -1,0 +1,1 @@
+"""The processes of a job: started or found, scaled, watched, and stopped in time."""

@@ -1,0 +1,144 @@
+"""Evaluation and prediction on checkpoints of every layout, and the commands of docs/checkpoints.md."""
+
+import importlib.util
+import json
+import os
+import pickle
+import re
+import shlex
+import shutil
+
+import pytest
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
+from PIL import Image
+
+from balanced_lvis.config import load_config
+from balanced_lvis.engine.checkpoints.conversion import convert_checkpoint
+from balanced_lvis.engine.checkpoints.identity import Identity
+from balanced_lvis.engine.run import argument_parser, check, read_config, run
+
+from ...common import CONFIGS, ROOT, rendered_opts
+
+CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
+
+
+def model_of(*opts):
+    """An untrained model that finds something in anything."""
+    torch.manual_seed(0)
+    opts = [*map(str, opts), "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME", "sigmoid"]  # which needs no class prior
+    model = build_model(load_config(CONFIG, opts))
+    torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.5)
+    torch.nn.init.zeros_(model.roi_heads.box_predictor.cls_score.bias)
+    return model.state_dict()
+
+
+def without_background(state):
+    return {name: value[:-1] if ".cls_score." in name else value for name, value in state.items()}
+
+
+def identity(names):
+    return {Identity.KEY: Identity(names, "sigmoid", "an end-to-end training").state_dict()}
+
+
+def detections_of(weights, rendered, output):
+    """What ``tools/train_net.py --eval-only`` finds, in this process."""
+    opts = [*rendered_opts(rendered, output), "MODEL.WEIGHTS", str(weights), "DATASETS.TEST", "('rendered_val',)"]
+    args = argument_parser().parse_args(["--config-file", str(CONFIG), "--eval-only", *opts])
+    cfg = read_config(args)
+    check(cfg, args)
+    results = run(cfg, args)
+    return results, json.loads((output / "inference" / "lvis_instances_results.json").read_text())
+
+
+def test_a_model_evaluates_to_the_same_detections_in_every_layout(rendered, tmp_path):
+    state = model_of(*rendered_opts(rendered, tmp_path))
+    names = list(MetadataCatalog.get("rendered_val").thing_classes)
+    torch.save({"model": state, **identity(names)}, tmp_path / "ours.pth")
+    torch.save({"model": state, "optimizer": {}, "iteration": 5}, tmp_path / "stock.pth")
+    arrays = {name: value.numpy() for name, value in state.items()}
+    (tmp_path / "zoo.pkl").write_bytes(pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"}))
+    torch.save(without_background(state), tmp_path / "published.pth")
+    convert_checkpoint(tmp_path / "published.pth", tmp_path / "converted.pth", class_names=names)
+    expected = detections_of(tmp_path / "ours.pth", rendered, tmp_path / "ours")
+    assert len(expected[1]) > 100
+    for name in ("stock.pth", "zoo.pkl", "converted.pth"):
+        assert detections_of(tmp_path / name, rendered, tmp_path / name.replace(".", "_")) == expected, name
+
+
+def test_a_model_is_evaluated_as_of_the_classes_that_it_is_tested_on(tiny_cfg):
+    """LVIS-0.5's weights with a config that names LVIS-1.0 for training."""
+    tiny_cfg.DATASETS.TRAIN, tiny_cfg.DATASETS.TEST = ("lvis_v1_train",), ("lvis_v0.5_val",)
+    assert len(Identity.from_config(tiny_cfg).class_names) == 1203
+    assert len(Identity.from_config(tiny_cfg, evaluation=True).class_names) == 1230
+
+
+# ------------------------------------------------------------------ the commands of the page
+
+_BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
+
+
+def documented():
+    """(command, what it prints) of every console block."""
+    for block in _BLOCK.findall((ROOT / "docs" / "checkpoints.md").read_text()):
+        command, _, printed = block.partition("\n")
+        assert command.startswith("$ ")
+        yield command[2:], printed
+
+
+@pytest.fixture
+def folder(rendered, tmp_path, monkeypatch):
+    """What the page's commands find: another model than its, of fewer classes and tensors."""
+    monkeypatch.chdir(tmp_path)
+    opts = rendered_opts(rendered, tmp_path / "out")
+    state, names = model_of(*opts), list(MetadataCatalog.get("rendered_val").thing_classes)
+    run_folder = tmp_path / "output" / "balanced_sigmoid"
+    run_folder.mkdir(parents=True)
+    (run_folder / "config.yaml").write_text(load_config(CONFIG, opts).dump())
+    torch.save({"model": state, **identity(names), "trainer": {}, "iteration": 3}, run_folder / "model_final.pth")
+    large = without_background(model_of(*opts, "MODEL.ROI_HEADS.NUM_CLASSES", 1203))
+    torch.save({"model": large, "iteration": 3, "optimizer": {}}, "balms.pth")
+    torch.save({"model": without_background(state)}, "published.pth")
+    torch.save({"model": state, "extra": _Attack()}, "untrusted.pth")
+    pictures = sorted(rendered.glob("val/*.jpg"))[:3]
+    os.mkdir("photos")
+    for path in pictures[:2]:
+        shutil.copy(path, "photos")
+    Image.open(pictures[2]).save("holiday.png")
+    (tmp_path / "configs").symlink_to(CONFIGS)
+    return opts
+
+
+class _Attack:
+    def __reduce__(self):
+        return os.system, ("touch harm",)
+
+
+def main_of(tool):
+    spec = importlib.util.spec_from_file_location(f"{tool[:-3]}_tool", ROOT / "tools" / tool)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def without_numbers(text):
+    return re.sub(r"\d+", "#", text).strip()
+
+
+def test_the_commands_of_the_page_print_what_it_shows(folder, tmp_path, capfd):
+    """Up to the numbers, which are those of the model at hand."""
+    commands = list(documented())
+    assert len(commands) == 6
+    for command, printed in commands:
+        tool, *arguments = shlex.split(command)
+        if tool.endswith("train_net.py"):
+            arguments += folder
+        status = main_of(os.path.basename(tool))(arguments)
+        out, err = capfd.readouterr()
+        assert status == (2 if printed.startswith("error:") else 0), command
+        assert without_numbers(printed) in without_numbers(out + err), command
+    assert not os.path.exists("harm")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found) == 3 and all(set(record) == {"file_name", "height", "width", "objects"} for record in found)
+    assert set(found[0]["objects"][0]) == {"class", "name", "score", "bbox", "segmentation"}

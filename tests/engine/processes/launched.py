@@ -1,0 +1,63 @@
+"""A command line that joins a job and does what it is told: what torchrun, SLURM and arguments start in the tests."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+
+import balanced_lvis  # isort: skip  # noqa: F401  Detectron2 before all else
+import torch
+from detectron2.utils import comm
+
+from balanced_lvis.engine.processes.job import find_job
+from balanced_lvis.engine.processes.launch import launch
+from balanced_lvis.engine.processes.watchdog import Limits, note
+from balanced_lvis.engine.screen import command_line
+from balanced_lvis.errors import InputError
+
+LIMITS = Limits(8.0, 120.0)  # a machine that has other work may be slow to give signs of life
+
+
+def prepare():
+    print("prepared", flush=True)
+    if os.environ.get("FAIL") == "prepare":
+        raise InputError("nothing to work on")
+
+
+def work(folder):
+    rank, size = comm.get_rank(), comm.get_world_size()
+    fail = os.environ.get("FAIL", "")
+    if fail == "all" or fail == f"rank {rank}":
+        raise InputError("a bad file")
+    if fail == f"kill {rank}":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if fail == f"stop {rank}":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if fail == f"hang {rank}":
+        note("loading the images of iteration 7")
+        time.sleep(600)
+    if fail == f"slow {rank}":
+        note("evaluating", slow=True)
+        time.sleep(1.5 * LIMITS.timeout)
+    note("exchanging", waiting=True)
+    total = torch.tensor([rank + 1])
+    torch.distributed.all_reduce(total)
+    place = f"{rank} of {size}, {comm.get_local_rank()} of {comm.get_local_size()}: {int(total)}\n"
+    with open(os.path.join(folder, f"rank{rank}"), "w") as file:
+        file.write(place)
+
+
+@command_line
+def main(arguments=None):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    for name, default in (("--num-gpus", 1), ("--num-machines", 1), ("--machine-rank", 0)):
+        parser.add_argument(name, type=int, default=default)
+    parser.add_argument("--dist-url", default="auto")
+    args = parser.parse_args(arguments)
+    launch(find_job(args), prepare, work, (args.folder,), limits=LIMITS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

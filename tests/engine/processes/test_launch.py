@@ -1,0 +1,211 @@
+"""Jobs of real processes, started in every way: they meet, share errors, and end together."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ...common import CONFIGS, ROOT, rendered_opts
+from ..forking import context
+from . import launched
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
+
+
+def start(*command, **environ) -> subprocess.Popen:
+    """A command in a session of its own, so that it can be killed with all that it has started."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environ}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*map(str, command)], env=env, cwd=ROOT, start_new_session=True, **pipes)
+
+
+def finished(process) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def run_forked(files, folder, environ):
+    for number, path in enumerate(files, start=1):
+        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
+    os.environ.update(environ)
+    sys.exit(launched.main([folder]))
+
+
+class Forked:
+    """As ``start`` of tests.engine.processes.launched, without importing anything again."""
+
+    def __init__(self, folder, rank, environ):
+        self._files = [folder / f"{name}_{rank}" for name in ("out", "err")]
+        self._process = context.Process(target=run_forked, args=(self._files, str(folder), environ))
+        self._process.start()
+
+    def communicate(self, timeout):
+        self._process.join(timeout)
+        return [path.read_text() for path in self._files]
+
+    def kill(self):
+        self._process.kill()
+        self._process.join()
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
+
+
+def children(pid: int) -> list[int]:
+    """Process ids of what a process has started, where Linux tells."""
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    own = [int(word) for word in path.read_text().split()]
+    return own + [below for child in own for below in children(child)]
+
+
+def by_arguments(folder, **environ):
+    return [start(sys.executable, "-m", "tests.engine.processes.launched", folder, "--num-gpus", 2, **environ)]
+
+
+def by_torchrun(folder, **environ):
+    return [start(*TORCHRUN, "-m", "tests.engine.processes.launched", folder, **environ)]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def by_slurm(folder, **environ):
+    port = str(free_port())
+    step = {
+        "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "localhost",
+        "MASTER_PORT": port,
+    }  # fmt: skip
+    return [Forked(folder, rank, {"SLURM_PROCID": str(rank), **step, **environ}) for rank in range(2)]
+
+
+# Processes that meet by arguments are in test_run.py, by torchrun below.
+def test_slurm_tasks_meet_after_one_of_them_has_prepared(tmp_path):
+    done = [finished(process) for process in by_slurm(tmp_path)]
+    assert {status for status, _, _ in done} == {0}, done
+    assert sum(out.count("prepared") for _, out, _ in done) == 1
+    for rank in range(2):
+        assert (tmp_path / f"rank{rank}").read_text() == f"{rank} of 2, {rank} of 2: 3\n"
+
+
+def test_two_machines_meet_at_the_address_that_both_are_told(tmp_path):
+    address = f"tcp://127.0.0.1:{free_port()}"
+    command = (
+        sys.executable,
+        "-m",
+        "tests.engine.processes.launched",
+        tmp_path,
+        "--num-machines",
+        2,
+        "--dist-url",
+        address,
+    )
+    done = [finished(process) for process in [start(*command, "--machine-rank", rank) for rank in range(2)]]
+    assert {status for status, _, _ in done} == {0}, done
+    for rank in range(2):
+        assert (tmp_path / f"rank{rank}").read_text() == f"{rank} of 2, 0 of 1: 3\n"
+
+
+@pytest.mark.parametrize("launcher", [by_torchrun, by_slurm])
+def test_what_is_refused_at_the_start_is_shown_once_and_ends_all(launcher, tmp_path):
+    done = [finished(process) for process in launcher(tmp_path, FAIL="prepare")]
+    # torchrun has a status of its own.
+    assert {status for status, _, _ in done} == {1 if launcher is by_torchrun else 2}, done
+    text = "".join(err for _, _, err in done)
+    assert text.count("nothing to work on") == text.count("error: ") == 1, text
+
+
+def test_an_error_of_one_process_alone_is_shown_and_ends_all(tmp_path):
+    (done,) = (finished(process) for process in by_arguments(tmp_path, FAIL="rank 1"))
+    assert done[0] == 2
+    assert done[2] == "error: rank 1: a bad file\n"
+
+
+def test_an_error_of_one_task_alone_ends_the_other(tmp_path):
+    done = [finished(process) for process in by_slurm(tmp_path, FAIL="rank 1")]
+    assert [(status, err) for status, _, err in done] == [(2, ""), (2, "error: rank 1: a bad file\n")]
+
+
+def test_a_killed_process_ends_the_others_and_is_named(tmp_path):
+    (done,) = (finished(process) for process in by_arguments(tmp_path, FAIL="kill 1"))
+    assert done[0] == 5
+    assert "error: rank 1 (process" in done[2] and "was ended by SIGKILL" in done[2]
+
+
+@pytest.mark.parametrize(
+    ("fail", "message"),
+    [
+        ("hang 1", "rank 1 is stuck for"),
+        ("stop 1", "rank 1 gives no sign of life"),
+        ("stop 0", "rank 0, which keeps the job's store, doesn't answer"),
+        ("kill 1", "rank 1 gives no sign of life"),
+    ],
+)
+def test_a_stuck_process_ends_the_job_and_is_named(fail, message, tmp_path):
+    processes = by_slurm(tmp_path, FAIL=fail)
+    gone = [] if fail == "hang 1" else [processes.pop(int(fail[-1]))]
+    done = [finished(process) for process in processes]
+    for process in gone:
+        process.kill()
+    assert {status for status, _, _ in done} == {5}, done
+    text = "".join(err for _, _, err in done)
+    assert message in text, text
+    assert text.count("error: ") == 1, text
+    if fail == "hang 1":
+        assert "loading the images of iteration 7" in text
+
+
+def test_one_slow_process_for_which_the_others_wait_is_no_stuck_one(tmp_path):
+    done = [finished(process) for process in by_slurm(tmp_path, FAIL="slow 0")]
+    assert [(status, err) for status, _, err in done] == [(0, "")] * 2
+
+
+def train(rendered, output, *flags, **overrides) -> subprocess.Popen:
+    opts = [str(word) for key, value in overrides.items() for word in (key.replace("__", "."), value)]
+    net = ROOT / "tools" / "train_net.py"
+    return start(*TORCHRUN, net, "--config-file", CONFIG, *flags, *rendered_opts(rendered, output), *opts)
+
+
+def kill_when(process: subprocess.Popen, reached) -> None:
+    deadline = time.monotonic() + 120
+    while not reached() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert reached()
+    for pid in [process.pid, *children(process.pid)]:  # torchrun's processes outlive it
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_torchrun_is_killed_goes_on_and_evaluates_to_the_numbers_of_an_undisturbed_run(rendered, tmp_path):
+    runs = ("straight", "killed", "again")
+    schedule = {"SOLVER__MAX_ITER": 12, "SOLVER__CHECKPOINT_PERIOD": 4}
+    status, _, err = finished(train(rendered, tmp_path / "straight", **schedule))
+    assert status == 0, err[-3000:]
+    killed = train(rendered, tmp_path / "killed", **schedule)
+    kill_when(killed, (tmp_path / "killed" / "last_checkpoint").is_file)
+    status, _, err = finished(train(rendered, tmp_path / "killed", "--resume", **schedule))
+    assert status == 0, err[-3000:]
+    straight, resumed = (
+        torch.load(tmp_path / name / "model_final.pth", weights_only=True) for name in ("straight", "killed")
+    )
+    assert resumed["iteration"] == straight["iteration"] == 11
+    assert resumed["model"].keys() == straight["model"].keys()
+    assert all(torch.equal(tensor, resumed["model"][name]) for name, tensor in straight["model"].items())
+    weights = tmp_path / "killed" / "model_final.pth"
+    status, _, err = finished(train(rendered, tmp_path / "again", "--eval-only", MODEL__WEIGHTS=weights))
+    assert status == 0, err[-3000:]
+    results = {name: json.loads((tmp_path / name / "results.json").read_text()) for name in runs}
+    assert results["straight"] == results["killed"] == results["again"]

@@ -1,0 +1,111 @@
+"""What processes compute together is what one computes alone."""
+
+import json
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from torch.nn.parallel import DistributedDataParallel
+
+from balanced_lvis.config import load_config
+from balanced_lvis.data.datasets import prepare_rendered
+from balanced_lvis.engine.step import StepTrainer
+from balanced_lvis.engine.trainer import Trainer
+from balanced_lvis.errors import InputError
+
+from ...common import CONFIGS, rendered_opts
+from ..forking import context
+from ..toy import Toy, batches, train
+
+
+def on_ranks(size, tmp_path, function, *arguments):
+    """Call a function in ``size`` processes of one job."""
+    where = f"file://{tmp_path / f'rendezvous_{size}'}"
+    processes = [context.Process(target=_rank, args=(rank, size, where, function, arguments)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(300)
+    assert [process.exitcode for process in processes] == [0] * size
+
+
+def _rank(rank, size, where, function, arguments):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=where, rank=rank, world_size=size)
+    comm.create_local_process_group(size)
+    function(*arguments)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def odd_cfg(tmp_path_factory):
+    """A data set of 7 images, and a model whose scores differ from one image to the next."""
+    root = tmp_path_factory.mktemp("odd")
+    cfg = load_config(CONFIGS / "quick_start" / "balanced_sigmoid.yaml", rendered_opts(root / "data", root / "out"))
+    cfg.merge_from_list(["DATASETS.RENDERED.VAL_IMAGES", 7, "DATASETS.RENDERED.TRAIN_IMAGES", 12])
+    return cfg
+
+
+def evaluate(cfg, weights, output):
+    cfg = cfg.clone()
+    cfg.OUTPUT_DIR = str(output)
+    prepare_rendered(cfg)
+    model = build_model(cfg)
+    model.load_state_dict(torch.load(weights, weights_only=True))
+    Trainer.test(cfg, model)
+
+
+def test_any_number_of_processes_evaluates_to_the_same_numbers(odd_cfg, tmp_path):
+    """7 images in shares of 4 and 3; of 2, 2, 2 and 1; and of one each for all but the eighth process."""
+    prepare_rendered(odd_cfg)
+    torch.manual_seed(1)
+    model = build_model(odd_cfg)
+    torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.5)
+    torch.save(model.state_dict(), tmp_path / "weights")
+    sizes = (1, 2, 4, 8)
+    for size in sizes:
+        on_ranks(size, tmp_path, evaluate, odd_cfg, tmp_path / "weights", tmp_path / str(size))
+    for name in ("results.json", "inference/lvis_instances_results.json", "inference/per_category_ap.json"):
+        found = [json.loads((tmp_path / str(size) / name).read_text()) for size in sizes]
+        assert all(content == found[0] for content in found), name
+    assert len(found[0]) == 12 and json.loads((tmp_path / "1" / "results.json").read_text())["bbox"]["AP"] > 0
+
+
+def train_toy(folder):
+    """Two updates, of images of the rank's own."""
+    model = Toy()
+    data = batches(*range(10 * comm.get_rank(), 10 * comm.get_rank() + 2), size=4)
+    trainer = StepTrainer(
+        DistributedDataParallel(model, broadcast_buffers=False), data, torch.optim.SGD(model.parameters(), 0.1)
+    )  # fmt: skip
+    train(trainer, 2)
+    torch.save(model.state_dict(), folder / f"{comm.get_rank()}.pth")
+
+
+def test_running_statistics_are_the_mean_over_processes(tmp_path):
+    on_ranks(3, tmp_path, train_toy, tmp_path)
+    states = [torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(3)]
+    assert all(torch.equal(states[0][name], state[name]) for state in states for name in state)
+    means = []
+    for rank in range(3):
+        norm = Toy().norm
+        for batch in batches(*range(10 * rank, 10 * rank + 2), size=4):
+            norm(torch.stack([record["x"] for record in batch]))
+        means.append((norm.running_mean, norm.running_var))
+    for name, values in zip(("norm.running_mean", "norm.running_var"), zip(*means)):
+        torch.testing.assert_close(states[0][name], torch.stack(values).mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_scaled_run_is_not_gone_on_with_by_another_number_of_processes(tiny_cfg):
+    tiny_cfg.SOLVER.REFERENCE_WORLD_SIZE = 1
+    trainer = Trainer(tiny_cfg)
+    trainer.iter = 0
+    state = trainer.state_dict()
+    trainer.load_state_dict(state)
+    state["job"] = {"images": 16, "processes": 8}
+    with pytest.raises(InputError, match="of 16 images, those of this run of 2.*with 8 processes"):
+        trainer.load_state_dict(state)
+    tiny_cfg.SOLVER.REFERENCE_WORLD_SIZE = 0
+    other = Trainer(tiny_cfg)
+    other.load_state_dict(state)

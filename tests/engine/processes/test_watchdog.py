@@ -1,0 +1,110 @@
+"""Verdicts of the watchdog on what processes tell; real ones are ended in test_launch.py."""
+
+import json
+import time
+
+import pytest
+import torch
+
+from balanced_lvis.config import default_config
+from balanced_lvis.engine.processes.watchdog import Limits, Watchdog, first_line
+from balanced_lvis.errors import InputError
+
+LIMITS = Limits(10.0, 100.0)
+NOTHING = {"idle": 0.0, "stage": "computing", "slow": False, "waiting": False, "status": None}
+
+
+@pytest.fixture
+def watchdog():
+    """Of rank 0 of 3, whose threads don't run."""
+    store = torch.distributed.HashStore()
+    return Watchdog(lambda: store, 0, 3, LIMITS, "the launcher")
+
+
+def tell(watchdog, *processes):
+    """Each (idle seconds, stage, slow, waiting)."""
+    for rank, (idle, stage, slow, waiting) in enumerate(processes):
+        watchdog._take(rank, {**NOTHING, "beat": 1, "idle": idle, "stage": stage, "slow": slow, "waiting": waiting})
+
+
+LOADING = (9.0, "loading", False, False)
+WAITING = (9.0, "exchanging", False, True)
+FRESH = (0.1, "computing", False, False)
+
+
+@pytest.mark.parametrize(
+    ("processes", "verdict"),
+    [
+        ((FRESH, FRESH, FRESH), None),
+        ((WAITING, WAITING, FRESH), None),
+        ((WAITING, LOADING, WAITING), "rank 1 is stuck for 9 s: loading"),
+        ((LOADING, WAITING, LOADING), "rank 0 is stuck for 9 s: loading; rank 2 is stuck for 9 s: loading"),
+        ((WAITING, WAITING, WAITING), "all ranks wait for each other for 8 s or more: exchanging"),
+        (((50.0, "saving", True, False), WAITING, WAITING), None),
+        (((90.0, "saving", True, False), WAITING, WAITING), "rank 0 is stuck for 90 s: saving"),
+    ],
+)
+def test_who_does_not_go_on_and_waits_for_nobody_is_stuck(watchdog, processes, verdict):
+    tell(watchdog, *processes)
+    assert watchdog._verdict(time.monotonic()) == verdict
+
+
+def test_who_gives_no_sign_of_life_is_named_whatever_it_did_last(watchdog):
+    tell(watchdog, FRESH, (0.1, "saving", True, True), FRESH)
+    later = time.monotonic() + 9
+    for rank in (0, 2):
+        watchdog._take(rank, {**NOTHING, "beat": 2})
+        watchdog._seen[rank].at = later
+    assert watchdog._verdict(later).startswith("rank 1 gives no sign of life for 9 s")
+
+
+def test_the_same_count_again_is_no_sign_of_life(watchdog):
+    tell(watchdog, FRESH)
+    at = watchdog._seen[0].at
+    tell(watchdog, FRESH)
+    assert watchdog._seen[0].at == at
+
+
+def test_what_is_published_is_what_is_read(watchdog):
+    told = json.loads(watchdog._store.get("0"))
+    assert told["beat"] == 1 and told["idle"] >= 0 and told["stage"]
+
+
+def test_a_process_that_has_said_why_it_ends_is_followed(watchdog, monkeypatch):
+    statuses = []
+    monkeypatch.setattr("balanced_lvis.engine.processes.watchdog._exit", statuses.append)
+    monkeypatch.setattr(watchdog._stopped, "wait", lambda seconds: False)
+    tell(watchdog, FRESH, FRESH, FRESH)
+    watchdog._follow()
+    assert not statuses
+    other = Watchdog(lambda: watchdog._store, 1, 3, LIMITS, "the launcher")
+    other.say_goodbye(2)
+    watchdog._take(1, {**json.loads(watchdog._store.get("1")), "beat": 7})
+    watchdog._follow()
+    assert statuses == [2]
+
+
+def test_only_what_looks_like_a_lost_process_is_waited_for(watchdog, monkeypatch):
+    waited = []
+    monkeypatch.setattr(watchdog._stopped, "wait", waited.append)
+    for error in (ValueError("connection closed by peer"), RuntimeError("size mismatch")):
+        watchdog.explain(error)
+    assert not waited
+    watchdog.explain(RuntimeError("[gloo] Connection closed by peer [127.0.0.1]\nException raised from"))
+    assert waited == [15.0]
+
+
+def test_an_error_without_words_has_a_line():
+    assert first_line(RuntimeError()) == "RuntimeError"
+    assert first_line(RuntimeError("a\nb")) == "a"
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [(["WATCHDOG.TIMEOUT", -1.0], "TIMEOUT is -1"), (["WATCHDOG.SLOW_TIMEOUT", 5.0], "SLOW_TIMEOUT is 5.0, less")],
+)
+def test_limits_that_can_not_be_are_refused(opts, message):
+    cfg = default_config()
+    cfg.merge_from_list(opts)
+    with pytest.raises(InputError, match=message):
+        Limits.from_config(cfg)
