@@ -66,7 +66,7 @@ class Options:
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those about processes, that :func:`balanced_lvis.engine.processes.job.find_job` reads, as Detectron2's tools have them."""
+    """Those about processes, for :func:`balanced_lvis.engine.processes.job.find_job`; as of Detectron2's tools."""
     group = parser.add_argument_group("processes", "torchrun and SLURM are recognised without these")
     group.add_argument("--num-gpus", type=int, default=1, help="processes per machine, with GPUs or without")
     group.add_argument("--num-machines", type=int, default=1)
