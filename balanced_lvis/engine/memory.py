@@ -16,8 +16,8 @@ def keep_freed_memory() -> bool:
     Let this process use freed memory again instead of handing it back to the system.
 
     A training step on the CPU allocates every activation and gradient anew. glibc maps large ones from the system and
-    unmaps them when they are freed, so that the kernel has to find and clear 10 GB a step, page by page: a sixth of
-    the time of a step of R50. Numbers don't change; the process keeps what it once had.
+    unmaps them when they are freed, so that the kernel has to find and clear gigabytes a step, page by page. Numbers
+    don't change; the process keeps what it once had.
 
     Returns:
         whether the C library could be told so; others than glibc can't.
