@@ -17,7 +17,7 @@ from balanced_lvis.soak.training import SETTINGS, same
 
 from ..common import CONFIGS
 
-KILLS = 10  # of each training
+KILLS = 6  # of each training
 
 
 def in_a_fresh_process(function, *arguments):
