@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
 from collections.abc import Iterable, Iterator
 from typing import IO
+
+_HASHED = 1 << 20  # bytes at a time
 
 
 def write_json(path: str | os.PathLike, content, indent: int | None = None) -> None:
@@ -86,6 +89,15 @@ def _sync_folder(folder: str) -> None:
             os.fsync(number)
         finally:
             os.close(number)
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits; read a piece at a time."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while content := file.read(_HASHED):
+            digest.update(content)
+    return digest.hexdigest()
 
 
 def _nan_to_none(content):

@@ -21,7 +21,7 @@ from .broken import BrokenImages
 from .mapper import ImageMapper
 from .preflight import leave_out_missing
 from .records import has_rle_masks, load_records, lvis_source
-from .samplers import ClassAwareTrainingSampler, build_sampler, class_names_of
+from .samplers import ClassAwareTrainingSampler, build_sampler, class_names_from_config
 
 
 @dataclass
@@ -103,7 +103,7 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
     if not cfg.SOLVER.META.ENABLED:
         return train
     # A seed that follows from the other leaves the global generators as they are without a meta loader.
-    meta_sampler = ClassAwareTrainingSampler(records, class_names_of(cfg), sampler and sampler.seed + 1)
+    meta_sampler = ClassAwareTrainingSampler(records, class_names_from_config(cfg), sampler and sampler.seed + 1)
     meta = _loader(cfg, dataset, mapper, meta_sampler, cfg.SOLVER.META.IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH)
     meta.broken = train.broken
     return MetaTrainLoader(train.batches, train.stream, train.batches_per_iteration, train.broken, meta)

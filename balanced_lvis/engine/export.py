@@ -26,7 +26,9 @@ from ..evaluation.lvis_api import MAX_DETECTIONS_PER_IMAGE
 from ..evaluation.lvis_evaluator import category_ids_of, write_outputs
 from ..evaluation.submission.chunks import Chunks
 from ..evaluation.submission.write import Written, write_submission
-from .checkpoints.loading import Identity, load_for_evaluation
+from ..io import sha256_of
+from .checkpoints.identity import Identity
+from .checkpoints.loading import load_for_evaluation
 from .processes.job import find_job
 from .processes.launch import launch
 from .processes.watchdog import Limits, note
@@ -46,7 +48,6 @@ _IRRELEVANT = (
     "MODEL.WEIGHTS", "MODEL.CLASS_PRIOR.FILE", "TEST.EVAL_PERIOD", "TEST.LVIS_BACKEND", "CUDNN_BENCHMARK",
     "VIS_PERIOD", "SEED",
 )  # fmt: skip
-_HASHED = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -119,19 +120,11 @@ def _origin(cfg) -> dict[str, str]:
         node.pop(name, None)
     metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
     return {
-        "checkpoint": _sha256(PathManager.get_local_path(cfg.MODEL.WEIGHTS.split("?", 1)[0])),
+        "checkpoint": sha256_of(PathManager.get_local_path(cfg.MODEL.WEIGHTS.split("?", 1)[0])),
         "config": hashlib.sha256(relevant.dump().encode()).hexdigest(),
-        "data set": _sha256(PathManager.get_local_path(metadata.json_file)),
+        "data set": sha256_of(PathManager.get_local_path(metadata.json_file)),
         "number of images": str(len(build_test_loader(cfg, cfg.DATASETS.TEST[0]).dataset)),
     }
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while content := file.read(_HASHED):
-            digest.update(content)
-    return digest.hexdigest()
 
 
 def _work(cfg, options: Options) -> None:

@@ -490,7 +490,7 @@ def test_a_file_that_was_only_touched_keeps_its_index(tmp_path, builds, monkeypa
     ours(path)
     os.utime(path, ns=(0, 10**18))
     assert list(ours(path)) == stock(path)
-    monkeypatch.setattr(opening, "_sha256", None)  # the new time is remembered: nothing is read any more
+    monkeypatch.setattr(opening, "sha256_of", None)  # the new time is remembered: nothing is read any more
     assert list(ours(path)) == stock(path)
     assert len(builds) == 1
 

@@ -13,14 +13,13 @@ from pathlib import Path
 import portalocker
 
 from ...errors import InputError
-from ...io import replacing
+from ...io import replacing, sha256_of
 from .build import NotIndexableError, build_index, stamp_of
 from .file import ArrayFile, DamagedFileError, copy_with_header
 
 logger = logging.getLogger(__name__)
 
 MODE = "BALANCED_LVIS_INDEX"
-_CHUNK = 1 << 20
 
 
 def open_index(json_file: str | os.PathLike) -> ArrayFile | None:
@@ -94,7 +93,7 @@ def _is_of(found: ArrayFile, json_file: str, place: str, always_hash: bool) -> b
     stamp, source = stamp_of(json_file), found.header["source"]
     if _source_stamp(found) == stamp and not always_hash:
         return True
-    if source["size"] != stamp["size"] or source["sha256"] != _sha256(json_file):
+    if source["size"] != stamp["size"] or source["sha256"] != sha256_of(json_file):
         return False
     if source["mtime_ns"] != stamp["mtime_ns"]:
         with replacing(place, "wb+") as file:  # so that the next start need not read the whole file again
@@ -129,14 +128,6 @@ def _stamp_of_annotations(json_file: str) -> dict[str, int]:
 
 def _source_stamp(found: ArrayFile) -> dict:
     return {key: found.header["source"][key] for key in ("size", "mtime_ns")}
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while data := file.read(_CHUNK):
-            digest.update(data)
-    return digest.hexdigest()
 
 
 def cache_place(json_file: str, ending: str) -> str:

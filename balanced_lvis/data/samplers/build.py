@@ -77,7 +77,7 @@ def build_sampler(cfg, dataset_dicts: Sequence[Mapping], name: str | None = None
     return _SAMPLERS[name](cfg, dataset_dicts)
 
 
-def class_names_of(cfg) -> tuple[str, ...]:
+def class_names_from_config(cfg) -> tuple[str, ...]:
     """The class names of the training set, or "0".."K-1" by ``MODEL.ROI_HEADS.NUM_CLASSES`` where it has none."""
     names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") if cfg.DATASETS.TRAIN else None
     return tuple(names or map(str, range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)))

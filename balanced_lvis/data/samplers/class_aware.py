@@ -11,7 +11,7 @@ import torch
 from ...class_lists import ClassLists, HasClassLists
 from ...errors import InputError
 from .base import ResumableSampler
-from .build import class_names_of, register_sampler
+from .build import class_names_from_config, register_sampler
 
 logger = logging.getLogger(__name__)
 
@@ -81,4 +81,4 @@ def _report_absent(names: tuple[str, ...]) -> None:
 
 @register_sampler("ClassAwareTrainingSampler")
 def _class_aware(cfg, dataset_dicts):
-    return ClassAwareTrainingSampler(dataset_dicts, class_names_of(cfg))
+    return ClassAwareTrainingSampler(dataset_dicts, class_names_from_config(cfg))

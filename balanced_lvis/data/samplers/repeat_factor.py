@@ -15,7 +15,7 @@ from ...class_lists import ClassLists, HasClassLists
 from ...errors import InputError
 from ...priors import ClassPrior
 from .base import Detectron2Sampler
-from .build import class_names_of, register_sampler
+from .build import class_names_from_config, register_sampler
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def _repeat_factor(cfg, dataset_dicts):
     # Later Detectron2s can leave out the square root.
     threshold, sqrt = _threshold_of(cfg), cfg.DATALOADER.get("REPEAT_SQRT", True)
     if isinstance(dataset_dicts, HasClassLists):
-        prior = ClassPrior.from_dataset_dicts(dataset_dicts, class_names_of(cfg))
+        prior = ClassPrior.from_dataset_dicts(dataset_dicts, class_names_from_config(cfg))
         factors = image_repeat_factors(dataset_dicts, prior.repeat_factor(threshold, sqrt=sqrt))
     else:
         factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
@@ -91,7 +91,7 @@ def _repeat_factor(cfg, dataset_dicts):
 
 @register_sampler("InstanceAwareRepeatFactorTrainingSampler")
 def _instance_aware(cfg, dataset_dicts):
-    return InstanceAwareRepeatFactorTrainingSampler(dataset_dicts, class_names_of(cfg), _threshold_of(cfg))
+    return InstanceAwareRepeatFactorTrainingSampler(dataset_dicts, class_names_from_config(cfg), _threshold_of(cfg))
 
 
 def _threshold_of(cfg) -> float:
