@@ -120,7 +120,7 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     rendered.TEST_IMAGES = 40
     rendered.IMAGE_SIZE = (128, 128)  # height, width in pixels
     rendered.OBJECTS_PER_IMAGE = 5  # on average
-    rendered.OBJECT_SCALE = (0.16, 0.42)  # the longer side of a character / the shorter side of the image
+    rendered.OBJECT_SCALE = (0.22, 0.45)  # the longer side of a character / the shorter side of the image
     rendered.SEED = 0
 
 

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 LVIS_V1_TRAIN = "lvis_v1_train"
 LVIS_V1_TRAIN_IMAGES = 100_170
 
+SAVED_PRIOR = "class_prior.json"  # in a training's OUTPUT_DIR
+
 
 def class_prior_from_config(cfg) -> ClassPrior:
     """

@@ -14,8 +14,10 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from ..config import load_config
+from ..data.class_prior import SAVED_PRIOR
 from ..errors import InputError
 from ..io import replacing
+from ..priors import ClassPrior
 from ..random_state import set_states
 
 _PLAIN = (str, int, float, bool, type(None), Tensor)
@@ -86,6 +88,7 @@ def replay(path: str | os.PathLike, config_file: str | os.PathLike = "", opts: l
     content = _load(path)
     config_file = config_file or os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(path))), "config.yaml")
     cfg = load_config(config_file, opts)
+    _use_saved_prior(cfg, os.path.join(os.path.dirname(config_file), SAVED_PRIOR))
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg)
@@ -114,6 +117,14 @@ def replay(path: str | os.PathLike, config_file: str | os.PathLike = "", opts: l
             for record in (record for batch in batches for record in batch):
                 found.alone.append((str(record.get("file_name")), _numbers(_losses(model, [record]))))
     return found
+
+
+def _use_saved_prior(cfg, path: str) -> None:
+    """Of the training, so that its data sets needn't be there, or be registered."""
+    if not cfg.MODEL.CLASS_PRIOR.FILE and os.path.isfile(path):
+        cfg.MODEL.CLASS_PRIOR.FILE = path
+    if not cfg.MODEL.ROI_HEADS.NUM_CLASSES and cfg.MODEL.CLASS_PRIOR.FILE:
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = ClassPrior.load(cfg.MODEL.CLASS_PRIOR.FILE).num_classes
 
 
 def _losses(model, batch: list[dict]) -> dict[str, Tensor]:

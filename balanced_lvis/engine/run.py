@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 
@@ -16,7 +17,7 @@ from .. import _detectron2
 from ..activations import activation_class
 from ..config import load_config
 from ..data.checks import check_datasets, check_lvis_format, check_num_classes
-from ..data.class_prior import class_prior_from_config
+from ..data.class_prior import SAVED_PRIOR, class_prior_from_config
 from ..data.datasets import prepare_datasets, resolve_num_classes
 from ..data.preflight import preflight
 from ..data.samplers import check_sampler
@@ -45,8 +46,6 @@ from .storage import check_writable, clear_errors
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
-
-SAVED_PRIOR = "class_prior.json"
 
 
 @command_line
@@ -183,14 +182,33 @@ def _check_names(cfg) -> None:
         )
 
 
+_LEAST = {
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.META.IMS_PER_BATCH": 0,  # 0 stands for the other
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "SOLVER.ACCUMULATE_BATCHES": 1,
+    "SOLVER.MAX_SKIPPED_STEPS": 0,
+    "TEST.EVAL_PERIOD": 0,
+    "DATALOADER.NUM_WORKERS": 0,
+    "DATALOADER.MAX_BROKEN": 0,
+}
+
+
+def _check_numbers(cfg) -> None:
+    for key, least in _LEAST.items():
+        value = functools.reduce(getattr, key.split("."), cfg)
+        if value < least:
+            raise InputError(f"{key} is {value}; it must be {least} or more.")
+
+
 def _check_training(cfg, world_size: int) -> None:
+    _check_numbers(cfg)
     meta = cfg.SOLVER.META
     batches = {"SOLVER.IMS_PER_BATCH": cfg.SOLVER.IMS_PER_BATCH}
     if meta.ENABLED:
-        batches["SOLVER.META.IMS_PER_BATCH"] = meta.IMS_PER_BATCH  # 0 stands for the other
+        batches["SOLVER.META.IMS_PER_BATCH"] = meta.IMS_PER_BATCH
     _check_step(cfg.SOLVER, world_size, cfg.MODEL.DEVICE)
-    if cfg.DATALOADER.MAX_BROKEN < 0:
-        raise InputError(f"DATALOADER.MAX_BROKEN is {cfg.DATALOADER.MAX_BROKEN}; it must be 0 or more.")
     check_schedule(cfg.SOLVER)
     check_clipping(cfg.SOLVER)
     check_ema(cfg)
@@ -214,8 +232,6 @@ def _check_training(cfg, world_size: int) -> None:
 def _check_step(solver, world_size: int, device: str) -> None:
     """What a training step is asked to do."""
     parts = solver.ACCUMULATE_BATCHES
-    if parts < 1:
-        raise InputError(f"SOLVER.ACCUMULATE_BATCHES is {parts}; it must be 1 or more.")
     if parts > 1 and solver.META.ENABLED:
         raise InputError(
             f"SOLVER.ACCUMULATE_BATCHES is {parts}, but class weights are learned from whole batches; set it to 1 "
@@ -226,8 +242,6 @@ def _check_step(solver, world_size: int, device: str) -> None:
             f"SOLVER.IMS_PER_BATCH is {solver.IMS_PER_BATCH}, which can't be split into SOLVER.ACCUMULATE_BATCHES "
             f"{parts} batches for {world_size} process(es); set it to a multiple of {parts * world_size}."
         )
-    if solver.MAX_SKIPPED_STEPS < 0:
-        raise InputError(f"SOLVER.MAX_SKIPPED_STEPS is {solver.MAX_SKIPPED_STEPS}; it must be 0 or more.")
     if solver.AMP.DTYPE not in AUTOCAST:
         raise InputError(f"SOLVER.AMP.DTYPE is {solver.AMP.DTYPE!r}; valid: {', '.join(AUTOCAST)}.")
     # Meta re-weighting computes gradients in float32 in any case.

@@ -207,6 +207,16 @@ def test_missing_lvis_says_what_is_missing_where_and_how_to_get_it(config, tmp_p
     assert "DETECTRON2_DATASETS" in message
 
 
+@pytest.mark.parametrize("value", [0, -8])
+@pytest.mark.parametrize("key", ["SOLVER.IMS_PER_BATCH", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD"])
+def test_numbers_that_a_training_can_not_have_are_refused(rendered, tmp_path, key, value):
+    opts = [*rendered_opts(rendered, tmp_path), key, str(value)]
+    config = str(CONFIGS / "quick_start" / "balanced_sigmoid.yaml")
+    args = argument_parser().parse_args(["--config-file", config, *opts])
+    with pytest.raises(InputError, match=rf"{key} is {value}; it must be 1 or more"):
+        check(read_config(args), args)
+
+
 @pytest.fixture
 def fake_lvis(tmp_path, monkeypatch):
     """LVIS's files and folders by name, so that the checks after them are reached."""
