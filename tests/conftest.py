@@ -33,6 +33,13 @@ def rendered(tmp_path_factory):
     return root
 
 
+@pytest.fixture(autouse=True)
+def _rendered_as_it_was(request):
+    """Whatever an earlier test has registered under the rendered data set's names."""
+    if "rendered" in request.fixturenames:
+        register_rendered(request.getfixturevalue("rendered"))
+
+
 @pytest.fixture
 def tiny_cfg(rendered, tmp_path):
     """The quick-start Balanced Sigmoid config on the ``rendered`` fixture."""
