@@ -6,7 +6,8 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from ..errors import StorageError
 
@@ -66,8 +67,7 @@ def check_space(folder: str | os.PathLike, wanted: int) -> None:
         )
 
 
-@contextlib.contextmanager
-def clear_errors(folder: str | os.PathLike) -> Iterator[None]:
+def clear_errors(folder: str | os.PathLike) -> AbstractContextManager[None]:
     """
     A context in which the system's errors of writing are one line.
 
@@ -77,17 +77,15 @@ def clear_errors(folder: str | os.PathLike) -> Iterator[None]:
     Raises:
         StorageError: in place of an ``OSError`` that a disk or folder causes, also where torch hides it.
     """
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        cause = _os_error(error)
-        if cause is None or cause.errno not in _KINDS:
-            raise
+
+    def told(kind: str, cause: OSError) -> str:
         at = f" (at {cause.filename})" if cause.filename and os.fspath(cause.filename) != os.fspath(folder) else ""
-        raise StorageError(
-            f"OUTPUT_DIR {os.fspath(folder)!r} can't be written to: {_KINDS[cause.errno]}{at}. Checkpoints that were "
-            "written before are whole: mend it and go on with --resume, or choose another OUTPUT_DIR."
-        ) from error
+        return (
+            f"OUTPUT_DIR {os.fspath(folder)!r} can't be written to: {kind}{at}. Checkpoints that were written before "
+            "are whole: mend it and go on with --resume, or choose another OUTPUT_DIR."
+        )
+
+    return _errors_told(told)
 
 
 def check_output(path: str | os.PathLike) -> None:
@@ -110,8 +108,7 @@ def check_output(path: str | os.PathLike) -> None:
                 os.unlink(probe)
 
 
-@contextlib.contextmanager
-def clear_output_errors(path: str | os.PathLike) -> Iterator[None]:
+def clear_output_errors(path: str | os.PathLike) -> AbstractContextManager[None]:
     """
     As :func:`clear_errors`, of a tool's output.
 
@@ -121,15 +118,21 @@ def clear_output_errors(path: str | os.PathLike) -> Iterator[None]:
     Raises:
         StorageError: in place of an ``OSError`` that a disk or folder causes.
     """
+    return _errors_told(
+        lambda kind, cause: f"{os.fspath(path)!r} can't be written: {kind}; mend it, or name another place."
+    )
+
+
+@contextlib.contextmanager
+def _errors_told(told: Callable[[str, OSError], str]) -> Iterator[None]:
+    """``told`` makes a message of a value of ``_KINDS`` and the system's error."""
     try:
         yield
     except (OSError, RuntimeError) as error:
         cause = _os_error(error)
         if cause is None or cause.errno not in _KINDS:
             raise
-        raise StorageError(
-            f"{os.fspath(path)!r} can't be written: {_KINDS[cause.errno]}; mend it, or name another place."
-        ) from error
+        raise StorageError(told(_KINDS[cause.errno], cause)) from error
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
