@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .targets import Target, targets
+from .waiting import exit_status_within
 
 LONGEST = 60.0  # seconds of one round before it counts as stuck
 
@@ -146,12 +147,8 @@ def _work(target, folder: Path, report: Path, seed: int, first: int, seconds: fl
 
 
 def _wait(process: int, seconds: float) -> int | None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found, status = os.waitpid(process, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    return None
+    status = exit_status_within(process, seconds)
+    if status is None:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    return status

@@ -18,6 +18,7 @@ from ..engine.checkpoints.folder import damage_of
 from ..errors import Preempted
 from .faults import Fault, damage
 from .training import ITERATIONS, PERIOD, SCREEN, SETTINGS, Attempts, same
+from .waiting import exit_status_within
 
 LONGEST = 180.0  # seconds of an attempt, which takes some five, before it counts as stuck
 LATEST_KILL = 0.5  # of the time of an undisturbed run
@@ -204,11 +205,11 @@ def _wait(process: int, seconds: float = LONGEST, number: int = signal.SIGKILL, 
     Returns:
         its exit status, or the signal that ended it, negative.
     """
-    status = _poll(process, seconds)
+    status = exit_status_within(process, seconds)
     if status is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process, number) if group else os.kill(process, number)
-        status = _poll(process, LONGEST)
+        status = exit_status_within(process, LONGEST)
     stuck = status is None
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process, signal.SIGKILL)  # its data workers, which would end by themselves, but later
@@ -216,16 +217,6 @@ def _wait(process: int, seconds: float = LONGEST, number: int = signal.SIGKILL, 
         os.waitpid(process, 0)
         raise _SoakError(f"the process hung for {LONGEST} s after {signal.Signals(number).name}")
     return status
-
-
-def _poll(process: int, seconds: float) -> int | None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found, status = os.waitpid(process, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    return None
 
 
 def _check_status(status: int, kind: str, attempts: Attempts) -> None:
