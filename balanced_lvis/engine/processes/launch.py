@@ -149,7 +149,10 @@ def _watched(job: Job, limits: Limits) -> Iterator[None]:
         return
     host = "rank 0, which keeps the job's store," if job.hosts_store else "the launcher"
     note("starting", slow=True)
-    watchdog = Watchdog(lambda: _of_attempt(job, _store(job, False)), job.rank, job.world_size, limits, host)
+    watchdog = Watchdog(
+        lambda: _of_attempt(job, _store(job, False)), job.rank, job.world_size, limits, host,
+        keeps_store=job.hosts_store and job.rank == 0,
+    )  # fmt: skip
     comm.synchronize()
     watchdog.start()
     try:

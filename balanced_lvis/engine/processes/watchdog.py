@@ -31,14 +31,12 @@ class Progress:
         stage: in words.
         slow: whether it may take ``WATCHDOG.SLOW_TIMEOUT``.
         waiting: whether it can't go on without the other processes.
-        status: with which it ends, having said why; None while it doesn't.
         since: of ``time.monotonic()``.
     """
 
     stage: str = "starting"
     slow: bool = True
     waiting: bool = False
-    status: int | None = None
     since: float = field(default_factory=time.monotonic)
 
 
@@ -90,11 +88,12 @@ class Limits:
 
 @dataclass
 class _Seen:
-    """What another process last told, and when that was by our own clock."""
+    """What another process last told, and when that was by our own clock; with its status if it is ending."""
 
     beat: int
     idle: float
     progress: Progress
+    status: int | None
     at: float
 
 
@@ -112,12 +111,22 @@ class Watchdog:
         world_size: of the job.
         limits: see :class:`Limits`.
         store_host: who is to blame where the store is silent.
+        keeps_store: whether the store is gone when this process ends.
     """
 
-    def __init__(self, connect: Callable[[], object], rank: int, world_size: int, limits: Limits, store_host: str):
+    def __init__(
+        self,
+        connect: Callable[[], object],
+        rank: int,
+        world_size: int,
+        limits: Limits,
+        store_host: str,
+        keeps_store: bool = False,
+    ):
         self._rank, self._world_size = rank, world_size
         self._limits = limits
-        self._store_host = store_host
+        self._store_host, self._keeps_store = store_host, keeps_store
+        self._status: int | None = None  # with which it ends, having said why
         self._interval = min(limits.timeout / 10, 20.0)
         self._store = connect()
         self._store.set_timeout(timedelta(seconds=max(limits.timeout, 1.0)))
@@ -150,9 +159,7 @@ class Watchdog:
         """
         self.stop()
         note("ending", slow=True)
-        _progress.status = status
-        with contextlib.suppress(RuntimeError):  # if the store is gone, the others know
-            self._publish()
+        self._take_leave(status)
 
     def explain(self, error: Exception) -> None:
         """
@@ -171,26 +178,41 @@ class Watchdog:
         progress = _progress
         self._beat += 1
         told = {"beat": self._beat, "idle": time.monotonic() - progress.since, **asdict(progress)}
-        self._store.set(str(self._rank), json.dumps(told))
+        self._store.set(str(self._rank), json.dumps({**told, "status": self._status}))
+
+    def _read(self) -> list[dict]:
+        """What every rank last published."""
+        return [json.loads(text) for text in self._store.multi_get([str(rank) for rank in range(self._world_size)])]
+
+    def _take_leave(self, status: int) -> None:
+        """Have the others end with the same status; whoever keeps the store gives them the time to read it there."""
+        self._status = status
+        patience = time.monotonic() + self._interval + 1.0
+        with contextlib.suppress(RuntimeError):  # if the store is gone, the others know
+            self._publish()
+            while self._keeps_store and time.monotonic() < patience:
+                if all(told["status"] for told in self._read()):
+                    return
+                time.sleep(0.1)
 
     def _exchange(self) -> None:
         while not self._stopped.wait(self._interval):
             try:
                 self._publish()
-                texts = self._store.multi_get([str(rank) for rank in range(self._world_size)])
+                told = self._read()
             except RuntimeError as error:
                 self._stopped.wait(self._interval)  # whoever keeps the store may be ending the job, and say why
                 self._end(f"{self._store_host} is gone ({first_line(error)})", ask=False)
                 return
-            for rank, text in enumerate(texts):
-                self._take(rank, json.loads(text))
+            for rank, one in enumerate(told):
+                self._take(rank, one)
             self._answered = time.monotonic()
 
     def _take(self, rank: int, told: dict) -> None:
         seen = self._seen.get(rank)
         if seen is None or seen.beat != told["beat"]:
-            progress = Progress(told["stage"], told["slow"], told["waiting"], told["status"])
-            self._seen[rank] = _Seen(told["beat"], told["idle"], progress, time.monotonic())
+            progress = Progress(told["stage"], told["slow"], told["waiting"])
+            self._seen[rank] = _Seen(told["beat"], told["idle"], progress, told["status"], time.monotonic())
 
     def _judge(self) -> None:
         looked = time.monotonic()
@@ -210,10 +232,11 @@ class Watchdog:
 
     def _follow(self) -> None:
         """End as another process does that has said why, unless the main thread comes to the same in a moment."""
-        statuses = {rank: one.progress.status for rank, one in dict(self._seen).items() if one.progress.status}
+        statuses = {rank: one.status for rank, one in dict(self._seen).items() if one.status}
         if statuses and not self._stopped.wait(1.0):
             rank, status = next(iter(statuses.items()))
             logger.info("Ends as rank %d does, with status %d.", rank, status)
+            self._take_leave(status)
             _exit(status)
 
     def _verdict(self, now: float) -> str | None:
@@ -242,13 +265,15 @@ class Watchdog:
         return 0.8 * (self._limits.slow_timeout if one.progress.slow else self._limits.timeout)
 
     def _end(self, verdict: str, ask: bool) -> None:
-        """End this process, whatever its main thread is in; the first of those that can ask says why."""
+        """End this process, whatever its main thread is in; where the store answers, only the first says why."""
         if self._stopped.is_set():
             return
         message = f"{verdict}; the job ends. --resume goes on from the last checkpoint."
         logger.error(message)
         if not ask or self._is_first():
             print(f"error: {message}", file=sys.stderr, flush=True)
+        if ask:
+            self._take_leave(LostProcessError.exit_status)
         _exit(LostProcessError.exit_status)
 
     def _is_first(self) -> bool:

@@ -133,9 +133,12 @@ def test_an_error_of_one_process_alone_is_shown_and_ends_all(tmp_path):
     assert done[2] == "error: rank 1: a bad file\n"
 
 
-def test_an_error_of_one_task_alone_ends_the_other(tmp_path):
-    done = [finished(process) for process in by_slurm(tmp_path, FAIL="rank 1")]
-    assert [(status, err) for status, _, err in done] == [(2, ""), (2, "error: rank 1: a bad file\n")]
+@pytest.mark.parametrize(("rank", "who"), [(0, ""), (1, "rank 1: ")])
+def test_an_error_of_one_task_alone_ends_the_other(rank, who, tmp_path):
+    done = [finished(process) for process in by_slurm(tmp_path, FAIL=f"rank {rank}")]
+    assert [status for status, _, _ in done] == [2, 2]
+    assert done[rank][2] == f"error: {who}a bad file\n"
+    assert "error: " not in done[1 - rank][2]
 
 
 def test_a_killed_process_ends_the_others_and_is_named(tmp_path):

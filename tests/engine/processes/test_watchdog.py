@@ -1,6 +1,7 @@
 """Verdicts of the watchdog on what processes tell; real ones are ended in test_launch.py."""
 
 import json
+import threading
 import time
 
 import pytest
@@ -82,6 +83,24 @@ def test_a_process_that_has_said_why_it_ends_is_followed(watchdog, monkeypatch):
     watchdog._take(1, {**json.loads(watchdog._store.get("1")), "beat": 7})
     watchdog._follow()
     assert statuses == [2]
+
+
+def test_who_keeps_the_store_stays_until_the_others_have_read_why_it_ends():
+    store = torch.distributed.HashStore()
+    keeper, other = (Watchdog(lambda: store, rank, 2, LIMITS, "rank 0", keeps_store=rank == 0) for rank in (0, 1))
+    leaving = threading.Thread(target=keeper.say_goodbye, args=(5,))
+    leaving.start()
+    leaving.join(timeout=0.5)
+    assert leaving.is_alive()
+    other.say_goodbye(5)
+    leaving.join(timeout=60)
+    assert not leaving.is_alive()
+
+
+def test_who_keeps_the_store_does_not_wait_for_the_dead(watchdog):
+    keeper = Watchdog(lambda: watchdog._store, 0, 2, Limits(0.1, 1.0), "rank 0", keeps_store=True)
+    watchdog._store.set("1", json.dumps({**NOTHING, "beat": 1}))
+    keeper.say_goodbye(5)
 
 
 def test_only_what_looks_like_a_lost_process_is_waited_for(watchdog, monkeypatch):
