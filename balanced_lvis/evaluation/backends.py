@@ -14,6 +14,7 @@ import gc
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import lvis.eval
 import numpy as np
@@ -106,10 +107,11 @@ def evaluate_tasks(
     check_backend(backend)
     _check_images(lvis_gt, detections)
     if backend == "fast":
-        truth = _GroundTruth(lvis_gt)
-        oddity = truth.oddity() or _oddity_of_detections(detections)
+        with _no_garbage_collection():
+            truth = _GroundTruth(lvis_gt)
+            oddity = truth.oddity() or _oddity_of_detections(detections)
+            counted = None if oddity else _Counted(truth, detections, max_dets)
         if not oddity:
-            counted = _Counted(truth, detections, max_dets)
             for iou_type in iou_types:
                 yield iou_type, *_evaluate_fast(truth, detections, counted, iou_type)
             return
@@ -173,9 +175,8 @@ class _GroundTruth:
         end = len(self.category_ids) if end is None else end
         part = np.flatnonzero((self.categories >= first) & (self.categories < end))
         annotations = [self.annotations[index] for index in part.tolist()]
-        images = [self._image(rank, image_id, with_masks) for rank, image_id in enumerate(self.image_ids.tolist())]
         return hotcoco.COCO.from_arrays(
-            images,
+            self._sized_images if with_masks else self._images,
             [{"id": rank, "name": str(rank)} for rank in range(len(self.category_ids))],
             self.images[part],
             self.categories[part],
@@ -185,14 +186,21 @@ class _GroundTruth:
             segmentation=[self._segmentation(a) for a in annotations] if with_masks else None,
         )
 
-    def _image(self, rank: int, image_id: int, with_size: bool) -> dict:
-        image = self.lvis.imgs[image_id]
-        made = {"id": rank, "height": 0, "width": 0}
-        if with_size:
-            made.update(height=image["height"], width=image["width"])
-        for key in ("neg_category_ids", "not_exhaustive_category_ids"):
-            made[key] = self._listed(image_id, key)
-        return made
+    @cached_property
+    def _images(self) -> list[dict]:
+        """Without sizes, which boxes don't need and a file may lack."""
+        lists = ("neg_category_ids", "not_exhaustive_category_ids")
+        return [
+            {"id": rank, "height": 0, "width": 0, **{key: self._listed(image_id, key) for key in lists}}
+            for rank, image_id in enumerate(self.image_ids.tolist())
+        ]
+
+    @cached_property
+    def _sized_images(self) -> list[dict]:
+        images = (self.lvis.imgs[image_id] for image_id in self.image_ids.tolist())
+        return [
+            {**made, "height": image["height"], "width": image["width"]} for made, image in zip(self._images, images)
+        ]
 
     def _listed(self, image_id: int, key: str) -> list[int]:
         """Ranks of the categories that an image lists, of those that the file has."""
@@ -242,6 +250,19 @@ class _Counted:
         self.images, self.categories = images[self.rows], categories[self.rows]
 
 
+@contextlib.contextmanager
+def _no_garbage_collection():
+    """Of many dicts, none of which is garbage: looking for it takes longer than all that is done with them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_no_garbage_collection()
 def _evaluate_fast(truth: _GroundTruth, detections: Detections, counted: _Counted, iou_type: str):
     """Some categories at a time, which know nothing of each other after the limit per image."""
     rows, images, categories = counted.rows, counted.images, counted.categories
@@ -253,23 +274,10 @@ def _evaluate_fast(truth: _GroundTruth, detections: Detections, counted: _Counte
         table = np.column_stack(
             [images[part], detections.boxes[rows[part]], detections.scores[rows[part]], categories[part]]
         )
-        with _no_garbage_collection():
-            rles = list(detections.rles(rows[part])) if iou_type == "segm" else None
+        rles = list(detections.rles(rows[part])) if iou_type == "segm" else None
         ground_truth = truth.to_hotcoco(iou_type == "segm", first, end)
         precision[:, :, first:end], recall[:, first:end] = _match(ground_truth, table, rles, official, first, end)
     return summarise(_Summary(truth, official, precision, recall))
-
-
-@contextlib.contextmanager
-def _no_garbage_collection():
-    """Of many new dicts, none of which is garbage: looking for it takes five times as long as making them."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _parts(categories: np.ndarray, num_categories: int) -> list[tuple[int, int]]:
