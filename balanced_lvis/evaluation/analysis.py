@@ -15,12 +15,16 @@ from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, ClassPrior
 from .report import markdown_table
 
 GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
-# Of each class: the method of ClassPrior, and what it is called in tables and plots.
+# Of each class: the method of ClassPrior, the sign with which training applies it to the logit, and its name in plots.
 OFFSETS = {
-    "balanced_sigmoid_foreground": ("foreground_offset", "Balanced Sigmoid, foreground form"),
-    "balanced_sigmoid_centred": ("centred_offset", "Balanced Sigmoid, centred form"),
-    "balanced_softmax": ("softmax_offset", "Balanced Softmax"),
+    "balanced_sigmoid_foreground": ("foreground_offset", -1, "Balanced Sigmoid, foreground form (−offset)"),
+    "balanced_sigmoid_centred": ("centred_offset", -1, "Balanced Sigmoid, centred form (−offset)"),
+    "balanced_softmax": ("softmax_offset", 1, "Balanced Softmax (+offset)"),
 }
+SHIFT_NOTE = (
+    "The columns of methods are the shift of a class's logit in training, what is added to it: minus Balanced\n"
+    "Sigmoid's offset (foreground form: on foreground RoIs only), plus Balanced Softmax's. Test-time scores have none."
+)
 
 
 def analyze(prior: ClassPrior, threshold: float) -> dict:
@@ -31,7 +35,9 @@ def analyze(prior: ClassPrior, threshold: float) -> dict:
 
     Returns:
         for JSON: what :meth:`ClassPrior.save` writes, so that it can be given to ``MODEL.CLASS_PRIOR.FILE``, with
-        "group", "frequency", "repeat_factor" and "offset" (by method) of each class, and a "summary".
+        "group", "frequency", "repeat_factor", "offset" and "logit_shift" of each class, and a "summary". "offset" is
+        each method's own (Balanced Sigmoid subtracts it from a training logit, Balanced Softmax adds it);
+        "logit_shift" is what training adds to the logit, and so compares between methods.
 
     Raises:
         InputError: for a threshold outside [0, 1].
@@ -42,10 +48,12 @@ def analyze(prior: ClassPrior, threshold: float) -> dict:
         "frequency": prior.image_frequency().tolist(),
         "repeat_factor": prior.repeat_factor(threshold).tolist(),
     }
-    offsets = {name: getattr(prior, method)().tolist() for name, (method, _) in OFFSETS.items()}
+    offsets = {name: getattr(prior, method)().tolist() for name, (method, _, _) in OFFSETS.items()}
     for row, record in enumerate(found["classes"]):
         record.update({name: values[row] for name, values in columns.items()})
         record["offset"] = {name: values[row] for name, values in offsets.items()}
+        # 0.0 +, so that an offset of 0 isn't shown as -0.0.
+        record["logit_shift"] = {name: 0.0 + sign * record["offset"][name] for name, (_, sign, _) in OFFSETS.items()}
     instances = prior.instance_count
     found["summary"] = {
         "num_classes": prior.num_classes,
@@ -72,7 +80,7 @@ def analysis_tables(found: dict, shown: int = 5) -> str:
         shown: classes to name at either end.
 
     Returns:
-        two Markdown tables: the groups, and the most and least frequent classes.
+        two Markdown tables: the groups, and the most and least frequent classes, with the shift of the training logit.
     """
     classes = sorted(found["classes"], key=lambda record: (-record["image_count"], record["name"]))
     groups = [["group", "classes", "images of a class", "instances", "repeat factor", *OFFSETS]]
@@ -82,7 +90,7 @@ def analysis_tables(found: dict, shown: int = 5) -> str:
     ends = classes if len(classes) <= 2 * shown else [*classes[:shown], None, *classes[len(classes) - shown :]]
     single = [["class", "group", "images", "instances", "repeat factor", *OFFSETS]]
     single += [_class_row(record) if record else ["…"] + [""] * (len(single[0]) - 1) for record in ends]
-    return f"{_summary_line(found)}\n\n{markdown_table(groups)}\n{markdown_table(single)}"
+    return f"{_summary_line(found)}\n\n{SHIFT_NOTE}\n\n{markdown_table(groups)}\n{markdown_table(single)}"
 
 
 def _summary_line(found: dict) -> str:
@@ -106,7 +114,7 @@ def _group_row(records: list[dict]) -> list[str]:
         _span([record["image_count"] for record in records], ",d"),
         "–" if None in counts else f"{sum(counts):,}",
         _span([record["repeat_factor"] for record in records], ".2f"),
-        *(_span([record["offset"][name] for record in records], ".2f") for name in OFFSETS),
+        *(_span([record["logit_shift"][name] for record in records], ".2f") for name in OFFSETS),
     ]
 
 
@@ -118,7 +126,7 @@ def _class_row(record: dict) -> list[str]:
         f"{record['image_count']:,}",
         "–" if instances is None else f"{instances:,}",
         f"{record['repeat_factor']:.2f}",
-        *(f"{record['offset'][name]:.2f}" for name in OFFSETS),
+        *(f"{record['logit_shift'][name]:.2f}" for name in OFFSETS),
     ]
 
 
@@ -141,7 +149,7 @@ def check_plot_file(path: str) -> None:
 
 def plot_analysis(found: dict, path) -> None:
     """
-    Images of every class by rank; repeat factors and offsets against a class's images.
+    Images of every class by rank; shifts of the training logit and repeat factors against a class's images.
 
     Args:
         found: from :func:`analyze`.
@@ -149,7 +157,7 @@ def plot_analysis(found: dict, path) -> None:
     """
     classes = sorted(found["classes"], key=lambda record: -record["image_count"])
     counts = np.array([max(record["image_count"], 0.5) for record in classes])
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
     ranks = np.arange(1, len(classes) + 1)
     for index, (group, name) in enumerate(reversed(GROUPS.items())):
         inside = np.array([record["group"] == group for record in classes])
@@ -159,15 +167,19 @@ def plot_analysis(found: dict, path) -> None:
     left.set(yscale="log", xlabel="class, by images", ylabel="training images", ylim=(0.4, None))
     left.yaxis.set_major_formatter("{x:g}")
     left.legend(frameon=False)
-    for index, (name, (_, title)) in enumerate(OFFSETS.items()):
-        right.plot(counts, [record["offset"][name] for record in classes], color=f"C{3 + index}", label=title)
+    for index, (name, (_, _, title)) in enumerate(OFFSETS.items()):
+        shifts = [record["logit_shift"][name] for record in classes]
+        # The last two are nearly the same where classes are many: one is seen through the other.
+        style = {"linewidth": 5, "alpha": 0.4} if name == "balanced_sigmoid_centred" else {}
+        right.plot(counts, shifts, color=f"C{3 + index}", label=title, **style)
+    right.axhline(0, color="0.85", linewidth=1, zorder=0)
     factors = [record["repeat_factor"] for record in classes]
     threshold = found["summary"]["repeat_threshold"]
     right.plot(counts, factors, color="0.3", linestyle="--", label=f"repeat factor, t = {threshold:g}")
     for edge in (RARE_MAX_IMAGES + 0.5, COMMON_MAX_IMAGES + 0.5):
         right.axvline(edge, color="0.85", linewidth=1, zorder=0)
-    right.set(xscale="log", xlabel="training images of the class", ylabel="offset of a logit; repeat factor")
+    right.set(xscale="log", xlabel="training images of the class", ylabel="added to the training logit; repeat factor")
     right.xaxis.set_major_formatter("{x:g}")
-    right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=1)
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -8,7 +8,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
+from balanced_lvis.activations import BalancedSigmoid, BalancedSoftmax
 from balanced_lvis.config import load_config
 from balanced_lvis.data.class_prior import class_prior_from_config, class_prior_of_dataset
 from balanced_lvis.data.counting import count_classes
@@ -39,6 +42,11 @@ def test_numbers_are_the_priors_own():
     assert first["offset"]["balanced_sigmoid_foreground"] == pytest.approx(np.log(50 / 150))
     assert first["offset"]["balanced_sigmoid_centred"] == PRIOR.centred_offset()[0]
     assert first["offset"]["balanced_softmax"] == PRIOR.softmax_offset()[0]
+    for record in found["classes"]:
+        offset, shift = record["offset"], record["logit_shift"]
+        assert shift["balanced_softmax"] == offset["balanced_softmax"]
+        for form in ("balanced_sigmoid_foreground", "balanced_sigmoid_centred"):
+            assert shift[form] == -offset[form]
     summary = found["summary"]
     assert (summary["imbalance_factor"], summary["imbalance_factor_of_instances"]) == (30.0, 60.0)
     assert (summary["groups"], summary["classes_without_images"]) == ({"r": 2, "c": 1, "f": 1}, 1)
@@ -73,6 +81,29 @@ def test_tables_show_both_ends_and_say_what_they_leave_out():
     assert [name for name in names if f"| {name} " in table] == ["class_0", "class_1", "class_28", "class_29"]
     assert "…" in table
     assert "…" not in analysis_tables(analyze(PRIOR, 0.001), shown=2)
+
+
+@pytest.mark.parametrize("form", ["foreground", "centred"])
+def test_shifts_are_what_the_losses_do_to_a_logit(form):
+    logits, gt_classes = torch.randn(1, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([2])
+    shift = {name: torch.zeros(5) for name in ("balanced_softmax", f"balanced_sigmoid_{form}")}
+    for name, shifts in shift.items():
+        shifts[:4] = torch.tensor([record["logit_shift"][name] for record in analyze(PRIOR, 0.1)["classes"]])
+    softmax, sigmoid = BalancedSoftmax(4, PRIOR), BalancedSigmoid(4, PRIOR, form=form)
+    expected = F.cross_entropy(logits + shift["balanced_softmax"], gt_classes)
+    torch.testing.assert_close(softmax.loss(logits, gt_classes), expected)
+    shifted = (logits + shift[f"balanced_sigmoid_{form}"])[:, :4]
+    expected = F.binary_cross_entropy_with_logits(shifted, F.one_hot(gt_classes, 4).float(), reduction="sum")
+    torch.testing.assert_close(sigmoid.loss(logits, gt_classes), expected)
+
+
+def test_tables_show_the_shift_not_the_offset():
+    table = analysis_tables(analyze(PRIOR, 0.1))
+    assert "minus Balanced\nSigmoid's offset" in table and "plus Balanced Softmax's" in table
+    (row,) = [line for line in table.splitlines() if line.startswith("| a ")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    shifts = -PRIOR.foreground_offset(), -PRIOR.centred_offset(), PRIOR.softmax_offset()
+    assert cells[-3:] == [f"{shift[0]:.2f}" for shift in shifts]
 
 
 def test_a_file_is_counted_as_its_data_set_is(rendered):
