@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .paper import PAPER_COLUMNS, PAPER_TABLE_2
-from .report import TASKS, markdown_table, percent, plt
+from .report import MARKERS, TASKS, markdown_table, percent, plt
 
 # Metric's name in table.json: where results.json has it.
 METRICS = {
@@ -28,7 +28,6 @@ BOX_COLUMNS = {"AP_box": "AP", "AP_box_f": "APf", "AP_box_c": "APc", "AP_box_r":
 # Upper ends of the plot's bins, in training images; LVIS's groups end at 10 and 100.
 BIN_ENDS = (3, 10, 30, 100, 300, math.inf)
 COLORS = plt.get_cmap("tab10").colors
-MARKERS = "os^Dv"
 
 
 def statistics_table(results: dict[str, list[dict]]) -> dict[str, dict[str, dict]]:

@@ -14,6 +14,7 @@ from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 
 COLUMNS = ("AP", "APr", "APc", "APf")
 TASKS = {"bbox": "box", "segm": "mask"}
+MARKERS = "os^Dv"
 
 
 def comparison_table(results: dict[str, dict[str, dict[str, float]]], columns=COLUMNS) -> str:
@@ -66,7 +67,7 @@ def plot_ap_by_frequency(per_category: dict[str, list[dict]], path, task: str = 
         path: the picture file to write.
         task: "bbox" or "segm".
     """
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     edges = (RARE_MAX_IMAGES + 0.5, COMMON_MAX_IMAGES + 0.5)
     for edge in edges:
         axes.axvline(edge, color="0.75", linewidth=1, zorder=0)
@@ -75,7 +76,16 @@ def plot_ap_by_frequency(per_category: dict[str, list[dict]], path, task: str = 
         counts = np.array([max(count, 0.5) for count, _, _ in known])
         values = np.array([value for _, value, _ in known])
         color = f"C{index}"
-        axes.scatter(counts * 1.04**index, values, s=18, alpha=0.5, color=color, linewidths=0, label=method)
+        axes.scatter(
+            counts,
+            values,
+            s=22,
+            alpha=0.6,
+            facecolors="none",
+            edgecolors=color,
+            marker=MARKERS[index % len(MARKERS)],
+            label=method,
+        )
         for group in "rcf":
             inside = np.array([frequency == group for _, _, frequency in known])
             if inside.any():
@@ -87,6 +97,7 @@ def plot_ap_by_frequency(per_category: dict[str, list[dict]], path, task: str = 
     for x, name in zip((axes.get_xlim()[0], *edges), ("rare", "common", "frequent")):
         axes.text(x * 1.08, top, name, va="bottom", color="0.4")
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.legend(frameon=False, loc="lower right", title="dot: category, line: mean of the group")
+    title = "symbol: category, line: mean of the group"
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, title=title)
     figure.savefig(path, dpi=130)
     plt.close(figure)

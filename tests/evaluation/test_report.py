@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as mask_util
 
+from balanced_lvis.evaluation import report
 from balanced_lvis.evaluation.pictures import best_detections, decode_mask, draw_comparison, short_label
 from balanced_lvis.evaluation.report import comparison_table, plot_ap_by_frequency
 from balanced_lvis.io import write_json
@@ -45,6 +46,20 @@ def test_the_plot_is_a_picture_with_every_category(tmp_path):
     for task in ("bbox", "segm"):
         plot_ap_by_frequency({"a": rows, "b": rows}, tmp_path / f"{task}.png", task)
         assert Image.open(tmp_path / f"{task}.png").size[0] > 500
+
+
+def test_points_are_at_their_number_of_images_and_the_legend_covers_none(tmp_path, monkeypatch):
+    rows = [{"frequency": "rcf"[i % 3], "image_count": 3 + 40 * i, "segm": 10.0 * i} for i in range(5)]
+    monkeypatch.setattr(report.plt, "close", lambda figure: None)
+    report.plot_ap_by_frequency({"a": rows, "b": rows}, tmp_path / "ap.png")
+    figure = report.plt.gcf()
+    monkeypatch.undo()
+    (axes,), (legend,) = figure.axes, figure.legends
+    drawn = [points.get_offsets()[:, 0].tolist() for points in axes.collections if points.get_label() in ("a", "b")]
+    report.plt.close(figure)
+    assert drawn == [[row["image_count"] for row in rows]] * 2
+    assert axes.get_legend() is None
+    assert legend.get_window_extent().y1 <= axes.get_window_extent().y0
 
 
 def test_best_detections_are_the_highest_scored_that_do_not_overlap():
