@@ -39,12 +39,24 @@ def main() -> None:
                         help=f"all (default), or any of {', '.join(SUITES)}")  # fmt: skip
     parser.add_argument("--config-file", help="another LVIS config than the suite's own")
     parser.add_argument("--opts", nargs="+", default=(), metavar="KEY VALUE", help="overrides of our config")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"],
+                        help="default: cuda where there is one, else cpu")  # fmt: skip
     parser.add_argument("--batch", type=int, help="images at a time; 2 in training and 1 in inference where left out")
-    parser.add_argument("--iterations", type=int, default=Options.iterations, help="measured steps per process")
-    parser.add_argument("--rounds", type=int, default=Options.rounds, help="measurements per contender")
-    parser.add_argument("--images", type=int, default=Options.images, help="images of the largest evaluation")
-    parser.add_argument("--annotations", type=int, default=Options.annotations, help="of the start-up suite's file")
+    parser.add_argument(
+        "--iterations", type=int, default=Options.iterations, help="measured steps per process; default: %(default)s"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=Options.rounds, help="measurements per contender; default: %(default)s"
+    )
+    parser.add_argument(
+        "--images", type=int, default=Options.images, help="images of the largest evaluation; default: %(default)s"
+    )
+    parser.add_argument(
+        "--annotations",
+        type=int,
+        default=Options.annotations,
+        help="of the start-up suite's file; default: %(default)s",
+    )
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     args = parser.parse_args()
     options = Options(

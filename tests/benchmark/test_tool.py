@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from balanced_lvis.benchmark.measure import row
+from balanced_lvis.benchmark.measure import Options, row
 
 from ..common import ROOT
 
@@ -40,3 +40,14 @@ def test_what_other_suites_measured_survives_a_failure(tool, tmp_path, monkeypat
 def test_without_a_failure_it_exits_with_0(tool, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["benchmark.py", "one"])
     assert not tool.main()
+
+
+def test_help_tells_every_default(tool, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--help"])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        tool.main()
+    shown = " ".join(capsys.readouterr().out.split())
+    for name in ("rounds", "iterations", "images", "annotations"):
+        about = shown.split(f" --{name} {name.upper()} ")[-1].split(" --")[0]
+        assert about.endswith(f"; default: {getattr(Options, name)}")
