@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 
 import yaml
 
@@ -162,10 +163,13 @@ def _merge_file(cfg: CN, path: str) -> None:
     except (TypeError, AttributeError) as error:
         raise InputError(f"{path} must be a yaml mapping of config keys to values ({error}).") from error
     except (ValueError, yaml.YAMLError, AssertionError, RecursionError) as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {_type_mismatch(error)}") from error
 
 
 def _merge_opts(cfg: CN, opts: list[str]) -> None:
+    options = [word for word in opts if word.startswith("--")]
+    if options:
+        raise InputError(f"{options[0]} comes after overrides of the config; put it before the first KEY VALUE pair.")
     if len(opts) % 2:
         raise InputError(f"Overrides come as KEY VALUE pairs, but there are {len(opts)} words: {' '.join(opts)}")
     for key, value in zip(opts[0::2], opts[1::2]):
@@ -177,7 +181,18 @@ def _merge_opts(cfg: CN, opts: list[str]) -> None:
                 raise InputError(f"{key} {value}: {error}") from error
             raise InputError(_unknown_key(cfg, KeyError(f"Non-existent key: {key}"), "command line")) from error
         except ValueError as error:
-            raise InputError(f"{key} {value}: {error}") from error
+            raise InputError(f"{key} is {value!r}: {_type_mismatch(error)}") from error
+
+
+# yacs's words for a value of another type than the default's.
+_MISMATCH = re.compile(
+    r"Type mismatch \(<class '(.*)'> vs\. <class '.*'>\) with values \((.*) vs\. .*\) for config key: (.*)"
+)
+
+
+def _type_mismatch(error: Exception) -> str:
+    match = _MISMATCH.fullmatch(str(error))
+    return f"{match[3]} must be of type {match[1]}, like {match[2] or repr('')}." if match else str(error)
 
 
 def _make_room_for_custom(cfg: CN, key: str) -> None:

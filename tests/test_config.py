@@ -137,7 +137,8 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path):
         (["SOLVER.BASE_LR"], "KEY VALUE pairs"),
         (["SOLVER.BASELR", "1"], r"SOLVER.BASELR.*Did you mean SOLVER.BASE_LR\?"),
         (["SOLVR.BASE_LR", "1"], r"Did you mean SOLVER\?"),
-        (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER many"),
+        (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER is 'many': SOLVER.MAX_ITER must be of type int, like 40000"),
+        (["SOLVER.MAX_ITER", "3", "--resume"], "--resume comes after"),
         (["SOLVER.MAX_ITER.FOO", "3"], "unknown config key SOLVER.MAX_ITER.FOO"),
     ],
 )

@@ -16,7 +16,7 @@ import sys
 from balanced_lvis.config import load_config
 from balanced_lvis.data.class_prior import class_prior_of_dataset
 from balanced_lvis.data.counting import count_classes
-from balanced_lvis.data.datasets import prepare_datasets
+from balanced_lvis.data.datasets import prepare_dataset
 from balanced_lvis.engine.screen import command_line
 from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation.analysis import analysis_tables, analyze, check_plot_file, plot_analysis
@@ -28,10 +28,7 @@ def _prior(args):
         return count_classes(args.data, progress=True)
     if args.data.endswith(".json"):
         raise InputError(f"{args.data} isn't there (looked in {os.getcwd()}).")
-    cfg = load_config(args.config_file, args.opts)
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (args.data,), ()
-    cfg.MODEL.MASK_ON = False  # boxes can be counted too
-    prepare_datasets(cfg)
+    prepare_dataset(load_config(args.config_file, args.opts), args.data)
     return class_prior_of_dataset(args.data)
 
 

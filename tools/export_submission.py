@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""
+r"""
 Write the LVIS submission of a checkpoint, a mask file and a box file for the server; or check such a file.
 
     tools/export_submission.py --config-file configs/r50_balanced_sigmoid.yaml --num-gpus 8 \
@@ -11,12 +11,17 @@ goes on with an export that was interrupted.
     tools/export_submission.py --validate output/submission/lvis_v1_test_dev_segm.json
 
 tells what the server could refuse or misread in a file, JSON or zip, and exits with status 2 if there is any.
+
+    tools/export_submission.py --validate FILE --dataset my_val --config-file mine.yaml     # a data set of your own
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+from balanced_lvis.config import load_config
+from balanced_lvis.data.datasets import prepare_dataset
 from balanced_lvis.engine.export import CHUNK, Options, add_job_arguments, export_checkpoint
 from balanced_lvis.engine.screen import command_line
 from balanced_lvis.errors import InputError
@@ -35,25 +40,31 @@ def main(arguments=None) -> None:
                         help="default: %(default)s; without a checkpoint, also an annotation file")  # fmt: skip
     parser.add_argument("--output", default="output/submission", metavar="FOLDER", help="default: %(default)s")
     parser.add_argument("--zip", action="store_true", help="write .json.zip files")
-    parser.add_argument("--config-file", default="", metavar="FILE", help="of the checkpoint")
+    parser.add_argument("--config-file", default="", metavar="FILE", help="of the checkpoint, or of the data set")
     parser.add_argument("--chunk", type=int, default=CHUNK, metavar="IMAGES",
                         help="images whose detections are saved together (default: %(default)s)")  # fmt: skip
     add_job_arguments(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides of the config: MODEL.WEIGHTS FILE")
     args = parser.parse_args(arguments)
     if args.validate:
-        report = validate_submission(args.validate, ImageList(annotation_file_of(args.dataset)), progress=True)
+        report = validate_submission(args.validate, ImageList(_annotation_file(args)), progress=True)
         print(report)
         if report.problems if args.strict else report.errors:
             raise InputError(f"{args.validate} is no valid submission.")
         return
     if args.predictions:
-        json_file = annotation_file_of(args.dataset)
+        json_file = _annotation_file(args)
         name = Path(json_file).stem if args.dataset == json_file else args.dataset
         for written in export_predictions(args.predictions, ImageList(json_file), Path(args.output, name), args.zip):
             print(written)
         return
     export_checkpoint(args, Options(args.dataset, args.output, args.zip, args.chunk))
+
+
+def _annotation_file(args) -> str:
+    if not os.path.isfile(args.dataset):
+        prepare_dataset(load_config(args.config_file, args.opts), args.dataset)
+    return annotation_file_of(args.dataset)
 
 
 if __name__ == "__main__":

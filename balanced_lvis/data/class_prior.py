@@ -37,7 +37,7 @@ def class_prior_from_config(cfg) -> ClassPrior:
         prior = ClassPrior.load(path)
         for name in names:
             if name in DatasetCatalog:
-                _check_prior_of(name, prior)
+                _check_prior_of(name, prior, _told_by(path, cfg.MODEL.WEIGHTS))
     elif names:
         prior = ClassPrior.merge([class_prior_of_dataset(name) for name in names])
     else:
@@ -55,12 +55,21 @@ def class_prior_from_config(cfg) -> ClassPrior:
     return prior
 
 
-def _check_prior_of(name: str, prior: ClassPrior) -> None:
+def _told_by(path: str, weights: str) -> str:
+    if os.path.basename(path) == SAVED_PRIOR and weights.startswith(os.path.dirname(path)):
+        return f"{path}, which is the one of MODEL.WEIGHTS: is that a checkpoint of these data?"
+    return f"MODEL.CLASS_PRIOR.FILE {path}."
+
+
+def _check_prior_of(name: str, prior: ClassPrior, told_by: str) -> None:
     metadata = MetadataCatalog.get(name)
     if not metadata.get("thing_classes") and os.path.isfile(metadata.get("json_file", "")):
         DatasetCatalog.get(name)  # some loaders set the names as they load
     if metadata.get("thing_classes"):
-        prior.check_classes(metadata.thing_classes, f"data set {name!r}")
+        try:
+            prior.check_classes(metadata.thing_classes, f"data set {name!r}")
+        except InputError as error:
+            raise InputError(f"{error} The prior is from {told_by}") from error
 
 
 @functools.lru_cache(maxsize=16)

@@ -63,6 +63,19 @@ def prepare_datasets(cfg) -> None:
     prepare_custom(cfg)
 
 
+def prepare_dataset(cfg, name: str) -> None:
+    """
+    As :func:`prepare_datasets`, of one data set alone, whether it has masks or not.
+
+    Args:
+        cfg: of which ``DATASETS`` is changed.
+        name: the config's own, or any other, of which nothing is to be made.
+    """
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (name,), ()
+    cfg.MODEL.MASK_ON = False
+    prepare_datasets(cfg)
+
+
 def resolve_num_classes(cfg) -> None:
     """
     Where ``MODEL.ROI_HEADS.NUM_CLASSES`` is 0, set it to what the data sets have.

@@ -7,7 +7,6 @@ import logging
 import os
 
 import torch
-from detectron2.engine import default_argument_parser
 from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
@@ -26,6 +25,7 @@ from ..evaluation.backends import check_backend
 from ..io import replacing
 from ..modeling.box_predictor import activation_from_config
 from ..modeling.decoupled import classifier_stage
+from .arguments import argument_parser
 from .checkpoints.folder import newest_checkpoint
 from .checkpoints.identity import Identity, is_second_stage
 from .checkpoints.loading import check_weights, load_for_evaluation
@@ -57,6 +57,8 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: the command line without the program's name; ``sys.argv`` where None.
     """
     args = argument_parser().parse_args(arguments)
+    if not args.config_file and not args.opts:
+        raise InputError("--config-file is missing: a yaml of configs/, such as configs/r50_balanced_sigmoid.yaml.")
     job = find_job(args)
     args.resume |= job.attempt > 0  # torchrun has started it anew after a failure
     cfg = read_config(args, job)
@@ -73,30 +75,12 @@ def main(arguments: list[str] | None = None) -> None:
     launch(job, prepare, _run_in_process, (cfg, args), cfg.MODEL.DEVICE, Limits.from_config(cfg))
 
 
-def argument_parser():
-    """Detectron2's own parser; ``--num-gpus`` counts processes where there is no GPU."""
-    parser = default_argument_parser()
-    # Detectron2's own default is a port that two jobs of a user would share.
-    parser.set_defaults(dist_url="auto")
-    parser.add_argument(
-        "--allow-missing",
-        action="store_true",
-        help="train without the images that are not on the disk; they are counted and the first ones named",
-    )
-    parser.add_argument(
-        "--predictions",
-        metavar="FILE",
-        help="with --eval-only: evaluate a results file, JSON or zip, on DATASETS.TEST; no model and no weights",
-    )
-    return parser
-
-
 def read_config(args, job: Job | None = None):
     """
     The frozen config of a command line, on the CPU where there is no GPU, scaled to the job's processes.
 
     Args:
-        args: parsed by :func:`argument_parser`.
+        args: parsed by :func:`.arguments.argument_parser`.
         job: None: as ``args`` and the environment tell.
 
     Raises:
@@ -131,7 +115,7 @@ def check(cfg, args, job: Job | None = None) -> None:
 
     Args:
         cfg: from :func:`read_config`.
-        args: parsed by :func:`argument_parser`.
+        args: parsed by :func:`.arguments.argument_parser`.
         job: None: as ``args`` and the environment tell.
 
     Raises:

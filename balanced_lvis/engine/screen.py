@@ -14,6 +14,9 @@ from .. import _detectron2
 from ..errors import DivergedError, InputError, LostProcessError
 from .storage import clear_errors
 
+# What a command line shows as one message.
+OURS = (InputError, DivergedError, LostProcessError)
+
 
 def command_line(function):
     """
@@ -28,7 +31,7 @@ def command_line(function):
         quiet()
         try:
             function(*args, **kwargs)
-        except (InputError, DivergedError, LostProcessError) as error:
+        except OURS as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_status
         return 0
@@ -80,6 +83,16 @@ class _NotTheHistogram(logging.Filter):
         return not str(record.msg).startswith("Distribution of instances among all")
 
 
+class _NoTraceback(logging.Filter):
+    """Of errors that a command line shows as one message: Detectron2 logs one for whatever ends a training."""
+
+    def filter(self, record):
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, OURS):
+            record.msg, record.args, record.exc_info = "Training ends: %s", (type(error).__name__,), None
+        return True
+
+
 def quiet() -> None:
     """Keep other people's deprecation warnings off the screen of a command-line run; for command lines only."""
     source = r"(detectron2|LabGym|fvcore|iopath|torch|torchvision|pkg_resources|lvis|pycocotools)(\.|$)"
@@ -89,6 +102,7 @@ def quiet() -> None:
     loggers = ("lvis.results", "torch.fx._symbolic_trace", "torch.utils.cpp_extension", "torch.multiprocessing.spawn")
     for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)
-    build = logging.getLogger(f"{_detectron2.logger_name()}.data.build")
-    if not build.filters:
-        build.addFilter(_NotTheHistogram())
+    for name, filter_ in (("data.build", _NotTheHistogram), ("engine.train_loop", _NoTraceback)):
+        source = logging.getLogger(f"{_detectron2.logger_name()}.{name}")
+        if not source.filters:
+            source.addFilter(filter_())

@@ -1,6 +1,8 @@
 """The box predictor against Detectron2's own on the same parameters and inputs."""
 
 import copy
+import os
+import shutil
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from balanced_lvis.config import default_config
+from balanced_lvis.data.class_prior import SAVED_PRIOR
 from balanced_lvis.errors import InputError
 from balanced_lvis.modeling import ActivationOutputLayers
 from balanced_lvis.priors import ClassPrior
@@ -146,7 +149,12 @@ def test_priors_come_from_the_annotations_of_any_registered_data_set(cfg, regist
 
 def test_a_prior_of_other_classes_is_an_error_that_names_both(cfg, registered):
     cfg.DATASETS.TRAIN = ("two_pets",)
-    with pytest.raises(InputError, match=r"7 classes, data set 'two_pets' has 2"):
+    with pytest.raises(InputError, match=r"7 classes, data set 'two_pets' has 2.* MODEL.CLASS_PRIOR.FILE .*json\."):
+        predictor(cfg, "balanced_sigmoid")
+    beside = os.path.join(os.path.dirname(cfg.MODEL.CLASS_PRIOR.FILE), SAVED_PRIOR)
+    cfg.MODEL.CLASS_PRIOR.FILE = shutil.copy(cfg.MODEL.CLASS_PRIOR.FILE, beside)
+    cfg.MODEL.WEIGHTS = os.path.join(os.path.dirname(beside), "model_final.pth")
+    with pytest.raises(InputError, match=r"the one of MODEL.WEIGHTS: is that a checkpoint of these data\?"):
         predictor(cfg, "balanced_sigmoid")
     cfg.MODEL.CLASS_PRIOR.FILE = ""
     with pytest.raises(InputError, match=r"NUM_CLASSES is 7, but data set two_pets has 2 classes; set it to 2"):

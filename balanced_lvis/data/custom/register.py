@@ -74,6 +74,7 @@ def prepare_custom(cfg) -> None:
         if is_train and not _needed(cfg, name):
             continue
         counts = None if is_train else _training_counts(cfg, trained, name)
+        _check_file(cfg, name)
         path, summary = converted(*source_of(cfg, name), counts)
         if first is None:
             first = (name, summary)
@@ -88,6 +89,12 @@ def prepare_custom(cfg) -> None:
         if name in cfg.DATASETS.TEST:  # its groups are those of all training sets together, known only now
             path, summary = converted(*source_of(cfg, name), _training_counts(cfg, trained, name))
             _register(name, path, source_of(cfg, name).image_root, summary)
+
+
+def _check_file(cfg, name: str) -> None:
+    path = source_of(cfg, name).json_file
+    if not os.path.isfile(path):
+        raise InputError(f"DATASETS.CUSTOM.{name}.JSON: {path} isn't there; set it to the annotation file.")
 
 
 def _check_spelling(cfg) -> None:

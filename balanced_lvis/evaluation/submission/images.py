@@ -71,7 +71,8 @@ def annotation_file_of(dataset: str, argument: str = "--dataset") -> str:
         return dataset
     if dataset not in DatasetCatalog:
         hint = did_you_mean(dataset, DatasetCatalog.list())
-        raise InputError(f"{argument}: {dataset!r} is neither a file nor a registered data set.{hint}")
+        own = " One of your own needs the --config-file that has it." if argument == "--dataset" else ""
+        raise InputError(f"{argument}: {dataset!r} is neither a file nor a registered data set.{hint}{own}")
     json_file = MetadataCatalog.get(dataset).get("json_file")
     if not json_file:
         raise InputError(f"Data set {dataset!r} has no annotation file; give the path of one as {argument}.")

@@ -1,6 +1,7 @@
 """docs/submission.md: its commands are ones that the tools take, and its table is the checks'."""
 
 import importlib.util
+import json
 import re
 import shlex
 
@@ -16,12 +17,17 @@ BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)).replace("\\\
 COMMANDS = [line for line in BLOCKS.splitlines() if line.startswith("tools/")]
 
 
-@pytest.fixture
-def tool(monkeypatch):
-    """tools/export_submission.py, which notes what it would do."""
+def load_tool():
     spec = importlib.util.spec_from_file_location("export_submission", ROOT / "tools" / "export_submission.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    """tools/export_submission.py, which notes what it would do."""
+    module = load_tool()
     module.called = []
 
     class Nothing:
@@ -52,3 +58,22 @@ def test_every_command_is_one_that_the_tools_take(tool):
 def test_the_table_of_faults_is_that_of_the_checks():
     rows = re.findall(r"^\| (error|warning) \| (.*?) \| (.*?) \|$", TEXT, re.MULTILINE)
     assert rows == [tuple(entry) for entry in KINDS.values()]
+
+
+def test_a_submission_for_data_of_ones_own_is_checked_by_their_config(tmp_path, capsys):
+    module = load_tool()
+    content = {
+        "images": [{"id": 3, "height": 10, "width": 10, "file_name": "a.jpg"}],
+        "categories": [{"id": 7, "name": "a"}],
+        "annotations": [{"id": 1, "image_id": 3, "category_id": 7, "bbox": [1, 1, 5, 5], "area": 25}],
+    }
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    found = [{"image_id": 3, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.5}]
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    arguments = ["--validate", str(tmp_path / "found.json"), "--dataset", "my_val"]
+    assert module.main(arguments) == 2
+    assert "needs the --config-file" in capsys.readouterr().err
+    own = [f"DATASETS.CUSTOM.my_val.{key}" for key in ("JSON", "IMAGES")]
+    overrides = [own[0], str(tmp_path / "val.json"), own[1], str(tmp_path)]
+    assert module.main([*arguments, *overrides]) == 2
+    assert "doesn't have: number 1 of image 3, category_id 1." in capsys.readouterr().out
