@@ -1,12 +1,14 @@
 #!/usr/bin/env python
 """
-How long is a data set's tail? Classes, groups, repeat factors and offsets, as a table, JSON and plot.
+How long is a data set's tail? Classes, groups, repeat factors and shifts of logits, as a table, JSON and plot.
 
     tools/analyze_dataset.py lvis_v1_train                       # from Detectron2's metadata: no files needed
     tools/analyze_dataset.py mine/train.json --json prior.json --plot tail.png
     tools/analyze_dataset.py my_train --config-file mine.yaml    # a data set of that config
 
-The JSON is a class prior: MODEL.CLASS_PRIOR.FILE prior.json trains by it.
+Table and plot show what training adds to a class's logit: minus Balanced Sigmoid's offset, plus Balanced Softmax's.
+The JSON is a class prior: MODEL.CLASS_PRIOR.FILE prior.json trains by it. Each class has "group", "frequency",
+"repeat_factor", "offset" (each method's own) and "logit_shift" (what is added, as in the table) beside its counts.
 """
 
 import argparse
