@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from detectron2.data import MetadataCatalog
@@ -10,6 +11,8 @@ from detectron2.data.samplers import TrainingSampler
 
 from ...errors import InputError, did_you_mean
 from .base import Detectron2Sampler, ResumableSampler
+
+logger = logging.getLogger(__name__)
 
 # Names that Detectron2 alone knows how to build, and that can't be resumed.
 DETECTRON2_ONLY = ("RandomSubsetTrainingSampler", "WeightedCategoryTrainingSampler", "WeightedTrainingSampler")
@@ -71,6 +74,11 @@ def build_sampler(cfg, dataset_dicts: Sequence[Mapping], name: str | None = None
     name = cfg.DATALOADER.SAMPLER_TRAIN if name is None else name
     check_sampler(name)
     if name in DETECTRON2_ONLY:
+        logger.warning(
+            "%s has no position to go on from and draws no other image for a broken one: --resume starts its stream "
+            "anew, and a broken image ends the training, whatever DATALOADER.MAX_BROKEN.",
+            name,
+        )
         return None
     if not len(dataset_dicts):
         raise InputError(f"{name}: the training set {', '.join(cfg.DATASETS.TRAIN)} has no images to sample.")
