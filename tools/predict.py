@@ -4,6 +4,7 @@ Find objects in pictures: draw masks, class names and scores, and write them as 
 
     tools/predict.py --weights output/r50_balanced_sigmoid/model_final.pth --input photos/*.jpg
     tools/predict.py --weights model.pth --config-file configs/r50_rfs.yaml --input photos/ --json found.json
+    tools/predict.py --weights model.pth --input photos/ MODEL.DEVICE cpu     # overrides of the config come last
 """
 
 import argparse
@@ -12,6 +13,7 @@ import sys
 from PIL import Image
 from tqdm import tqdm
 
+from balanced_lvis.engine.arguments import split_overrides
 from balanced_lvis.engine.prediction import Predictor, find_pictures, output_paths, predictions
 from balanced_lvis.engine.screen import command_line, log_to_screen
 from balanced_lvis.engine.storage import check_output, clear_output_errors
@@ -23,12 +25,18 @@ from balanced_lvis.io import replacing, write_json_list
 def main(arguments=None) -> None:
     args = _parser().parse_args(arguments)
     log_to_screen()
-    paths = find_pictures(args.input)
+    pictures, overrides = split_overrides(args.input)
+    paths = find_pictures(pictures)
     outputs = output_paths(paths, args.output)
     for path in [*outputs[:1], *filter(None, [args.json])]:
         check_output(path)
     predictor = Predictor(
-        args.weights, args.config_file, args.opts, threshold=args.threshold, classes=args.classes, trust=args.trust
+        args.weights,
+        args.config_file,
+        [*args.opts, *overrides, *args.overrides],
+        threshold=args.threshold,
+        classes=args.classes,
+        trust=args.trust,
     )
     broken, found = [], 0
 
@@ -69,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         "set, such as lvis_v1_val, or an annotation file",
     )  # fmt: skip
     parser.add_argument("--trust", action="store_true", help="let the checkpoint run code, if it needs to")
-    parser.add_argument("--opts", nargs="*", default=[], help="KEY VALUE overrides of the config, as MODEL.DEVICE cpu")
+    parser.add_argument("--opts", nargs="*", default=[], help=argparse.SUPPRESS)  # of older scripts
+    parser.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE",
+                        help="overrides of the config, as MODEL.DEVICE cpu")  # fmt: skip
     return parser
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from detectron2.engine import default_argument_parser
+
+from ..config import default_config
 
 DESCRIPTION = "Train a model and evaluate it, or evaluate a checkpoint or a results file."
 
@@ -52,3 +55,20 @@ def argument_parser() -> argparse.ArgumentParser:
         help="with --eval-only: evaluate a results file, JSON or zip, on DATASETS.TEST; no model and no weights",
     )
     return parser
+
+
+def split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
+    """
+    Divide what an option of many values took, as argparse gives it the overrides that follow too.
+
+    Args:
+        words: files, then perhaps ``KEY VALUE`` pairs. A file that exists is never taken for a key.
+
+    Returns:
+        the files; the pairs, flat.
+    """
+    sections = set(default_config())
+    for i, word in enumerate(words):
+        if i and word.partition(".")[0] in sections and not os.path.exists(word):
+            return words[:i], words[i:]
+    return words, []
