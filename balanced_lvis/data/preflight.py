@@ -9,10 +9,11 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
+from ..findings import SHOWN
 from .annotations import check_annotations
 from .records import load_records, lvis_source
 from .validation import missing_images
-from .validation.report import EVALUATION_NEEDS, SHOWN
+from .validation.report import EVALUATION_NEEDS
 
 logger = logging.getLogger(__name__)
 

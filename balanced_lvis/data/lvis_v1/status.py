@@ -11,9 +11,9 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ...errors import InputError
+from ...findings import SHOWN
 from ..annotations import check_annotations
 from ..validation import Report, missing_images
-from ..validation.report import SHOWN
 from .files import ANNOTATIONS, ANNOTATIONS_URL, IMAGE_URL, IMAGES_URL, NUM_COCO_IMAGES, AnnotationFile
 
 THERE, MISSING, INCOMPLETE, WRONG = "there", "missing", "incomplete", "wrong"

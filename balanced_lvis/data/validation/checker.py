@@ -13,9 +13,10 @@ from collections import Counter
 
 import numpy as np
 
+from ...findings import Findings
 from .extents import TOLERANCE, Extents
 from .paths import image_path, path_problem
-from .report import Findings, Report
+from .report import Problem, Report
 from .rle import rle_problem
 
 _LARGEST_ID = 2**62
@@ -32,7 +33,7 @@ class AnnotationChecker:
     """
 
     def __init__(self, layout: str | None = None):
-        self.findings = Findings()
+        self.findings = Findings(Problem)
         self.paths: list[str] = []
         self.sizes: list[tuple[int, int]] = []  # width, height, as paths
         self._layout = layout

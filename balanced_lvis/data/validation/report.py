@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
-from ...errors import InputError
+from ... import findings
+from ...findings import ERROR, WARNING, Kind
 
-ERROR, WARNING = "error", "warning"
-SHOWN = 5  # offenders of a kind that a report names
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """
-    Attributes:
-        severity: "error" for what stops or silently falsifies training or evaluation, "warning" for what Detectron2
-            copes with.
-        title: what is wrong, as words after a count.
-        remedy: what to do.
-    """
-
-    severity: str
-    title: str
-    remedy: str
-
-
+# Errors are what stops or silently falsifies training or evaluation, warnings what Detectron2 copes with.
 KINDS = {
     "not_json": Kind(ERROR, "file that is no JSON object to its end", "Get it again, whole and unzipped."),
     "no_images": Kind(ERROR, "file without images", "COCO and LVIS files list them under 'images'."),
@@ -105,31 +88,14 @@ EVALUATION_NEEDS = ("area_missing",)
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
-    """
-    Attributes:
-        kind: a key of :data:`KINDS`.
-        count: how often it occurs.
-        examples: the first ones, in words and in the file's order.
-    """
+class Problem(findings.Problem):
+    """One of :data:`KINDS`."""
 
-    kind: str
-    count: int
-    examples: tuple[str, ...]
-
-    @property
-    def severity(self) -> str:
-        """ "error" or "warning"."""
-        return KINDS[self.kind].severity
-
-    def __str__(self):
-        kind = KINDS[self.kind]
-        more = ", ..." if self.count > len(self.examples) else ""
-        return f"{self.severity}: {self.count:,} {kind.title}: {'; '.join(self.examples)}{more}. {kind.remedy}"
+    KINDS = KINDS
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class Report(findings.Problems):
     """
     What :func:`balanced_lvis.data.validation.validate_annotations` found.
 
@@ -150,25 +116,6 @@ class Report:
     num_images_of: dict[str, int] = dataclasses.field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
-    @property
-    def errors(self) -> list[Problem]:
-        """The problems that are errors."""
-        return [problem for problem in self.problems if problem.severity == ERROR]
-
-    @property
-    def warnings(self) -> list[Problem]:
-        """The other problems."""
-        return [problem for problem in self.problems if problem.severity == WARNING]
-
-    @property
-    def ok(self) -> bool:
-        """Whether there are no errors."""
-        return not self.errors
-
-    def count(self, kind: str) -> int:
-        """How often a kind of problem occurs."""
-        return sum(problem.count for problem in self.problems if problem.kind == kind)
-
     def raise_errors(self, beside: Collection[str] = ()) -> None:
         """
         Args:
@@ -178,22 +125,15 @@ class Report:
             InputError: if there are any: each kind with count, first offenders and remedy.
         """
         found = [problem for problem in self.problems if problem.severity == ERROR or problem.kind in beside]
-        if found:
-            lines = "\n".join(f"  {str(problem).split(': ', 1)[1]}" for problem in found)
-            raise InputError(f"Annotations {self.json_file} can't be used:\n{lines}")
+        findings.refuse(f"Annotations {self.json_file}", found)
 
     def __str__(self):
-        return "\n".join(self._lines())
-
-    def _lines(self) -> Iterator[str]:
         annotations = "no" if self.num_annotations is None else f"{self.num_annotations:,}"
-        yield (
+        head = (
             f"{self.json_file}: {self.num_images:,} images, {annotations} annotations, "
             f"{self.num_categories:,} categories"
         )
-        yield from (f"  {problem}" for problem in self.problems)
-        if not self.problems:
-            yield "  no problem found"
+        return "\n".join([head, *self.lines()])
 
     def to_dict(self) -> dict:
         """For JSON."""
@@ -209,27 +149,3 @@ class Report:
         if any(problem.kind not in KINDS for problem in problems):
             raise KeyError("kind")
         return cls(**{**content, "problems": tuple(problems)})
-
-
-class Findings:
-    """Problems while they are found: of each kind the number, and the first in words."""
-
-    def __init__(self):
-        self._counts: dict[str, int] = {}
-        self._examples: dict[str, list[str]] = {}
-
-    def add(self, kind: str, example: str, count: int = 1) -> None:
-        """Count a problem; ``example`` is kept if it is one of the first."""
-        self._counts[kind] = self._counts.get(kind, 0) + count
-        examples = self._examples.setdefault(kind, [])
-        if len(examples) < SHOWN:
-            examples.append(example)
-
-    def add_all(self, kind: str, examples: list[str]) -> None:
-        """The same of many."""
-        for example in examples:
-            self.add(kind, example)
-
-    def problems(self) -> tuple[Problem, ...]:
-        """In the order of :data:`KINDS`."""
-        return tuple(Problem(k, self._counts[k], tuple(self._examples[k])) for k in KINDS if k in self._counts)

@@ -11,10 +11,11 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from ...errors import InputError
+from ...findings import Findings
 from ..index.stream import stream_lists
 from .checker import AnnotationChecker
 from .images import missing_images, read_all
-from .report import Findings, Report
+from .report import Problem, Report
 
 LISTS = ("images", "categories", "annotations")
 _BEGINNINGS = {
@@ -84,7 +85,7 @@ def check_records(
 
 
 def _with_images(report: Report, checker: AnnotationChecker, root: str, read: bool, progress: bool) -> Report:
-    findings = Findings()
+    findings = Findings(Problem)
     used = [i for i, path in enumerate(checker.paths) if path]  # those that leave the folder aren't looked at
     paths = [os.path.join(root, checker.paths[i]) for i in used]
     missing = missing_images(paths)

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...findings import SHOWN, Findings
 from ..lvis_api import MAX_DETECTIONS_PER_IMAGE
 from .images import ImageList
-from .problems import SHOWN, Findings, Report
+from .problems import Problem, Report
 from .run_lengths import REASONS, mask_areas
 
 _LARGEST_ID = 2**62
@@ -46,7 +47,7 @@ class Checker:
     def __init__(self, images: ImageList):
         self.images = images
         self.task = ""
-        self.findings = Findings()
+        self.findings = Findings(Problem)
         self.num_detections = 0
         self._counts = np.zeros(len(images), np.int64)
         self._hashes = array("q")
@@ -75,14 +76,14 @@ class Checker:
             row = _row(position, record)
         except (KeyError, TypeError, ValueError) as error:
             reason = f"has no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
-            self.findings.add("malformed", [f"number {position} {reason}"[:200]])
+            self.findings.add("malformed", f"number {position} {reason}"[:200])
             return None
         self.task = self.task or ("bbox" if row.counts is None else "segm")
         if (self.task == "segm" and row.counts is None) or (self.task == "bbox" and row.counts is not None):
-            self.findings.add("mixed", [f"number {position}"])
+            self.findings.add("mixed", f"number {position}")
             return None
         if self.task == "segm" and row.box is not None:
-            self.findings.add("bbox_in_mask_file", [f"number {position}"])
+            self.findings.add("bbox_in_mask_file", f"number {position}")
         return row
 
     # ------------------------------------------------------------------ many detections
@@ -137,7 +138,7 @@ class Checker:
             return
         first = [rows[index] for index in np.flatnonzero(which)[:SHOWN].tolist()]
         texts = [f"number {row.position} of image {row.image_id}, {describe(row)}" for row in first]
-        self.findings.add(kind, texts, int(which.sum()))
+        self.findings.add_all(kind, texts, int(which.sum()))
 
     # ------------------------------------------------------------------ the end
 
@@ -147,19 +148,19 @@ class Checker:
             path: of the file, for the report.
         """
         if not self.num_detections and "not_json" not in self.findings:
-            self.findings.add("empty", ["[]"])
+            self.findings.add("empty", "[]")
         ids, counts = self.images.ids, self._counts
         over = np.flatnonzero(counts > MAX_DETECTIONS_PER_IMAGE)
         if len(over):
             texts = [f"image {ids[index]} with {counts[index]:,}" for index in over[:SHOWN].tolist()]
-            self.findings.add("too_many", texts, len(over))
+            self.findings.add_all("too_many", texts, len(over))
         hashes = np.frombuffer(self._hashes, np.int64) if self._hashes else np.zeros(0, np.int64)
         hashes.sort()  # in place
         if twice := int((hashes[1:] == hashes[:-1]).sum()):
-            self.findings.add("duplicate", [], twice)
+            self.findings.add_all("duplicate", [], twice)
         without = np.flatnonzero(counts == 0)
         if len(without):
-            self.findings.add("missing_image", [f"image {i}" for i in ids[without[:SHOWN]].tolist()], len(without))
+            self.findings.add_all("missing_image", [f"image {i}" for i in ids[without[:SHOWN]].tolist()], len(without))
         return Report(path, self.task, self.num_detections, int((counts > 0).sum()), self.findings.problems())
 
 

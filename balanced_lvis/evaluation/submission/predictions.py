@@ -58,7 +58,7 @@ def read_predictions(
     except InputError:
         raise
     except BROKEN as error:
-        checker.findings.add("not_json", [why_not_json(error)])
+        checker.findings.add("not_json", why_not_json(error))
     finally:
         writer.close()
     report = checker.finish(os.fspath(path))

@@ -34,5 +34,5 @@ def validate_submission(path: str | os.PathLike, images: ImageList, progress: bo
     except InputError:
         raise
     except BROKEN as error:
-        checker.findings.add("not_json", [why_not_json(error)])
+        checker.findings.add("not_json", why_not_json(error))
     return checker.finish(os.fspath(path))

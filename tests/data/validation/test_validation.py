@@ -14,9 +14,9 @@ from pycocotools import mask as mask_util
 
 from balanced_lvis.data.index import stream
 from balanced_lvis.data.validation import KINDS, Report, image_path, missing_images, path_problem, validate_annotations
-from balanced_lvis.data.validation.report import SHOWN
 from balanced_lvis.data.validation.rle import decompress, rle_problem
 from balanced_lvis.errors import InputError
+from balanced_lvis.findings import SHOWN
 
 from ...common import SHARED_DATA
 from .made import TRIANGLE, good, write
