@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.lvis import get_lvis_instances_meta
 
 from ..errors import InputError
-from .index.stream import stream_lists
+from .stream import stream_lists
 
 
 def class_names_of(name_or_json: str | os.PathLike) -> list[str]:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..priors import ClassPrior
-from .index.stream import stream_lists
+from .stream import stream_lists
 from .validation.validate import LISTS, why_not_json
 
 

@@ -25,8 +25,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from balanced_lvis.class_lists import HasClassLists
+from balanced_lvis.data import stream
 from balanced_lvis.data.class_prior import class_prior_of_dataset
-from balanced_lvis.data.index import LVISRecords, open_index, opening, stream
+from balanced_lvis.data.index import LVISRecords, open_index, opening
 from balanced_lvis.data.index.numbers import FLOATS, HUNDREDTHS, TEXT, decode, encode
 from balanced_lvis.data.loader import build_train_loader
 from balanced_lvis.data.records import LVISSource, load_records, lvis_source

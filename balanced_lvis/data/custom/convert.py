@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ...errors import InputError
 from ...priors import frequency_group
-from ..index.stream import stream_lists
+from ..stream import stream_lists
 from ..validation.checker import AnnotationChecker
 from ..validation.paths import path_problem
 from ..validation.rle import rle_problem

@@ -16,12 +16,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ...errors import InputError
+from ..stream import stream_lists
 from ..validation.checker import AnnotationChecker
 from ..validation.paths import LVIS, image_path, path_problem
 from ..validation.report import Report
 from .file import ArrayWriter
 from .numbers import encode
-from .stream import stream_lists
 
 _LISTS = ("images", "annotations", "categories")
 _SPOOL_NUMBERS = 1 << 20  # kept in memory before they are written out

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ...errors import InputError
 from ...findings import Findings
-from ..index.stream import stream_lists
+from ..stream import stream_lists
 from .checker import AnnotationChecker
 from .images import missing_images, read_all
 from .report import Problem, Report

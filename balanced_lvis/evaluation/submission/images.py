@@ -9,7 +9,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ...data.index.stream import stream_lists
+from ...data.stream import stream_lists
 from ...errors import InputError, did_you_mean
 
 LVIS_CATEGORIES = 1203

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from ...data.index.stream import stream_list
+from ...data.stream import stream_list
 from ...errors import InputError
 
 # What reading a file that is broken may raise; ValueError is the parser's.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from balanced_lvis.data.index import stream
+from balanced_lvis.data import stream
 from balanced_lvis.data.validation import KINDS, Report, image_path, missing_images, path_problem, validate_annotations
 from balanced_lvis.data.validation.rle import decompress, rle_problem
 from balanced_lvis.errors import InputError

@@ -162,7 +162,7 @@ def test_what_is_no_list_is_told(tmp_path, images, content):
 
 
 def test_a_broken_element_does_not_make_all_the_rest_be_read(tmp_path, images, monkeypatch):
-    from balanced_lvis.data.index import stream
+    from balanced_lvis.data import stream
 
     monkeypatch.setattr(stream, "_CHUNK", 100)
     monkeypatch.setattr("balanced_lvis.evaluation.submission.reading._LONGEST", 1000)
