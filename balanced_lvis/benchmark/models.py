@@ -142,6 +142,7 @@ def run_job(job: dict) -> dict:
     cfg = _config(job)
     model = build_model(cfg)
     if job["contender"] == "ours":
+        keep_freed_memory(job["device"])  # as tools/train_net.py does
         apply_speed(cfg, model)
     batches = _batches(cfg, job["batch"], job["suite"] != "inference")
     _share_weights(model, batches[0], os.path.join(job["folder"], "weights.pth"))
@@ -163,8 +164,6 @@ def _timed(job: dict, step) -> dict:
 
 def _train(job: dict, cfg, model, batches: list[list[dict]]) -> dict:
     stock = job["contender"] == "stock"
-    if job["device"] == "cpu" and not stock:
-        keep_freed_memory()  # as tools/train_net.py does
     if job["suite"] == "stage2" and stock:
         _freeze_naively(model)
     trained.propose_around_objects(model, batches)

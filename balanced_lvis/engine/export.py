@@ -29,6 +29,7 @@ from ..evaluation.submission.write import Written, write_submission
 from ..io import sha256_of
 from .checkpoints.identity import Identity
 from .checkpoints.loading import load_for_evaluation
+from .memory import keep_freed_memory
 from .processes.job import find_job
 from .processes.launch import launch
 from .processes.watchdog import Limits, note
@@ -129,6 +130,7 @@ def _origin(cfg) -> dict[str, str]:
 
 def _work(cfg, options: Options) -> None:
     """In every process."""
+    keep_freed_memory(cfg.MODEL.DEVICE)
     with clear_errors(options.output):
         _export(cfg, options)
 

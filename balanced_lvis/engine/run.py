@@ -307,8 +307,7 @@ def _start(cfg, evaluation: bool) -> None:
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not evaluation:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-        if cfg.MODEL.DEVICE == "cpu":
-            keep_freed_memory()
+    keep_freed_memory(cfg.MODEL.DEVICE)
 
 
 def _save_class_prior(cfg) -> None:

@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from balanced_lvis.engine.memory import keep_freed_memory
+
 CODE = """
 import resource, sys
 import torch
@@ -24,6 +26,10 @@ def faults_of_64_mb(mode: str) -> list[int]:
         [sys.executable, "-W", "ignore", "-c", CODE, mode], capture_output=True, text=True, check=True
     )
     return [int(word) for word in done.stdout.split()[-2:]]
+
+
+def test_a_gpu_needs_nothing_of_it():
+    assert not keep_freed_memory("cuda")
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
