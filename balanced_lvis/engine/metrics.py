@@ -4,10 +4,38 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+
+from detectron2.utils.events import EventWriter
 
 from ..io import replacing
 
 METRICS = "metrics.json"
+
+
+class LateWriter(EventWriter):
+    """
+    A writer that is made when it has to write: one with an open file would not see that :func:`forget_after` has put
+    another in its place.
+
+    Args:
+        make: returns the writer.
+    """
+
+    def __init__(self, make: Callable[[], EventWriter]):
+        self._make = make
+        self._writer: EventWriter | None = None
+
+    def write(self):
+        """As the base class's."""
+        if self._writer is None:
+            self._writer = self._make()
+        self._writer.write()
+
+    def close(self):
+        """As the base class's."""
+        if self._writer is not None:
+            self._writer.close()
 
 
 def forget_after(folder: str | os.PathLike, iteration: int) -> None:
@@ -18,16 +46,19 @@ def forget_after(folder: str | os.PathLike, iteration: int) -> None:
         folder: ``OUTPUT_DIR``.
         iteration: the last one that is done.
     """
-    path = os.path.join(folder, METRICS)
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.readlines()
-    except OSError:
-        return
+    path, lines = os.path.join(folder, METRICS), _lines(folder)
     kept = [line for line in lines if line.endswith("\n") and _iteration(line) <= iteration]
     if len(kept) < len(lines):
         with replacing(path) as file:
             file.writelines(kept)
+
+
+def _lines(folder: str | os.PathLike) -> list[str]:
+    try:
+        with open(os.path.join(folder, METRICS), encoding="utf-8", errors="replace") as file:
+            return file.readlines()
+    except OSError:
+        return []
 
 
 def _iteration(line: str) -> float:

@@ -15,6 +15,7 @@ from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
+from detectron2.utils.events import JSONWriter
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data.class_prior import class_prior_from_config
@@ -31,7 +32,7 @@ from .checkpoints.loading import load_first_stage
 from .checkpoints.saving import DurableSaves, SaveHook
 from .ema import FOLDER, AverageHook, WeightAverage
 from .meta_trainer import MetaTrainer
-from .metrics import forget_after
+from .metrics import METRICS, LateWriter, forget_after
 from .optimizer import build_optimizer, clip_norm
 from .processes.preemption import StopRequest
 from .processes.watchdog import note
@@ -133,6 +134,16 @@ class Trainer(DefaultTrainer):
         shares = ShareBrokenImages(broken)
         lists = ListBrokenImages(broken, self.cfg.OUTPUT_DIR)
         return [*averages, *hooks[:at], shares, saves, evaluates, *hooks[at + 1 :], lists]
+
+    def build_writers(self):
+        """Detectron2's; the file of metrics is opened when a run that goes on has dropped lines from it."""
+        writers = super().build_writers()
+        for position, writer in enumerate(writers):
+            if isinstance(writer, JSONWriter):
+                writer.close()
+                path = os.path.join(self.cfg.OUTPUT_DIR, METRICS)
+                writers[position] = LateWriter(functools.partial(JSONWriter, path))
+        return writers
 
     def _evaluate(self) -> dict:
         """Of the weights and, where there is one, of their average: under "ema", and in the folder of that name."""

@@ -1,5 +1,7 @@
 """A run that was interrupted computes what an undisturbed one does, to the bit."""
 
+import json
+
 import pytest
 import torch
 from detectron2.utils.env import seed_all_rng
@@ -29,6 +31,20 @@ def train(cfg, until, resume=False):
     trainer.max_iter = until
     super(Trainer, trainer).train()
     return torch.cat(losses), trainer.checkpointer.model.state_dict()
+
+
+def lines_of(folder):
+    return [json.loads(line)["iteration"] for line in (folder / "metrics.json").read_text().splitlines()]
+
+
+def test_metrics_that_are_written_again_are_in_the_file_that_lines_were_dropped_from(rendered, tmp_path):
+    name, options = "quick_start/balanced_sigmoid.yaml", {"DATASETS.TEST": (), "SOLVER.CHECKPOINT_PERIOD": STOP}
+    train(cfg_of(name, rendered, tmp_path, **options), ITERATIONS)
+    before = lines_of(tmp_path)
+    assert before == [ITERATIONS - 1]
+    (tmp_path / "model_final.pth").unlink()
+    train(cfg_of(name, rendered, tmp_path, **options), ITERATIONS, resume=True)
+    assert lines_of(tmp_path) == before
 
 
 @pytest.mark.parametrize(
