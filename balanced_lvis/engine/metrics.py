@@ -53,12 +53,28 @@ def forget_after(folder: str | os.PathLike, iteration: int) -> None:
             file.writelines(kept)
 
 
+def has_evaluation(folder: str | os.PathLike, iteration: int) -> bool:
+    """
+    Whether an evaluation's numbers are on record.
+
+    Args:
+        folder: ``OUTPUT_DIR``.
+        iteration: after which it was, from 0 on.
+    """
+    return any(_iteration(line) == iteration and _has_average_precision(line) for line in _lines(folder))
+
+
 def _lines(folder: str | os.PathLike) -> list[str]:
     try:
         with open(os.path.join(folder, METRICS), encoding="utf-8", errors="replace") as file:
             return file.readlines()
     except OSError:
         return []
+
+
+def _has_average_precision(line: str) -> bool:
+    """By names such as "bbox/AP" and "my_val/segm/AP"; it may be NaN."""
+    return any(name.endswith("/AP") for name in json.loads(line))
 
 
 def _iteration(line: str) -> float:

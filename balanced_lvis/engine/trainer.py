@@ -34,6 +34,7 @@ from .ema import FOLDER, AverageHook, WeightAverage
 from .meta_trainer import MetaTrainer
 from .metrics import METRICS, LateWriter, forget_after
 from .optimizer import build_optimizer, clip_norm
+from .periodic_evaluation import ResumableEvalHook
 from .processes.preemption import StopRequest
 from .processes.watchdog import note
 from .speed import apply_speed
@@ -129,7 +130,7 @@ class Trainer(DefaultTrainer):
         ema = self.cfg.MODEL.EMA
         self.average = WeightAverage(ema.DECAY) if ema.ENABLED else None
         averages = [] if self.average is None else [AverageHook(self.average, self.cfg.OUTPUT_DIR)]
-        evaluates = EvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate)
+        evaluates = ResumableEvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate, self.cfg.OUTPUT_DIR)
         broken = self.data_loader.broken
         shares = ShareBrokenImages(broken)
         lists = ListBrokenImages(broken, self.cfg.OUTPUT_DIR)

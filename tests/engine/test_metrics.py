@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from balanced_lvis.engine.metrics import forget_after
+from balanced_lvis.engine.metrics import forget_after, has_evaluation
 
 
 def line(iteration):
@@ -26,3 +26,10 @@ def test_a_file_without_a_fault_is_left_alone(tmp_path):
     forget_after(tmp_path, 19)
     assert path.stat().st_ino == before
     forget_after(tmp_path / "nowhere", 3)
+
+
+def test_an_evaluation_is_on_record_by_its_average_precision_also_where_that_is_no_number(tmp_path):
+    assert not has_evaluation(tmp_path, 0)
+    numbers = {"iteration": 39, "total_loss": 1.0, "my_val/bbox/AP": float("nan")}
+    (tmp_path / "metrics.json").write_text(line(19) + json.dumps(numbers) + '\n{"iteration": 59, "bbox/A')
+    assert [iteration for iteration in range(80) if has_evaluation(tmp_path, iteration)] == [39]

@@ -1,12 +1,16 @@
 """A run that was interrupted computes what an undisturbed one does, to the bit."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
 from detectron2.utils.env import seed_all_rng
 
+from balanced_lvis.engine.processes.preemption import StopRequest
 from balanced_lvis.engine.trainer import Trainer
+from balanced_lvis.errors import Preempted
 
 from ..common import CONFIGS, rendered_opts
 from ..test_config import load_config
@@ -21,9 +25,9 @@ def cfg_of(name, root, output, **options):
     return cfg
 
 
-def train(cfg, until, resume=False):
+def train(cfg, until, resume=False, stop=None):
     """Iterations of a run, their losses, and what a checkpoint then holds."""
-    trainer = Trainer(cfg)
+    trainer = Trainer(cfg, stop)
     trainer.resume_or_load(resume=resume)
     losses = []
     write = trainer._trainer._write_numbers
@@ -66,6 +70,39 @@ def test_a_resumed_run_has_the_losses_and_weights_of_an_undisturbed_one(rendered
     again, resumed = train(cfg_of(name, rendered, tmp_path, **options), ITERATIONS, resume=True)
     assert torch.equal(again, losses[STOP:])
     assert all(torch.equal(weights[key], resumed[key]) for key in weights)
+
+
+def evaluations(folder):
+    """The numbers of metrics.json's evaluations, as text, by iteration: NaN is not equal to itself."""
+    lines = map(json.loads, (folder / "metrics.json").read_text().splitlines())
+    found = [(line["iteration"], {key: repr(line[key]) for key in line if key.endswith("/AP")}) for line in lines]
+    return [(iteration, numbers) for iteration, numbers in found if numbers]
+
+
+def test_an_evaluation_that_a_signal_has_cut_off_is_made_by_the_run_that_goes_on(rendered, tmp_path, monkeypatch):
+    """Once: not by one that goes on after it, and with an undisturbed run's numbers, losses and weights."""
+    name, options = "quick_start/balanced_sigmoid.yaml", {"TEST.EVAL_PERIOD": STOP}
+    seed_all_rng(5)  # of the initial weights
+    losses, weights = train(cfg_of(name, rendered, tmp_path / "straight", **options), ITERATIONS)
+    expected = evaluations(tmp_path / "straight")
+    assert [iteration for iteration, _ in expected] == [STOP - 1, ITERATIONS]
+    cut = tmp_path / "cut"
+    with monkeypatch.context() as patch, pytest.raises(Preempted), StopRequest() as stop:
+        seed_all_rng(5)
+        patch.setattr(Trainer, "build_evaluator", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        train(cfg_of(name, rendered, cut, **options), ITERATIONS, stop=stop)
+    assert evaluations(cut) == []
+    calls = []
+    test = Trainer.test.__func__
+    monkeypatch.setattr(Trainer, "test", classmethod(lambda *args: calls.append(None) or test(*args)))
+    again, resumed = train(cfg_of(name, rendered, cut, **options), ITERATIONS, resume=True)
+    assert evaluations(cut) == expected and len(calls) == 2
+    assert torch.equal(again, losses[STOP:])
+    assert all(torch.equal(weights[key], resumed[key]) for key in weights)
+    (cut / "model_final.pth").unlink()
+    (cut / "last_checkpoint").write_text(f"model_{STOP - 1:07d}.pth")
+    train(cfg_of(name, rendered, cut, **options), ITERATIONS, resume=True)
+    assert evaluations(cut) == expected and len(calls) == 3
 
 
 def test_one_seed_gives_one_run_and_another_seed_another(rendered, tmp_path):
