@@ -80,6 +80,9 @@ def resolve_num_classes(cfg) -> None:
     """
     Where ``MODEL.ROI_HEADS.NUM_CLASSES`` is 0, set it to what the data sets have.
 
+    Args:
+        cfg: changed even where it is frozen, as a job's processes have it when they meet.
+
     Raises:
         InputError: if they can't be read, or there is none.
     """
@@ -91,7 +94,12 @@ def resolve_num_classes(cfg) -> None:
     prepare_datasets(cfg)
     # In an evaluation, the training set may be one that isn't there.
     known = [name for name in names if name in DatasetCatalog] or names
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(class_names_of(known[0]))
+    heads = cfg.MODEL.ROI_HEADS
+    frozen = heads.is_frozen()
+    heads.defrost()
+    heads.NUM_CLASSES = len(class_names_of(known[0]))
+    if frozen:
+        heads.freeze()
 
 
 def prepare_rendered(cfg) -> None:

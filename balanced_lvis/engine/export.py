@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
-from ..data.datasets import prepare_datasets
+from ..data.datasets import prepare_datasets, resolve_num_classes
 from ..data.loader import build_test_loader
 from ..errors import InputError
 from ..evaluation.detections import unpasted
@@ -139,6 +139,7 @@ def _export(cfg, options: Options) -> None:
     log_to_files(options.output, comm.get_rank())
     if comm.get_world_size() > 1:
         prepare_datasets(cfg)  # catalogs are each process's own
+        resolve_num_classes(cfg)
     chunks = _chunks(options)
     num_images = len(build_test_loader(cfg, options.dataset).dataset)
     missing = _agreed(chunks.missing(num_images))

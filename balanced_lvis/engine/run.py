@@ -79,13 +79,16 @@ def read_config(args, job: Job | None = None):
     """
     The frozen config of a command line, on the CPU where there is no GPU, scaled to the job's processes.
 
+    No data set is touched: processes that torchrun or SLURM has started have not met yet, and each would show the same
+    error. So ``MODEL.ROI_HEADS.NUM_CLASSES`` may be 0, for as many as the data have, until :func:`check`.
+
     Args:
         args: parsed by :func:`.arguments.argument_parser`.
         job: None: as ``args`` and the environment tell.
 
     Raises:
-        InputError: for what :func:`balanced_lvis.config.load_config` and :func:`.scaling.scale_linearly` refuse, more
-            GPUs than there are, and data sets that can't be asked for their classes.
+        InputError: for what :func:`balanced_lvis.config.load_config` and :func:`.scaling.scale_linearly` refuse, and
+            more GPUs than there are.
     """
     job = job or find_job(args)
     cfg = load_config(args.config_file, args.opts)
@@ -95,7 +98,6 @@ def read_config(args, job: Job | None = None):
         scale_linearly(cfg, job.world_size)
     if args.eval_only and not cfg.MODEL.CLASS_PRIOR.FILE:
         cfg.MODEL.CLASS_PRIOR.FILE = _saved_prior(cfg.MODEL.WEIGHTS)  # spares the training annotations
-    resolve_num_classes(cfg)
     cfg.freeze()
     return cfg
 
@@ -114,7 +116,7 @@ def check(cfg, args, job: Job | None = None) -> None:
     Renders the rendered data set, fetches weights, and indexes and checks annotations where need be.
 
     Args:
-        cfg: from :func:`read_config`.
+        cfg: from :func:`read_config`; of which ``MODEL.ROI_HEADS.NUM_CLASSES`` is set where it is 0.
         args: parsed by :func:`.arguments.argument_parser`.
         job: None: as ``args`` and the environment tell.
 
@@ -237,6 +239,7 @@ def _run_in_process(cfg, args) -> None:
     """As :func:`run`, in a process that has prepared nothing itself."""
     if comm.get_world_size() > 1:
         prepare_datasets(cfg)  # catalogs are each process's own
+        resolve_num_classes(cfg)
     run(cfg, args)
 
 
@@ -269,6 +272,7 @@ def _check_data(cfg, eval_only: bool) -> None:
     if not eval_only and not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN is empty; name a data set to train on, or use --eval-only.")
     prepare_datasets(cfg)
+    resolve_num_classes(cfg)
     names = _data_sets(cfg, eval_only)
     check_datasets(names)
     check_num_classes(names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from balanced_lvis.engine import run
+
 from ...common import CONFIGS, ROOT, rendered_opts
 from ..forking import context
 from . import launched
@@ -32,20 +34,20 @@ def finished(process) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def run_forked(files, folder, environ):
+def run_forked(files, main, arguments, environ):
     for number, path in enumerate(files, start=1):
         os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
     os.environ.update(environ)
-    sys.exit(launched.main([folder]))
+    sys.exit(main([*map(str, arguments)]))
 
 
 class Forked:
-    """As ``start`` of tests.engine.processes.launched, without importing anything again."""
+    """As ``start`` of a command line's ``main``, without importing anything again."""
 
-    def __init__(self, folder, rank, environ):
+    def __init__(self, folder, rank, environ, main, arguments):
         self._files = [folder / f"{name}_{rank}" for name in ("out", "err")]
-        self._process = context.Process(target=run_forked, args=(self._files, str(folder), environ))
+        self._process = context.Process(target=run_forked, args=(self._files, main, arguments, environ))
         self._process.start()
 
     def communicate(self, timeout):
@@ -82,13 +84,15 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def by_slurm(folder, **environ):
+def by_slurm(folder, main=launched.main, arguments=None, **environ):
+    arguments = [folder] if arguments is None else arguments
     port = str(free_port())
     step = {
         "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "localhost",
         "MASTER_PORT": port,
     }  # fmt: skip
-    return [Forked(folder, rank, {"SLURM_PROCID": str(rank), **step, **environ}) for rank in range(2)]
+    tasks = [{"SLURM_PROCID": str(rank), **step, **environ} for rank in range(2)]
+    return [Forked(folder, rank, task, main, arguments) for rank, task in enumerate(tasks)]
 
 
 # Processes that meet by arguments are in test_run.py, by torchrun below.
@@ -125,6 +129,28 @@ def test_what_is_refused_at_the_start_is_shown_once_and_ends_all(launcher, tmp_p
     assert {status for status, _, _ in done} == {1 if launcher is by_torchrun else 2}, done
     text = "".join(err for _, _, err in done)
     assert text.count("nothing to work on") == text.count("error: ") == 1, text
+
+
+NUMBER_FROM_DATA = ("--config-file", CONFIG, "MODEL.ROI_HEADS.NUM_CLASSES", 0)
+
+
+def test_data_that_can_not_be_asked_for_their_classes_are_refused_once(tmp_path):
+    opts = ("DATASETS.TRAIN", "('mine',)", "DATASETS.CUSTOM.mine.JSON", tmp_path / "nowhere.json")
+    opts += ("OUTPUT_DIR", tmp_path / "out", "MODEL.DEVICE", "cpu", "DATASETS.CUSTOM.mine.IMAGES", tmp_path)
+    done = [finished(process) for process in by_slurm(tmp_path, run.main, [*NUMBER_FROM_DATA, *opts])]
+    assert [status for status, _, _ in done] == [2, 2], done
+    text = "".join(err for _, _, err in done)
+    assert text.count("nowhere.json") == text.count("error: ") == 1, text
+
+
+def test_all_tasks_of_a_job_take_the_number_of_classes_from_the_data(rendered, tmp_path):
+    opts = rendered_opts(rendered, tmp_path / "out")
+    at = opts.index("MODEL.ROI_HEADS.NUM_CLASSES")
+    opts[at : at + 2] = ["DATASETS.TEST", "()"]
+    words = [*NUMBER_FROM_DATA, *opts, "SOLVER.MAX_ITER", 1]
+    done = [finished(process) for process in by_slurm(tmp_path, run.main, words)]
+    assert [status for status, _, _ in done] == [0, 0], done
+    assert "NUM_CLASSES: 12" in (tmp_path / "out" / "config.yaml").read_text()
 
 
 def test_an_error_of_one_process_alone_is_shown_and_ends_all(tmp_path):
