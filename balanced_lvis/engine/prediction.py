@@ -24,6 +24,7 @@ from ..errors import InputError
 from ..evaluation.detections import instance_rles, unpasted
 from .checkpoints.identity import Identity
 from .checkpoints.loading import check_weights, load_for_evaluation
+from .speed import apply_speed, check_speed
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,8 @@ class Predictor:
         class_names: K names.
 
     Raises:
-        InputError: if the checkpoint can't be had, there is no config, or they don't fit each other.
+        InputError: if the checkpoint can't be had, there is no config, they don't fit each other, or what the config
+            asks for speed can't be had here.
     """
 
     def __init__(self, weights, config_file="", opts=(), *, threshold: float = 0.5, classes=None, trust=False):
@@ -108,7 +110,9 @@ class Predictor:
             raise InputError(f"threshold is {threshold}; scores are between 0 and 1.")
         check_weights(str(weights), "evaluation")
         self.cfg = _config_for_prediction(str(weights), str(config_file), opts, threshold)
+        check_speed(self.cfg)
         self._model = build_model(self.cfg).eval()
+        apply_speed(self.cfg, self._model)
         identity = Identity([], self.cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME, "")
         told = load_for_evaluation(self._model, str(weights), identity, trust or self.cfg.MODEL.TRUST_WEIGHTS)
         self.class_names = _class_names(self.cfg, told, classes)

@@ -72,6 +72,22 @@ def test_a_prediction_is_that_of_detectron2s_predictor(predictor, run_folder, re
         np.testing.assert_array_equal(mask_util.decode(ours.masks), expected.pred_masks.permute(1, 2, 0))
 
 
+def test_what_the_config_asks_for_speed_is_done_as_in_evaluation_and_changes_last_digits_only(
+    predictor, run_folder, rendered, monkeypatch
+):
+    opts = ["MODEL.CHANNELS_LAST", "True"]
+    faster = Predictor(run_folder / "model_final.pth", opts=opts, threshold=THRESHOLD)
+    weight = faster._model.backbone.fpn_output2.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    path = pictures_of(rendered)[0]
+    found, expected = faster(path), predictor(path)
+    assert len(expected.scores) > 0
+    np.testing.assert_allclose(found.scores[:5], expected.scores[:5], rtol=1e-3)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(InputError, match=r"COMPILE_BACKBONE is True, which needs a C\+\+ compiler"):
+        Predictor(run_folder / "model_final.pth", opts=["MODEL.COMPILE_BACKBONE", "True"])
+
+
 def test_names_come_from_the_checkpoint_and_the_config_from_its_folder(predictor, run_folder):
     assert predictor.class_names == NAMES
     (run_folder / "ema").mkdir()  # where training leaves averaged weights
