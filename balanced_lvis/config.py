@@ -99,7 +99,8 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     cfg.DATASETS.ALLOW_MISSING = False
 
     # When a job of several processes ends because one is dead or stuck, in seconds: without a sign of life or progress
-    # from a process (0: never), and without progress in what is slow: start-up, evaluation, checkpoints.
+    # from a process, and without progress in what is slow: start-up, evaluation, checkpoints. With TIMEOUT 0 it ends
+    # only where a process fails with an error: one that is killed or stuck may leave others waiting for hours.
     cfg.WATCHDOG = CN()
     cfg.WATCHDOG.TIMEOUT = 300.0
     cfg.WATCHDOG.SLOW_TIMEOUT = 7200.0

@@ -142,7 +142,7 @@ def _joined(job: Job, device: str, limits: Limits) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _watched(job: Job, limits: Limits) -> Iterator[None]:
-    if not limits.timeout or job.world_size == 1:
+    if job.world_size == 1:
         comm.synchronize()
         yield
         comm.synchronize()

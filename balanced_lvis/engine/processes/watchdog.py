@@ -18,6 +18,8 @@ from ...errors import InputError, LostProcessError
 
 logger = logging.getLogger(__name__)
 
+# Seconds for the store's answers where there is no limit to take them from.
+_STORE_TIMEOUT = 60.0
 # What libraries say where a process that they speak with is gone.
 _LOST = re.compile(r"closed by peer|connection (reset|refused|closed)|broken pipe|timed out|nccl|gloo", re.IGNORECASE)
 
@@ -62,7 +64,8 @@ class Limits:
     Seconds after which a job ends.
 
     Attributes:
-        timeout: without a sign of life from a process, or without progress. 0: no watchdog.
+        timeout: without a sign of life from a process, or without progress. 0: no verdicts, so that a job only ends
+            where a process fails and says so.
         slow_timeout: without progress where it is slow: start-up, evaluation, checkpoints.
     """
 
@@ -127,9 +130,10 @@ class Watchdog:
         self._limits = limits
         self._store_host, self._keeps_store = store_host, keeps_store
         self._status: int | None = None  # with which it ends, having said why
-        self._interval = min(limits.timeout / 10, 20.0)
+        self._patience = limits.timeout or _STORE_TIMEOUT
+        self._interval = min(self._patience / 10, 20.0)
         self._store = connect()
-        self._store.set_timeout(timedelta(seconds=max(limits.timeout, 1.0)))
+        self._store.set_timeout(timedelta(seconds=max(self._patience, 1.0)))
         self._seen: dict[int, _Seen] = {}
         self._beat = 0
         self._answered = time.monotonic()
@@ -148,7 +152,7 @@ class Watchdog:
         """Watch no longer: others may end."""
         self._stopped.set()
         for thread in self._threads:  # the interpreter must not end under them
-            thread.join(timeout=max(self._limits.timeout, 1.0))
+            thread.join(timeout=max(self._patience, 1.0))
 
     def say_goodbye(self, status: int) -> None:
         """
@@ -172,7 +176,8 @@ class Watchdog:
         reason = first_line(error)
         logger.info("Another process is lost (%s); finding out which.", reason)
         note(f"stopped by: {reason}", waiting=True)
-        self._stopped.wait(self._limits.timeout * 1.5)
+        # Where there are no verdicts, the other may at least have said why it ends.
+        self._stopped.wait(self._limits.timeout * 1.5 or self._interval * 3)
 
     def _publish(self) -> None:
         progress = _progress
@@ -201,6 +206,8 @@ class Watchdog:
                 self._publish()
                 told = self._read()
             except RuntimeError as error:
+                if not self._limits.timeout:
+                    return
                 self._stopped.wait(self._interval)  # whoever keeps the store may be ending the job, and say why
                 self._end(f"{self._store_host} is gone ({first_line(error)})", ask=False)
                 return
@@ -223,9 +230,11 @@ class Watchdog:
                 for seen in self._seen.values():
                     seen.at = now
             looked = now
+            self._follow()
+            if not self._limits.timeout:
+                continue
             if now - self._answered > 0.8 * self._limits.timeout:
                 self._end(f"{self._store_host} doesn't answer for {now - self._answered:.0f} s", ask=False)
-            self._follow()
             verdict = self._verdict(now)
             if verdict:
                 self._end(verdict, ask=True)

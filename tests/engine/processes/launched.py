@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 
 import balanced_lvis  # isort: skip  # noqa: F401  Detectron2 before all else
 import torch
@@ -27,17 +28,17 @@ def prepare():
 
 def work(folder):
     rank, size = comm.get_rank(), comm.get_world_size()
-    fail = os.environ.get("FAIL", "")
-    if fail == "all" or fail == f"rank {rank}":
+    fail = os.environ.get("FAIL", "").split(", ")
+    if "all" in fail or f"rank {rank}" in fail:
         raise InputError("a bad file")
-    if fail == f"kill {rank}":
+    if f"kill {rank}" in fail:
         os.kill(os.getpid(), signal.SIGKILL)
-    if fail == f"stop {rank}":
+    if f"stop {rank}" in fail:
         os.kill(os.getpid(), signal.SIGSTOP)
-    if fail == f"hang {rank}":
+    if f"hang {rank}" in fail:
         note("loading the images of iteration 7")
         time.sleep(600)
-    if fail == f"slow {rank}":
+    if f"slow {rank}" in fail:
         note("evaluating", slow=True)
         time.sleep(1.5 * LIMITS.timeout)
     note("exchanging", waiting=True)
@@ -56,7 +57,8 @@ def main(arguments=None):
         parser.add_argument(name, type=int, default=default)
     parser.add_argument("--dist-url", default="auto")
     args = parser.parse_args(arguments)
-    launch(find_job(args), prepare, work, (args.folder,), limits=LIMITS)
+    limits = replace(LIMITS, timeout=float(os.environ.get("TIMEOUT", LIMITS.timeout)))
+    launch(find_job(args), prepare, work, (args.folder,), limits=limits)
 
 
 if __name__ == "__main__":

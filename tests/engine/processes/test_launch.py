@@ -167,6 +167,18 @@ def test_an_error_of_one_task_alone_ends_the_other(rank, who, tmp_path):
     assert "error: " not in done[1 - rank][2]
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_without_a_timeout_a_task_that_fails_still_ends_one_that_does_not_meet_it(rank, tmp_path):
+    done = [finished(process) for process in by_slurm(tmp_path, FAIL=f"rank {rank}, hang {1 - rank}", TIMEOUT="0")]
+    assert [status for status, _, _ in done] == [2, 2], done
+    assert "".join(err for _, _, err in done).count("error: ") == 1
+
+
+def test_without_a_timeout_nobody_is_ended_for_being_slow(tmp_path):
+    done = [finished(process) for process in by_slurm(tmp_path, FAIL="slow 0", TIMEOUT="0")]
+    assert [(status, err) for status, _, err in done] == [(0, "")] * 2
+
+
 def test_a_killed_process_ends_the_others_and_is_named(tmp_path):
     (done,) = (finished(process) for process in by_arguments(tmp_path, FAIL="kill 1"))
     assert done[0] == 5

@@ -50,6 +50,19 @@ def test_who_does_not_go_on_and_waits_for_nobody_is_stuck(watchdog, processes, v
     assert watchdog._verdict(time.monotonic()) == verdict
 
 
+def test_without_a_timeout_there_is_no_verdict_and_a_failure_is_followed(monkeypatch):
+    """Also where the store has said nothing for a long time."""
+    followed, turns = [], iter([False, False, True])
+    watchdog = Watchdog(torch.distributed.HashStore, 0, 3, Limits(0.0, 100.0), "the launcher")
+    tell(watchdog, LOADING, LOADING, LOADING)
+    watchdog._answered = -1e6
+    monkeypatch.setattr(watchdog, "_end", lambda *args, **kwargs: pytest.fail(str(args)))
+    monkeypatch.setattr(watchdog, "_follow", lambda: followed.append(None))
+    monkeypatch.setattr(watchdog._stopped, "wait", lambda seconds: next(turns))
+    watchdog._judge()
+    assert len(followed) == 2
+
+
 def test_who_gives_no_sign_of_life_is_named_whatever_it_did_last(watchdog):
     tell(watchdog, FRESH, (0.1, "saving", True, True), FRESH)
     later = time.monotonic() + 9
