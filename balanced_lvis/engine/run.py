@@ -19,7 +19,7 @@ from ..data.checks import check_datasets, check_lvis_format, check_num_classes
 from ..data.class_prior import SAVED_PRIOR, class_prior_from_config
 from ..data.datasets import prepare_datasets, resolve_num_classes
 from ..data.preflight import preflight
-from ..data.samplers import check_sampler
+from ..data.samplers import check_sampler, check_sampler_keys
 from ..errors import InputError
 from ..evaluation.backends import check_backend
 from ..io import replacing
@@ -190,6 +190,7 @@ def _check_numbers(cfg) -> None:
 
 def _check_training(cfg, world_size: int) -> None:
     _check_numbers(cfg)
+    check_sampler_keys(cfg)
     meta = cfg.SOLVER.META
     batches = {"SOLVER.IMS_PER_BATCH": cfg.SOLVER.IMS_PER_BATCH}
     if meta.ENABLED:

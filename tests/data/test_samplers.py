@@ -22,6 +22,7 @@ from balanced_lvis.data.samplers import (
     ResumableSampler,
     build_sampler,
     check_sampler,
+    check_sampler_keys,
     image_repeat_factors,
     register_sampler,
     sampler_names,
@@ -343,6 +344,19 @@ def test_the_config_names_the_sampler(name):
 def test_what_only_detectron2_can_build_is_left_to_it_and_what_it_lacks_told(name, caplog):
     assert build_sampler(config(SAMPLER_TRAIN=name), records()) is None
     assert f"{name} has no position to go on from" in caplog.text and "MAX_BROKEN" in caplog.text
+
+
+@pytest.mark.parametrize("name", DETECTRON2_ONLY)
+def test_a_sampler_whose_config_key_this_detectron2_lacks_is_refused_before_work(name):
+    cfg = config(SAMPLER_TRAIN=name)
+    node, key = (cfg.DATALOADER, "RANDOM_SUBSET_RATIO") if "Subset" in name else (cfg.DATASETS, "TRAIN_REPEAT_FACTOR")
+    node[key] = 0.5
+    check_sampler_keys(cfg)
+    del node[key]
+    with pytest.raises(InputError, match=f"{name}', which needs the config key .*{key}.*TrainingSampler"):
+        check_sampler_keys(cfg)
+    for other in RESUMABLE:
+        check_sampler_keys(config(SAMPLER_TRAIN=other))
 
 
 def test_class_names_come_from_the_data_set_where_it_has_them(caplog):

@@ -15,7 +15,14 @@ resumed: :func:`build_sampler` returns None for them.
 """
 
 from .base import Detectron2Sampler, ResumableSampler
-from .build import build_sampler, check_sampler, class_names_from_config, register_sampler, sampler_names
+from .build import (
+    build_sampler,
+    check_sampler,
+    check_sampler_keys,
+    class_names_from_config,
+    register_sampler,
+    sampler_names,
+)
 from .class_aware import ClassAwareTrainingSampler
 from .repeat_factor import InstanceAwareRepeatFactorTrainingSampler, image_repeat_factors
 
@@ -26,6 +33,7 @@ __all__ = [
     "ResumableSampler",
     "build_sampler",
     "check_sampler",
+    "check_sampler_keys",
     "class_names_from_config",
     "image_repeat_factors",
     "register_sampler",

@@ -17,6 +17,13 @@ logger = logging.getLogger(__name__)
 # Names that Detectron2 alone knows how to build, and that can't be resumed.
 DETECTRON2_ONLY = ("RandomSubsetTrainingSampler", "WeightedCategoryTrainingSampler", "WeightedTrainingSampler")
 
+# What they read from the config, which older versions of Detectron2 don't have.
+_KEYS = {
+    "RandomSubsetTrainingSampler": "DATALOADER.RANDOM_SUBSET_RATIO",
+    "WeightedCategoryTrainingSampler": "DATASETS.TRAIN_REPEAT_FACTOR",
+    "WeightedTrainingSampler": "DATASETS.TRAIN_REPEAT_FACTOR",
+}
+
 _SAMPLERS: dict[str, Callable[..., ResumableSampler]] = {}
 
 
@@ -51,6 +58,23 @@ def check_sampler(name: str) -> None:
         return
     hint = did_you_mean(name, sampler_names())
     raise InputError(f"DATALOADER.SAMPLER_TRAIN: unknown sampler {name!r}.{hint} Valid: {', '.join(sampler_names())}.")
+
+
+def check_sampler_keys(cfg) -> None:
+    """
+    Raises:
+        InputError: if ``DATALOADER.SAMPLER_TRAIN`` needs a config key that this Detectron2 doesn't have.
+    """
+    name = cfg.DATALOADER.SAMPLER_TRAIN
+    if name not in _KEYS:
+        return
+    node, key = _KEYS[name].split(".")
+    if key not in cfg[node]:
+        others = ", ".join(other for other in sampler_names() if other not in DETECTRON2_ONLY)
+        raise InputError(
+            f"DATALOADER.SAMPLER_TRAIN is {name!r}, which needs the config key {_KEYS[name]}; the installed Detectron2 "
+            f"doesn't have it. Install a newer one, or use one of {others}."
+        )
 
 
 def build_sampler(cfg, dataset_dicts: Sequence[Mapping], name: str | None = None) -> ResumableSampler | None:
