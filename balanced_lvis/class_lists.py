@@ -31,6 +31,9 @@ class ClassLists:
         """
         Args:
             dataset_dicts: N images in Detectron2's standard format, or anything that :class:`HasClassLists`.
+
+        Raises:
+            InputError: if ``iscrowd`` is neither 0 nor 1: Detectron2 takes all but 0 for a crowd.
         """
         if isinstance(dataset_dicts, HasClassLists):
             return dataset_dicts.class_lists()
@@ -84,4 +87,14 @@ class HasClassLists(Protocol):
 
 
 def _classes_of(record: Mapping) -> list[int]:
-    return [a["category_id"] for a in record.get("annotations", ()) if not a.get("iscrowd", 0)]
+    return [a["category_id"] for a in record.get("annotations", ()) if not _is_crowd(a, record)]
+
+
+def _is_crowd(annotation: Mapping, record: Mapping) -> bool:
+    value = annotation.get("iscrowd", 0)
+    if value not in (0, 1):
+        raise InputError(
+            f"Image {record.get('image_id')!r} has an annotation whose iscrowd is {value!r:.60}; write 0 or 1: "
+            "Detectron2 takes anything but 0 for a crowd region."
+        )
+    return bool(value)

@@ -127,7 +127,7 @@ class ClassPrior:
             InputError: if the file is missing, is no JSON, or is no class prior.
         """
         try:
-            with open(path, encoding="utf-8") as file:
+            with open(path, encoding="utf-8-sig") as file:  # with a byte order mark or without
                 content = json.load(file)
         except OSError as error:
             raise InputError(f"Class prior file {os.fspath(path)!r} can't be read: {error.strerror}.") from error

@@ -13,6 +13,13 @@ RECORDS = [
 ]
 
 
+@pytest.mark.parametrize("value", ["0", None, 2])
+def test_a_crowd_flag_that_detectron2_takes_for_set_is_refused(value):
+    record = {"image_id": "d", "annotations": [{"category_id": 1, "iscrowd": value}]}
+    with pytest.raises(InputError, match=f"Image 'd' has an annotation whose iscrowd is {value!r}"):
+        ClassLists.of([record])
+
+
 def test_instances_are_listed_image_after_image_without_crowds():
     lists = ClassLists.of(RECORDS)
     assert lists.classes.tolist() == [2, 0, 2, 2]

@@ -20,10 +20,12 @@ class CheckedAnnotations:
     Attributes:
         report: what is wrong with the file.
         image_names: folder/name of each of its images, as far as it has one that could be used.
+        indexed: whether there is an index.
     """
 
     report: Report
     image_names: list[str]
+    indexed: bool
 
 
 def check_annotations(json_file: str | os.PathLike, write: bool = True) -> CheckedAnnotations:
@@ -42,11 +44,11 @@ def check_annotations(json_file: str | os.PathLike, write: bool = True) -> Check
     if index is not None:
         try:
             report = dataclasses.replace(Report.from_dict(index.header["report"]), json_file=json_file)
-            return CheckedAnnotations(report, _names(index))
+            return CheckedAnnotations(report, _names(index), indexed=True)
         except (KeyError, TypeError):
             logger.info("The index of %s is of another version; the file is checked without it", json_file)
     report, checker = check_records(json_file, layout="lvis", progress=True)
-    return CheckedAnnotations(report, [path for path in checker.paths if path])
+    return CheckedAnnotations(report, [path for path in checker.paths if path], indexed=False)
 
 
 def _names(index: ArrayFile) -> list[str]:

@@ -8,6 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.lvis import get_lvis_instances_meta
 
 from ..errors import InputError
+from .reading import read_category
 from .stream import stream_lists
 
 
@@ -48,14 +49,15 @@ def _names_in(json_file: str) -> list[str]:
     names = {}
     try:
         with open(json_file, "rb") as file:
-            for _, category in stream_lists(file, ("categories",)):
-                names[int(category["id"])] = str(category["name"])
+            for _, element in stream_lists(file, ("categories",)):
+                category = read_category(element)
+                names[category.id] = category.name
     except OSError as error:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{json_file} has no list of categories with id and name that can be read ({type(error).__name__}: "
-            f"{error}); give an annotation file in COCO or LVIS format."
+            f"{json_file} has no list of categories with id and name that can be read ({error}); give an annotation "
+            "file in COCO or LVIS format."
         ) from error
     if not names:
         raise InputError(f"{json_file} has no categories.")

@@ -9,13 +9,15 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..priors import ClassPrior
-from .stream import stream_lists
-from .validation.validate import LISTS, why_not_json
+from .reading import Annotation, Category, Image, RecordError, read_records
+from .validation.report import KINDS
+from .validation.validate import why_not_json
 
 
 def count_classes(json_file: str | os.PathLike, progress: bool = False) -> ClassPrior:
     """
-    Count the classes of an annotation file in COCO or LVIS format, as they are trained on: without crowd regions.
+    Count the classes of an annotation file in COCO or LVIS format, as they are trained on: without crowd regions and
+    ignored objects.
 
     Nothing but what is counted is looked at, and nothing is written.
 
@@ -38,15 +40,14 @@ def count_classes(json_file: str | os.PathLike, progress: bool = False) -> Class
     hidden = None if progress else True
     with raw, tqdm.wrapattr(raw, "read", total=size, desc=title, disable=hidden) as file:
         try:
-            for key, element in stream_lists(file, LISTS):
-                counts.add(key, element)
+            for key, record in read_records(file):
+                if isinstance(record, RecordError):
+                    raise InputError(f"Annotations {json_file} can't be counted: in its {key}, {record.named}.")
+                counts.add(record)
+        except InputError:
+            raise
         except (ValueError, RecursionError) as error:
             raise InputError(f"Annotations {json_file} can't be counted: {why_not_json(raw, error)}.") from error
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"Annotations {json_file} can't be counted: {element!r:.200} in its {key} ({type(error).__name__}: "
-                f"{error})."
-            ) from error
     return counts.prior(str(json_file))
 
 
@@ -54,30 +55,33 @@ class _Counts:
     def __init__(self):
         self.images: set[int] = set()
         self.names: dict[int, str] = {}
-        self.instances: dict[tuple[int, int], int] = Counter()  # image id, category id -> annotations
+        self.instances: dict[tuple[int, int], int] = Counter()  # image id, category id -> objects
+        self.num_others = 0  # annotations that are no objects
 
-    def add(self, key: str, element: dict) -> None:
-        """
-        Raises:
-            KeyError, TypeError, AttributeError: if it isn't what the list should hold.
-        """
-        if key == "images":
-            self.images.add(element["id"])
-        elif key == "categories":
-            self.names[element["id"]] = str(element["name"])
-        elif not element.get("iscrowd"):
-            self.instances[element["image_id"], element["category_id"]] += 1
+    def add(self, record: Image | Category | Annotation) -> None:
+        """Count a record."""
+        if isinstance(record, Image):
+            self.images.add(record.id)
+        elif isinstance(record, Category):
+            self.names[record.id] = record.name
+        elif record.is_object:
+            self.instances[record.image_id, record.category_id] += 1
+        else:
+            self.num_others += 1
 
     def prior(self, json_file: str) -> ClassPrior:
         """
         Raises:
-            InputError: if there are no images or categories, or annotations of others.
+            InputError: if there are no images, categories or objects, or annotations of other images or categories.
         """
         if not self.images or not self.names:
             raise InputError(
                 f"Annotations {json_file} have {len(self.images)} images and {len(self.names)} categories; there is "
                 "nothing to count."
             )
+        if self.num_others and not self.instances:
+            kind = KINDS["no_objects"]
+            raise InputError(f"Annotations {json_file} have {self.num_others:,} {kind.title}. {kind.remedy}")
         image_count, instance_count = dict.fromkeys(self.names, 0), dict.fromkeys(self.names, 0)
         for (image_id, category_id), count in self.instances.items():
             if image_id not in self.images or category_id not in self.names:
@@ -86,10 +90,7 @@ class _Counts:
                 raise InputError(f"Annotations {json_file} have one of {what} {value!r}, which the file doesn't have.")
             image_count[category_id] += 1
             instance_count[category_id] += count
-        try:
-            ids = sorted(self.names)
-        except TypeError as error:
-            raise InputError(f"Annotations {json_file} have category ids of several kinds: {error}.") from error
+        ids = sorted(self.names)
         return ClassPrior(
             tuple(self.names[i] for i in ids),
             [image_count[i] for i in ids],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Sequence
 
 from detectron2.utils import comm
@@ -10,10 +11,14 @@ from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
 from ..findings import SHOWN
-from .annotations import check_annotations
-from .records import load_records, lvis_source
-from .validation import missing_images
-from .validation.report import EVALUATION_NEEDS
+from .annotations import CheckedAnnotations, check_annotations
+from .custom.summary import Summary
+from .index import MODE
+from .records import converted_file, load_records, lvis_source
+from .validation import Report, missing_images
+from .validation.images import find_images
+from .validation.paths import other_spellings
+from .validation.report import EVALUATION_NEEDS, FILLED_IN
 
 logger = logging.getLogger(__name__)
 
@@ -82,13 +87,37 @@ def leave_out_missing(records):
 
 
 def _check_annotations(name: str, evaluated: bool) -> None:
-    source = lvis_source(name)
-    if source is None:  # read by someone else's loader, which has its own ideas of what is right
+    source, file = lvis_source(name), converted_file(name)
+    if file is not None:  # errors were refused when it was converted
+        warnings = [problem for problem in _report_of(file).warnings if problem.kind not in FILLED_IN]
+    elif source is None:  # read by someone else's loader, which has its own ideas of what is right
         return
-    report = check_annotations(PathManager.get_local_path(source.json_file)).report
-    report.raise_errors(beside=EVALUATION_NEEDS if evaluated else ())
-    for problem in report.warnings:
-        logger.warning("%s: %s", name, str(problem).split(": ", 1)[1])
+    else:
+        checked = check_annotations(PathManager.get_local_path(source.json_file))
+        checked.report.raise_errors(beside=EVALUATION_NEEDS if evaluated else ())
+        _check_ignored(name, checked)
+        warnings = checked.report.warnings
+    for problem in warnings:
+        logger.warning("%s: %s", name, problem.told)
+
+
+def _report_of(converted: str) -> Report:
+    """On the user's own file, in its own ids."""
+    try:
+        return Summary.read(converted).report
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The converted annotations {converted} can't be read any more ({error}); start again."
+        ) from error
+
+
+def _check_ignored(name: str, checked: CheckedAnnotations) -> None:
+    if checked.report.num_ignored and not checked.indexed:
+        raise InputError(
+            f"{checked.report.num_ignored:,} annotations of {name} have 'ignore' 1, but Detectron2's own loader trains "
+            f"on them, and there is no index to leave them out: unset {MODE}, make the file's folder writable, or name "
+            "the file under DATASETS.CUSTOM."
+        )
 
 
 def _check_images(name: str, filter_empty: bool, allowed: bool, remedy: str) -> None:
@@ -102,10 +131,26 @@ def _check_images(name: str, filter_empty: bool, allowed: bool, remedy: str) -> 
     first = _first([paths[i] for i in missing])
     if len(missing) == len(paths):
         remedy = "Is the folder of images the right one?"
+    remedy = _spelling(name, [paths[i] for i in missing]) or remedy
     where = " tools/prepare_lvis.py --check says where to get LVIS-1.0's." if name.startswith("lvis_v1") else ""
     raise InputError(
         f"{len(missing):,} of {len(paths):,} images of {name} are not on the disk: {first}. {remedy}{where}"
     )
+
+
+def _spelling(name: str, missing: list[str]) -> str:
+    """What is to be said of paths that a file may have in another spelling; "" where there is no such path."""
+    spelled = [path for path in missing if other_spellings(os.path.basename(path))]
+    if not spelled:
+        return ""
+    folder, base = os.path.split(spelled[0])
+    (found,) = find_images(folder, [base])
+    if found is None:
+        other = other_spellings(base)[-1]
+        return f"There is no {os.path.join(folder, other)} either: correct the paths, or the image folder."
+    if converted_file(name):  # converted before it was there
+        return f"{os.path.join(folder, found)} is there now: delete {converted_file(name)}, and start again."
+    return f"{os.path.join(folder, found)} is there: correct the paths, or name the file under DATASETS.CUSTOM."
 
 
 def _missing(records) -> list[int]:

@@ -59,7 +59,7 @@ def lvis_source(name: str) -> LVISSource | None:
     for polygons; None if not.
     """
     load = DatasetCatalog.data.get(name)  # its own get() calls it
-    if isinstance(load, functools.partial) and load.func is load_custom:
+    if converted_file(name):
         return None if has_rle_masks(name) else LVISSource(*load.args[:2], contiguous_ids=load.args[2])
     if isinstance(load, functools.partial) and load.func is load_lvis_json:
         call = inspect.signature(load_lvis_json).bind_partial(*load.args, **load.keywords).arguments
@@ -70,6 +70,12 @@ def lvis_source(name: str) -> LVISSource | None:
         call = inspect.getclosurevars(load).nonlocals
         return LVISSource(call["json_file"], call["image_root"], call["name"])
     return None
+
+
+def converted_file(name: str) -> str | None:
+    """The file in LVIS format that a dataset of ``DATASETS.CUSTOM`` is read from; None for any other dataset."""
+    load = DatasetCatalog.data.get(name)
+    return load.args[0] if isinstance(load, functools.partial) and load.func is load_custom else None
 
 
 def has_rle_masks(name: str) -> bool:

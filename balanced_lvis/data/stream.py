@@ -10,6 +10,7 @@ from json.decoder import WHITESPACE
 from typing import BinaryIO
 
 _CHUNK = 1 << 22  # bytes read at a time; lists' elements are far smaller
+_NOT_UTF_8 = "it is not UTF-8; save it as UTF-8"
 
 
 class _Text:
@@ -17,7 +18,7 @@ class _Text:
 
     def __init__(self, file: BinaryIO, longest: float = math.inf):
         self._file, self._longest = file, longest
-        self._decode = codecs.getincrementaldecoder("utf-8")().decode
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()  # with a byte order mark or without
         self._text, self._at, self._dropped = "", 0, 0
         # The standard parser, so that every value is what json.load makes of it.
         self._parse = json.JSONDecoder().raw_decode
@@ -72,12 +73,26 @@ class _Text:
         if len(self._text) - self._at > self._longest:
             raise self._error(f"An element is broken, or longer than {self._longest:,} characters", self._at)
         data = self._file.read(max(_CHUNK, len(self._text) - self._at))
-        more = self._decode(data, final=not data)  # which refuses half a character at the end
+        more = self._decode(data)
         if not data:
             return False
         self._dropped += self._at
         self._text, self._at = self._text[self._at :] + more, 0
         return True
+
+    def _decode(self, data: bytes) -> str:
+        """
+        Raises:
+            ValueError: if it is not UTF-8, or half a character is left at the file's end.
+        """
+        try:
+            text = self._decoder.decode(data, final=not data)
+        except UnicodeDecodeError as error:
+            cut_off = not data and error.reason == "unexpected end of data"
+            raise ValueError("it is cut off within a character" if cut_off else _NOT_UTF_8) from error
+        if "\0" in text[:4] and not self._text and not self._dropped:  # UTF-16 or UTF-32 without a byte order mark
+            raise ValueError(_NOT_UTF_8)
+        return text
 
     def _error(self, message: str, at: int) -> ValueError:
         return ValueError(f"{message} (char {self._dropped + at})")
@@ -90,7 +105,7 @@ def stream_lists(
     Parse a JSON object whose bulk is in lists.
 
     Args:
-        file: UTF-8; read from its position to its end.
+        file: UTF-8, with or without a byte order mark; read from its position to its end.
         keys: of the members whose values are lists to be taken apart.
         optional: those of them that may be missing.
         seen: gets the keys that are there, each before its first element is yielded.
@@ -134,7 +149,7 @@ def stream_list(file: BinaryIO, longest: float = math.inf) -> Iterator:
     Parse a JSON list.
 
     Args:
-        file: UTF-8; read from its position to its end.
+        file: as of :func:`stream_lists`.
         longest: characters that an element may have, give or take those that are read at a time; a broken one could
             make all the rest of the file be read else.
 

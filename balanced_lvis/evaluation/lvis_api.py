@@ -7,12 +7,14 @@ other, is given a view of NumPy in which the name exists; NumPy itself stays as 
 
 from __future__ import annotations
 
+import json
 import math
 import types
 
 import numpy as np
 
 from ..errors import InputError
+from ..flags import read_flag
 
 try:
     import lvis.eval
@@ -48,13 +50,32 @@ if not hasattr(np, "float"):
 
 
 class LVIS(OFFICIAL_LVIS):
-    """An annotation file, which may be one without ``annotations``, as test-dev's: nothing to evaluate."""
+    """
+    An annotation file, which may be one without ``annotations``, as test-dev's: nothing to evaluate.
+
+    Raises:
+        InputError: if ``ignore`` of an annotation is neither 0 nor 1.
+    """
 
     def _load_json(self, path):
-        content = super()._load_json(path)
+        with open(path, encoding="utf-8-sig") as file:  # with a byte order mark or without, whatever the locale
+            content = json.load(file)
         if isinstance(content, dict):
             content.setdefault("annotations", [])
+            _check_flags(path, content["annotations"])
         return content
+
+
+def _check_flags(path: str, annotations) -> None:
+    """The API takes any value that isn't empty or 0 for "ignore this"."""
+    for annotation in annotations if isinstance(annotations, list) else ():
+        if isinstance(annotation, dict) and "ignore" in annotation:
+            try:
+                annotation["ignore"] = int(read_flag(annotation, "ignore"))
+            except ValueError as error:
+                raise InputError(
+                    f"Annotations {path} can't be used: annotation {annotation.get('id')!r:.60}: {error}; write 0 or 1."
+                ) from error
 
 
 class _NoResults(LVISResults):

@@ -17,14 +17,19 @@ from hypothesis import strategies as st
 from balanced_lvis.class_lists import ClassLists
 from balanced_lvis.data import annotations
 from balanced_lvis.data import preflight as module
+from balanced_lvis.data.counting import count_classes
+from balanced_lvis.data.custom.register import prepare_custom
 from balanced_lvis.data.index import LVISRecords, opening
 from balanced_lvis.data.loader import build_train_loader
 from balanced_lvis.data.preflight import leave_out_missing, preflight
 from balanced_lvis.data.records import load_records
+from balanced_lvis.data.validation import KINDS
 from balanced_lvis.engine.run import argument_parser, check, read_config
 from balanced_lvis.errors import InputError
+from balanced_lvis.evaluation.lvis_api import LVIS, evaluate_on_lvis
 
 from ..common import CONFIGS, rendered_opts
+from .custom import made as custom
 from .validation.made import good
 from .validation.test_validation import json_values
 
@@ -104,7 +109,7 @@ def test_what_stops_the_index_is_told_with_all_else_that_is_wrong(tmp_path):
     del content["annotations"][1]["bbox"]
     content["annotations"][2]["segmentation"] = [[1, 2, 3, 4, 5, 6, 7]]
     name = register(tmp_path, content)
-    with pytest.raises(InputError, match="'bbox' is missing") as caught:
+    with pytest.raises(InputError, match="annotation 2 of image 3: has no 'bbox'") as caught:
         preflight([name])
     for expected in ("1 polygons of fewer than 3 points", "1 polygons with an odd number", "has no 'bbox'"):
         assert expected in str(caught.value)
@@ -135,7 +140,89 @@ def test_a_file_without_annotations_can_be_evaluated_on_and_not_trained_on(tmp_p
         preflight([name])
 
 
+@pytest.mark.parametrize("mode", ["", "off"])
+def test_crowds_are_refused_where_loader_and_evaluation_take_them_for_objects(tmp_path, monkeypatch, mode):
+    monkeypatch.setenv(opening.MODE, mode)
+    content = made()
+    content["annotations"][0]["iscrowd"] = 1
+    with pytest.raises(InputError, match=r"1 annotations with 'iscrowd' 1 .*: annotation 1 of image 3\. Name the file"):
+        preflight([register(tmp_path, content)])
+
+
+def test_ignored_objects_are_neither_trained_on_nor_counted_nor_to_be_found(tmp_path, monkeypatch):
+    content = made()
+    content["annotations"][0]["ignore"] = 1
+    for image in content["images"]:
+        image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+    name = register(tmp_path, content)
+    preflight([name], [name])
+    records = load_records(name, filter_empty=False)
+    assert [len(record["annotations"]) for record in records] == [1, 0, 1]
+    assert records.class_lists().classes.tolist() == [1, 0]
+    assert count_classes(tmp_path / "annotations.json").instance_count.tolist() == [1, 1]
+    truth = LVIS(str(tmp_path / "annotations.json"))
+    found = [
+        {**{key: a[key] for key in ("image_id", "category_id", "bbox")}, "score": 1.0} for a in truth.anns.values()
+    ]
+    for results in (found, found[1:]):
+        assert evaluate_on_lvis(truth, results, "bbox")[0]["AP"] == pytest.approx(100)
+    monkeypatch.setenv(opening.MODE, "off")  # Detectron2's loader would train on it
+    with pytest.raises(InputError, match="1 annotations of preflight_one have 'ignore' 1"):
+        preflight([name])
+
+
+@pytest.mark.parametrize("ignored", ["0", "no", 2, 1.0])
+def test_a_flag_that_is_neither_set_nor_unset_is_refused_by_every_part(tmp_path, ignored):
+    content = made()
+    content["annotations"][1]["ignore"] = ignored
+    name = register(tmp_path, content)
+    path = tmp_path / "annotations.json"
+    for part in (lambda: preflight([name]), lambda: count_classes(path), lambda: LVIS(str(path))):
+        with pytest.raises(InputError, match=f"annotation 2.*: ignore is {ignored!r}"):
+            part()
+
+
+@pytest.mark.parametrize("rles", [False, True], ids=["polygons", "RLE"])
+def test_warnings_of_custom_datasets_are_the_same_for_polygons_and_rle_and_name_the_users_ids(tmp_path, caplog, rles):
+    content = custom.content()
+    for annotation in content["annotations"]:
+        annotation["id"] += 1000
+        if rles:
+            annotation["segmentation"] = custom.rle(*annotation["bbox"][:2])
+    content["annotations"][0]["bbox"] = [100, 8, 16, 16]
+    content["annotations"][1]["bbox"] = [8, 8, 16, 16]
+    content["categories"][1]["name"] = content["categories"][0]["name"]
+    content["images"].append({**content["images"][2], "id": 77})
+    custom.write(tmp_path, "train", content)
+    cfg = custom.config(tmp_path, test="")
+    prepare_custom(cfg)
+    for _ in range(2):  # converted, and found
+        with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
+            preflight(cfg.DATASETS.TRAIN)
+        for words in (
+            "1 boxes wholly outside their image: annotation 1000 of image 10",
+            f"1 {KINDS['box_differs'].title}: annotation 1005 of image 10",
+            "1 category names that occur again: 'cup' (2 times)",
+            "1 images whose file another image has too: '3.jpg' (2 times)",
+        ):
+            assert f"my_train: {words}" in caplog.text
+        caplog.clear()
+
+
 # ------------------------------------------------------------------ images
+
+
+def test_a_path_in_another_spelling_is_explained(tmp_path):
+    content = made()
+    content["images"][1]["coco_url"] = "http://x.org/train2017/a%20b.jpg"
+    name = register(tmp_path, content)
+    with pytest.raises(InputError, match=r"a%20b\.jpg\. There is no .*/a b\.jpg either: correct the paths"):
+        preflight([name])
+    (tmp_path / "train2017" / "a b.jpg").touch()
+    with pytest.raises(
+        InputError, match=r"a b\.jpg is there: correct the paths, or name the file under DATASETS.CUSTOM"
+    ):
+        preflight([name])
 
 
 def test_missing_images_are_counted_and_named(tmp_path):

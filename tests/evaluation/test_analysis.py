@@ -111,8 +111,10 @@ def test_a_file_is_counted_as_its_data_set_is(rendered):
     assert prior.to_dict() == expected.to_dict()
 
 
-def test_crowds_are_not_counted_and_classes_are_by_id(tmp_path):
-    prior = count_classes(made.write(tmp_path, "mine", made.content()))
+def test_crowds_and_ignored_objects_are_not_counted_and_classes_are_by_id(tmp_path):
+    content = made.content()
+    content["annotations"].append(made.annotation(9, 40, 7, ignore=True))
+    prior = count_classes(made.write(tmp_path, "mine", content))
     assert prior.class_names == ("cat", "cup", "dog", "owl")
     assert prior.image_count.tolist() == [1, 1, 1, 0]
 
@@ -122,12 +124,14 @@ def test_crowds_are_not_counted_and_classes_are_by_id(tmp_path):
     [
         (lambda c: c.pop("annotations"), "has no 'annotations'"),
         (lambda c: c.update(images=[]), "0 images and 4 categories"),
-        (lambda c: c["annotations"][0].pop("category_id"), "KeyError"),
-        (lambda c: c["annotations"][0].update(category_id=[]), "TypeError"),
+        (lambda c: c["annotations"][0].pop("category_id"), "annotation 0 of image 10: has no 'category_id'"),
+        (lambda c: c["annotations"][0].update(category_id=[]), "annotation 0 of image 10: category_id is []"),
+        (lambda c: c["annotations"][0].update(iscrowd="0"), "annotation 0 of image 10: iscrowd is '0'"),
+        (lambda c: [a.update(iscrowd=1) for a in c["annotations"]], "5 annotations, all of them with 'iscrowd'"),
         (lambda c: c["annotations"][0].update(category_id=4), "category 4, which the file doesn't have"),
         (lambda c: c["annotations"][0].update(image_id=4), "image 4, which the file doesn't have"),
-        (lambda c: c["categories"].append({"id": "x", "name": "fox"}), "ids of several kinds"),
-        (lambda c: c["categories"].append(7), "TypeError"),
+        (lambda c: c["categories"].append({"id": "x", "name": "fox"}), "number 5 id is 'x'"),
+        (lambda c: c["categories"].append(7), "number 5 is 7"),
     ],
 )
 def test_what_cannot_be_counted_is_told(tmp_path, change, words):

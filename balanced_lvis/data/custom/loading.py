@@ -28,6 +28,8 @@ def load_custom(json_file: str, image_root: str, contiguous_ids: Mapping[int, in
         content = json.load(file)
     annotations = defaultdict(list)
     for annotation in content["annotations"]:
+        if annotation.get("ignore"):  # known to the evaluation alone
+            continue
         annotations[annotation["image_id"]].append(
             {
                 "bbox": annotation["bbox"],

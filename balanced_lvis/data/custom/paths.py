@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-import os
 from collections.abc import Sequence
 
 from ...errors import InputError
+from ..reading import Image
+from ..validation.images import find_images
 
 _TRIED = 20  # images that are looked for
 
@@ -18,21 +19,21 @@ class Layout(enum.Enum):
     URL_FOLDER = "the last two parts of coco_url"  # LVIS's way
     URL_NAME = "the last part of coco_url"  # of a single folder
 
-    def path(self, image: dict) -> str:
+    def path(self, image: Image) -> str:
         """
         Raises:
             InputError: if the record doesn't have what it takes.
         """
-        path = image.get("file_name" if self is Layout.FILE_NAME else "coco_url")
+        path = image.file_name if self is Layout.FILE_NAME else image.coco_url
         if path is None:
             raise InputError(
-                f"Image {image['id']} has no {self.value.rpartition(' ')[2]}, by which others are found; add it."
+                f"Image {image.id} has no {self.value.rpartition(' ')[2]}, by which others are found; add it."
             )
         parts = path.split("/")
         return {Layout.FILE_NAME: path, Layout.URL_FOLDER: "/".join(parts[-2:]), Layout.URL_NAME: parts[-1]}[self]
 
 
-def choose_layout(image_root: str, images: Sequence[dict]) -> tuple[Layout, bool]:
+def choose_layout(image_root: str, images: Sequence[Image]) -> tuple[Layout, bool]:
     """
     The way in which images are there; where none is, the usual one of what the records have.
 
@@ -44,12 +45,12 @@ def choose_layout(image_root: str, images: Sequence[dict]) -> tuple[Layout, bool
         it, and whether an image was there that shows it.
     """
     first = images[0]
-    usable = [Layout.FILE_NAME] if "file_name" in first else []
-    usable += [Layout.URL_FOLDER, Layout.URL_NAME] if "coco_url" in first else []
+    usable = [Layout.FILE_NAME] if first.file_name else []
+    usable += [Layout.URL_FOLDER, Layout.URL_NAME] if first.coco_url else []
     step = max(1, len(images) // _TRIED)
     for layout in usable:
         try:
-            if any(os.path.isfile(os.path.join(image_root, layout.path(image))) for image in images[::step]):
+            if any(find_images(image_root, [layout.path(image) for image in images[::step]])):
                 return layout, True
         except InputError:  # not all have it
             continue

@@ -12,9 +12,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ...errors import InputError, did_you_mean
 from ...priors import ClassPrior
 from ..class_prior import class_prior_of_dataset
-from .convert import Summary, TrainCounts
 from .loading import load_custom
 from .store import converted
+from .summary import Summary, TrainCounts
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ import portalocker
 from ...errors import InputError
 from ...io import replacing
 from ..index.opening import cache_place, locked
-from .convert import FORMAT, Summary, TrainCounts, convert
+from .convert import convert
+from .summary import FORMAT, Summary, TrainCounts
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,17 @@ def _make(json_file: str, image_root: str, train: TrainCounts | None, stamp: dic
                 raise InputError(f"Annotations {json_file} changed while they were read; start again.")
     logger.info("Converted %s to LVIS format: %s", json_file, place)
     if summary.num_crowds:
-        logger.info("%d crowd regions: no error is counted for what is found of their kind there.", summary.num_crowds)
+        logger.info(
+            "%s of %s annotations are crowd regions: what is found of their category in these images is not an error.",
+            f"{summary.num_crowds:,}",
+            f"{summary.report.num_annotations:,}",
+        )
+    if summary.num_ignored:
+        logger.info(
+            "%s of %s annotations have 'ignore' 1: they are not trained on, not counted, and need not be found.",
+            f"{summary.num_ignored:,}",
+            f"{summary.report.num_annotations:,}",
+        )
     return summary
 
 

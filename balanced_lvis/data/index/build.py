@@ -16,14 +16,14 @@ import numpy as np
 from tqdm import tqdm
 
 from ...errors import InputError
-from ..stream import stream_lists
+from ..reading import Annotation, Image, RecordError, read_records
 from ..validation.checker import AnnotationChecker
 from ..validation.paths import LVIS, image_path, path_problem
 from ..validation.report import Report
+from ..validation.validate import why_not_json
 from .file import ArrayWriter
 from .numbers import encode
 
-_LISTS = ("images", "annotations", "categories")
 _SPOOL_NUMBERS = 1 << 20  # kept in memory before they are written out
 _EXACT = 2**53  # whole numbers up to here are exact in float64
 
@@ -53,7 +53,8 @@ def build_index(json_file: str, output: BinaryIO) -> None:
     output until it is known which image each annotation belongs to. What is wrong with the file, short of what makes it
     useless, goes into the header's "report", so that it is known at every start and the file is parsed once.
 
-    A file without ``annotations``, as test-dev's, has images without any.
+    A file without ``annotations``, as test-dev's, has images without any. Annotations with ``ignore`` 1, which the LVIS
+    API doesn't want to be found, are left out, as they are not to be trained on or counted.
 
     Args:
         json_file: path.
@@ -72,7 +73,7 @@ def build_index(json_file: str, output: BinaryIO) -> None:
         stamp, title = stamp_of(source.fileno()), f"Indexing {os.path.basename(json_file)}"
         with tqdm.wrapattr(source, "read", total=stamp["size"], desc=title, disable=None) as counted:
             hashing, content = _HashingFile(counted), _Content(json_file, spool)
-            report = _read(json_file, hashing, content)
+            report = _read(json_file, source, hashing, content)
         writer = ArrayWriter(output)
         try:
             content.write(writer)
@@ -84,19 +85,19 @@ def build_index(json_file: str, output: BinaryIO) -> None:
         writer.finish({"source": source_of, "report": report.to_dict()})
 
 
-def _read(json_file: str, file: _HashingFile, content: _Content) -> Report:
+def _read(json_file: str, source: BinaryIO, file: _HashingFile, content: _Content) -> Report:
     """All of a file into ``content``; past what that refuses, the file is read on for the report on all of it."""
     checker, seen, refused = AnnotationChecker(LVIS), set(), None
     try:
-        for key, element in stream_lists(file, _LISTS, optional=("annotations",), seen=seen):
-            checker.add(key, element)
+        for key, record in read_records(file, optional=("annotations",), seen=seen):
+            checker.add(key, record)
             if refused is None:
                 try:
-                    content.add(key, element)
+                    content.add(key, record)
                 except InputError as error:
                     refused = error
     except (ValueError, RecursionError) as error:
-        refused = InputError(f"Annotations {json_file} are not in LVIS format: {error}.")
+        refused = InputError(f"Annotations {json_file} are not in LVIS format: {why_not_json(source, error)}.")
     report = checker.finish(json_file, "annotations" in seen)
     if refused is not None:
         raise _with_report(refused, report) from refused
@@ -129,51 +130,58 @@ class _Content:
         self._whole: dict[int, bytes] = {}  # annotation -> for each number whether it is an int
         self._refused: dict[int, str] = {}  # annotation -> why Detectron2 refuses it if its image is there
 
-    def add(self, key: str, element) -> None:
+    def add(self, key: str, record) -> None:
         """
+        Args:
+            key, record: from :func:`balanced_lvis.data.reading.read_records`.
+
         Raises:
             InputError, NotIndexableError: as :func:`build_index`.
         """
-        add = {"images": self._add_image, "annotations": self._add_annotation}.get(key)
-        if add is None:
-            return
         try:
-            add(element)
-        except (KeyError, TypeError, AttributeError) as error:
-            shown = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else f"{error}"
-            raise InputError(
-                f"Annotations {self._json_file} are not in LVIS format: {shown} in one of its {key}, {element!r:.200}."
-            ) from error
+            if isinstance(record, Annotation):
+                self._add_annotation(record)
+            elif isinstance(record, Image):
+                self._add_image(record)
+            elif isinstance(record, RecordError) and key != "categories":
+                raise record
+        except RecordError as error:
+            if error.missing or error.field in (None, "segmentation"):  # Detectron2 stumbles over it too
+                raise self._error(f"in its {key}, {error.named}") from error
+            raise NotIndexableError(error.named) from error
         except OverflowError as error:
-            raise NotIndexableError(f"{element!r:.200} has too large a number") from error
+            raise NotIndexableError(f"{record!r:.200} has too large a number") from error
 
-    def _add_image(self, image: dict) -> None:
-        path = image_path(image, LVIS)
+    def _error(self, reason: str) -> InputError:
+        return InputError(f"Annotations {self._json_file} are not in LVIS format: {reason}.")
+
+    def _add_image(self, image: Image) -> None:
+        try:
+            path = image_path(image, LVIS)
+        except RecordError as error:
+            raise self._error(f"image {image.id} {error}") from error
         if problem := path_problem(path):
-            shown = image.get("coco_url", path)
-            raise TypeError(f"path {shown!r:.100} leads to a file that {problem}")
+            shown = image.coco_url or path
+            raise self._error(f"path {shown!r:.100} of image {image.id} leads to a file that {problem}")
         for name, values in self._images.items():
-            values.append(_whole_number(image[name]))
+            values.append(getattr(image, name))
         self._names.append(path.encode("utf-8", "surrogatepass"))
-        for name, key in (("not_exhaustive", "not_exhaustive_category_ids"), ("negative", "neg_category_ids")):
-            ids = image.get(key, [])
-            if type(ids) is not list:
-                raise NotIndexableError(f"{key} {ids!r:.200} is no list")
-            self._categories[name].append(array("i", map(_whole_number, ids)))
+        for name, ids in (("not_exhaustive", image.not_exhaustive), ("negative", image.negative or [])):
+            self._categories[name].append(array("i", ids))
 
-    def _add_annotation(self, annotation: dict) -> None:
-        box, polygons = annotation["bbox"], annotation["segmentation"]
-        if type(box) is not list or len(box) != 4:
-            raise NotIndexableError(f"bbox {box!r:.200} is no list of four")
+    def _add_annotation(self, annotation: Annotation) -> None:
+        if annotation.is_ignored:
+            return
+        polygons = annotation.segmentation
         row = len(self._of["id"])
         reason = _refusal(polygons)
         if reason:
             self._refused[row], polygons = reason, []
-        numbers = list(itertools.chain(box, *polygons))
+        numbers = list(itertools.chain(annotation.box, *polygons))
         self._add_numbers(row, numbers)
         self._polygon_lengths.extend(map(len, polygons))
         for name in ("id", "image_id", "category_id"):
-            self._of[name].append(_whole_number(annotation[name]))
+            self._of[name].append(getattr(annotation, name))
         self._of["num_polygons"].append(len(polygons))
         self._of["num_numbers"].append(len(numbers))
 
@@ -239,7 +247,8 @@ class _Content:
             raise InputError(
                 f"Annotations {self._json_file}: annotation {self._of['id'][row]} of image "
                 f"{self._of['image_id'][row]} {self._refused[row]}; Detectron2's LVIS loader takes lists of polygons, "
-                "each of at least 3 points. Correct or remove it."
+                "each of at least 3 points. Correct or remove it, or name the file under DATASETS.CUSTOM, which takes "
+                "RLE masks, and boxes without masks where MODEL.MASK_ON is False."
             )
 
     def _write_polygon_lengths(self, writer: ArrayWriter, order: np.ndarray, first: np.ndarray) -> None:
@@ -283,21 +292,13 @@ class _Content:
             yield numbers, whole
 
 
-def _whole_number(value) -> int:
-    if type(value) is not int:
-        raise NotIndexableError(f"{value!r:.200} is no whole number")
-    return value
-
-
-def _refusal(polygons) -> str:
+def _refusal(segmentation: list[list] | dict | None) -> str:
     """Why Detectron2's loader raises; "" where it doesn't."""
-    if not isinstance(polygons, list):
-        return f"has a segmentation that is no list of polygons, but {json.dumps(polygons):.60}"
-    if not polygons:
+    if segmentation is None:
         return "has no polygon"
-    for polygon in polygons:
-        if not isinstance(polygon, list):
-            return f"has a segmentation that is no list of polygons, but {json.dumps(polygons):.60}"
+    if isinstance(segmentation, dict):
+        return f"has an RLE mask, {json.dumps(segmentation):.60}"
+    for polygon in segmentation:
         if len(polygon) % 2 or len(polygon) < 6:
             return f"has an invalid polygon of {len(polygon)} numbers"
     return ""

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-_MARK = b"lvis-index-2"  # to be changed with every change of the layout or of what the arrays mean
+_MARK = b"lvis-index-3"  # to be changed with every change of the layout or of what the arrays mean
 _TAIL = struct.Struct(f"<QI{len(_MARK)}s")  # length of the header, its CRC-32, the mark
 _ALIGNMENT = 64
 

@@ -19,7 +19,7 @@ from .numbers import decode
 class LVISRecords(Dataset):
     """
     The records that Detectron2's ``load_lvis_json`` returns, equal in every key, value and type, each made when it is
-    asked for.
+    asked for. Annotations with ``ignore`` 1 are left out.
 
     Pickled, it is a path: a worker process maps the same file. The arrays of the index, of which ``first_x`` says where
     image i's part of ``x`` begins (and at i + 1 where it ends):

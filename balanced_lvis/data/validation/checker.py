@@ -1,5 +1,5 @@
 """
-The checks of a stream of records, in memory that grows by about 80 bytes per annotation, however long its polygons are.
+The checks of a stream of records, in memory that grows by about 80 bytes per annotation, however long its masks are.
 
 A file's lists come in any order, so that what needs images and categories is compared at the end.
 """
@@ -14,18 +14,19 @@ from collections import Counter
 import numpy as np
 
 from ...findings import Findings
-from .extents import TOLERANCE, Extents
-from .paths import image_path, path_problem
+from ..reading import Annotation, Category, Image, RecordError
+from .comparisons import Annotations, compare
+from .extents import Extents
+from .paths import LVIS, image_path, path_problem
 from .report import Problem, Report
-from .rle import rle_problem
-
-_LARGEST_ID = 2**62
+from .rle import rle_extent, rle_runs
 
 
 class AnnotationChecker:
     """
     Args:
-        layout: as of :func:`balanced_lvis.data.validation.image_path`.
+        layout: as of :func:`balanced_lvis.data.validation.image_path`; with "lvis", what Detectron2's loader of that
+            format would misread is an error.
 
     Attributes:
         findings: what has been found so far; more comes with :meth:`finish`.
@@ -38,67 +39,69 @@ class AnnotationChecker:
         self.sizes: list[tuple[int, int]] = []  # width, height, as paths
         self._layout = layout
         self._images = {name: array("q") for name in ("id", "width", "height")}
-        self._federated: dict[int, tuple[int, set]] = {}  # image record -> its id, category ids
+        self._federated: dict[int, frozenset[int]] = {}  # image id -> category ids
         self._categories = array("q")
         self._category_names: list[str] = []
         self._annotations = {name: array("q") for name in ("id", "image_id", "category_id")}
-        self._boxes, self._masks = Extents(), Extents()
-        self._rle_sizes: dict[int, tuple[int, int]] = {}  # annotation -> height, width
+        self._boxes, self._masks, self._contents = Extents(), Extents(), array("q")
+        self._rles, self._rle_sizes = array("i"), array("i")  # annotations; height, width of each
+        self._objects, self._others = Counter(), Counter()  # annotations by category id: objects, and all else
         self._num = Counter()
 
-    def add(self, key: str, element) -> None:
+    def add(self, key: str, record: Image | Category | Annotation | RecordError) -> None:
         """
         Args:
             key: of the list: "images", "categories" or "annotations".
-            element: of that list, any JSON value.
+            record: of that list, from :func:`balanced_lvis.data.reading.read_records`.
         """
-        kind = {"images": "image", "categories": "category", "annotations": "annotation"}[key]
+        kind, add = {
+            "images": ("image", self._add_image),
+            "categories": ("category", self._add_category),
+            "annotations": ("annotation", self._add_annotation),
+        }[key]
         self._num[kind] += 1
-        try:
-            getattr(self, f"_add_{kind}")(element)
-        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-            reason = f"has no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
-            self.findings.add(f"malformed_{kind}", f"number {self._num[kind]} {reason}"[:200])
+        if isinstance(record, RecordError):
+            self.findings.add(record.kind or f"malformed_{kind}", record.named[:200])
+        else:
+            add(record)
 
     # ------------------------------------------------------------------ one record
 
-    def _add_image(self, image: dict) -> None:
-        _check_dict(image)
-        path = image_path(image, self._layout)
-        width, height = (_size(image, name) for name in ("width", "height"))
-        image_id = _whole(image, "id")
+    def _add_image(self, image: Image) -> None:
+        try:
+            path = image_path(image, self._layout)
+        except RecordError as error:
+            self.findings.add("malformed_image", f"image {image.id}: {error}"[:200])
+            return
         if problem := path_problem(path):
-            self.findings.add("path_leaves_root", f"{path!r:.100} of image {image_id} {problem}")
+            self.findings.add("path_leaves_root", f"{path!r:.100} of image {image.id} {problem}")
             path = ""
         self.paths.append(path)
-        self.sizes.append((width, height))
-        for name, value in (("id", image_id), ("width", width), ("height", height)):
-            self._images[name].append(value)
-        named = [image.get(key) or () for key in ("neg_category_ids", "not_exhaustive_category_ids")]
-        if any(named):
-            self._federated[len(self.paths) - 1] = (image_id, frozenset(array("q", [i for ids in named for i in ids])))
+        self.sizes.append((image.width, image.height))
+        for name, values in self._images.items():
+            values.append(getattr(image, name))
+        self._num["federated"] += image.negative is not None
+        self._num["with_negative"] += bool(image.negative)
+        if image.negative or image.not_exhaustive:
+            self._federated[image.id] = frozenset((image.negative or []) + image.not_exhaustive)
 
-    def _add_category(self, category: dict) -> None:
-        _check_dict(category)
-        name = category["name"]
-        if not isinstance(name, str):
-            raise TypeError(f"name is {name!r:.60}")
-        self._categories.append(_whole(category, "id"))
-        self._category_names.append(name)
+    def _add_category(self, category: Category) -> None:
+        self._categories.append(category.id)
+        self._category_names.append(category.name)
 
-    def _add_annotation(self, annotation: dict) -> None:
-        _check_dict(annotation)
-        ids = {name: _whole(annotation, name) for name in self._annotations}
-        box = annotation["bbox"]
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-            raise TypeError(f"bbox is {box!r:.60}")
+    def _add_annotation(self, annotation: Annotation) -> None:
         row = len(self._annotations["id"])
         for name, values in self._annotations.items():
-            values.append(ids[name])
-        name = f"annotation {ids['id']} of image {ids['image_id']}"
-        self._add_box(row, name, box)
-        self._add_area(name, annotation.get("area"))
-        self._add_segmentation(row, name, annotation.get("segmentation"))
+            values.append(getattr(annotation, name))
+        name = f"annotation {annotation.id} of image {annotation.image_id}"
+        (self._objects if annotation.is_object else self._others)[annotation.category_id] += 1
+        self._num["crowds"] += annotation.is_crowd
+        self._num["ignored"] += annotation.is_ignored and not annotation.is_crowd
+        if annotation.is_crowd and self._layout == LVIS:
+            self.findings.add("crowd_in_lvis", name)
+        self._num["without_area"] += annotation.area is None
+        self._add_box(row, name, annotation.box)
+        self._add_mask(row, name, annotation.segmentation)
 
     def _add_box(self, row: int, name: str, box: list) -> None:
         x, y, width, height = map(float, box)
@@ -106,49 +109,56 @@ class AnnotationChecker:
             self.findings.add("box_not_finite", f"{name}: {box}")
         elif width < 0 or height < 0:
             self.findings.add("box_negative_size", f"{name}: {box}")
+        elif not width or not height:
+            self.findings.add("box_zero_area", f"{name}: {box}")
         else:
-            if not width or not height:
-                self.findings.add("box_zero_area", f"{name}: {box}")
             self._boxes.add(row, x, y, x + width, y + height)
 
-    def _add_area(self, name: str, area) -> None:
-        if area is None:
-            self._num["without_area"] += 1
-        elif not _is_number(area) or not 0 <= area < math.inf:
-            self.findings.add("area_invalid", f"{name}: {area!r:.60}")
-
-    def _add_segmentation(self, row: int, name: str, segmentation) -> None:
-        if isinstance(segmentation, dict):
-            self._num["rle"] += 1
-            if reason := rle_problem(segmentation):
-                self.findings.add("rle_undecodable", f"{name}: {reason}")
-            else:
-                self._rle_sizes[row] = tuple(segmentation["size"])
-        elif not segmentation:
+    def _add_mask(self, row: int, name: str, segmentation: list | dict | None) -> None:
+        if segmentation is None:
             if not self._num["without_mask"]:
                 self._first_without_mask = name
             self._num["without_mask"] += 1
             return
+        self._num["with_mask"] += 1
+        if isinstance(segmentation, dict):
+            self._num["rle"] += 1
+            self._add_rle(row, name, segmentation)
         else:
             self._add_polygons(row, name, segmentation)
-        self._num["with_mask"] += 1
 
-    def _add_polygons(self, row: int, name: str, polygons) -> None:
-        if not isinstance(polygons, list) or not all(isinstance(polygon, list) for polygon in polygons):
-            self.findings.add("malformed_annotation", f"{name}: segmentation is {polygons!r:.60}")
+    def _add_rle(self, row: int, name: str, rle: dict) -> None:
+        try:
+            runs = rle_runs(rle)
+        except ValueError as error:
+            self.findings.add("rle_undecodable", f"{name}: {error}")
             return
+        self._rles.append(row)
+        self._rle_sizes.extend(rle["size"])
+        extent = rle_extent(runs, rle["size"][0])
+        if extent is None:
+            self.findings.add("mask_empty", name)
+        else:
+            self._add_extent(row, extent, hash((*rle["size"], *runs)))
+
+    def _add_polygons(self, row: int, name: str, polygons: list[list]) -> None:
+        low, high, content = [math.inf, math.inf], [-math.inf, -math.inf], []
         for polygon in polygons:
-            if len(polygon) % 2:
-                self.findings.add("polygon_odd", f"{name}: {len(polygon)} coordinates")
-            elif len(polygon) < 6:
-                self.findings.add("polygon_too_short", f"{name}: {len(polygon) // 2} point(s)")
-            elif not {float, int}.issuperset(map(type, polygon)):
-                self.findings.add("malformed_annotation", f"{name}: polygon is {polygon!r:.60}")
-            elif not _all_finite(polygon):
-                self.findings.add("polygon_not_finite", name)
-            else:
-                x, y = polygon[::2], polygon[1::2]
-                self._masks.add(row, min(x), min(y), max(x), max(y))
+            problem = _polygon_problem(polygon)
+            if problem:
+                kind, reason = problem
+                self.findings.add(kind, f"{name}: {reason}" if reason else name)
+                continue
+            for axis in (0, 1):
+                values = polygon[axis::2]
+                low[axis], high[axis] = min(low[axis], min(values)), max(high[axis], max(values))
+            content += [len(polygon), polygon[0], sum(polygon)]
+        if content:
+            self._add_extent(row, (*low, *high), hash((*low, *high, *content)))
+
+    def _add_extent(self, row: int, extent: tuple, content: int) -> None:
+        self._masks.add(row, *extent)
+        self._contents.append(content)
 
     # ------------------------------------------------------------------ all records
 
@@ -163,9 +173,10 @@ class AnnotationChecker:
         self._report_repeated("duplicate_image_id", images)
         self._report_repeated("duplicate_category_id", categories)
         self._report_names()
-        self._check_federated(set(self._categories))
+        self._check_federated(set(self._categories), has_annotations)
         self._check_references(images, categories)
         self._report_missing_parts()
+        self._report_no_objects()
         folders = Counter(posixpath.dirname(path) for path in self.paths if path)
         return Report(
             json_file=str(json_file),
@@ -173,6 +184,8 @@ class AnnotationChecker:
             num_annotations=self._num["annotation"] if has_annotations else None,
             num_categories=self._num["category"],
             num_rles=self._num["rle"],
+            num_crowds=self._num["crowds"],
+            num_ignored=self._num["ignored"],
             num_images_of=dict(sorted(folders.items())),
             problems=self.findings.problems(),
         )
@@ -190,10 +203,12 @@ class AnnotationChecker:
                 if count > 1:
                     self.findings.add(kind, f"{name!r:.100} ({count} times)", count - 1)
 
-    def _check_federated(self, categories: set[int]) -> None:
-        for image_id, named in self._federated.values():
+    def _check_federated(self, categories: set[int], has_annotations: bool) -> None:
+        for image_id, named in self._federated.items():
             if not named <= categories:
                 self.findings.add("unknown_federated_id", f"{min(named - categories)} of image {image_id}")
+        if has_annotations and self._num["federated"] and not self._num["with_negative"]:
+            self.findings.add_all("negatives_empty", (), self._num["federated"])
 
     def _check_references(self, images: np.ndarray, categories: np.ndarray) -> None:
         ids, of_image, of_category = (np.array(values, np.int64) for values in self._annotations.values())
@@ -201,35 +216,27 @@ class AnnotationChecker:
         order = np.argsort(images, kind="stable")
         place = np.searchsorted(images, of_image, sorter=order)
         known = np.zeros(len(ids), bool)
+        sizes = np.zeros((len(ids), 2))
         if len(images):
             place = order[np.minimum(place, len(images) - 1)]
             known = images[place] == of_image
+            sizes = np.array([self._images["width"], self._images["height"]], np.float64).T[place]
         for row in np.flatnonzero(~known).tolist():
             self.findings.add("unknown_image_id", f"{of_image[row]} of annotation {ids[row]}")
         for row in np.flatnonzero(~np.isin(of_category, categories)).tolist():
             self.findings.add("unknown_category_id", f"{of_category[row]} of annotation {ids[row]}")
-        sizes = np.array([self._images["width"], self._images["height"]], np.float64).T.reshape(-1, 2)
-        sizes = sizes[place] if len(images) else np.zeros((len(ids), 2))
+        contents = np.array(self._contents, np.int64)
+        every = Annotations(ids, of_image, of_category, known, sizes, self._boxes, self._masks, contents)
+        compare(every, self._check_rle_sizes(every), self.findings)
 
-        def example(row: int) -> str:
-            width, height = sizes[row].astype(int).tolist()
-            return f"annotation {ids[row]} of image {of_image[row]}, which is {width} x {height}"
-
-        self._check_extents(known, sizes, example)
-        for row, (height, width) in self._rle_sizes.items():
-            if known[row] and (width, height) != tuple(sizes[row].tolist()):
-                self.findings.add("rle_wrong_size", f"{width} x {height}, {example(row)}")
-
-    def _check_extents(self, known: np.ndarray, sizes: np.ndarray, example) -> None:
-        for what, extents in (("box", self._boxes), ("polygon", self._masks)):
-            rows, low, high = extents.arrays()
-            kept = known[rows]
-            rows, low, high = rows[kept], low[kept], high[kept]
-            off = ((low >= sizes[rows]) | (high <= 0)).any(1) if what == "box" else np.zeros(len(rows), bool)
-            over = ((low < -TOLERANCE) | (high > sizes[rows] + TOLERANCE)).any(1) & ~off
-            for kind, found in ((f"{what}_off_image", off), (f"{what}_outside_image", over)):
-                for row in np.unique(rows[found]).tolist():
-                    self.findings.add(kind, example(row))
+    def _check_rle_sizes(self, every: Annotations) -> np.ndarray:
+        """Of masks and images; returns the annotations where they differ."""
+        rows = np.array(self._rles, np.int64)
+        sizes = np.array(self._rle_sizes, np.int64).reshape(-1, 2)[:, ::-1]  # width, height
+        wrong = every.known[rows] & (sizes != every.sizes[rows]).any(1)
+        for row, (width, height) in zip(rows[wrong].tolist(), sizes[wrong].tolist()):
+            self.findings.add("rle_wrong_size", f"{width} x {height}, {every.sized(row)}")
+        return rows[wrong]
 
     def _report_missing_parts(self) -> None:
         if missing := self._num["without_mask"]:
@@ -238,28 +245,31 @@ class AnnotationChecker:
         if missing := self._num["without_area"]:
             self.findings.add("area_missing", f"{missing:,} of {self._num['annotation']:,}", missing)
 
-
-def _check_dict(element) -> None:
-    if not isinstance(element, dict):
-        raise TypeError(f"is {element!r:.60}")
-
-
-def _whole(record: dict, name: str) -> int:
-    value = record[name]
-    if type(value) is not int or abs(value) > _LARGEST_ID:
-        raise TypeError(f"{name} is {value!r:.60}")
-    return value
+    def _report_no_objects(self) -> None:
+        others = sum(self._others.values())
+        if others and not self._objects:
+            self.findings.add_all("no_objects", (), others)
+            return
+        names = dict(zip(self._categories, self._category_names))
+        for category_id in sorted(self._others.keys() - self._objects.keys()):
+            name = names.get(category_id, "")
+            self.findings.add("category_without_objects", f"{name!r:.100} ({self._others[category_id]:,})")
 
 
-def _size(image: dict, name: str) -> int:
-    value = _whole(image, name)
-    if value < 1:
-        raise ValueError(f"{name} is {value}")
-    return value
-
-
-def _is_number(value) -> bool:
-    return type(value) in (int, float)
+def _polygon_problem(polygon: list) -> tuple[str, str] | None:
+    """A kind of problem, and in words what follows the annotation's name; None where all is well."""
+    if len(polygon) % 2:
+        return "polygon_odd", f"{len(polygon)} coordinates"
+    if len(polygon) < 6:
+        return "polygon_too_short", f"{len(polygon) // 2} point(s)"
+    if not {float, int}.issuperset(map(type, polygon)):
+        return "malformed_annotation", f"polygon is {polygon!r:.60}"
+    try:
+        if not _all_finite(polygon):
+            return "polygon_not_finite", ""
+    except OverflowError:  # whole numbers that no float holds
+        return "malformed_annotation", f"polygon is {polygon!r:.60}"
+    return None
 
 
 def _all_finite(numbers: list) -> bool:

@@ -11,7 +11,7 @@ _FAR = 1e9  # pixels; what is further out is as wrong as this
 
 
 class Extents:
-    """Corners of annotations, 20 bytes each; an annotation may have several."""
+    """Corners of annotations, 20 bytes each; of each annotation those of its box, or of all of its mask."""
 
     def __init__(self):
         self._rows, self._corners = array("i"), array("f")

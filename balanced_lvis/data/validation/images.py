@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from PIL import Image
 from tqdm import tqdm
 
+from ...findings import Findings
+from .paths import other_spellings
+
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF
 
 
 def missing_images(paths: Sequence[str]) -> list[int]:
     """
-    Which of many files are not there. A folder is listed once, as asking for 120,000 files one by one takes minutes
-    on a network's disk.
+    Which of many files are not there.
 
     Args:
         paths: of files.
@@ -23,15 +25,52 @@ def missing_images(paths: Sequence[str]) -> list[int]:
     Returns:
         positions in ``paths``, ascending.
     """
-    folders: dict[str, set[str]] = {}
-    missing = []
-    for position, path in enumerate(paths):
+    files = _Files()
+    return [position for position, path in enumerate(paths) if path not in files]
+
+
+def find_images(root: str, paths: Sequence[str]) -> list[str | None]:
+    """
+    The files of images whose paths may be spelled another way than the files' names: with backslashes, percent-encoded.
+
+    Args:
+        root: the folder of images.
+        paths: relative to it.
+
+    Returns:
+        of each the path of a file, as it is where that is one; None where there is none.
+    """
+    files = _Files()
+
+    def find(path: str) -> str | None:
+        if os.path.join(root, path) in files:
+            return path
+        return next((spelling for spelling in other_spellings(path) if os.path.join(root, spelling) in files), None)
+
+    return [find(path) for path in paths]
+
+
+def report_respelled(findings: Findings, paths: Sequence[str], found: Sequence[str | None]) -> None:
+    """Add the images that :func:`find_images` has found under another spelling."""
+    respelled = [f"{path!r:.100} is {file!r:.100}" for path, file in zip(paths, found) if file not in (path, None)]
+    if respelled:
+        findings.add_all("path_respelled", respelled)
+
+
+class _Files:
+    """
+    Which files there are. A folder is listed once, as asking for 120,000 files one by one takes minutes on a network's
+    disk.
+    """
+
+    def __init__(self):
+        self._folders: dict[str, set[str]] = {}
+
+    def __contains__(self, path: str) -> bool:
         folder, name = os.path.split(path)
-        if folder not in folders:
-            folders[folder] = _files_of(folder)
-        if name not in folders[folder]:
-            missing.append(position)
-    return missing
+        if folder not in self._folders:
+            self._folders[folder] = _files_of(folder)
+        return name in self._folders[folder]
 
 
 def _files_of(folder: str) -> set[str]:

@@ -1,13 +1,17 @@
-"""The path of an image, which must stay below the folder that its data set's images are in."""
+"""The path of an image, which must stay below the folder that its dataset's images are in."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+import urllib.parse
+
+from ..reading import Image, RecordError
 
 COCO, LVIS = "coco", "lvis"
 
 
-def image_path(image: dict, layout: str | None = None) -> str:
+def image_path(image: Image, layout: str | None = None) -> str:
     """
     Where an image is, relative to the folder of images.
 
@@ -17,21 +21,21 @@ def image_path(image: dict, layout: str | None = None) -> str:
             format do, and ``file_name`` where there is none; None takes what is there, ``file_name`` first.
 
     Raises:
-        KeyError: if the record has no such entry.
-        TypeError: if that is no path.
+        RecordError: if the record has no path.
     """
     if layout is None:
-        layout = COCO if "file_name" in image else LVIS
-    elif layout == LVIS and "coco_url" not in image and "file_name" in image:
+        layout = LVIS if image.coco_url and not image.file_name else COCO
+    elif layout == LVIS and not image.coco_url and image.file_name:
         layout = COCO
-    path = image["file_name" if layout == COCO else "coco_url"]
-    if not isinstance(path, str) or not path:
-        raise TypeError(f"{path!r:.100} is no path")
+    name = "file_name" if layout == COCO else "coco_url"
+    path = getattr(image, name)
+    if not path:
+        raise RecordError(f"has no {name!r}", name, missing=True)
     if layout == COCO:
         return path
     parts = path.split("/")[-2:]
     if len(parts) < 2:
-        raise TypeError(f"coco_url {path!r:.100} has no folder")
+        raise RecordError(f"coco_url {path!r:.100} has no folder", name, missing=True)
     return "/".join(parts)
 
 
@@ -44,3 +48,22 @@ def path_problem(path: str) -> str:
     if ".." in re.split(r"[/\\]", path):
         return "goes up with '..'"
     return ""
+
+
+def other_spellings(path: str) -> list[str]:
+    """
+    What a path may stand for where no file has its name: with / for \\, percent-decoded, in another Unicode form.
+
+    Args:
+        path: relative to the folder of images.
+
+    Returns:
+        paths that stay below that folder, the likeliest first; none for an ordinary name.
+    """
+    found = [path]
+    if "%" in path:
+        found.append(urllib.parse.unquote(path))
+    found += [spelling.replace("\\", "/") for spelling in found if "\\" in spelling]
+    for form in ("NFC", "NFD"):  # macOS writes names decomposed
+        found += [unicodedata.normalize(form, spelling) for spelling in found if not spelling.isascii()]
+    return [spelling for spelling in dict.fromkeys(found) if spelling != path and not path_problem(spelling)]

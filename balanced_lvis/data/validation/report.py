@@ -28,7 +28,18 @@ KINDS = {
     "image_size_differs": Kind(
         ERROR, "images of another size than annotated", "Correct 'width' and 'height', or use the original images."
     ),
+    "path_respelled": Kind(
+        WARNING,
+        "image paths that no file has as written, but with / for \\, percent-decoded or in another Unicode form",
+        "Those files are used; correct the paths.",
+    ),
     "same_file": Kind(WARNING, "images whose file another image has too", "Merge them, unless that is meant."),
+    "negatives_empty": Kind(
+        WARNING,
+        "images with 'neg_category_ids', all of them empty lists",
+        "No false positive is counted in images without objects of its category, and AP is too high. Remove the field "
+        "if annotation is exhaustive.",
+    ),
     # categories
     "malformed_category": Kind(ERROR, "category records that can't be read", "Each has a whole 'id' and a 'name'."),
     "duplicate_category_id": Kind(ERROR, "category ids that occur again", "Number categories so that ids are unique."),
@@ -38,6 +49,32 @@ KINDS = {
         ERROR,
         "annotations that can't be read",
         "Each has a whole 'id', 'image_id', 'category_id', and 'bbox' [x, y, width, height].",
+    ),
+    "flag_invalid": Kind(
+        ERROR,
+        "annotations whose 'iscrowd' or 'ignore' is none of 0, 1, true, false and null",
+        "Write 0 or 1 as a number, without quotes.",
+    ),
+    "no_objects": Kind(
+        ERROR,
+        "annotations, all of them with 'iscrowd' or 'ignore' 1, so that there is no object",
+        "Crowd regions and ignored objects are neither trained on nor to be found. Some tools, such as CVAT, write "
+        "'iscrowd' 1 for every RLE mask: set it to 0 where a mask is one object's.",
+    ),
+    "category_without_objects": Kind(
+        WARNING,
+        "categories that have annotations, all of them with 'iscrowd' or 'ignore' 1",
+        "They are neither trained on nor evaluated; set 'iscrowd' to 0 where a mask is one object's.",
+    ),
+    "crowd_in_lvis": Kind(
+        ERROR,
+        "annotations with 'iscrowd' 1 in LVIS format, which has no crowds: loader and LVIS API take them for objects",
+        "Name the file under DATASETS.CUSTOM, which leaves crowd regions out, or remove them.",
+    ),
+    "object_again": Kind(
+        WARNING,
+        "annotations with the category and the mask or box of another one of their image",
+        "Remove one of each two: only one can be found.",
     ),
     "duplicate_annotation_id": Kind(ERROR, "annotation ids that occur again", "Number annotations uniquely."),
     "unknown_image_id": Kind(
@@ -64,6 +101,16 @@ KINDS = {
     "box_outside_image": Kind(
         WARNING, "boxes more than a pixel over their image's edge", "Training clips them; correct them."
     ),
+    "boxes_normalised": Kind(
+        WARNING,
+        "boxes, all of them within 0 and 1",
+        "Boxes are in pixels: multiply x and width by the image's width, y and height by its height.",
+    ),
+    "box_differs": Kind(
+        WARNING,
+        "boxes that are not where their mask is, by more than 2 pixels and 5 % of its side",
+        "Training learns both; write boxes as [x, y, width, height] of the mask.",
+    ),
     "polygon_too_short": Kind(ERROR, "polygons of fewer than 3 points", "Correct or remove them."),
     "polygon_odd": Kind(ERROR, "polygons with an odd number of coordinates", "Write them as [x, y, x, y, ...]."),
     "polygon_not_finite": Kind(ERROR, "polygons with NaN or infinite coordinates", "Correct or remove them."),
@@ -74,17 +121,20 @@ KINDS = {
     "rle_wrong_size": Kind(
         ERROR, "RLE masks of another size than their image", "'size' is [height, width] of the image."
     ),
+    "mask_empty": Kind(WARNING, "RLE masks without a pixel", "Correct or remove them."),
     "segmentation_missing": Kind(
-        ERROR, "annotations without a mask, among others that have one", "Add masks, or remove all of them."
+        WARNING, "annotations without a mask, among others that have one", "Add masks, or set MODEL.MASK_ON False."
     ),
     "no_masks": Kind(WARNING, "annotations, all of them without masks", "Set MODEL.MASK_ON False."),
-    "area_invalid": Kind(ERROR, "annotations whose area is no number from 0 up", "Correct or recompute it."),
+    "area_invalid": Kind(ERROR, "annotations whose area is not a number from 0 up", "Correct or recompute it."),
     "area_missing": Kind(
         WARNING, "annotations without 'area'", "Evaluation needs it, by size of objects; training doesn't."
     ),
 }
 # What only evaluation stumbles over.
 EVALUATION_NEEDS = ("area_missing",)
+# What the conversion of a dataset under DATASETS.CUSTOM fills in; MODEL.MASK_ON with missing masks is an error there.
+FILLED_IN = ("area_missing", "segmentation_missing", "no_masks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +153,9 @@ class Report(findings.Problems):
         json_file: as it was given.
         num_images, num_categories: elements of these lists.
         num_annotations: also; None for a file without them, such as test-dev's, which has no ground truth.
-        num_rles: masks that are run lengths, which Detectron2's LVIS loader refuses.
+        num_rles: RLE masks, which Detectron2's LVIS loader refuses.
+        num_crowds: annotations with ``iscrowd`` 1.
+        num_ignored: others with ``ignore`` 1.
         num_images_of: images of each folder, by its name.
         problems: in the order of :data:`KINDS`.
     """
@@ -113,6 +165,8 @@ class Report(findings.Problems):
     num_annotations: int | None = None
     num_categories: int = 0
     num_rles: int = 0
+    num_crowds: int = 0
+    num_ignored: int = 0
     num_images_of: dict[str, int] = dataclasses.field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 

@@ -12,12 +12,11 @@ from tqdm import tqdm
 
 from ...errors import InputError
 from ...findings import Findings
-from ..stream import stream_lists
+from ..reading import LISTS, read_records
 from .checker import AnnotationChecker
-from .images import missing_images, read_all
+from .images import find_images, read_all, report_respelled
 from .report import Problem, Report
 
-LISTS = ("images", "categories", "annotations")
 _BEGINNINGS = {
     b"PK\x03\x04": "is a zip archive",
     b"\x1f\x8b": "is gzipped",
@@ -73,8 +72,8 @@ def check_records(
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
     with source, _with_bar(source, f"Checking {os.path.basename(json_file)}", progress) as file:
         try:
-            for key, element in stream_lists(file, LISTS, optional=LISTS, seen=seen):
-                checker.add(key, element)
+            for key, record in read_records(file, optional=LISTS, seen=seen):
+                checker.add(key, record)
         except (ValueError, RecursionError) as error:
             checker.findings.add("not_json", why_not_json(source, error))
         else:
@@ -87,15 +86,15 @@ def check_records(
 def _with_images(report: Report, checker: AnnotationChecker, root: str, read: bool, progress: bool) -> Report:
     findings = Findings(Problem)
     used = [i for i, path in enumerate(checker.paths) if path]  # those that leave the folder aren't looked at
-    paths = [os.path.join(root, checker.paths[i]) for i in used]
-    missing = missing_images(paths)
-    findings.add_all("image_missing", [paths[i] for i in missing])
+    names = [checker.paths[i] for i in used]
+    found = find_images(root, names)
+    findings.add_all("image_missing", [os.path.join(root, name) for name, file in zip(names, found) if file is None])
+    report_respelled(findings, names, found)
     if read:
-        absent = set(missing)
-        there = [i for i in range(len(paths)) if i not in absent]
-        sizes = [checker.sizes[used[i]] for i in there]
-        for position, kind, reason in read_all([paths[i] for i in there], sizes, progress):
-            findings.add(kind, f"{paths[there[position]]} ({reason})")
+        there = [(os.path.join(root, file), checker.sizes[i]) for i, file in zip(used, found) if file is not None]
+        paths, sizes = zip(*there) if there else ((), ())
+        for position, kind, reason in read_all(paths, sizes, progress):
+            findings.add(kind, f"{paths[position]} ({reason})")
     return dataclasses.replace(report, problems=(*report.problems, *findings.problems()))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ...data.stream import stream_lists
+from ...data.reading import Category, Image, RecordError, read_records
 from ...errors import InputError, did_you_mean
 
 LVIS_CATEGORIES = 1203
@@ -34,21 +34,21 @@ class ImageList:
         images, categories = [], []
         try:
             with open(json_file, "rb") as file:
-                for key, element in stream_lists(
-                    file, ("images", "categories", "annotations"), optional=("categories", "annotations")
-                ):
-                    if key == "images":
-                        images.append([int(element[name]) for name in ("id", "height", "width")])
-                    elif key == "categories":
-                        categories.append(int(element["id"]))
+                for key, record in read_records(file, optional=("categories", "annotations")):
+                    if isinstance(record, RecordError) and key != "annotations":
+                        raise ValueError(f"in its {key}, {record.named}")
+                    if isinstance(record, Image):
+                        images.append([record.id, record.height, record.width])
+                    elif isinstance(record, Category):
+                        categories.append(record.id)
             table = np.array(sorted(images), np.int64)
             self.category_ids = np.unique(np.array(categories or range(1, LVIS_CATEGORIES + 1), np.int64))
         except OSError as error:
             raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
-        except (ValueError, RecursionError, KeyError, TypeError, OverflowError) as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(
-                f"{json_file} is no annotation file with images' id, height and width, and categories' id "
-                f"({type(error).__name__}: {error})."
+                f"{json_file} is no annotation file with images' id, height and width, and categories' id and name "
+                f"({error})."
             ) from error
         if not images:
             raise InputError(f"{json_file} lists no images.")

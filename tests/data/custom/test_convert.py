@@ -148,7 +148,9 @@ def test_the_official_api_reads_it_and_a_perfect_detector_is_perfect(tmp_path):
         (lambda c: c["images"][0].update(file_name="../../etc/passwd"), "leave the image folder"),
         (lambda c: c["images"][0].pop("file_name"), "image records that can't be read"),
         (lambda c: c["categories"].append({"id": 3, "name": "lion"}), "category ids that occur again"),
-        (lambda c: c["annotations"][0].update(segmentation=[]), "annotations without a mask"),
+        (lambda c: c["annotations"][0].update(iscrowd="0"), "annotation 0 of image 10: iscrowd is '0'"),
+        (lambda c: c["annotations"][1].update(ignore="no"), "annotation 5 of image 10: ignore is 'no'"),
+        (lambda c: [a.update(iscrowd=1) for a in c["annotations"]], "5 annotations, all of them with 'iscrowd'"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told(tmp_path, change, words):
@@ -263,12 +265,103 @@ def test_real_annotations_keep_every_object(tmp_path):
     assert (len(summary.class_names), summary.num_crowds, summary.num_rles) == (80, 6, 0)
 
 
-@pytest.mark.parametrize("at", [0, 100_000])
-def test_a_missing_area_is_that_of_the_mask_wherever_it_is(tmp_path, at):
+AROUND = [[60.3, 40.2, 70.9, 41.1, 66.6, 55.5, 50.2, 44.4]]  # leaves the image at the right and below
+BOW = [[2.5, 3.5, 40.2, 30.1, 40.9, 2.2, 3.3, 29.8]]  # crosses itself
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "area"),
+    [
+        (made.square(3, 5, 16), 256),
+        (made.square(-4, -8, 16), 12 * 8),
+        (made.square(100_000, 5, 16), 0),
+        (made.square(3, 5, 16) + made.square(11, 5, 16), 24 * 16),  # what two cover counts once
+        (AROUND, None),
+        (BOW, None),
+        (AROUND + BOW, None),
+        (made.rle(3, 5, 16), 256),
+        (made.rle(3, 5, 16, compressed=True), 256),
+    ],
+)
+@pytest.mark.parametrize("images_first", [True, False])
+def test_a_missing_area_is_pycocotools_of_the_mask_in_the_image(tmp_path, segmentation, area, images_first):
     content = made.content()
-    content["annotations"] = [made.annotation(1, 10, 7, area=None, segmentation=made.square(at + 3, at + 5, 16))]
+    content["annotations"] = [made.annotation(1, 10, 7, area=None, segmentation=segmentation)]
+    if not images_first:
+        content = {"annotations": content.pop("annotations"), **content}
     found, _ = convert_content(tmp_path, content)
-    assert found["annotations"][0]["area"] == 256
+    if area is None:
+        parts = [
+            mask_util.decode(mask_util.frPyObjects([part], made.HEIGHT, made.WIDTH))[:, :, 0] for part in segmentation
+        ]
+        area = int(np.maximum.reduce(parts).sum())
+    assert found["annotations"][0]["area"] == area
+
+
+def test_a_missing_area_without_a_mask_is_the_boxs(tmp_path):
+    content = made.content()
+    content["annotations"] = [made.annotation(1, 10, 7, area=None, segmentation=None, bbox=[1.5, 2.25, 10.5, 4])]
+    assert convert_content(tmp_path, content)[0]["annotations"][0]["area"] == 42.0
+
+
+def test_an_ignored_object_is_in_no_count_and_known_to_the_evaluation(tmp_path):
+    content = made.content()
+    content["annotations"][0]["ignore"] = 1  # the only cup
+    found, summary = convert_content(tmp_path, content)
+    assert (summary.num_ignored, summary.num_crowds) == (1, 2)
+    assert (summary.image_count, summary.instance_count) == ([1, 0, 1, 0], [1, 0, 1, 0])
+    assert [a.get("ignore") for a in found["annotations"]] == [1, None, None]
+    assert 7 not in by_id(found["images"])[10]["neg_category_ids"]
+    path = tmp_path / "lvis.json"
+    path.write_text(json.dumps(found))
+    truth = LVIS(str(path))
+    results = [
+        {**{key: a[key] for key in ("image_id", "category_id", "bbox")}, "score": 0.9} for a in found["annotations"]
+    ]
+    for kept in (results, results[1:]):  # found or not
+        metrics, of_category = evaluate_on_lvis(truth, kept, "bbox")
+        assert metrics["AP"] == pytest.approx(100)
+        assert np.isnan(of_category[7])
+
+
+@pytest.mark.parametrize("value", [0, False, None])
+def test_flags_that_are_not_set_are_objects(tmp_path, value):
+    content = made.content()
+    for annotation in content["annotations"][:3]:
+        annotation.update(iscrowd=value, ignore=value)
+    assert convert_content(tmp_path, content)[1].instance_count == [1, 1, 1, 0]
+
+
+def test_what_is_wrong_with_the_users_file_is_kept_in_its_own_ids(tmp_path):
+    content = made.content(rles=True)
+    for annotation in content["annotations"]:
+        annotation["id"] += 1000
+    content["annotations"][0]["bbox"] = [80, 8, 16, 16]
+    _, summary = convert_content(tmp_path, content)
+    (problem,) = summary.report.problems
+    assert problem.kind == "box_off_image"
+    assert "annotation 1000 of image 10" in problem.examples[0]
+
+
+def test_other_spellings_of_paths_are_resolved(tmp_path):
+    content = made.content()
+    made.write(tmp_path, "mine", content)
+    (tmp_path / "images" / "sub").mkdir()
+    for image in content["images"]:
+        name = image["file_name"]
+        (tmp_path / "images" / name).rename(tmp_path / "images" / "sub" / f"a {name}")
+        image["file_name"] = f"sub\\a%20{name}"
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(content))
+    found, summary = convert_file(path, image_root=str(tmp_path / "images"))
+    assert [image["file_name"] for image in found["images"]] == [f"sub/a {i}.jpg" for i in (1, 2, 3, 4)]
+    assert summary.images_found and summary.report.count("path_respelled") == 4
+
+
+def test_a_byte_order_mark_is_no_obstacle(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(made.content()).encode())
+    assert convert_file(path)[1].num_images == 4
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from balanced_lvis.data import stream
+from balanced_lvis.data.reading import RecordError, read_image
 from balanced_lvis.data.validation import KINDS, Report, image_path, missing_images, path_problem, validate_annotations
-from balanced_lvis.data.validation.rle import decompress, rle_problem
+from balanced_lvis.data.validation.paths import other_spellings
+from balanced_lvis.data.validation.rle import decompress, rle_extent, rle_problem, rle_runs
 from balanced_lvis.errors import InputError
 from balanced_lvis.findings import SHOWN
 
@@ -41,8 +43,13 @@ def image(**keys):
     return lambda content: content["images"][0].update(keys)
 
 
-def without(key, name):
-    return lambda content: content[key][0].pop(name)
+def without(key, *names):
+    return lambda content: [content[key][0].pop(name) for name in names]
+
+
+def every(**keys):
+    """A change of all of the file's annotations."""
+    return lambda content: [one.update(keys) for one in content["annotations"]]
 
 
 def repeated(key, **changes):
@@ -63,13 +70,16 @@ def rle(size, counts):
 
 FAULTS = [
     ("malformed_image", image(id="7"), "number 1 id is '7'"),
+    ("malformed_image", image(width="20"), "image 7: width is '20'"),
     ("malformed_image", image(width=0), "width is 0"),
     ("malformed_image", image(height=1.5), "height is 1.5"),
     ("malformed_image", image(id=10**30), "id is 1000"),
     ("malformed_image", without("images", "width"), "has no 'width'"),
     ("malformed_image", lambda c: c["images"].append(None), "number 4 is None"),
-    ("malformed_image", image(file_name=3), "3 is no path"),
-    ("malformed_image", image(neg_category_ids=["a"]), "number 1"),
+    ("malformed_image", image(file_name=3), "image 7: file_name is 3"),
+    ("malformed_image", image(neg_category_ids=["a"]), "image 7: neg_category_ids is ['a']"),
+    ("malformed_image", image(not_exhaustive_category_ids=1), "image 7: not_exhaustive_category_ids is 1"),
+    ("malformed_image", without("images", "file_name", "coco_url"), "image 7: has no 'file_name'"),
     ("duplicate_image_id", repeated("images", file_name="other.jpg"), "7 (2 times)"),
     ("path_leaves_root", image(file_name="../7.jpg"), "'../7.jpg' of image 7 goes up with '..'"),
     ("path_leaves_root", image(file_name="a/../../7.jpg"), "goes up"),
@@ -85,7 +95,34 @@ FAULTS = [
     ("malformed_annotation", without("annotations", "bbox"), "has no 'bbox'"),
     ("malformed_annotation", box(1, 2, 3), "bbox is [1, 2, 3]"),
     ("malformed_annotation", box(1, 2, 3, None), "bbox is"),
-    ("malformed_annotation", box(1, 2, 3, 10**400), "too large"),
+    ("malformed_annotation", box(1, 2, 3, 10**400), "bbox is"),
+    ("malformed_annotation", polygon(1, 2, 3, 4, 5, 10**400), "polygon is"),
+    ("malformed_annotation", annotation(segmentation=[1, 1, 9, 1, 9, 9]), "segmentation is [1, 1, 9, 1, 9, 9]"),
+    ("malformed_annotation", annotation(segmentation=""), "segmentation is ''"),
+    ("flag_invalid", annotation(iscrowd="0"), "annotation 1 of image 3: iscrowd is '0'"),
+    ("flag_invalid", annotation(ignore="false"), "annotation 1 of image 3: ignore is 'false'"),
+    ("flag_invalid", annotation(iscrowd=2), "iscrowd is 2"),
+    ("flag_invalid", annotation(ignore=1.0), "ignore is 1.0"),
+    ("flag_invalid", annotation(iscrowd=[]), "iscrowd is []"),
+    ("no_objects", every(iscrowd=1), ""),
+    (
+        "no_objects",
+        lambda c: [a.update({f: True}) for a, f in zip(c["annotations"], ("iscrowd", "ignore", "ignore"))],
+        "",
+    ),
+    ("category_without_objects", lambda c: c["annotations"][1].update(ignore=1), "'dog' (1)"),
+    ("object_again", repeated("annotations", id=12), "annotation 12 of image 3 is annotation 1 again"),
+    ("object_again", repeated("annotations", id=12, bbox=[1, 1, 8, 7]), "annotation 12 of image 3"),
+    ("object_again", repeated("annotations", id=12, segmentation=[[1, 1, 9, 9, 1, 9]]), "annotation 12 of image 3"),
+    (
+        "object_again",
+        lambda c: (
+            rle([10, 20], [0, 20, 180])(c),
+            repeated("annotations", id=12, bbox=[0, 0, 2, 10])(c),
+            box(0, 0, 2, 10)(c),
+        ),
+        "annotation 12 of image 3",
+    ),
     ("malformed_annotation", annotation(image_id=None), "image_id is None"),
     ("malformed_annotation", annotation(segmentation="abc"), "segmentation is 'abc'"),
     ("malformed_annotation", polygon(1, 2, 3, 4, 5, "6"), "polygon is"),
@@ -97,6 +134,9 @@ FAULTS = [
     ("box_not_finite", box(1, 2, math.nan, 4), "annotation 1 of image 3"),
     ("box_not_finite", box(math.inf, 2, 3, 4), "annotation 1 of image 3"),
     ("box_negative_size", box(5, 5, -1, 2), "[5, 5, -1, 2]"),
+    ("boxes_normalised", every(bbox=[0.1, 0.2, 0.5, 0.8]), "annotation 1 of image 3"),
+    ("box_differs", box(1, 1, 8, 2), "annotation 1 of image 3: box 1, 1 to 9, 3, mask 1, 1 to 9, 9"),
+    ("box_differs", rle([10, 20], [0, 10, 190]), "annotation 1 of image 3: box 1, 1 to 9, 9, mask 0, 0 to 1, 10"),
     ("box_off_image", box(20, 1, 5, 5), "annotation 1 of image 3, which is 20 x 10"),
     ("box_off_image", box(-5, 1, 5, 5), "annotation 1"),
     ("box_off_image", box(1e300, 1, 5, 5), "annotation 1"),
@@ -110,12 +150,16 @@ FAULTS = [
     ("rle_undecodable", rle([10, 20], "~~~~"), "annotation 1 of image 3"),
     ("rle_undecodable", rle([10, 20], [100, 99]), "covers 199 pixels of 200"),
     ("rle_undecodable", rle([10], [10]), "size is [10]"),
-    ("rle_wrong_size", rle([20, 10], [200]), "10 x 20, annotation 1 of image 3, which is 20 x 10"),
+    ("mask_empty", rle([10, 20], [200]), "annotation 1 of image 3"),
+    ("rle_wrong_size", rle([20, 10], [0, 200]), "10 x 20, annotation 1 of image 3, which is 20 x 10"),
     ("segmentation_missing", without("annotations", "segmentation"), "annotation 1 of image 3"),
     ("segmentation_missing", annotation(segmentation=[]), "annotation 1 of image 3"),
     ("no_masks", lambda c: [a.pop("segmentation") for a in c["annotations"]], "annotation 1 of image 3"),
-    ("area_invalid", annotation(area=-1), "annotation 1 of image 3: -1"),
-    ("area_invalid", annotation(area=math.nan), "nan"),
+    ("area_invalid", annotation(area=-1), "annotation 1 of image 3: area is -1"),
+    ("area_invalid", annotation(area=math.nan), "area is nan"),
+    ("area_invalid", annotation(area="32"), "area is '32'"),
+    ("negatives_empty", lambda c: [i.update(neg_category_ids=[]) for i in c["images"]], ""),
+    ("negatives_empty", image(neg_category_ids=[]), ""),
     ("area_missing", without("annotations", "area"), "1 of 3"),
     ("no_images", lambda c: c.pop("images"), "no 'images'"),
     ("no_categories", lambda c: c.pop("categories"), "no 'categories'"),
@@ -138,8 +182,9 @@ def test_a_fault_is_found_and_named(tmp_path, kind, change, example):
 
 
 def test_every_kind_has_a_test():
-    of_files = {"not_json", "image_missing", "image_unreadable", "image_size_differs"}  # below
-    assert {kind for kind, _, _ in FAULTS} | of_files == set(KINDS)
+    of_files = {"not_json", "image_missing", "image_unreadable", "image_size_differs", "path_respelled"}  # below
+    of_lvis = {"crowd_in_lvis"}
+    assert {kind for kind, _, _ in FAULTS} | of_files | of_lvis == set(KINDS)
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(("images", "categories", "annotations"))))
@@ -162,7 +207,9 @@ def test_real_annotations_have_no_problem(name):
     content = json.loads(path.read_text())
     root = SHARED_DATA / "coco_tiny" / "train2017" if "tiny" in name else None
     report = validate_annotations(path, root, read_images=True)
-    assert report.problems == ()
+    # LVIS-0.5 has an image whose boxes are those of another one.
+    assert kinds(report) == ({"box_differs": 13} if "lvis" in name else {})
+    assert all("of image 179898" in example for problem in report.problems for example in problem.examples)
     assert report.num_annotations == len(content["annotations"])
     assert report.num_rles == sum(isinstance(a["segmentation"], dict) for a in content["annotations"])
 
@@ -195,7 +242,12 @@ def test_a_file_without_annotations_is_one_without_ground_truth(tmp_path):
         (b'{"images": [], "images": []}', "'images' twice"),
         (b'{"images": [1' + b"0" * 5000 + b"]}", ""),
         (b'{"x": ' + b"[" * 200_000, "nested too deeply"),
-        (b'{"images": ["\xff\xfe"]}', "utf-8"),
+        (b'{"images": ["\xff\xfe"]}', "it is not UTF-8; save it as UTF-8"),
+        (json.dumps(good()).replace("cat", "caf\u00e9").encode("latin-1"), "it is not UTF-8; save it as UTF-8"),
+        (json.dumps(good()).encode("utf-16"), "it is not UTF-8; save it as UTF-8"),
+        (json.dumps(good()).encode("utf-16-le"), "it is not UTF-8; save it as UTF-8"),
+        (json.dumps(good()).encode("utf-32-be"), "it is not UTF-8; save it as UTF-8"),
+        ('{"images": ["é'.encode()[:-1], "it is cut off within a character"),
     ],
 )
 def test_a_file_that_is_no_json_is_told_with_what_it_is(tmp_path, data, reason):
@@ -252,7 +304,7 @@ def test_the_first_offenders_are_named_and_all_counted(tmp_path):
             content["annotations"].append({**content["annotations"][0], "id": 100 + i, "category_id": 4})
 
     report = faulty(tmp_path, change)
-    (problem,) = report.problems
+    problem = next(problem for problem in report.problems if problem.kind == "unknown_category_id")
     assert problem.count == 20
     assert len(problem.examples) == SHOWN
     assert problem.examples[0] == "4 of annotation 100"
@@ -368,14 +420,75 @@ def test_missing_images_are_those_that_are_no_files(tmp_path_factory, there, ask
 
 
 def test_a_path_is_read_as_detectron2s_loader_of_that_format_does():
-    record = {"file_name": "a.jpg", "coco_url": "http://x/train2017/b.jpg"}
-    assert image_path(record) == image_path(record, "coco") == "a.jpg"
-    assert image_path(record, "lvis") == "train2017/b.jpg"
-    del record["file_name"]
-    assert image_path(record) == "train2017/b.jpg"
+    def path(layout=None, **names):
+        return image_path(read_image({"id": 1, "width": 2, "height": 3, **names}), layout)
+
+    names = {"file_name": "a.jpg", "coco_url": "http://x/train2017/b.jpg"}
+    assert path(**names) == path("coco", **names) == "a.jpg"
+    assert path("lvis", **names) == "train2017/b.jpg"
+    for none in (None, ""):  # as CVAT writes
+        assert path(**{**names, "file_name": none}) == "train2017/b.jpg"
+        assert path("lvis", **{**names, "coco_url": none}) == "a.jpg"
     for wrong in ({}, {"coco_url": "b.jpg"}, {"file_name": ""}):
-        with pytest.raises((KeyError, TypeError)):
-            image_path(wrong)
+        with pytest.raises(RecordError):
+            path(**wrong)
+
+
+def test_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "annotations.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(good()).encode())
+    assert validate_annotations(path).problems == ()
+
+
+def test_flags_are_read_as_one_and_zero_and_as_true_and_false(tmp_path):
+    for field, count in (("iscrowd", "num_crowds"), ("ignore", "num_ignored")):
+        for value, flagged in ((0, 0), (False, 0), (None, 0), (1, 1), (True, 1)):
+            report = faulty(tmp_path, annotation(**{field: value}))
+            assert getattr(report, count) == flagged
+            assert report.problems == ()
+
+
+def test_crowds_are_refused_where_the_lvis_loader_would_train_on_them(tmp_path):
+    assert kinds(faulty(tmp_path, annotation(iscrowd=1))) == {}
+    report = faulty(tmp_path, annotation(iscrowd=1), layout="lvis")
+    assert kinds(report) == {"crowd_in_lvis": 1}
+    assert not report.ok and "annotation 1 of image 3" in str(report)
+
+
+def test_objects_of_one_box_in_other_images_or_categories_are_others(tmp_path):
+    report = faulty(tmp_path, lambda c: [a.update(bbox=[2, 2, 7, 7]) for a in c["annotations"]])
+    assert report.problems == ()
+
+
+@pytest.mark.parametrize("written", ["sub\\7.jpg", "sub/%37.jpg", "sub%5C7.jpg", "sub%2f7.jpg"])
+def test_a_path_that_a_file_has_in_another_spelling_is_found_and_reported_once(photographs, written):
+    (photographs / "sub").mkdir()
+    (photographs / "7.jpg").rename(photographs / "sub" / "7.jpg")
+    content = good()
+    content["images"][0]["file_name"] = written
+    report = validate_annotations(write(photographs, content), photographs, read_images=True)
+    assert kinds(report) == {"path_respelled": 1}
+    assert f"{written!r} is 'sub/7.jpg'" in str(report)
+
+
+def test_a_name_that_a_file_has_is_never_decoded(photographs):
+    (photographs / "7.jpg").rename(photographs / "a%20b.jpg")
+    (photographs / "3.jpg").rename(photographs / "a b.jpg")
+    content = good()
+    content["images"][0]["file_name"], content["images"][1]["file_name"] = "a%20b.jpg", "a b.jpg"
+    assert validate_annotations(write(photographs, content), photographs).problems == ()
+
+
+def test_an_accent_is_found_however_it_is_composed(photographs):
+    (photographs / "7.jpg").rename(photographs / "caf\u00e9.jpg")
+    content = good()
+    content["images"][0]["file_name"] = "cafe\u0301.jpg"
+    assert kinds(validate_annotations(write(photographs, content), photographs)) == {"path_respelled": 1}
+
+
+@pytest.mark.parametrize("path", ["%2e%2e/7.jpg", "a/%2e%2e%2f%2e%2e/7.jpg", "%2Fetc/passwd", "%00.jpg", "a%5C..%5C7"])
+def test_no_spelling_leaves_the_folder(path):
+    assert other_spellings(path) == []
 
 
 @given(st.lists(st.sampled_from(["a", "b.jpg", "..", ".", "...", "a..b"]), min_size=1, max_size=5).map("/".join))
@@ -396,6 +509,9 @@ def test_what_pycocotools_encodes_is_decoded_to_the_same_runs(height, width, ran
     flat, runs = mask.T.reshape(-1), decompress(text)
     assert np.array_equal(np.repeat(np.arange(len(runs)) % 2, runs), flat)
     assert rle_problem({"size": [height, width], "counts": runs}) == ""
+    x, y, w, h = mask_util.toBbox(encoded).tolist()
+    extent = rle_extent(rle_runs({"size": [height, width], "counts": text}), height)
+    assert extent == ((x, y, x + w, y + h) if mask.any() else None)
     assert rle_problem({"size": [height, width + 1], "counts": text})
 
 

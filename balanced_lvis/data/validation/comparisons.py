@@ -1,0 +1,134 @@
+"""What is wrong with annotations beside each other, and beside their images: found at once, for all of a file."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ...findings import Findings
+from .extents import TOLERANCE, Extents
+
+_BOX_TOLERANCE = 2.0  # pixels that an edge of a box may be off its mask; of a larger mask, the share of its side:
+_BOX_TOLERANCE_SHARE = 0.05
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Annotations(NamedTuple):
+    """
+    All annotations of a file.
+
+    Attributes:
+        ids, image_ids: (A,).
+        category_ids: (A,).
+        known: (A,) bool, whether the annotation's image is in the file.
+        sizes: (A, 2) width and height of that image.
+        boxes: of annotations that have one of four finite numbers.
+        masks: of annotations with a mask that could be read.
+        contents: (M,) a number for each of ``masks``, the same for the same mask.
+    """
+
+    ids: np.ndarray
+    image_ids: np.ndarray
+    category_ids: np.ndarray
+    known: np.ndarray
+    sizes: np.ndarray
+    boxes: Extents
+    masks: Extents
+    contents: np.ndarray
+
+    def name(self, row: int) -> str:
+        """For messages."""
+        return f"annotation {self.ids[row]} of image {self.image_ids[row]}"
+
+    def sized(self, row: int) -> str:
+        """The same with the image's size."""
+        width, height = self.sizes[row].astype(int).tolist()
+        return f"{self.name(row)}, which is {width} x {height}"
+
+
+def compare(all_: Annotations, wrong: np.ndarray, findings: Findings) -> None:
+    """
+    Add what is found; each box is reported as one kind of wrong box only.
+
+    Args:
+        all_: of the file.
+        wrong: annotations whose mask is known to be wrong.
+        findings: to add to.
+    """
+    if _normalised(all_):
+        rows = all_.boxes.arrays()[0].tolist()
+        findings.add_all("boxes_normalised", [all_.name(row) for row in rows[:10]], len(rows))
+        wrong = np.array(rows, np.int64)
+    else:
+        wrong = np.concatenate([wrong, _check_edges(all_, wrong, findings)])
+        wrong = np.concatenate([wrong, _check_boxes_of_masks(all_, wrong, findings)])
+    _check_repeated(all_, wrong, findings)
+
+
+def _normalised(all_: Annotations) -> bool:
+    _, low, high = all_.boxes.arrays()
+    return bool(len(low) and (low >= 0).all() and (high <= 1).all() and (all_.sizes > 1).any())
+
+
+def _check_edges(all_: Annotations, wrong: np.ndarray, findings: Findings) -> np.ndarray:
+    """Boxes and masks that leave their image; returns the annotations that have one."""
+    found = []
+    for what, extents in (("box", all_.boxes), ("polygon", all_.masks)):
+        rows, low, high = extents.arrays()
+        kept = all_.known[rows] & ~np.isin(rows, wrong if what == "polygon" else ())
+        rows, low, high = rows[kept], low[kept], high[kept]
+        off = ((low >= all_.sizes[rows]) | (high <= 0)).any(1) if what == "box" else np.zeros(len(rows), bool)
+        over = ((low < -TOLERANCE) | (high > all_.sizes[rows] + TOLERANCE)).any(1) & ~off
+        for kind, which in ((f"{what}_off_image", off), (f"{what}_outside_image", over)):
+            for row in rows[which].tolist():
+                findings.add(kind, all_.sized(row))
+            found.append(rows[which])
+    return np.concatenate(found)
+
+
+def _check_boxes_of_masks(all_: Annotations, but: np.ndarray, findings: Findings) -> np.ndarray:
+    """Boxes that are not where their masks are; returns their annotations."""
+    rows, low, high = all_.boxes.arrays()
+    of_masks, mask_low, mask_high = all_.masks.arrays()
+    rows, box, mask = np.intersect1d(rows, of_masks, assume_unique=True, return_indices=True)
+    limit = _BOX_TOLERANCE_SHARE * (mask_high[mask] - mask_low[mask])
+    limit = np.maximum(limit, _BOX_TOLERANCE)
+    off = np.maximum(np.abs(low[box] - mask_low[mask]), np.abs(high[box] - mask_high[mask])) > limit
+    differs = off.any(1) & all_.known[rows] & ~np.isin(rows, but)
+    for place in np.flatnonzero(differs).tolist():
+        corners = [(low[box[place]], high[box[place]]), (mask_low[mask[place]], mask_high[mask[place]])]
+        told = [f"{x0:g}, {y0:g} to {x1:g}, {y1:g}" for (x0, y0), (x1, y1) in corners]
+        findings.add("box_differs", f"{all_.name(rows[place])}: box {told[0]}, mask {told[1]}")
+    return rows[differs]
+
+
+def _check_repeated(all_: Annotations, but: np.ndarray, findings: Findings) -> None:
+    """The same mask, or box unless that is wrong anyway, of a category in an image under two ids."""
+    again: dict[int, int] = {}  # annotation -> the first such
+    of_boxes, low, high = all_.boxes.arrays()
+    kept = np.flatnonzero(~np.isin(of_boxes, but))
+    for rows, *columns in (
+        (of_boxes[kept], *low[kept].T.astype(np.float64), *high[kept].T.astype(np.float64)),
+        (all_.masks.arrays()[0], all_.contents),
+    ):
+        key = _mixed(all_.image_ids[rows], all_.category_ids[rows], *columns)
+        order = np.argsort(key, kind="stable")
+        same = np.flatnonzero(key[order][1:] == key[order][:-1]) + 1
+        # From each that is the same as the one before it, back to the first of them.
+        starts = np.setdiff1d(np.arange(len(order)), same, assume_unique=True)
+        first = starts[np.searchsorted(starts, same, "right") - 1]
+        for row, of in zip(rows[order[same]].tolist(), rows[order[first]].tolist()):
+            if all_.ids[row] != all_.ids[of]:
+                again.setdefault(row, of)
+    for row, of in sorted(again.items()):
+        findings.add("object_again", f"{all_.name(row)} is annotation {all_.ids[of]} again")
+
+
+def _mixed(*columns: np.ndarray) -> np.ndarray:
+    """(n,) uint64, equal where all columns of 64-bit numbers are."""
+    mixed = np.zeros(len(columns[0]), np.uint64)
+    for column in columns:
+        mixed = (mixed ^ np.ascontiguousarray(column).view(np.uint64)) * _PRIME
+        mixed ^= mixed >> np.uint64(32)
+    return mixed
