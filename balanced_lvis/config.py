@@ -10,6 +10,7 @@ import yaml
 
 from . import _detectron2
 from .errors import InputError
+from .user_paths import expand_values, why_no_file
 
 _detectron2.require()
 
@@ -141,20 +142,23 @@ def load_config(config_file: str | os.PathLike = "", opts: list[str] | tuple[str
         config_file: path of a yaml file; empty for the defaults.
         opts: ``KEY VALUE`` pairs, flat.
 
+    In both, and in the values of the config, a path may begin with ~.
+
     Raises:
         InputError: for a missing or malformed file, an unknown key (naming the closest valid ones) or a value of the
             wrong type.
     """
     cfg = default_config()
     if config_file:
-        _merge_file(cfg, os.fspath(config_file))
+        _merge_file(cfg, os.path.expanduser(config_file))
     _merge_opts(cfg, list(opts))
+    expand_values(cfg)
     return cfg
 
 
 def _merge_file(cfg: CN, path: str) -> None:
     if not os.path.isfile(path):
-        raise InputError(f"--config-file {path!r} doesn't exist (looked in {os.getcwd()}).")
+        raise InputError(f"--config-file {path!r} {why_no_file(path)}.")
     try:
         cfg.merge_from_file(path, allow_unsafe=False)  # else a config could run any code
     except KeyError as error:

@@ -131,6 +131,8 @@ class ClassPrior:
                 content = json.load(file)
         except OSError as error:
             raise InputError(f"Class prior file {os.fspath(path)!r} can't be read: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"Class prior file {os.fspath(path)!r} is not UTF-8; save it as UTF-8.") from error
         except (ValueError, RecursionError) as error:
             raise InputError(f"Class prior file {os.fspath(path)!r} is not valid JSON: {error}.") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:

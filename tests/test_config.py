@@ -149,3 +149,25 @@ def test_bad_overrides_are_explained(opts, message):
 
 def test_defaults_do_not_need_a_file():
     assert load_config() == default_config()
+
+
+def test_the_home_folder_may_be_a_tilde_in_any_value(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text(
+        "MODEL: {WEIGHTS: ~/model.pth}\n"
+        "DATASETS: {CUSTOM: {mine: {JSON: '~/mine.json', IMAGES: ~/images}}, PROPOSAL_FILES_TRAIN: ['~/p.pkl', a~b]}\n"
+    )
+    opts = ["OUTPUT_DIR", "~/out", "MODEL.CLASS_PRIOR.FILE", "~/prior.json", "DATASETS.CUSTOM.other.JSON", "~/o.json"]
+    cfg = load_config("~/mine.yaml", [*opts, "DATASETS.RENDERED.ROOT", "~"])
+    assert (f"{tmp_path}/model.pth", f"{tmp_path}/out") == (cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
+    assert (f"{tmp_path}/prior.json", str(tmp_path)) == (cfg.MODEL.CLASS_PRIOR.FILE, cfg.DATASETS.RENDERED.ROOT)
+    assert cfg.DATASETS.CUSTOM.mine == {"JSON": f"{tmp_path}/mine.json", "IMAGES": f"{tmp_path}/images"}
+    assert f"{tmp_path}/o.json" == cfg.DATASETS.CUSTOM.other.JSON
+    assert list(cfg.DATASETS.PROPOSAL_FILES_TRAIN) == [f"{tmp_path}/p.pkl", "a~b"]
+    # All else is what it is without.
+    assert load_config().dump() == default_config().dump()
+
+
+def test_a_folder_as_config_file_is_called_one(tmp_path):
+    with pytest.raises(InputError, match="is a folder; name the file in it"):
+        load_config(tmp_path)

@@ -152,3 +152,13 @@ def test_bad_files_are_named(tmp_path, text, message):
         path.write_text(text)
     with pytest.raises(InputError, match=message):
         ClassPrior.load(path)
+
+
+def test_a_byte_order_mark_is_read_and_another_encoding_named(tmp_path):
+    path = tmp_path / "prior.json"
+    ClassPrior(["caf\u00e9"], [2], 3).save(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert ClassPrior.load(path).class_names == ("caf\u00e9",)
+    path.write_text('{"format": "\u00e9"}', encoding="latin-1")
+    with pytest.raises(InputError, match="is not UTF-8; save it as UTF-8"):
+        ClassPrior.load(path)

@@ -23,13 +23,14 @@ from balanced_lvis.engine.screen import command_line
 from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation.analysis import analysis_tables, analyze, check_plot_file, plot_analysis
 from balanced_lvis.io import write_json
+from balanced_lvis.user_paths import why_no_file
 
 
 def _prior(args):
     if os.path.isfile(args.data):
         return count_classes(args.data, progress=True)
     if args.data.endswith(".json"):
-        raise InputError(f"{args.data} isn't there (looked in {os.getcwd()}).")
+        raise InputError(f"{args.data} {why_no_file(args.data)}.")
     prepare_dataset(load_config(args.config_file, args.opts), args.data)
     return class_prior_of_dataset(args.data)
 

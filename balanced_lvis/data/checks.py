@@ -81,7 +81,8 @@ def _check_registered(name: str) -> None:
         return
     close = difflib.get_close_matches(name, DatasetCatalog.list(), n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    raise InputError(f"DATASETS: {name!r} is not registered.{hint}")
+    folder = " It is a folder; name the annotation file in it." if os.path.isdir(name) else ""
+    raise InputError(f"DATASETS: {name!r} is not registered.{folder}{hint}")
 
 
 def _missing_files(name: str) -> Iterator[str]:
@@ -90,7 +91,8 @@ def _missing_files(name: str) -> Iterator[str]:
     json_file = metadata.get("json_file")
     if json_file and "://" not in json_file and not os.path.isfile(json_file):
         path = Path(json_file).absolute()
-        yield f"annotations {path}{_remedy(f'{_LVIS_URL}{path.name}.zip', path.parent) if is_lvis_v1 else ''}"
+        kind = " (which is a folder; name the file in it)" if path.is_dir() else ""
+        yield f"annotations {path}{kind}{_remedy(f'{_LVIS_URL}{path.name}.zip', path.parent) if is_lvis_v1 else ''}"
     image_root = metadata.get("image_root")
     if not image_root or "://" in image_root:
         return
@@ -98,7 +100,8 @@ def _missing_files(name: str) -> Iterator[str]:
     for folder in _LVIS_FOLDERS.get(split, ("",)):
         path = Path(image_root, folder).absolute()
         if not path.is_dir():
-            yield f"images {path}{_remedy(f'{_COCO_URL}{folder}.zip', path.parent) if folder else ''}"
+            kind = " (which is a file; name the folder of the images)" if path.exists() else ""
+            yield f"images {path}{kind}{_remedy(f'{_COCO_URL}{folder}.zip', path.parent) if folder else ''}"
 
 
 def _remedy(url: str, folder: Path) -> str:

@@ -28,8 +28,8 @@ def class_names_of(name_or_json: str | os.PathLike) -> list[str]:
         return _names_in(name)
     if name not in DatasetCatalog:
         raise InputError(
-            f"{name!r} is neither a file nor a registered data set; give an annotation file, or a name such as "
-            "lvis_v1_val."
+            f"{name!r} is neither a file nor a registered data set{', but a folder' * os.path.isdir(name)}; give an "
+            "annotation file, or a name such as lvis_v1_val."
         )
     metadata = MetadataCatalog.get(name)
     if metadata.get("thing_classes"):

@@ -7,11 +7,13 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 
 from detectron2.utils.logger import setup_logger
 
 from .. import _detectron2
 from ..errors import DivergedError, InputError, LostProcessError
+from ..user_paths import expand_words
 from .storage import clear_errors
 
 # What a command line shows as one message.
@@ -22,15 +24,24 @@ def command_line(function):
     """
     Decorator of a tool's ``main``: a calm screen, and our own errors as one message and their status, no traceback.
 
+    Every word of the command line may begin with ~, also where a shell hasn't expanded it.
+
+    Args:
+        function: whose argument, if it has one, is the command line; None or left out: ``sys.argv``.
+
     Returns:
         a function that returns the process's exit status.
     """
 
     @functools.wraps(function)
-    def wrapped(*args, **kwargs) -> int:
+    def wrapped(arguments: Sequence[str] | None = None) -> int:
         quiet()
         try:
-            function(*args, **kwargs)
+            if arguments is None:
+                sys.argv[1:] = expand_words(sys.argv[1:])
+                function()
+            else:
+                function(expand_words(arguments))
         except OURS as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_status

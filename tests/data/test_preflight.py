@@ -154,6 +154,8 @@ def test_ignored_objects_are_neither_trained_on_nor_counted_nor_to_be_found(tmp_
     content["annotations"][0]["ignore"] = 1
     for image in content["images"]:
         image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+    for category in content["categories"]:
+        category["frequency"] = "r"
     name = register(tmp_path, content)
     preflight([name], [name])
     records = load_records(name, filter_empty=False)

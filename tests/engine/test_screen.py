@@ -1,12 +1,13 @@
 """What a command line shows."""
 
 import logging
+import sys
 
 import pytest
 from detectron2.engine import train_loop
 
 from balanced_lvis.engine import main
-from balanced_lvis.engine.screen import quiet
+from balanced_lvis.engine.screen import command_line, quiet
 from balanced_lvis.errors import DivergedError, InputError
 
 
@@ -32,6 +33,23 @@ def test_only_errors_that_nobody_foresaw_are_logged_with_a_traceback(error, show
 def test_a_wrong_command_line_is_told_in_a_line(arguments, message, capsys):
     assert main(arguments) == InputError.exit_status
     assert capsys.readouterr().err.startswith(message)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_the_home_folder_may_be_a_tilde_in_any_word(tmp_path, monkeypatch, given):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["--input", "~/photos/*.jpg", "--json=~/found.json", "KEY", "~", "a~b", "--x=a~", "1~/2"]
+    seen = []
+
+    @command_line
+    def tool(arguments=None):
+        seen.extend(sys.argv[1:] if arguments is None else arguments)
+
+    monkeypatch.setattr(sys, "argv", ["tool", *words])
+    assert tool(words if given else None) == 0
+    home = str(tmp_path)
+    expected = ["--input", f"{home}/photos/*.jpg", f"--json={home}/found.json", "KEY", home, "a~b", "--x=a~", "1~/2"]
+    assert seen == expected
 
 
 def test_help_says_how_it_is_used(capsys):

@@ -167,6 +167,7 @@ def test_a_data_set_of_a_config_is_told_by_name(rendered, tmp_path):
     ("words", "message"),
     [
         (("nowhere.json",), "nowhere.json isn't there"),
+        ((str(ROOT / "configs"),), "configs' is not registered. It is a folder; name the annotation file in it"),
         (("lvis_v1_trian",), "Did you mean lvis_v1_train"),
         (("lvis_v1_train", "--threshold", "2"), "repeat threshold is 2.0"),
         (("lvis_v1_train", "--plot", "tail.doc"), "'doc' is no kind of picture"),

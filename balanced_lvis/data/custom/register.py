@@ -94,7 +94,8 @@ def prepare_custom(cfg) -> None:
 def _check_file(cfg, name: str) -> None:
     path = source_of(cfg, name).json_file
     if not os.path.isfile(path):
-        raise InputError(f"DATASETS.CUSTOM.{name}.JSON: {path} isn't there; set it to the annotation file.")
+        kind = "is a folder" if os.path.isdir(path) else "isn't there"
+        raise InputError(f"DATASETS.CUSTOM.{name}.JSON: {path} {kind}; set it to the annotation file.")
 
 
 def _check_spelling(cfg) -> None:

@@ -132,7 +132,8 @@ def _source_stamp(found: ArrayFile) -> dict:
 
 def cache_place(json_file: str, ending: str) -> str:
     """For what is made of a file in a folder that can't be written to."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "balanced_lvis")
+    cache = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", ""))
+    folder = Path(cache or Path.home() / ".cache", "balanced_lvis")
     digest = hashlib.sha256(os.fsencode(json_file)).hexdigest()[:16]
     return str(folder / f"{Path(json_file).stem[:80]}-{digest}{ending}")
 

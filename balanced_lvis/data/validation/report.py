@@ -37,8 +37,9 @@ KINDS = {
     "negatives_empty": Kind(
         WARNING,
         "images with 'neg_category_ids', all of them empty lists",
-        "No false positive is counted in images without objects of its category, and AP is too high. Remove the field "
-        "if annotation is exhaustive.",
+        "What is found of a category in images without its objects isn't counted as wrong, and AP is too high. List "
+        "the categories that are absent, or, if annotation is exhaustive, remove the field and name the file under "
+        "DATASETS.CUSTOM.",
     ),
     # categories
     "malformed_category": Kind(ERROR, "category records that can't be read", "Each has a whole 'id' and a 'name'."),

@@ -72,7 +72,8 @@ def annotation_file_of(dataset: str, argument: str = "--dataset") -> str:
     if dataset not in DatasetCatalog:
         hint = did_you_mean(dataset, DatasetCatalog.list())
         own = " One of your own needs the --config-file that has it." if argument == "--dataset" else ""
-        raise InputError(f"{argument}: {dataset!r} is neither a file nor a registered data set.{hint}{own}")
+        kind = ", but a folder: name the annotation file in it" if os.path.isdir(dataset) else ""
+        raise InputError(f"{argument}: {dataset!r} is neither a file nor a registered data set{kind}.{hint}{own}")
     json_file = MetadataCatalog.get(dataset).get("json_file")
     if not json_file:
         raise InputError(f"Data set {dataset!r} has no annotation file; give the path of one as {argument}.")

@@ -243,6 +243,7 @@ def test_different_categories_of_training_and_evaluation_name_both(polygons, cha
         ({"DATASETS__CUSTOM__my_val__JSON": ""}, r"DATASETS.CUSTOM.my_val.JSON is ''; set it to the annotation file"),
         ({"DATASETS__CUSTOM__my_val__IMAGES": ""}, r"DATASETS.CUSTOM.my_val.IMAGES is ''"),
         ({"DATASETS__CUSTOM__my_val__JSON": "nowhere.json"}, r"my_val.JSON: .*nowhere.json isn't there"),
+        ({"DATASETS__CUSTOM__my_val__JSON": "."}, r"my_val.JSON: .* is a folder; set it to the annotation file"),
         ({"DATASETS__CUSTOM__lvis_v1_val__JSON": "x.json"}, r"DATASETS.CUSTOM.lvis_v1_val.IMAGES is None"),
     ],
 )
@@ -276,6 +277,45 @@ def test_boxes_without_masks_ask_for_a_model_without(polygons):
     cfg = made.config(polygons, MODEL__MASK_ON=False)
     resolve_num_classes(cfg)
     assert not any(record["instances"].has("gt_masks") for record in next(iter(build_train_loader(cfg))))
+
+
+def test_boxes_alone_are_trained_on_even_if_some_annotations_have_a_mask(folder):
+    for name in ("train", "val"):
+        content = made.content()
+        content["annotations"][1]["segmentation"] = []
+        del content["annotations"][2]["segmentation"]
+        made.write(folder, name, content)
+    with pytest.raises(InputError, match="MODEL.MASK_ON is True, but 2 annotations of my_train have no mask"):
+        prepare_custom(made.config(folder))
+    cfg = made.config(folder, MODEL__MASK_ON=False)
+    resolve_num_classes(cfg)
+    preflight(cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    batch = next(iter(build_train_loader(cfg)))
+    assert sum(len(record["instances"]) for record in batch) >= 2
+    assert not any(record["instances"].has("gt_masks") for record in batch)
+
+
+def test_an_ignored_object_is_left_out_of_records_and_counts(folder):
+    content = json.loads((folder / "train.json").read_text())
+    content["annotations"][0]["ignore"] = True
+    made.write(folder, "train", content)
+    cfg = made.config(folder)
+    resolve_num_classes(cfg)
+    records = {record["image_id"]: record for record in load_records("my_train", filter_empty=False)}
+    assert [a["category_id"] for a in records[10]["annotations"]] == [0]
+    assert DatasetCatalog.get("my_train") == [records[i] for i in sorted(records)]
+    assert class_prior_from_config(cfg).instance_count.tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("value", ["0", "1", 2, 1.0, "false", []])
+@pytest.mark.parametrize("flag", ["iscrowd", "ignore"])
+def test_a_flag_of_another_kind_is_an_error(polygons, flag, value):
+    content = made.content()
+    content["annotations"][1][flag] = value
+    made.write(polygons, "train", content)
+    with pytest.raises(InputError, match=r"annotation 5 of image 10: .* is ") as caught:
+        prepare_custom(made.config(polygons))
+    assert f"{flag} is {value!r}" in str(caught.value)
 
 
 def paths_in(converted_file):

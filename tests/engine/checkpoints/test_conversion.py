@@ -197,6 +197,17 @@ def test_class_names_come_in_the_order_of_ids_from_names_and_files(tmp_path):
         class_names_of(tmp_path / "b.json")
 
 
+def test_class_names_are_read_behind_a_byte_order_mark_and_a_folder_is_called_one(tmp_path):
+    content = json.dumps({"categories": [{"id": 3, "name": "caf\u00e9"}]}, ensure_ascii=False)
+    (tmp_path / "c.json").write_text(content, encoding="utf-8-sig")
+    assert class_names_of(tmp_path / "c.json") == ["caf\u00e9"]
+    (tmp_path / "c.json").write_text(content, encoding="utf-16")
+    with pytest.raises(InputError, match="it is not UTF-8; save it as UTF-8"):
+        class_names_of(tmp_path / "c.json")
+    with pytest.raises(InputError, match="but a folder; give an annotation file"):
+        class_names_of(tmp_path)
+
+
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="real annotations are not at hand")
 def test_class_names_of_real_annotations():
     assert class_names_of(SHARED_DATA / "lvis_val_100.json") == class_names_of("lvis_v0.5_val")
