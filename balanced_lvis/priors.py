@@ -26,6 +26,7 @@ import numpy as np
 from .class_lists import ClassLists, HasClassLists
 from .errors import InputError
 from .io import write_json
+from .text import first_of
 
 logger = logging.getLogger(__name__)
 
@@ -309,7 +310,7 @@ def frequency_group(image_count: int) -> str:
 
 @functools.cache
 def _report_zero_counts(names: tuple[str, ...]) -> None:
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     logger.warning(
-        "%d class(es) are in no training image: %s. Their frequency is taken as half an image.", len(names), shown
-    )
+        "%d class(es) are in no training image: %s. Their frequency is taken as half an image.",
+        len(names), first_of(names, 10),
+    )  # fmt: skip

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..priors import ClassPrior
+from ..text import one_line
 from .stream import stream_lists
 from .validation.validate import LISTS, why_not_json
 
@@ -34,7 +35,7 @@ def count_classes(json_file: str | os.PathLike, progress: bool = False) -> Class
         raw = open(json_file, "rb")  # noqa: SIM115
     except OSError as error:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
-    title, size = f"Counting {os.path.basename(json_file)}", os.path.getsize(json_file)
+    title, size = f"Counting {one_line(os.path.basename(json_file))}", os.path.getsize(json_file)
     hidden = None if progress else True
     with raw, tqdm.wrapattr(raw, "read", total=size, desc=title, disable=hidden) as file:
         try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
 from ..findings import SHOWN
+from ..text import first_of
 from .annotations import check_annotations
 from .records import load_records, lvis_source
 from .validation import missing_images
@@ -68,12 +69,12 @@ def leave_out_missing(records):
         return records
     paths = _paths(records)
     if len(missing) == len(paths):
-        raise InputError(f"None of the {len(paths):,} training images is on the disk: {_first(paths)}.")
+        raise InputError(f"None of the {len(paths):,} training images is on the disk: {first_of(paths, SHOWN)}.")
     logger.warning(
         "%s of %s training images are not on the disk and left out: %s",
         f"{len(missing):,}",
         f"{len(paths):,}",
-        _first([paths[i] for i in missing]),
+        first_of([paths[i] for i in missing], SHOWN),
     )
     if hasattr(records, "leaving_out"):
         return records.leaving_out(missing)
@@ -99,7 +100,7 @@ def _check_images(name: str, filter_empty: bool, allowed: bool, remedy: str) -> 
     paths = _paths(records)
     if allowed and len(missing) < len(paths):
         return
-    first = _first([paths[i] for i in missing])
+    first = first_of([paths[i] for i in missing], SHOWN)
     if len(missing) == len(paths):
         remedy = "Is the folder of images the right one?"
     where = " tools/prepare_lvis.py --check says where to get LVIS-1.0's." if name.startswith("lvis_v1") else ""
@@ -118,8 +119,3 @@ def _paths(records) -> list[str]:
     if hasattr(records, "file_names"):
         return records.file_names()
     return [record["file_name"] for record in records]
-
-
-def _first(paths: Iterable[str]) -> str:
-    paths = list(paths)
-    return ", ".join(paths[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")

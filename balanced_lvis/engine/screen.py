@@ -12,6 +12,7 @@ from detectron2.utils.logger import setup_logger
 
 from .. import _detectron2
 from ..errors import DivergedError, InputError, LostProcessError
+from .showing import escape_logged, print_error, take_any_character
 from .storage import clear_errors
 
 # What a command line shows as one message.
@@ -29,10 +30,11 @@ def command_line(function):
     @functools.wraps(function)
     def wrapped(*args, **kwargs) -> int:
         quiet()
+        take_any_character()
         try:
             function(*args, **kwargs)
         except OURS as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_error(error)
             return error.exit_status
         return 0
 
@@ -41,7 +43,7 @@ def command_line(function):
 
 def log_to_screen() -> None:
     """Show what a command line without an output folder does."""
-    setup_logger(name="balanced_lvis")
+    escape_logged(setup_logger(name="balanced_lvis"))
 
 
 def log_to_files(output_dir: str, rank: int) -> None:
@@ -59,6 +61,7 @@ def log_to_files(output_dir: str, rank: int) -> None:
         for name in ("fvcore", "balanced_lvis"):
             setup_logger(output_dir, distributed_rank=rank, name=name)
     for name in (_detectron2.logger_name(), "fvcore", "balanced_lvis"):
+        escape_logged(logging.getLogger(name))
         for handler in logging.getLogger(name).handlers:
             handler.handleError = _tell_once
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ...errors import InputError
 from ...priors import frequency_group
+from ...text import one_line
 from ..stream import stream_lists
 from ..validation.checker import AnnotationChecker
 from ..validation.paths import path_problem
@@ -125,7 +126,7 @@ def convert(
     conversion, checker, seen = _Conversion(json_file, output), AnnotationChecker(), set()
     output.write('{"annotations": [')
     with open(json_file, "rb") as raw:
-        title = f"Converting {os.path.basename(json_file)}"
+        title = f"Converting {one_line(os.path.basename(json_file))}"
         with tqdm.wrapattr(raw, "read", total=source["size"], desc=title, disable=None) as file:
             try:
                 for key, element in stream_lists(file, LISTS, optional=("annotations",), seen=seen):

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...errors import InputError
+from ...text import one_line
 from ..stream import stream_lists
 from ..validation.checker import AnnotationChecker
 from ..validation.paths import LVIS, image_path, path_problem
@@ -69,7 +70,7 @@ def build_index(json_file: str, output: BinaryIO) -> None:
     except OSError as error:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
     with source, tempfile.TemporaryFile(dir=os.path.dirname(output.name) or ".") as spool:
-        stamp, title = stamp_of(source.fileno()), f"Indexing {os.path.basename(json_file)}"
+        stamp, title = stamp_of(source.fileno()), f"Indexing {one_line(os.path.basename(json_file))}"
         with tqdm.wrapattr(source, "read", total=stamp["size"], desc=title, disable=None) as counted:
             hashing, content = _HashingFile(counted), _Content(json_file, spool)
             report = _read(json_file, hashing, content)

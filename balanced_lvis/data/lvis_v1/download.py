@@ -19,6 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...errors import InputError
+from ...text import one_line
 from .room import check_room
 
 logger = logging.getLogger(__name__)
@@ -201,4 +202,5 @@ def _write_tag(partial: Path, headers) -> None:
 
 
 def _bar(title: str, total: int | None, start: int = 0) -> tqdm:
+    title = one_line(title)
     return tqdm(desc=title, total=total, initial=start, unit="B", unit_scale=True, unit_divisor=1024, disable=None)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ...errors import InputError
 from ...io import replacing
+from ...text import first_of, one_line
 from .room import check_room
 
 _CHUNK = 1 << 20
@@ -63,12 +64,12 @@ def _member(opened: zipfile.ZipFile, archive, name: str) -> zipfile.ZipInfo:
         folder, base = posixpath.split(member.filename)
         if base == name and not folder.startswith("__MACOSX"):  # which holds what only that system has a use for
             return member
-    held = ", ".join(opened.namelist()[:5]) or "nothing"
+    held = first_of(opened.namelist(), 5) or "nothing"
     raise InputError(f"{archive} doesn't hold {name}, but {held}; use the archive that LVIS publishes.")
 
 
 def _copy(source: BinaryIO, target: str | os.PathLike, size: int) -> None:
-    title = f"Writing {Path(target).name}"
+    title = f"Writing {one_line(Path(target).name)}"
     bar = tqdm(desc=title, total=size, unit="B", unit_scale=True, unit_divisor=1024, disable=None)
     with bar, replacing(target, "wb") as file:
         while data := source.read(_CHUNK):

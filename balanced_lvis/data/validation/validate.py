@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ...errors import InputError
 from ...findings import Findings
+from ...text import one_line
 from ..stream import stream_lists
 from .checker import AnnotationChecker
 from .images import missing_images, read_all
@@ -71,7 +72,7 @@ def check_records(
         source = open(json_file, "rb")  # noqa: SIM115
     except OSError as error:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
-    with source, _with_bar(source, f"Checking {os.path.basename(json_file)}", progress) as file:
+    with source, _with_bar(source, f"Checking {one_line(os.path.basename(json_file))}", progress) as file:
         try:
             for key, element in stream_lists(file, LISTS, optional=LISTS, seen=seen):
                 checker.add(key, element)

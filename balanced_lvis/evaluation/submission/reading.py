@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ...data.stream import stream_list
 from ...errors import InputError
+from ...text import one_line
 
 # What reading a file that is broken may raise; ValueError is the parser's.
 BROKEN = (
@@ -45,7 +46,7 @@ def batches_of(path: str | os.PathLike, progress: bool = True) -> Iterator[list]
         raise InputError(f"Results {os.fspath(path)} can't be read: {error.strerror}.") from error
     hidden = None if progress else True
     size = os.fstat(raw.fileno()).st_size
-    title = f"Reading {os.path.basename(path)}"
+    title = f"Reading {one_line(os.path.basename(path))}"
     with raw, tqdm(total=size, desc=title, unit="B", unit_scale=True, disable=hidden) as bar, _content(raw) as file:
         batch, begin = [], 0
         try:
