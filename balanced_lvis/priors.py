@@ -25,7 +25,7 @@ import numpy as np
 
 from .class_lists import ClassLists, HasClassLists
 from .errors import InputError
-from .io import write_json
+from .io import open_regular, write_json
 from .text import first_of
 
 logger = logging.getLogger(__name__)
@@ -128,10 +128,12 @@ class ClassPrior:
             InputError: if the file is missing, is no JSON, or is no class prior.
         """
         try:
-            with open(path, encoding="utf-8") as file:
+            with open_regular(path, "r", encoding="utf-8") as file:
                 content = json.load(file)
         except OSError as error:
             raise InputError(f"Class prior file {os.fspath(path)!r} can't be read: {error.strerror}.") from error
+        except InputError:
+            raise
         except (ValueError, RecursionError) as error:
             raise InputError(f"Class prior file {os.fspath(path)!r} is not valid JSON: {error}.") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:

@@ -14,6 +14,7 @@ from pycocotools import mask as mask_util
 from tqdm import tqdm
 
 from ...errors import InputError
+from ...io import open_regular
 from ...priors import frequency_group
 from ...text import one_line
 from ..stream import stream_lists
@@ -125,7 +126,7 @@ def convert(
     """
     conversion, checker, seen = _Conversion(json_file, output), AnnotationChecker(), set()
     output.write('{"annotations": [')
-    with open(json_file, "rb") as raw:
+    with open_regular(json_file) as raw:
         title = f"Converting {one_line(os.path.basename(json_file))}"
         with tqdm.wrapattr(raw, "read", total=source["size"], desc=title, disable=None) as file:
             try:

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...errors import InputError
+from ...io import open_regular
 from ...text import one_line
 from ..stream import stream_lists
 from ..validation.checker import AnnotationChecker
@@ -66,7 +67,7 @@ def build_index(json_file: str, output: BinaryIO) -> None:
         OSError: if the output can't be written.
     """
     try:
-        source = open(json_file, "rb")  # noqa: SIM115
+        source = open_regular(json_file)
     except OSError as error:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
     with source, tempfile.TemporaryFile(dir=os.path.dirname(output.name) or ".") as spool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...errors import InputError
+from ...io import open_regular
 from ...text import one_line
 from .room import check_room
 
@@ -73,7 +74,7 @@ def download(url: str, path: str | os.PathLike, md5: str = "") -> None:
 def file_md5(path: str | os.PathLike) -> str:
     """The MD5 of a file, hexadecimal, with a progress bar."""
     digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file, _bar(f"Checking {Path(path).name}", os.path.getsize(path)) as bar:
+    with open_regular(path) as file, _bar(f"Checking {Path(path).name}", os.path.getsize(path)) as bar:
         while data := file.read(_CHUNK):
             digest.update(data)
             bar.update(len(data))

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from ...errors import InputError
-from ...io import replacing
+from ...io import open_regular, replacing
 from ...text import first_of, one_line
 from .room import check_room
 
@@ -32,7 +32,7 @@ def unpack(archive: str | os.PathLike, name: str, target: str | os.PathLike) -> 
         InputError: if the archive is damaged or doesn't hold such a file, or there is no room.
     """
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with open_regular(archive) as file, zipfile.ZipFile(file) as opened:
             member = _member(opened, archive, name)
             check_room(Path(target).parent, member.file_size, name)
             with opened.open(member) as source:
@@ -53,7 +53,7 @@ def copy(source: str | os.PathLike, target: str | os.PathLike) -> None:
     try:
         size = os.path.getsize(source)
         check_room(Path(target).parent, size, Path(source).name)
-        with open(source, "rb") as file:
+        with open_regular(source) as file:
             _copy(file, target, size)
     except OSError as error:
         raise InputError(f"{source} can't be copied to {target}: {error.strerror or error}.") from error

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ...errors import InputError
 from ...findings import Findings
+from ...io import open_regular
 from ...text import one_line
 from ..stream import stream_lists
 from .checker import AnnotationChecker
@@ -69,7 +70,7 @@ def check_records(
     checker = AnnotationChecker(layout)
     seen: set[str] = set()
     try:
-        source = open(json_file, "rb")  # noqa: SIM115
+        source = open_regular(json_file)
     except OSError as error:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
     with source, _with_bar(source, f"Checking {one_line(os.path.basename(json_file))}", progress) as file:
