@@ -10,6 +10,7 @@ import yaml
 
 from . import _detectron2
 from .errors import InputError
+from .text import one_line
 from .user_paths import expand_values, why_no_file
 
 _detectron2.require()
@@ -227,4 +228,5 @@ def _unknown_key(cfg: CN, error: KeyError, source: str) -> str:
         node = _node(cfg, parent) if parent else cfg
     close = difflib.get_close_matches(name, list(node), n=1)
     hint = f" Did you mean {'.'.join(filter(None, [parent, close[0]]))}?" if close else ""
+    key = one_line(key)
     return f"{source}: unknown config key {key}.{hint} Valid under {parent or 'the root'}: {', '.join(sorted(node))}."

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import ClassVar, NamedTuple
 
 from .errors import InputError
+from .text import one_line
 
 ERROR, WARNING = "error", "warning"
 SHOWN = 5  # offenders of a kind that a report names
@@ -120,7 +121,7 @@ class Findings:
         """The same of many; ``count`` where there are more of them than ``examples``."""
         self._counts[kind] = self._counts.get(kind, 0) + (len(examples) if count is None else count)
         shown = self._examples.setdefault(kind, [])
-        shown += list(examples)[: SHOWN - len(shown)]
+        shown += map(one_line, list(examples)[: SHOWN - len(shown)])
 
     def __contains__(self, kind: str) -> bool:
         return kind in self._counts

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are written whole or not at all, and those that are read only if they are regular ones."""
 
 from __future__ import annotations
 
@@ -7,10 +7,52 @@ import hashlib
 import json
 import math
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from typing import IO
 
+from .errors import InputError
+from .text import one_line
+
 _HASHED = 1 << 20  # bytes at a time
+
+
+# What else a path can lead to, as stat tells.
+_SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
+
+def open_regular(path: str | os.PathLike, mode: str = "rb", **options) -> IO:
+    """
+    As ``open`` for reading, of a regular file only: a FIFO would wait for a writer, and a device may never end.
+
+    Args:
+        path: of the file; links are followed.
+        mode: as for ``open``, "r" or "rb".
+        options: as for ``open``, such as ``encoding``.
+
+    Raises:
+        InputError: if it is a FIFO, a socket or a device.
+        OSError: as of ``open``.
+    """
+    _refuse_special(path, os.stat(path).st_mode)  # before opening, which some devices act on
+    file = open(path, mode, opener=_open_without_waiting, **options)  # noqa: SIM115
+    try:
+        _refuse_special(path, os.fstat(file.fileno()).st_mode)
+    except InputError:
+        file.close()
+        raise
+    return file
+
+
+def _refuse_special(path: str | os.PathLike, mode: int) -> None:
+    kind = _SPECIAL.get(stat.S_IFMT(mode))
+    if kind:
+        raise InputError(f"{one_line(os.fspath(path))} is {kind}, and only regular files are read; save it as a file.")
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """What has become a FIFO since it was looked at doesn't wait for a writer either."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def write_json(path: str | os.PathLike, content, indent: int | None = None) -> None:
@@ -94,7 +136,7 @@ def _sync_folder(folder: str) -> None:
 def sha256_of(path: str | os.PathLike) -> str:
     """The SHA-256 of a file's content, in hexadecimal digits; read a piece at a time."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while content := file.read(_HASHED):
             digest.update(content)
     return digest.hexdigest()

@@ -25,7 +25,8 @@ import numpy as np
 
 from .class_lists import ClassLists, HasClassLists
 from .errors import InputError
-from .io import write_json
+from .io import open_regular, write_json
+from .text import first_of
 
 logger = logging.getLogger(__name__)
 
@@ -127,12 +128,14 @@ class ClassPrior:
             InputError: if the file is missing, is no JSON, or is no class prior.
         """
         try:
-            with open(path, encoding="utf-8-sig") as file:  # with a byte order mark or without
+            with open_regular(path, "r", encoding="utf-8-sig") as file:  # with a byte order mark or without
                 content = json.load(file)
         except OSError as error:
             raise InputError(f"Class prior file {os.fspath(path)!r} can't be read: {error.strerror}.") from error
         except UnicodeDecodeError as error:
             raise InputError(f"Class prior file {os.fspath(path)!r} is not UTF-8; save it as UTF-8.") from error
+        except InputError:
+            raise
         except (ValueError, RecursionError) as error:
             raise InputError(f"Class prior file {os.fspath(path)!r} is not valid JSON: {error}.") from error
         if not isinstance(content, dict) or content.get("format") != _FORMAT:
@@ -311,7 +314,7 @@ def frequency_group(image_count: int) -> str:
 
 @functools.cache
 def _report_zero_counts(names: tuple[str, ...]) -> None:
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     logger.warning(
-        "%d class(es) are in no training image: %s. Their frequency is taken as half an image.", len(names), shown
-    )
+        "%d class(es) are in no training image: %s. Their frequency is taken as half an image.",
+        len(names), first_of(names, 10),
+    )  # fmt: skip

@@ -20,6 +20,7 @@ from balanced_lvis.data.class_prior import class_prior_of_dataset
 from balanced_lvis.data.counting import count_classes
 from balanced_lvis.data.datasets import prepare_dataset
 from balanced_lvis.engine.screen import command_line
+from balanced_lvis.engine.showing import print_text
 from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation.analysis import analysis_tables, analyze, check_plot_file, plot_analysis
 from balanced_lvis.io import write_json
@@ -49,7 +50,7 @@ def main(arguments=None) -> None:
     if args.plot:
         check_plot_file(args.plot)
     found = analyze(_prior(args), args.threshold)
-    print(analysis_tables(found, max(args.show, 0)), end="")
+    print_text(analysis_tables(found, max(args.show, 0)).rstrip("\n"))
     if args.json:
         write_json(args.json, found, indent=1)
     if args.plot:

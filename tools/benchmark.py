@@ -28,6 +28,7 @@ from balanced_lvis.benchmark import ALL, SUITES, Options, machine, table
 from balanced_lvis.engine.screen import command_line
 from balanced_lvis.errors import InputError
 from balanced_lvis.io import write_json
+from balanced_lvis.text import indented
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,7 +78,7 @@ def main() -> None:
             rows += SUITES[suite](options)
         except Exception as error:  # the other suites' hours are not lost
             failed.append(suite)
-            print(f"{suite} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            print(indented(f"{suite} failed: {type(error).__name__}: {error}"), file=sys.stderr, flush=True)
         if args.json:
             write_json(args.json, {"machine": machine(args.device), "rows": rows}, indent=1)
     print(table(rows))

@@ -14,6 +14,8 @@ import sys
 from balanced_lvis.data.class_names import class_names_of
 from balanced_lvis.engine.checkpoints.conversion import FAMILIES, LAYOUTS, convert_checkpoint
 from balanced_lvis.engine.screen import command_line
+from balanced_lvis.engine.showing import print_text
+from balanced_lvis.text import one_line
 
 
 @command_line
@@ -42,11 +44,11 @@ def main(arguments=None) -> None:
         class_names=class_names_of(args.classes) if args.classes else None,
     )  # fmt: skip
     for step in done.steps:
-        print(step)
+        print_text(step)
     if done.dropped:
-        print(f"left out: {', '.join(done.dropped)}")
+        print_text(f"left out: {', '.join(map(one_line, done.dropped))}")
     names = "class names written" if done.class_names else "class names unknown; --classes writes them"
-    print(f"{done.num_classes} classes, {names}; {done.family}; {done.num_tensors} tensors in {args.output}")
+    print_text(f"{done.num_classes} classes, {names}; {done.family}; {done.num_tensors} tensors in {args.output}")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,10 @@ from balanced_lvis.config import load_config
 from balanced_lvis.data.datasets import prepare_dataset
 from balanced_lvis.engine.export import CHUNK, Options, add_job_arguments, export_checkpoint
 from balanced_lvis.engine.screen import command_line
+from balanced_lvis.engine.showing import print_text
 from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation.submission import ImageList, annotation_file_of, export_predictions, validate_submission
+from balanced_lvis.text import safe_file_name
 
 
 @command_line
@@ -48,15 +50,17 @@ def main(arguments=None) -> None:
     args = parser.parse_args(arguments)
     if args.validate:
         report = validate_submission(args.validate, ImageList(_annotation_file(args)), progress=True)
-        print(report)
+        print_text(report)
         if report.problems if args.strict else report.errors:
             raise InputError(f"{args.validate} is no valid submission.")
         return
     if args.predictions:
         json_file = _annotation_file(args)
         name = Path(json_file).stem if args.dataset == json_file else args.dataset
-        for written in export_predictions(args.predictions, ImageList(json_file), Path(args.output, name), args.zip):
-            print(written)
+        for written in export_predictions(
+            args.predictions, ImageList(json_file), Path(args.output, safe_file_name(name)), args.zip
+        ):
+            print_text(written)
         return
     export_checkpoint(args, Options(args.dataset, args.output, args.zip, args.chunk))
 

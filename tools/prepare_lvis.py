@@ -20,6 +20,7 @@ from balanced_lvis.data.lvis_v1 import ANNOTATIONS, look, prepare, show
 from balanced_lvis.data.lvis_v1.files import ANNOTATIONS_URL
 from balanced_lvis.data.lvis_v1.prepare import check_splits
 from balanced_lvis.engine.screen import command_line, log_to_screen
+from balanced_lvis.engine.showing import print_text
 from balanced_lvis.errors import InputError
 
 
@@ -43,7 +44,7 @@ def main() -> None:
         parts = look(root, args.splits)
     else:
         parts = prepare(root, args.splits, source=args.source, coco=args.coco, url=args.url)
-    print(show(parts))
+    print_text(show(parts))
     missing = [part.name for part in parts if not part.ok]
     if missing:
         raise InputError(f"{len(missing)} of {len(parts)} parts of LVIS-1.0 aren't as they should be, as listed.")

@@ -13,6 +13,7 @@ from balanced_lvis.config import load_config
 from balanced_lvis.data.datasets import rendered_root, rendered_spec
 from balanced_lvis.data.rendered import render_dataset
 from balanced_lvis.engine.screen import command_line, log_to_screen
+from balanced_lvis.engine.showing import print_text
 
 
 @command_line
@@ -24,7 +25,7 @@ def main() -> None:
     args = parser.parse_args()
     log_to_screen()
     cfg = load_config(args.config_file, args.opts)
-    print(render_dataset(rendered_spec(cfg), rendered_root(cfg), workers=args.workers))
+    print_text(render_dataset(rendered_spec(cfg), rendered_root(cfg), workers=args.workers))
 
 
 if __name__ == "__main__":

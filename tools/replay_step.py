@@ -10,6 +10,8 @@ import sys
 
 from balanced_lvis.engine.diagnostics import replay
 from balanced_lvis.engine.screen import command_line
+from balanced_lvis.engine.showing import print_text
+from balanced_lvis.text import one_line
 
 
 def _losses(losses: dict) -> str:
@@ -24,15 +26,15 @@ def main(arguments=None) -> None:
     parser.add_argument("opts", nargs="*", help="KEY VALUE overrides of the config, such as MODEL.DEVICE cpu")
     args = parser.parse_intermixed_args(arguments)  # overrides after options
     found = replay(args.file, args.config_file, args.opts)
-    print(f"iteration {found.iteration}, as recorded: {_losses(found.recorded)}")
+    print_text(f"iteration {found.iteration}, as recorded: {_losses(found.recorded)}")
     for losses in found.losses:
-        print(f"repeated: {_losses(losses)}")
+        print_text(f"repeated: {_losses(losses)}")
     for name, losses in found.alone:
-        print(f"{name} alone: {_losses(losses)}")
-    print(f"first module with an output that is not finite: {found.module or 'none'}")
+        print_text(f"{one_line(name)} alone: {_losses(losses)}")
+    print_text(f"first module with an output that is not finite: {found.module or 'none'}")
     for kind in ("weights", "gradients"):
         names = getattr(found, kind)
-        print(f"{kind} that are not finite: {len(names)}{': ' if names else ''}{', '.join(names[:10])}")
+        print_text(f"{kind} that are not finite: {len(names)}{': ' if names else ''}{', '.join(names[:10])}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from balanced_lvis.engine.screen import command_line
+from balanced_lvis.engine.showing import print_text
 from balanced_lvis.soak import soak
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +36,7 @@ def main() -> None:
     print(f"Trainings and files are in {folder}", flush=True)
     figures = soak(ROOT / "configs", folder, args.minutes * 60, args.seed, args.json)
     for title, part in figures.items():
-        print(f"{title}: {part}")
+        print_text(f"{title}: {part}")
     if figures["failures"]:
         sys.exit(1)
 

@@ -12,6 +12,7 @@ import logging
 from detectron2.utils import comm
 
 from ..errors import InputError
+from ..text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,9 @@ class BrokenImages:
                 if name not in self.found:
                     self.found[name] = reason
                     if self.limit:
-                        logger.warning("Left out, another image takes its place: %s (%s)", name, reason)
+                        logger.warning(
+                            "Left out, another image takes its place: %s (%s)", one_line(name), one_line(reason)
+                        )
             if not record:
                 self.limit = min(self.limit, len(self.found) - 1)
         self.check()
@@ -87,7 +90,7 @@ class BrokenImages:
         """
         if len(self.found) <= self.limit:
             return
-        lines = [f"\n  {name}: {reason}" for name, reason in sorted(self.found.items())]
+        lines = [f"\n  {one_line(name)}: {one_line(reason)}" for name, reason in sorted(self.found.items())]
         more = f"\n  and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
         raise InputError(
             f"{len(lines)} training image(s) can't be used, more than DATALOADER.MAX_BROKEN = {self.limit}:"

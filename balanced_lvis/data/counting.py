@@ -8,7 +8,9 @@ from collections import Counter
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..io import open_regular
 from ..priors import ClassPrior
+from ..text import one_line
 from .reading import Annotation, Category, Image, RecordError, read_records
 from .validation.report import KINDS
 from .validation.validate import why_not_json
@@ -33,10 +35,10 @@ def count_classes(json_file: str | os.PathLike, progress: bool = False) -> Class
     """
     counts = _Counts()
     try:
-        raw = open(json_file, "rb")  # noqa: SIM115
+        raw = open_regular(json_file)
     except OSError as error:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
-    title, size = f"Counting {os.path.basename(json_file)}", os.path.getsize(json_file)
+    title, size = f"Counting {one_line(os.path.basename(json_file))}", os.path.getsize(json_file)
     hidden = None if progress else True
     with raw, tqdm.wrapattr(raw, "read", total=size, desc=title, disable=hidden) as file:
         try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..errors import InputError
 from ..findings import SHOWN
+from ..text import first_of
 from .annotations import CheckedAnnotations, check_annotations
 from .custom.summary import Summary
 from .index import MODE
@@ -73,12 +74,12 @@ def leave_out_missing(records):
         return records
     paths = _paths(records)
     if len(missing) == len(paths):
-        raise InputError(f"None of the {len(paths):,} training images is on the disk: {_first(paths)}.")
+        raise InputError(f"None of the {len(paths):,} training images is on the disk: {first_of(paths, SHOWN)}.")
     logger.warning(
         "%s of %s training images are not on the disk and left out: %s",
         f"{len(missing):,}",
         f"{len(paths):,}",
-        _first([paths[i] for i in missing]),
+        first_of([paths[i] for i in missing], SHOWN),
     )
     if hasattr(records, "leaving_out"):
         return records.leaving_out(missing)
@@ -128,7 +129,7 @@ def _check_images(name: str, filter_empty: bool, allowed: bool, remedy: str) -> 
     paths = _paths(records)
     if allowed and len(missing) < len(paths):
         return
-    first = _first([paths[i] for i in missing])
+    first = first_of([paths[i] for i in missing], SHOWN)
     if len(missing) == len(paths):
         remedy = "Is the folder of images the right one?"
     remedy = _spelling(name, [paths[i] for i in missing]) or remedy
@@ -163,8 +164,3 @@ def _paths(records) -> list[str]:
     if hasattr(records, "file_names"):
         return records.file_names()
     return [record["file_name"] for record in records]
-
-
-def _first(paths: Iterable[str]) -> str:
-    paths = list(paths)
-    return ", ".join(paths[:SHOWN]) + (", ..." if len(paths) > SHOWN else "")

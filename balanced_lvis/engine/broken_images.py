@@ -11,6 +11,7 @@ from detectron2.utils import comm
 
 from ..data.broken import BrokenImages
 from ..io import write_json
+from ..text import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ class ListBrokenImages(HookBase):
             return
         path = os.path.join(self._output_dir, LIST)
         write_json(path, [{"file_name": name, "reason": reason} for name, reason in sorted(found.items())], indent=1)
-        logger.warning("%d broken image(s) were left out, listed in %s: %s", len(found), path, "; ".join(sorted(found)))
+        listed = "; ".join(map(one_line, sorted(found)))
+        logger.warning("%d broken image(s) were left out, listed in %s: %s", len(found), path, listed)
         self._count_in_results(len(found))
 
     def _count_in_results(self, count: int) -> None:

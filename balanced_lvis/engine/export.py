@@ -27,6 +27,7 @@ from ..evaluation.lvis_evaluator import category_ids_of, write_outputs
 from ..evaluation.submission.chunks import Chunks
 from ..evaluation.submission.write import Written, write_submission
 from ..io import sha256_of
+from ..text import one_line, safe_file_name
 from .checkpoints.identity import Identity
 from .checkpoints.loading import load_for_evaluation
 from .memory import keep_freed_memory
@@ -35,6 +36,7 @@ from .processes.launch import launch
 from .processes.watchdog import Limits, note
 from .run import check, read_config
 from .screen import log_to_files
+from .showing import print_text
 from .storage import check_writable, clear_errors
 from .trainer import Trainer
 
@@ -150,7 +152,7 @@ def _export(cfg, options: Options) -> None:
         note("writing the submission", slow=True)
         _check_complete(chunks, num_images)
         for written in _write(cfg, options, chunks, num_images):
-            print(written)
+            print_text(written)
         chunks.delete()
 
 
@@ -185,7 +187,9 @@ def _detect(cfg, dataset: str, chunks: Chunks, num_images: int, missing: list[in
     if not mine:
         return
     loader = build_test_loader(cfg, dataset, positions)
-    bar = tqdm(loader, f"{dataset}, this process", unit="img", disable=None if comm.is_main_process() else True)
+    bar = tqdm(
+        loader, f"{one_line(dataset)}, this process", unit="img", disable=None if comm.is_main_process() else True
+    )
     batches = iter(bar)
     with _detector(cfg) as detector:
         for number in mine:
@@ -214,7 +218,7 @@ def _write(cfg, options: Options, chunks: Chunks, num_images: int) -> list[Writt
     category_ids = category_ids_of(MetadataCatalog.get(options.dataset))
     return write_submission(
         lambda: chunks.detections(num_images, category_ids),
-        os.path.join(options.output, options.dataset),
+        os.path.join(options.output, safe_file_name(options.dataset)),
         masks=cfg.MODEL.MASK_ON,
         zipped=options.zipped,
     )

@@ -14,6 +14,7 @@ from detectron2.utils.logger import setup_logger
 from .. import _detectron2
 from ..errors import DivergedError, InputError, LostProcessError
 from ..user_paths import expand_words
+from .showing import escape_logged, print_error, take_any_character
 from .storage import clear_errors
 
 # What a command line shows as one message.
@@ -36,6 +37,7 @@ def command_line(function):
     @functools.wraps(function)
     def wrapped(arguments: Sequence[str] | None = None) -> int:
         quiet()
+        take_any_character()
         try:
             if arguments is None:
                 sys.argv[1:] = expand_words(sys.argv[1:])
@@ -43,7 +45,7 @@ def command_line(function):
             else:
                 function(expand_words(arguments))
         except OURS as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_error(error)
             return error.exit_status
         return 0
 
@@ -52,7 +54,7 @@ def command_line(function):
 
 def log_to_screen() -> None:
     """Show what a command line without an output folder does."""
-    setup_logger(name="balanced_lvis")
+    escape_logged(setup_logger(name="balanced_lvis"))
 
 
 def log_to_files(output_dir: str, rank: int) -> None:
@@ -70,6 +72,7 @@ def log_to_files(output_dir: str, rank: int) -> None:
         for name in ("fvcore", "balanced_lvis"):
             setup_logger(output_dir, distributed_rank=rank, name=name)
     for name in (_detectron2.logger_name(), "fvcore", "balanced_lvis"):
+        escape_logged(logging.getLogger(name))
         for handler in logging.getLogger(name).handlers:
             handler.handleError = _tell_once
 

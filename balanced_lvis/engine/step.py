@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import DivergedError
 from ..random_state import current_states
+from ..text import one_line
 from .diagnostics import save_diagnostics
 from .processes.watchdog import note
 
@@ -198,7 +199,7 @@ class StepTrainer(SimpleTrainer):
         bad = [name for name, value in losses.items() if not math.isfinite(value)]
         images = [record.get("file_name", record.get("image_id")) for batch in batches for record in batch]
         found = [(rank, *one) for rank, one in enumerate(comm.all_gather((bad, images))) if one[0]]
-        told = "; ".join(f"{', '.join(names)} on {', '.join(map(str, images))}" for _, names, images in found)
+        told = "; ".join(f"{', '.join(names)} on {', '.join(map(one_line, images))}" for _, names, images in found)
         logger.warning(
             "Iteration %d is skipped, %d in a row and %d in all so far: not finite are %s.",
             self.iter, self.skipped_in_row, self.skipped, told,

@@ -25,6 +25,7 @@ from ..evaluation import LVISEvaluator, unpasted
 from ..io import write_json
 from ..meta import MetaReweighter
 from ..random_state import seed_all
+from ..text import safe_file_name
 from .broken_images import ListBrokenImages, ShareBrokenImages
 from .checkpoints.folder import POINTER
 from .checkpoints.identity import Identity, is_second_stage
@@ -239,7 +240,7 @@ class Trainer(DefaultTrainer):
             InputError: if the data set is not in LVIS format, or ``TEST.LVIS_BACKEND`` is unknown or not installed.
         """
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
-        folder = folder if len(cfg.DATASETS.TEST) == 1 else f"{folder}_{dataset_name}"
+        folder = folder if len(cfg.DATASETS.TEST) == 1 else f"{folder}_{safe_file_name(dataset_name)}"
         return LVISEvaluator(dataset_name, folder, backend=cfg.TEST.LVIS_BACKEND)
 
     @classmethod

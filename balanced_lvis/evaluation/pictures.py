@@ -12,9 +12,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from PIL import Image
 from pycocotools import mask as mask_util
 from torchvision.ops import nms
+
+from ..data.images import read_image
 
 
 def draw_comparison(annotation_file, image_root, predictions: dict[str, list[dict]], image_ids, path) -> None:
@@ -43,7 +44,8 @@ def draw_comparison(annotation_file, image_root, predictions: dict[str, list[dic
     )  # fmt: skip
     for axes_row, image_id in zip(grid, image_ids):
         image = images[image_id]
-        pixels = np.asarray(Image.open(Path(image_root, *image["coco_url"].split("/")[-2:])).convert("RGB"))
+        file = Path(image_root, *image["coco_url"].split("/")[-2:])
+        pixels = read_image(file, "RGB", (image["width"], image["height"]))
         objects = truth[image_id]
         right = {o["category_id"] for o in objects}
         _draw(axes_row[0], pixels, objects, labels, right, "ground truth")

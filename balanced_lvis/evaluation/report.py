@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
+from ..text import one_line
 
 COLUMNS = ("AP", "APr", "APc", "APf")
 TASKS = {"bbox": "box", "segm": "mask"}
@@ -38,6 +39,7 @@ def comparison_table(results: dict[str, dict[str, dict[str, float]]], columns=CO
 
 def markdown_table(rows: list[list[str]]) -> str:
     """A Markdown table, readable as text too: the first row is the header, the first column starts at the left."""
+    rows = [[one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
     rows = [rows[0], ["---", *("---:" for _ in rows[0][1:])], *rows[1:]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(_line(row, widths, fill="-" if i == 1 else " ") for i, row in enumerate(rows)) + "\n"

@@ -21,6 +21,7 @@ from detectron2.utils import comm
 from tqdm import tqdm
 
 from ..io import write_json_list
+from ..text import one_line
 
 # One row per call of DetectionWriter.write; height and width are the masks', 0 without masks.
 IMAGE = np.dtype([("id", "<i8"), ("detections", "<i4"), ("height", "<i4"), ("width", "<i4")])
@@ -225,7 +226,7 @@ class Detections:
 
     def save_json(self, path: str | os.PathLike) -> None:
         """Write all in LVIS result format, with a progress bar on a terminal; the file is whole or not there."""
-        with tqdm(total=len(self), desc=Path(path).name, unit="det", unit_scale=True, disable=None) as bar:
+        with tqdm(total=len(self), desc=one_line(Path(path).name), unit="det", unit_scale=True, disable=None) as bar:
             write_json_list(path, _counted(self.records(), bar))
 
     def delete(self) -> None:

@@ -1,17 +1,20 @@
 """Pictures of every kind are read as a viewer shows them, and broken ones are named."""
 
 import copy
+import os
+import subprocess
 
 import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetMapper
 from detectron2.data.detection_utils import read_image as stock_read_image
-from PIL import Image
+from PIL import Image, ImageFile
 
-from balanced_lvis.data.images import ImageError, read_image
+from balanced_lvis.data.images import ImageError, image_formats, image_suffixes, read_image
 from balanced_lvis.data.mapper import ImageMapper
 from balanced_lvis.data.records import load_records
+from balanced_lvis.data.validation.images import image_problem
 from balanced_lvis.errors import InputError
 
 HEIGHT, WIDTH = 12, 20
@@ -196,3 +199,80 @@ def test_records_are_those_of_detectron2s_mapper(tiny_cfg, is_train):
     if is_train:
         assert torch.equal(ours["instances"].gt_boxes.tensor, stock["instances"].gt_boxes.tensor)
         assert torch.equal(ours["instances"].gt_classes, stock["instances"].gt_classes)
+
+
+# ------------------------------------------------------------------ what is opened at all
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 12\n%%EndComments\n%%EOF\n"
+WMF = b"\xd7\xcd\xc6\x9a\0\0" + np.array([0, 0, 20, 12, 72], "<i2").tobytes() + bytes(6) + b"\1\0\x09\0" + bytes(64)
+HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(64)
+
+
+@pytest.mark.parametrize("content", [EPS, WMF, HDF5, b"GRIB\0\0\0\1" + bytes(64), b"%PDF-1.4\n%%EOF\n"])
+@pytest.mark.parametrize("suffix", ["jpg", "eps"])
+def test_a_format_that_pillow_does_not_decode_itself_is_not_opened(tmp_path, content, suffix, monkeypatch):
+    def started(*arguments, **options):
+        raise AssertionError("a program is started")
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    monkeypatch.setattr(os, "system", started)
+    path = tmp_path / f"picture.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match=f"picture.{suffix} is no image, or not of a raster format"):
+        read_image(path)
+    assert image_problem(str(path), (20, 12))[0] == "image_unreadable"
+
+
+def test_formats_are_those_without_a_program_a_plugin_or_a_stub():
+    Image.init()
+    assert {"JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"} <= set(image_formats())
+    assert not {"EPS", "PDF", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC", "FITS"} & set(image_formats())
+    assert {".jpg", ".png", ".tif", ".webp", ".mpo"} <= image_suffixes()
+    assert not {".eps", ".ps", ".pdf", ".wmf", ".emf", ".h5", ".mpg", ".txt"} & image_suffixes()
+
+
+@pytest.mark.parametrize("name", ["TGA", "PCX", "SGI", "JPEG2000", "WEBP"])
+def test_other_formats_that_pillow_decodes_are_read(tmp_path, name):
+    path = tmp_path / "picture"
+    Image.fromarray(colours()).save(path, "PNG")
+    Image.open(path).save(path, name, **({"lossless": True} if name == "WEBP" else {}))
+    np.testing.assert_array_equal(read_image(path, "RGB"), colours())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs on this system")
+def test_a_fifo_or_a_device_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "picture.jpg")
+    with pytest.raises(ImageError, match=r"Image .*picture\.jpg is a FIFO, and only regular files are read"):
+        read_image(tmp_path / "picture.jpg")
+    with pytest.raises(ImageError, match="Image /dev/zero is a device"):
+        read_image("/dev/zero")
+    assert image_problem("/dev/zero", (20, 12))[0] == "image_unreadable"
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
+def test_an_image_of_another_size_is_not_decoded(tmp_path, suffix, monkeypatch):
+    path = tmp_path / f"picture.{suffix}"
+    Image.fromarray(colours()).save(path)
+
+    def decoded(self):
+        raise AssertionError("the image is decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decoded)
+    with pytest.raises(ImageError, match=r"is 20 x 12 pixels, but annotated as 4000 x 12; correct either"):
+        read_image(path, "RGB", (4000, 12))
+    assert image_problem(str(path), (20, 13))[0] == "image_size_differs"
+
+
+def test_an_image_of_the_same_sides_is_refused_where_exif_does_not_turn_it(tmp_path):
+    with pytest.raises(ImageError, match="is 20 x 12 pixels, but annotated as 12 x 20"):
+        read_image(png(tmp_path, colours()), "RGB", (HEIGHT, WIDTH))
+
+
+def test_a_message_about_an_image_is_one_line_whatever_its_name(tmp_path):
+    path = tmp_path / "a\n[11-25 12:00:00] forged\x1b[31m.jpg"
+    path.write_bytes(b"text")
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert "a\\n[11-25 12:00:00] forged\\x1b[31m.jpg is no image" in str(caught.value)
+    assert str(caught.value).isprintable()

@@ -14,7 +14,9 @@ from tqdm import tqdm
 
 from ...errors import InputError
 from ...findings import Findings
+from ...io import open_regular
 from ...priors import frequency_group
+from ...text import one_line
 from ..reading import LISTS, Annotation, Category, Image, RecordError, read_records
 from ..validation.checker import AnnotationChecker
 from ..validation.images import find_images, report_respelled
@@ -60,8 +62,8 @@ def convert(
     """
     conversion, checker, seen = _Conversion(json_file, image_root, output), AnnotationChecker(), set()
     output.write('{"annotations": [')
-    with open(json_file, "rb") as raw:
-        title = f"Converting {os.path.basename(json_file)}"
+    with open_regular(json_file) as raw:
+        title = f"Converting {one_line(os.path.basename(json_file))}"
         with tqdm.wrapattr(raw, "read", total=source["size"], desc=title, disable=None) as file:
             try:
                 for key, record in read_records(file, optional=("annotations",), seen=seen):

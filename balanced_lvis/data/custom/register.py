@@ -11,6 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import InputError, did_you_mean
 from ...priors import ClassPrior
+from ...text import one_line
 from ..class_prior import class_prior_of_dataset
 from .loading import load_custom
 from .store import converted
@@ -39,10 +40,10 @@ def source_of(cfg, name: str) -> Source:
         InputError: if ``DATASETS.CUSTOM`` doesn't say, or says what it can't.
     """
     node = cfg.DATASETS.CUSTOM[name]
-    key = f"DATASETS.CUSTOM.{name}"
+    key = f"DATASETS.CUSTOM.{one_line(name)}"
     unknown = sorted(set(node) - set(KEYS)) if isinstance(node, dict) else [repr(node)]
     if unknown:
-        raise InputError(f"{key}: {', '.join(unknown)} not known there; valid: {', '.join(KEYS)}.")
+        raise InputError(f"{key}: {', '.join(map(one_line, unknown))} not known there; valid: {', '.join(KEYS)}.")
     for part in KEYS:
         if not isinstance(node.get(part), str) or not node[part]:
             what = "the annotation file, in COCO or LVIS format" if part == "JSON" else "the folder of its images"

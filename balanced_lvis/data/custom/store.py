@@ -11,7 +11,7 @@ import os
 import portalocker
 
 from ...errors import InputError
-from ...io import replacing
+from ...io import open_regular, replacing
 from ..index.opening import cache_place, locked
 from .convert import convert
 from .summary import FORMAT, Summary, TrainCounts
@@ -92,7 +92,7 @@ def _fresh(place: str, stamp: dict[str, int]) -> Summary | None:
 def _stamp(json_file: str) -> dict[str, int]:
     try:
         status = os.stat(json_file)
-        with open(json_file, "rb"):
+        with open_regular(json_file):
             return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
     except OSError as error:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error

@@ -16,6 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ...errors import InputError
+from ...io import open_regular
+from ...text import one_line
 from ..reading import Annotation, Image, RecordError, read_records
 from ..validation.checker import AnnotationChecker
 from ..validation.paths import LVIS, image_path, path_problem
@@ -66,11 +68,11 @@ def build_index(json_file: str, output: BinaryIO) -> None:
         OSError: if the output can't be written.
     """
     try:
-        source = open(json_file, "rb")  # noqa: SIM115
+        source = open_regular(json_file)
     except OSError as error:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
     with source, tempfile.TemporaryFile(dir=os.path.dirname(output.name) or ".") as spool:
-        stamp, title = stamp_of(source.fileno()), f"Indexing {os.path.basename(json_file)}"
+        stamp, title = stamp_of(source.fileno()), f"Indexing {one_line(os.path.basename(json_file))}"
         with tqdm.wrapattr(source, "read", total=stamp["size"], desc=title, disable=None) as counted:
             hashing, content = _HashingFile(counted), _Content(json_file, spool)
             report = _read(json_file, source, hashing, content)

@@ -19,6 +19,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...errors import InputError
+from ...io import open_regular
+from ...text import one_line
 from .room import check_room
 
 logger = logging.getLogger(__name__)
@@ -72,7 +74,7 @@ def download(url: str, path: str | os.PathLike, md5: str = "") -> None:
 def file_md5(path: str | os.PathLike) -> str:
     """The MD5 of a file, hexadecimal, with a progress bar."""
     digest = hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file, _bar(f"Checking {Path(path).name}", os.path.getsize(path)) as bar:
+    with open_regular(path) as file, _bar(f"Checking {Path(path).name}", os.path.getsize(path)) as bar:
         while data := file.read(_CHUNK):
             digest.update(data)
             bar.update(len(data))
@@ -201,4 +203,5 @@ def _write_tag(partial: Path, headers) -> None:
 
 
 def _bar(title: str, total: int | None, start: int = 0) -> tqdm:
+    title = one_line(title)
     return tqdm(desc=title, total=total, initial=start, unit="B", unit_scale=True, unit_divisor=1024, disable=None)

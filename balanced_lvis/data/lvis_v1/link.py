@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ...errors import InputError
+from ...text import first_of
 
 
 def link_folders(coco: str | os.PathLike, root: str | os.PathLike, folders: Collection[str]) -> list[str]:
@@ -27,7 +28,7 @@ def link_folders(coco: str | os.PathLike, root: str | os.PathLike, folders: Coll
     coco = Path(os.path.abspath(os.path.expanduser(coco)))
     found = {name: path for name in folders if (path := _folder(coco, name))}
     if not found:
-        held = ", ".join(sorted(entry.name for entry in coco.iterdir())[:8]) if coco.is_dir() else "it doesn't exist"
+        held = first_of(sorted(entry.name for entry in coco.iterdir()), 8) if coco.is_dir() else "it doesn't exist"
         raise InputError(
             f"--coco {coco} holds none of {', '.join(folders)} ({held or 'it is empty'}); give the folder that they "
             "are in."

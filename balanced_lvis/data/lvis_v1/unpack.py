@@ -12,7 +12,8 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from ...errors import InputError
-from ...io import replacing
+from ...io import open_regular, replacing
+from ...text import first_of, one_line
 from .room import check_room
 
 _CHUNK = 1 << 20
@@ -31,7 +32,7 @@ def unpack(archive: str | os.PathLike, name: str, target: str | os.PathLike) -> 
         InputError: if the archive is damaged or doesn't hold such a file, or there is no room.
     """
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with open_regular(archive) as file, zipfile.ZipFile(file) as opened:
             member = _member(opened, archive, name)
             check_room(Path(target).parent, member.file_size, name)
             with opened.open(member) as source:
@@ -52,7 +53,7 @@ def copy(source: str | os.PathLike, target: str | os.PathLike) -> None:
     try:
         size = os.path.getsize(source)
         check_room(Path(target).parent, size, Path(source).name)
-        with open(source, "rb") as file:
+        with open_regular(source) as file:
             _copy(file, target, size)
     except OSError as error:
         raise InputError(f"{source} can't be copied to {target}: {error.strerror or error}.") from error
@@ -63,12 +64,12 @@ def _member(opened: zipfile.ZipFile, archive, name: str) -> zipfile.ZipInfo:
         folder, base = posixpath.split(member.filename)
         if base == name and not folder.startswith("__MACOSX"):  # which holds what only that system has a use for
             return member
-    held = ", ".join(opened.namelist()[:5]) or "nothing"
+    held = first_of(opened.namelist(), 5) or "nothing"
     raise InputError(f"{archive} doesn't hold {name}, but {held}; use the archive that LVIS publishes.")
 
 
 def _copy(source: BinaryIO, target: str | os.PathLike, size: int) -> None:
-    title = f"Writing {Path(target).name}"
+    title = f"Writing {one_line(Path(target).name)}"
     bar = tqdm(desc=title, total=size, unit="B", unit_scale=True, unit_divisor=1024, disable=None)
     with bar, replacing(target, "wb") as file:
         while data := source.read(_CHUNK):

@@ -22,6 +22,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...errors import InputError
+from ...text import one_line
 from .glyphs import alphabet
 from .lvis_json import SplitPlan, categories_json, draw_image, plan_splits, save_image, split_json
 from .spec import SPLITS, RenderedSpec
@@ -222,7 +223,7 @@ def _refuse_foreign(target: Path) -> None:
     if entries - _ENTRIES:
         raise InputError(
             f"root is {target}, a rendered data set with other parameters that also holds "
-            f"{', '.join(sorted(entries - _ENTRIES))}; move these away, or choose another folder"
+            f"{', '.join(map(one_line, sorted(entries - _ENTRIES)))}; move these away, or choose another folder"
         )
 
 

@@ -10,6 +10,7 @@ import torch
 
 from ...class_lists import ClassLists, HasClassLists
 from ...errors import InputError
+from ...text import first_of
 from .base import ResumableSampler
 from .build import class_names_from_config, register_sampler
 
@@ -75,7 +76,7 @@ class ClassAwareTrainingSampler(ResumableSampler):
 
 @functools.cache
 def _report_absent(names: tuple[str, ...]) -> None:
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    shown = first_of(names, 10)
     logger.warning("%d class(es) are in no training image and can't be sampled: %s.", len(names), shown)
 
 

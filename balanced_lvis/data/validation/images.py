@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 
-from PIL import Image
 from tqdm import tqdm
 
 from ...findings import Findings
+from ...text import one_line
+from ..images import ImageError, WrongSizeImageError, read_image
 from .paths import other_spellings
-
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF
 
 
 def missing_images(paths: Sequence[str]) -> list[int]:
@@ -83,7 +81,7 @@ def _files_of(folder: str) -> set[str]:
 
 def image_problem(path: str, size: tuple[int, int]) -> tuple[str, str] | None:
     """
-    Decode an image.
+    Read an image as training does.
 
     Args:
         path: of the file.
@@ -94,17 +92,10 @@ def image_problem(path: str, size: tuple[int, int]) -> tuple[str, str] | None:
         a kind of :data:`balanced_lvis.data.validation.KINDS` and the reason in words; None if all is well.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, and read in training
-            with Image.open(path) as image:
-                image.load()
-                width, height = stored = image.size
-                if image.getexif().get(_ORIENTATION) in _TURNED:
-                    width, height = height, width
-    except Exception as error:  # Pillow's decoders raise nearly anything on broken files
-        return "image_unreadable", f"{type(error).__name__}: {error}"[:200]
-    if size not in ((width, height), stored):
-        return "image_size_differs", f"{width} x {height}, annotated as {size[0]} x {size[1]}"
+        read_image(path, "RGB", size)
+    except ImageError as error:
+        kind = "image_size_differs" if isinstance(error, WrongSizeImageError) else "image_unreadable"
+        return kind, str(error).removeprefix(f"Image {one_line(path)} ").removesuffix(".")[:200]
     return None
 
 

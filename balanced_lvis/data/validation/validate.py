@@ -12,6 +12,8 @@ from tqdm import tqdm
 
 from ...errors import InputError
 from ...findings import Findings
+from ...io import open_regular
+from ...text import one_line
 from ..reading import LISTS, read_records
 from .checker import AnnotationChecker
 from .images import find_images, read_all, report_respelled
@@ -67,10 +69,10 @@ def check_records(
     checker = AnnotationChecker(layout)
     seen: set[str] = set()
     try:
-        source = open(json_file, "rb")  # noqa: SIM115
+        source = open_regular(json_file)
     except OSError as error:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
-    with source, _with_bar(source, f"Checking {os.path.basename(json_file)}", progress) as file:
+    with source, _with_bar(source, f"Checking {one_line(os.path.basename(json_file))}", progress) as file:
         try:
             for key, record in read_records(file, optional=LISTS, seen=seen):
                 checker.add(key, record)

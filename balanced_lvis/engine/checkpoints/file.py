@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ...errors import InputError
+from ...io import open_regular
 from .plain_pickle import Refused, load_plain_pickle
 
 _ZIP = b"PK\x03\x04"
@@ -73,7 +74,7 @@ def check_kind(path: str) -> bytes:
     if os.path.isdir(path):
         raise InputError(f"{path!r} is a folder; name the checkpoint in it, such as {os.path.join(path, 'model.pth')}.")
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             start = file.read(64)
     except OSError as error:
         raise InputError(f"The checkpoint {path!r} can't be read: {error.strerror}.") from error

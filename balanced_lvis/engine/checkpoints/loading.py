@@ -9,6 +9,7 @@ from detectron2.utils.file_io import Detectron2Handler, PathManager
 
 from ...errors import InputError
 from ...modeling.decoupled import CLASSIFIER
+from ...text import one_line
 from .checkpointer import Checkpointer
 from .file import check_kind
 from .identity import Identity
@@ -118,7 +119,7 @@ class _StrictCheckpointer(Checkpointer):
         if self.whole_classifier:
             lost = {*(fresh.keys() - missing), *(key for key in unexpected if key.startswith(f"{CLASSIFIER}."))}
             problems.update({key: "in the file, not used by the model" for key in lost})
-        self.problems = [f"  {key}: {problem}" for key, problem in sorted(problems.items())]
+        self.problems = [f"  {one_line(key)}: {problem}" for key, problem in sorted(problems.items())]
         return incompatible
 
 

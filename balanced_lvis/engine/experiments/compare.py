@@ -18,6 +18,7 @@ from ...errors import InputError
 from ...evaluation.comparison import comparison_page, plot_ap_by_bin, statistics_table
 from ...evaluation.report import percent
 from ...io import write_json
+from ..showing import print_text
 from .runs import RESULTS, Run, train_all
 
 TABLE = "table.json"
@@ -240,7 +241,7 @@ def _write(methods: list[str], runs: dict[tuple[str, int], Run], output: Path, c
     for task, name in (("bbox", "box"), ("segm", "mask")):
         plot_ap_by_bin(per_category, output / f"{name}_ap_by_frequency.png", task, second_stages)
     write_json(output / TABLE, table, indent=1)
-    print(f"\n{page}\nTables and plots are in {output}/")
+    print_text(f"\n{page}\nTables and plots are in {output}/")
     return table
 
 

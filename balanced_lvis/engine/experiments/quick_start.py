@@ -13,6 +13,7 @@ from ...data.rendered import annotation_file
 from ...evaluation.pictures import draw_comparison
 from ...evaluation.report import comparison_table, plot_ap_by_frequency
 from ...io import write_json
+from ..showing import print_text
 from .runs import RESULTS, Run, train_all
 
 SUMMARY = "summary.json"
@@ -59,7 +60,7 @@ def quick_start(runs: list[Run], train_net: Path, output: Path, overrides: list[
     (output / "table.md").write_text(table, encoding="utf-8")
     summary["seconds"] = round(time.time() - start, 1)
     write_json(output / SUMMARY, summary, indent=1)
-    print(f"\n{table}\n{summary['seconds']:.0f} s. Table, plot, pictures and {SUMMARY} are in {output}/")
+    print_text(f"\n{table}\n{summary['seconds']:.0f} s. Table, plot, pictures and {SUMMARY} are in {output}/")
     return summary
 
 

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -18,6 +17,7 @@ from torch.multiprocessing import ProcessExitedException, start_processes
 
 from ...errors import DivergedError, InputError, LostProcessError
 from ..screen import quiet
+from ..showing import print_error
 from .job import Job
 from .watchdog import Limits, Watchdog, first_line, note
 
@@ -221,7 +221,7 @@ def _prepare_in_turn(job: Job, prepare) -> None:
         status, message = next(filter(None, failures), (None, None))
         if status is not None:
             if comm.is_main_process():
-                _show(message)
+                print_error(message)
             raise SystemExit(status)
 
 
@@ -232,7 +232,7 @@ def _errors_shown_once() -> Iterator[None]:
         yield
     except (InputError, DivergedError) as error:
         if _is_first_to_fail():
-            _show(str(error) if comm.is_main_process() else f"rank {comm.get_rank()}: {error}")
+            print_error(error if comm.is_main_process() else f"rank {comm.get_rank()}: {error}")
         raise SystemExit(error.exit_status) from None
 
 
@@ -243,7 +243,3 @@ def _is_first_to_fail() -> bool:
         return dist.distributed_c10d._get_default_store().add("failures", 1) == 1
     except RuntimeError:  # the store was in a process that has ended, which has shown its error
         return comm.is_main_process()
-
-
-def _show(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 
 from ...errors import InputError, LostProcessError
+from ..showing import print_error
 
 logger = logging.getLogger(__name__)
 
@@ -280,7 +280,7 @@ class Watchdog:
         message = f"{verdict}; the job ends. --resume goes on from the last checkpoint."
         logger.error(message)
         if not ask or self._is_first():
-            print(f"error: {message}", file=sys.stderr, flush=True)
+            print_error(message)
         if ask:
             self._take_leave(LostProcessError.exit_status)
         _exit(LostProcessError.exit_status)

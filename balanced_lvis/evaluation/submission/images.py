@@ -11,6 +11,7 @@ from detectron2.utils.file_io import PathManager
 
 from ...data.reading import Category, Image, RecordError, read_records
 from ...errors import InputError, did_you_mean
+from ...io import open_regular
 
 LVIS_CATEGORIES = 1203
 
@@ -33,7 +34,7 @@ class ImageList:
     def __init__(self, json_file: str | os.PathLike):
         images, categories = [], []
         try:
-            with open(json_file, "rb") as file:
+            with open_regular(json_file) as file:
                 for key, record in read_records(file, optional=("categories", "annotations")):
                     if isinstance(record, RecordError) and key != "annotations":
                         raise ValueError(f"in its {key}, {record.named}")
@@ -45,6 +46,8 @@ class ImageList:
             self.category_ids = np.unique(np.array(categories or range(1, LVIS_CATEGORIES + 1), np.int64))
         except OSError as error:
             raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
+        except InputError:
+            raise
         except (ValueError, RecursionError) as error:
             raise InputError(
                 f"{json_file} is no annotation file with images' id, height and width, and categories' id and name "

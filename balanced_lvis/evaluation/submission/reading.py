@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 from ...data.stream import stream_list
 from ...errors import InputError
+from ...io import open_regular
+from ...text import one_line
 
 # What reading a file that is broken may raise; ValueError is the parser's.
 BROKEN = (
@@ -40,12 +42,12 @@ def batches_of(path: str | os.PathLike, progress: bool = True) -> Iterator[list]
         ValueError, or another of :data:`BROKEN`: if it is no list to its end.
     """
     try:
-        raw = open(path, "rb")  # noqa: SIM115
+        raw = open_regular(path)
     except OSError as error:
         raise InputError(f"Results {os.fspath(path)} can't be read: {error.strerror}.") from error
     hidden = None if progress else True
     size = os.fstat(raw.fileno()).st_size
-    title = f"Reading {os.path.basename(path)}"
+    title = f"Reading {one_line(os.path.basename(path))}"
     with raw, tqdm(total=size, desc=title, unit="B", unit_scale=True, disable=hidden) as bar, _content(raw) as file:
         batch, begin = [], 0
         try:

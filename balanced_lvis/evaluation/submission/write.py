@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...io import replacing, write_list
+from ...text import one_line
 from ..backends import highest_per_image
 from ..lvis_api import MAX_DETECTIONS_PER_IMAGE
 from ..store import Detections
@@ -87,7 +88,7 @@ def write_submission(
         if is_wanted:
             path = Path(f"{os.fspath(stem)}_{task}.json{'.zip' if zipped else ''}")
             counts = _Counts()
-            with _open(path) as file, tqdm(desc=path.name, unit="det", unit_scale=True, disable=None) as bar:
+            with _open(path) as file, tqdm(desc=one_line(path.name), unit="det", unit_scale=True, disable=None) as bar:
                 write_list(file, _counted(_records(parts(), task, max_dets, counts), bar))
             written.append(Written(path, counts.images, counts.detections, counts.over_limit, counts.without_area))
     return written

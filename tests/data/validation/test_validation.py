@@ -380,7 +380,7 @@ def test_unreadable_and_resized_images_are_found_when_they_are_read(photographs)
     assert validate_annotations(path, photographs).problems == ()
     report = validate_annotations(path, photographs, read_images=True)
     assert kinds(report) == {"image_unreadable": 2, "image_size_differs": 1}
-    assert "10 x 20, annotated as 20 x 10" in str(report)
+    assert "is 10 x 20 pixels, but annotated as 20 x 10" in str(report)
 
 
 def test_a_turned_photograph_has_the_size_that_it_is_shown_in(photographs):
