@@ -87,6 +87,8 @@ def _check_annotations(name: str, evaluated: bool) -> None:
         return
     report = check_annotations(PathManager.get_local_path(source.json_file)).report
     report.raise_errors(beside=EVALUATION_NEEDS if evaluated else ())
+    if evaluated and report.num_annotations and report.groups_problem:
+        raise InputError(f"Annotations {report.json_file} can't be evaluated: {report.groups_problem}")
     for problem in report.warnings:
         logger.warning("%s: %s", name, str(problem).split(": ", 1)[1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -15,6 +16,7 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
 from ..data.checks import check_lvis_format
+from ..data.frequency import missing_groups, source_of_groups
 from ..errors import InputError
 from ..io import write_json
 from .backends import check_backend, evaluate_tasks
@@ -116,11 +118,18 @@ class LVISEvaluator(DatasetEvaluator):
 
         Returns:
             as :meth:`evaluate`.
+
+        Raises:
+            InputError: if the annotation file doesn't say which categories are rare, common and frequent.
         """
-        lvis_gt = LVIS(PathManager.get_local_path(self._metadata.json_file))
+        json_file = PathManager.get_local_path(self._metadata.json_file)
+        lvis_gt = LVIS(json_file)
         if not lvis_gt.anns:
             logger.info("%s has no annotations: predictions saved, nothing evaluated.", self._metadata.name)
             return {}
+        if problem := missing_groups([*lvis_gt.cats.values()]):
+            raise InputError(f"Annotations {json_file} can't be evaluated: {problem}")
+        _log_groups(self._metadata.name, source_of_groups(lvis_gt.dataset))
         if not len(detections):
             logger.warning("The model detected nothing in %d images.", detections.num_images)
         results, per_category = {}, {}
@@ -132,6 +141,12 @@ class LVISEvaluator(DatasetEvaluator):
             table = category_table(lvis_gt, per_category)
             write_json(os.path.join(self._output_dir, "per_category_ap.json"), table)
         return results
+
+
+@functools.cache
+def _log_groups(name: str, source: str) -> None:
+    """Once per run, however often it evaluates."""
+    logger.info("%s: rare, common and frequent categories (APr, APc, APf) follow from %s.", name, source)
 
 
 def category_ids_of(metadata) -> list[int] | None:

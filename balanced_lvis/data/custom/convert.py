@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ...errors import InputError
 from ...priors import frequency_group
+from .. import frequency
 from ..stream import stream_lists
 from ..validation.checker import AnnotationChecker
 from ..validation.paths import path_problem
@@ -24,7 +25,7 @@ from .paths import Layout, choose_layout
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "balanced_lvis custom data set 1"
+FORMAT = "balanced_lvis custom data set 2"
 _LARGEST_SIDE = 1 << 15  # pixels of a mask that is drawn for its area; pycocotools counts in 32 bits
 
 
@@ -56,6 +57,8 @@ class Summary:
         num_boxes: annotations without a mask, which have their box for one.
         federated: whether images say themselves which categories they are judged by.
         images_found: whether any image was there; where not, their paths are a guess, to be made again.
+        groups: what rare, common and frequent follow from, as :mod:`balanced_lvis.data.frequency` says it.
+        groups_problem: why the file's own groups can't be used, although it has some; empty where nothing is wrong.
     """
 
     source: dict[str, int]
@@ -69,6 +72,8 @@ class Summary:
     num_boxes: int = 0
     federated: bool = False
     images_found: bool = True
+    groups: str = frequency.TRAINING
+    groups_problem: str = ""
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> Summary:
@@ -106,7 +111,8 @@ def convert(
       so that what a model finds there is neither right nor wrong.
     - Where no image has ``neg_category_ids``, all images are taken for annotated exhaustively: every category that is
       not in an image is known to be absent.
-    - Categories get LVIS's ``frequency``, ``image_count`` and ``instance_count``.
+    - Categories keep their ``frequency`` if all have one; else they get it by the number of training images. They get
+      LVIS's ``image_count`` and ``instance_count``.
     - Images have a ``file_name`` relative to the folder of images, and no ``coco_url``.
     - Annotations are numbered anew, from 1 on; a missing ``area`` is that of the mask.
 
@@ -116,7 +122,7 @@ def convert(
         json_file: in COCO or LVIS format.
         image_root: the folder of images.
         output: a text file.
-        train: what rare, common and frequent are judged by; None: this file's own counts.
+        train: what rare, common and frequent are judged by unless the file says it; None: this file's own counts.
         source: goes into the summary.
 
     Raises:
@@ -231,7 +237,7 @@ class _Conversion:
                 f"Annotations {self._json_file} have {len(self._images)} images and {len(self._categories)} "
                 "categories, of which there must be some."
             )
-        summary = self._summary(source)
+        summary = self._summary(source, train)
         image_count = train.image_count if train else summary.image_count
         if len(image_count) != len(summary.category_ids):
             raise InputError(
@@ -243,12 +249,12 @@ class _Conversion:
         self._output.write('\n],\n"images": [')
         self._write_list(self._image(image, layout, summary) for image in self._images.values())
         self._output.write('\n],\n"categories": [')
-        self._write_list(self._categories_of(summary, image_count))
+        self._write_list(self._categories_of(summary, image_count, known=train is not None))
         info = {"format": FORMAT, **dataclasses.asdict(summary)}
         self._output.write(f'\n],\n"info": {json.dumps(info)}}}\n')
         return summary
 
-    def _summary(self, source: Mapping[str, int]) -> Summary:
+    def _summary(self, source: Mapping[str, int], train: TrainCounts | None) -> Summary:
         ids = sorted(self._categories)
         image_count = dict.fromkeys(ids, 0)
         for present in self._present.values():
@@ -266,7 +272,14 @@ class _Conversion:
             num_rles=self._num["rles"],
             num_boxes=self._num["boxes"],
             federated=federated,
+            groups=self._groups(train),
+            groups_problem=frequency.groups_problem([*self._categories.values()]),
         )
+
+    def _groups(self, train: TrainCounts | None) -> str:
+        if frequency.has_own_groups([*self._categories.values()]):
+            return frequency.FILE
+        return frequency.TRAINING if train else frequency.OWN_IMAGES
 
     def _image(self, image: dict, layout: Layout, summary: Summary) -> dict:
         present, crowded = (of.get(image["id"], set()) for of in (self._present, self._crowded))
@@ -285,12 +298,16 @@ class _Conversion:
             "not_exhaustive_category_ids": sorted({*image.get("not_exhaustive_category_ids", []), *crowded}),
         }
 
-    def _categories_of(self, summary: Summary, train_image_count: list[int]):
-        for i, images, instances in zip(summary.category_ids, train_image_count, summary.instance_count):
+    def _categories_of(self, summary: Summary, image_count: list[int], known: bool):
+        """``known``: whether ``image_count`` is of training images; else the file's own number is, where it has one."""
+        own_groups = summary.groups == frequency.FILE
+        for i, images, instances in zip(summary.category_ids, image_count, summary.instance_count):
+            category = self._categories[i]
+            own_count = category.get("image_count")
             yield {
-                **self._categories[i],
-                "frequency": frequency_group(images),
-                "image_count": images,
+                **category,
+                "frequency": category["frequency"] if own_groups else frequency_group(images),
+                "image_count": own_count if own_groups and not known and type(own_count) is int else images,
                 "instance_count": instances,
             }
 

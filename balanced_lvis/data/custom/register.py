@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ...errors import InputError, did_you_mean
 from ...priors import ClassPrior
 from ..class_prior import class_prior_of_dataset
+from ..frequency import OWN_IMAGES
 from .convert import Summary, TrainCounts
 from .loading import load_custom
 from .store import converted
@@ -54,8 +55,9 @@ def prepare_custom(cfg) -> None:
     """
     Convert the config's own data sets to LVIS format unless that has been done, and register them.
 
-    Rare, common and frequent are what they are in the training set: of ``DATASETS.TRAIN``, whoever registered it; in an
-    evaluation without it, of ``MODEL.CLASS_PRIOR.FILE``.
+    Rare, common and frequent are what an evaluated file's own ``frequency`` says. In files without it, they follow from
+    the training set: of ``DATASETS.TRAIN``, whoever registered it; in an evaluation without it, of
+    ``MODEL.CLASS_PRIOR.FILE``.
 
     Raises:
         InputError: for files that are missing or can't be relied on, and for data sets of different categories.
@@ -81,6 +83,8 @@ def prepare_custom(cfg) -> None:
         _check_same_categories(cfg, *first, name, summary)
         if counts is not None:
             _check_names(cfg, counts, name, summary)
+        if name in cfg.DATASETS.TEST:
+            _check_groups(name, source_of(cfg, name), summary, known=is_train or counts is not None)
         _register(name, path, source_of(cfg, name).image_root, summary)
         _check_masks(cfg, name, summary)
         if is_train:
@@ -120,7 +124,6 @@ def _training_counts(cfg, trained: dict[str, Summary], name: str) -> TrainCounts
         return _counts_of(prior, f"training set {', '.join([*sources, *others])}")
     if path:
         return _counts_of(ClassPrior.load(path), f"the class prior {path}")
-    logger.warning("%s: no training set is known, so that rare, common and frequent are by its own counts.", name)
     return None
 
 
@@ -143,6 +146,14 @@ def _check_same_categories(cfg, first_name: str, first: Summary, name: str, summ
         f"DATASETS: {files[1]} has other categories than {files[0]}: {difference}. Give both files the same list of "
         "categories."
     )
+
+
+def _check_groups(name: str, source: Source, summary: Summary, known: bool) -> None:
+    """``known``: whether there is a training set or a class prior."""
+    if summary.groups_problem:
+        raise InputError(f"DATASETS.TEST: {name} ({source.json_file}) can't be evaluated: {summary.groups_problem}")
+    if summary.groups == OWN_IMAGES and not known:
+        logger.warning("%s: no training set is known, so that rare, common and frequent are by its own counts.", name)
 
 
 def _check_names(cfg, train: TrainCounts, name: str, summary: Summary) -> None:

@@ -14,6 +14,7 @@ from collections import Counter
 import numpy as np
 
 from ...findings import Findings
+from ..frequency import missing_groups
 from .extents import TOLERANCE, Extents
 from .paths import image_path, path_problem
 from .report import Problem, Report
@@ -41,6 +42,7 @@ class AnnotationChecker:
         self._federated: dict[int, tuple[int, set]] = {}  # image record -> its id, category ids
         self._categories = array("q")
         self._category_names: list[str] = []
+        self._groups: list[dict] = []  # of categories, what tells theirs
         self._annotations = {name: array("q") for name in ("id", "image_id", "category_id")}
         self._boxes, self._masks = Extents(), Extents()
         self._rle_sizes: dict[int, tuple[int, int]] = {}  # annotation -> height, width
@@ -85,6 +87,7 @@ class AnnotationChecker:
             raise TypeError(f"name is {name!r:.60}")
         self._categories.append(_whole(category, "id"))
         self._category_names.append(name)
+        self._groups.append({key: category.get(key) for key in ("id", "name", "frequency")})
 
     def _add_annotation(self, annotation: dict) -> None:
         _check_dict(annotation)
@@ -174,6 +177,7 @@ class AnnotationChecker:
             num_categories=self._num["category"],
             num_rles=self._num["rle"],
             num_images_of=dict(sorted(folders.items())),
+            groups_problem=missing_groups(self._groups),
             problems=self.findings.problems(),
         )
 

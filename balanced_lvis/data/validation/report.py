@@ -105,6 +105,7 @@ class Report(findings.Problems):
         num_annotations: also; None for a file without them, such as test-dev's, which has no ground truth.
         num_rles: masks that are run lengths, which Detectron2's LVIS loader refuses.
         num_images_of: images of each folder, by its name.
+        groups_problem: why the file's rare, common and frequent categories are unknown; empty where they are not.
         problems: in the order of :data:`KINDS`.
     """
 
@@ -114,6 +115,7 @@ class Report(findings.Problems):
     num_categories: int = 0
     num_rles: int = 0
     num_images_of: dict[str, int] = dataclasses.field(default_factory=dict)
+    groups_problem: str = ""
     problems: tuple[Problem, ...] = ()
 
     def raise_errors(self, beside: Collection[str] = ()) -> None:
