@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
-from ..data.checks import check_lvis_format
+from ..data.checks import evaluation_file_of
 from ..data.frequency import missing_groups, source_of_groups
 from ..errors import InputError
 from ..io import write_json
@@ -36,20 +36,21 @@ class LVISEvaluator(DatasetEvaluator):
     can't judge, AP of 0 (not NaN) for a model that detects nothing, and AP per category.
 
     Args:
-        dataset_name: a registered data set whose metadata has ``json_file``, a file in LVIS format.
+        dataset_name: name of a registered dataset in LVIS format, or of a converted one in COCO format
+            (:func:`balanced_lvis.data.checks.evaluation_file_of`).
         output_dir: where ``lvis_instances_results.json`` and ``per_category_ap.json`` are written, and detections
             while they are collected; None: nothing stays.
         distributed: gather the predictions of all ranks.
         backend: "fast" or "official"; see :mod:`balanced_lvis.evaluation.backends`.
 
     Raises:
-        InputError: if the data set is not in LVIS format, or for an unknown or missing back end.
+        InputError: if the dataset can't be evaluated, or for an unknown or missing back end.
     """
 
     def __init__(
         self, dataset_name: str, output_dir: str | None = None, distributed: bool = True, backend: str = "fast"
     ):
-        check_lvis_format(dataset_name)
+        self._json_file = evaluation_file_of(dataset_name)
         check_backend(backend)
         self._metadata = MetadataCatalog.get(dataset_name)
         self._output_dir = output_dir
@@ -122,7 +123,7 @@ class LVISEvaluator(DatasetEvaluator):
         Raises:
             InputError: if the annotation file doesn't say which categories are rare, common and frequent.
         """
-        json_file = PathManager.get_local_path(self._metadata.json_file)
+        json_file = PathManager.get_local_path(self._json_file)
         lvis_gt = LVIS(json_file)
         if not lvis_gt.anns:
             logger.info("%s has no annotations: predictions saved, nothing evaluated.", self._metadata.name)
