@@ -14,6 +14,9 @@ from ..errors import InputError
 _LVIS_URL = "https://dl.fbaipublicfiles.com/LVIS/"
 _COCO_URL = "http://images.cocodataset.org/zips/"
 
+# In the metadata of a dataset that is registered in COCO format: the file in LVIS format that was made for evaluation.
+CONVERTED_FILE = "balanced_lvis_json_file"
+
 # LVIS-1.0's validation images are drawn from both COCO folders.
 _LVIS_FOLDERS = {"train": ("train2017",), "val": ("train2017", "val2017"), "test": ("test2017",)}
 
@@ -63,17 +66,35 @@ def check_num_classes(names, num_classes: int) -> None:
             )
 
 
-def check_lvis_format(name: str) -> None:
+def evaluation_file_of(name: str) -> str:
     """
+    Args:
+        name: of a registered dataset. One in COCO format has to be converted first, by
+            :func:`balanced_lvis.data.datasets.prepare_datasets`.
+
+    Returns:
+        the annotation file in LVIS format that it is evaluated with.
+
     Raises:
-        InputError: if a data set to be evaluated is not in LVIS format.
+        InputError: if there is none.
     """
-    evaluator_type = MetadataCatalog.get(name).get("evaluator_type")
-    if evaluator_type != "lvis":
+    metadata = MetadataCatalog.get(name)
+    evaluator_type, json_file = (metadata.get(key) for key in ("evaluator_type", "json_file"))
+    if evaluator_type == "lvis" and json_file:
+        return json_file
+    if converted := metadata.get(CONVERTED_FILE):
+        return converted
+    if evaluator_type == "coco" and json_file:
         raise InputError(
-            f"DATASETS.TEST: {name!r} has evaluator_type {evaluator_type!r}; balanced_lvis evaluates data sets in LVIS "
-            "format (register them with Detectron2's register_lvis_instances)."
+            f"{name!r} is registered in COCO format ({json_file}) and not converted to LVIS format yet: call "
+            "balanced_lvis.data.datasets.prepare_datasets(cfg), with the dataset in DATASETS.TEST, before evaluating."
         )
+    raise InputError(
+        f"DATASETS.TEST: {name!r} has evaluator_type {evaluator_type!r} and json_file {json_file!r}; an evaluation "
+        "needs an annotation file in LVIS or COCO format. Name the file and its folder of images under "
+        "DATASETS.CUSTOM, as another dataset (docs/custom_dataset.md), or register it by Detectron2's "
+        "register_coco_instances."
+    )
 
 
 def _check_registered(name: str) -> None:

@@ -97,6 +97,8 @@ def _check_annotations(name: str, evaluated: bool) -> None:
         checked = check_annotations(PathManager.get_local_path(source.json_file))
         checked.report.raise_errors(beside=EVALUATION_NEEDS if evaluated else ())
         _check_ignored(name, checked)
+        if evaluated:
+            _check_groups(checked.report)
         warnings = checked.report.warnings
     for problem in warnings:
         logger.warning("%s: %s", name, problem.told)
@@ -119,6 +121,11 @@ def _check_ignored(name: str, checked: CheckedAnnotations) -> None:
             f"on them, and there is no index to leave them out: unset {MODE}, make the file's folder writable, or name "
             "the file under DATASETS.CUSTOM."
         )
+
+
+def _check_groups(report: Report) -> None:
+    if report.num_annotations and report.groups_problem:
+        raise InputError(f"Annotations {report.json_file} can't be evaluated: {report.groups_problem}")
 
 
 def _check_images(name: str, filter_empty: bool, allowed: bool, remedy: str) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 
-from ..data.checks import check_lvis_format
+from ..data.checks import evaluation_file_of
 from ..data.datasets import prepare_datasets
 from ..errors import InputError
 from ..evaluation.lvis_evaluator import LVISEvaluator
@@ -54,7 +54,7 @@ def evaluate_file(cfg, path: str) -> dict[str, dict[str, float]]:
     log_to_files(cfg.OUTPUT_DIR, 0)
     prepare_datasets(cfg)
     json_file = annotation_file_of(name, "DATASETS.TEST")
-    check_lvis_format(name)
+    evaluation_file_of(name)
     folder = os.path.join(cfg.OUTPUT_DIR, "inference")
     evaluator = LVISEvaluator(name, folder, distributed=False, backend=cfg.TEST.LVIS_BACKEND)
     store = os.path.join(folder, ".predictions")

@@ -15,7 +15,7 @@ from detectron2.utils.env import seed_all_rng
 from .. import _detectron2
 from ..activations import activation_class
 from ..config import load_config
-from ..data.checks import check_datasets, check_lvis_format, check_num_classes
+from ..data.checks import check_datasets, check_num_classes, evaluation_file_of
 from ..data.class_prior import SAVED_PRIOR, class_prior_from_config
 from ..data.datasets import prepare_datasets, resolve_num_classes
 from ..data.preflight import preflight
@@ -278,7 +278,7 @@ def _check_data(cfg, eval_only: bool) -> None:
     check_datasets(names)
     check_num_classes(names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     for name in cfg.DATASETS.TEST:
-        check_lvis_format(name)
+        evaluation_file_of(name)
 
 
 def _data_sets(cfg, eval_only: bool) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -14,7 +15,8 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
-from ..data.checks import check_lvis_format
+from ..data.checks import evaluation_file_of
+from ..data.frequency import missing_groups, source_of_groups
 from ..errors import InputError
 from ..io import write_json
 from .backends import check_backend, evaluate_tasks
@@ -34,20 +36,21 @@ class LVISEvaluator(DatasetEvaluator):
     can't judge, AP of 0 (not NaN) for a model that detects nothing, and AP per category.
 
     Args:
-        dataset_name: a registered data set whose metadata has ``json_file``, a file in LVIS format.
+        dataset_name: name of a registered dataset in LVIS format, or of a converted one in COCO format
+            (:func:`balanced_lvis.data.checks.evaluation_file_of`).
         output_dir: where ``lvis_instances_results.json`` and ``per_category_ap.json`` are written, and detections
             while they are collected; None: nothing stays.
         distributed: gather the predictions of all ranks.
         backend: "fast" or "official"; see :mod:`balanced_lvis.evaluation.backends`.
 
     Raises:
-        InputError: if the data set is not in LVIS format, or for an unknown or missing back end.
+        InputError: if the dataset can't be evaluated, or for an unknown or missing back end.
     """
 
     def __init__(
         self, dataset_name: str, output_dir: str | None = None, distributed: bool = True, backend: str = "fast"
     ):
-        check_lvis_format(dataset_name)
+        self._json_file = evaluation_file_of(dataset_name)
         check_backend(backend)
         self._metadata = MetadataCatalog.get(dataset_name)
         self._output_dir = output_dir
@@ -116,11 +119,18 @@ class LVISEvaluator(DatasetEvaluator):
 
         Returns:
             as :meth:`evaluate`.
+
+        Raises:
+            InputError: if the annotation file doesn't say which categories are rare, common and frequent.
         """
-        lvis_gt = LVIS(PathManager.get_local_path(self._metadata.json_file))
+        json_file = PathManager.get_local_path(self._json_file)
+        lvis_gt = LVIS(json_file)
         if not lvis_gt.anns:
             logger.info("%s has no annotations: predictions saved, nothing evaluated.", self._metadata.name)
             return {}
+        if problem := missing_groups([*lvis_gt.cats.values()]):
+            raise InputError(f"Annotations {json_file} can't be evaluated: {problem}")
+        _log_groups(self._metadata.name, source_of_groups(lvis_gt.dataset))
         if not len(detections):
             logger.warning("The model detected nothing in %d images.", detections.num_images)
         results, per_category = {}, {}
@@ -132,6 +142,12 @@ class LVISEvaluator(DatasetEvaluator):
             table = category_table(lvis_gt, per_category)
             write_json(os.path.join(self._output_dir, "per_category_ap.json"), table)
         return results
+
+
+@functools.cache
+def _log_groups(name: str, source: str) -> None:
+    """Once per run, however often it evaluates."""
+    logger.info("%s: rare, common and frequent categories (APr, APc, APf) follow from %s.", name, source)
 
 
 def category_ids_of(metadata) -> list[int] | None:

@@ -7,7 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_lvis_instances
 
 from balanced_lvis.config import load_config
-from balanced_lvis.data.checks import check_datasets, check_lvis_format, check_num_classes
+from balanced_lvis.data.checks import check_datasets, check_num_classes, evaluation_file_of
 from balanced_lvis.data.class_prior import class_prior_of_dataset
 from balanced_lvis.data.datasets import prepare_rendered, rendered_root, rendered_spec
 from balanced_lvis.data.rendered import read_spec
@@ -98,7 +98,7 @@ def test_files_that_are_there_pass(pets, tmp_path):
     (tmp_path / "images").mkdir()
     check_datasets([pets])
     check_num_classes([pets], 2)
-    check_lvis_format(pets)
+    assert evaluation_file_of(pets) == str(tmp_path / "pets.json")
 
 
 def test_misspelt_names_and_wrong_sizes_are_explained(pets):
@@ -106,5 +106,5 @@ def test_misspelt_names_and_wrong_sizes_are_explained(pets):
         check_datasets(["lvis_v1_trian"])
     with pytest.raises(InputError, match="NUM_CLASSES is 3, but data set pets has 2 classes; set it to 2"):
         check_num_classes([pets], 3)
-    with pytest.raises(InputError, match="'coco_2017_val' has evaluator_type 'coco'"):
-        check_lvis_format("coco_2017_val")
+    with pytest.raises(InputError, match="'coco_2017_val' is registered in COCO format"):
+        evaluation_file_of("coco_2017_val")

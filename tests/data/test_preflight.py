@@ -62,6 +62,8 @@ def made():
     for record in (*content["annotations"], *content["categories"]):
         key = "category_id" if "category_id" in record else "id"
         record[key] = min(record[key], 2)
+    for category in content["categories"]:
+        category["frequency"] = "r"
     return content
 
 

@@ -17,6 +17,7 @@ from ...findings import Findings
 from ...io import open_regular
 from ...priors import frequency_group
 from ...text import one_line
+from .. import frequency
 from ..reading import LISTS, Annotation, Category, Image, RecordError, read_records
 from ..validation.checker import AnnotationChecker
 from ..validation.images import find_images, report_respelled
@@ -43,7 +44,8 @@ def convert(
       not in an image is known to be absent.
     - Objects with ``ignore`` 1 keep it for the LVIS API, which counts neither them nor what matches them. Loaders leave
       them out, and they are in no count.
-    - Categories get LVIS's ``frequency``, ``image_count`` and ``instance_count``.
+    - Categories keep their ``frequency`` if all have one; else they get it by the number of training images. They get
+      LVIS's ``image_count`` and ``instance_count``.
     - Images have a ``file_name`` relative to the folder of images, and no ``coco_url``.
     - Annotations are renumbered, from 1 on; a missing ``area`` is that of the mask in the image, or of the box where
       there is no mask.
@@ -54,7 +56,7 @@ def convert(
         json_file: in COCO or LVIS format.
         image_root: the folder of images.
         output: a text file.
-        train: what rare, common and frequent are judged by; None: this file's own counts.
+        train: what rare, common and frequent are judged by unless the file says it; None: this file's own counts.
         source: goes into the summary.
 
     Raises:
@@ -181,7 +183,7 @@ class _Conversion:
                 f"Annotations {self._json_file} have {len(self._images)} images and {len(self._categories)} "
                 "categories, of which there must be some."
             )
-        summary = self._summary(source)
+        summary = self._summary(source, train)
         image_count = train.image_count if train else summary.image_count
         if len(image_count) != len(summary.category_ids):
             raise InputError(
@@ -196,12 +198,12 @@ class _Conversion:
         self._output.write('\n],\n"images": [')
         self._write_list(self._image(image, path, summary) for image, path in zip(images, paths))
         self._output.write('\n],\n"categories": [')
-        self._write_list(self._categories_of(summary, image_count))
+        self._write_list(self._categories_of(summary, image_count, known=train is not None))
         info = {"format": FORMAT, **dataclasses.asdict(summary)}
         self._output.write(f'\n],\n"info": {json.dumps(info)}}}\n')
         return summary
 
-    def _summary(self, source: Mapping[str, int]) -> Summary:
+    def _summary(self, source: Mapping[str, int], train: TrainCounts | None) -> Summary:
         ids = sorted(self._categories)
         image_count = dict.fromkeys(ids, 0)
         for present in self._present.values():
@@ -220,7 +222,18 @@ class _Conversion:
             num_rles=self._num["rles"],
             num_boxes=self._num["boxes"],
             federated=federated,
+            groups=self._groups(train),
+            groups_problem=frequency.groups_problem(self._contents()),
         )
+
+    def _contents(self) -> list[dict]:
+        """Of all categories, as the file has them."""
+        return [category.content for category in self._categories.values()]
+
+    def _groups(self, train: TrainCounts | None) -> str:
+        if frequency.has_own_groups(self._contents()):
+            return frequency.FILE
+        return frequency.TRAINING if train else frequency.OWN_IMAGES
 
     def _paths(self, paths: list[str]) -> tuple[list[str], Sequence[Problem]]:
         """The files of all images, and what is to be said of their paths."""
@@ -246,12 +259,16 @@ class _Conversion:
             "not_exhaustive_category_ids": sorted({*image.not_exhaustive, *crowded}),
         }
 
-    def _categories_of(self, summary: Summary, train_image_count: list[int]):
-        for i, images, instances in zip(summary.category_ids, train_image_count, summary.instance_count):
+    def _categories_of(self, summary: Summary, image_count: list[int], known: bool):
+        """``known``: whether ``image_count`` is of training images; else the file's own number is, where it has one."""
+        own_groups = summary.groups == frequency.FILE
+        for i, images, instances in zip(summary.category_ids, image_count, summary.instance_count):
+            category = self._categories[i].content
+            own_count = category.get("image_count")
             yield {
-                **self._categories[i].content,
-                "frequency": frequency_group(images),
-                "image_count": images,
+                **category,
+                "frequency": category["frequency"] if own_groups else frequency_group(images),
+                "image_count": own_count if own_groups and not known and type(own_count) is int else images,
                 "instance_count": instances,
             }
 

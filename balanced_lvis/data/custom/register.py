@@ -8,11 +8,14 @@ import os
 from typing import NamedTuple
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError, did_you_mean
 from ...priors import ClassPrior
 from ...text import one_line
+from ..checks import CONVERTED_FILE
 from ..class_prior import class_prior_of_dataset
+from ..frequency import OWN_IMAGES
 from .loading import load_custom
 from .store import converted
 from .summary import Summary, TrainCounts
@@ -53,10 +56,13 @@ def source_of(cfg, name: str) -> Source:
 
 def prepare_custom(cfg) -> None:
     """
-    Convert the config's own data sets to LVIS format unless that has been done, and register them.
+    Convert the config's own data sets to LVIS format unless that has been done, and register them. Datasets that others
+    registered in COCO format, as Detectron2's ``register_coco_instances`` does, are converted too where they are
+    evaluated; what is trained on stays Detectron2's.
 
-    Rare, common and frequent are what they are in the training set: of ``DATASETS.TRAIN``, whoever registered it; in an
-    evaluation without it, of ``MODEL.CLASS_PRIOR.FILE``.
+    Rare, common and frequent are what an evaluated file's own ``frequency`` says. In files without it, they follow from
+    the training set: of ``DATASETS.TRAIN``, whoever registered it; in an evaluation without it, of
+    ``MODEL.CLASS_PRIOR.FILE``.
 
     Raises:
         InputError: for files that are missing or can't be relied on, and for data sets of different categories.
@@ -65,9 +71,8 @@ def prepare_custom(cfg) -> None:
     for name in cfg.DATASETS.CUSTOM:
         source_of(cfg, name)
     _check_spelling(cfg)
-    if not names:
-        return
-    class_prior_of_dataset.cache_clear()
+    if names:
+        class_prior_of_dataset.cache_clear()
     first: tuple[str, Summary] | None = None
     trained: dict[str, Summary] = {}
     for name in names:
@@ -81,7 +86,9 @@ def prepare_custom(cfg) -> None:
             first = (name, summary)
         _check_same_categories(cfg, *first, name, summary)
         if counts is not None:
-            _check_names(cfg, counts, name, summary)
+            _check_names(counts, name, source_of(cfg, name), summary)
+        if name in cfg.DATASETS.TEST:
+            _check_groups(name, source_of(cfg, name), summary, known=is_train or counts is not None)
         _register(name, path, source_of(cfg, name).image_root, summary)
         _check_masks(cfg, name, summary)
         if is_train:
@@ -90,6 +97,45 @@ def prepare_custom(cfg) -> None:
         if name in cfg.DATASETS.TEST:  # its groups are those of all training sets together, known only now
             path, summary = converted(*source_of(cfg, name), _training_counts(cfg, trained, name))
             _register(name, path, source_of(cfg, name).image_root, summary)
+    for name in dict.fromkeys(cfg.DATASETS.TEST):
+        if source := _coco_source(name):
+            _convert_registered(cfg, name, source, _training_counts(cfg, trained, name))
+
+
+def _coco_source(name: str) -> Source | None:
+    """The files of a dataset that is registered in COCO format; those that are missing are reported later."""
+    metadata = MetadataCatalog.get(name) if name in DatasetCatalog else {}
+    if metadata.get("evaluator_type") != "coco" or not metadata.get("json_file"):
+        return None
+    source = Source(
+        PathManager.get_local_path(os.fspath(metadata.json_file)), os.fspath(metadata.get("image_root", ""))
+    )
+    return source if os.path.isfile(source.json_file) else None
+
+
+def _convert_registered(cfg, name: str, source: Source, counts: TrainCounts | None) -> None:
+    path, summary = converted(*source, counts)
+    if counts is not None:
+        _check_names(counts, name, source, summary)
+    _check_groups(name, source, summary, known=counts is not None)
+    _check_masks(cfg, name, summary)
+    metadata = MetadataCatalog.get(name)
+    # Detectron2 sets the same two when it reads the file.
+    for key, value in (
+        ("thing_classes", summary.class_names),
+        ("thing_dataset_id_to_contiguous_id", _contiguous_ids(summary)),
+    ):
+        if metadata.get(key, value) != value:
+            raise InputError(
+                f"DATASETS.TEST: the metadata of {name!r} has other {key} than its file {source.json_file}, in which "
+                "categories are numbered by ascending id. Leave it out when registering: it is read from the file."
+            )
+        metadata.set(**{key: value})
+    vars(metadata)[CONVERTED_FILE] = path  # which Detectron2 lets nobody change, and another training set does
+
+
+def _contiguous_ids(summary: Summary) -> dict[int, int]:
+    return {category_id: i for i, category_id in enumerate(summary.category_ids)}
 
 
 def _check_file(cfg, name: str) -> None:
@@ -122,7 +168,6 @@ def _training_counts(cfg, trained: dict[str, Summary], name: str) -> TrainCounts
         return _counts_of(prior, f"training set {', '.join([*sources, *others])}")
     if path:
         return _counts_of(ClassPrior.load(path), f"the class prior {path}")
-    logger.warning("%s: no training set is known, so that rare, common and frequent are by its own counts.", name)
     return None
 
 
@@ -147,12 +192,20 @@ def _check_same_categories(cfg, first_name: str, first: Summary, name: str, summ
     )
 
 
-def _check_names(cfg, train: TrainCounts, name: str, summary: Summary) -> None:
+def _check_groups(name: str, source: Source, summary: Summary, known: bool) -> None:
+    """``known``: whether there is a training set or a class prior."""
+    if summary.groups_problem:
+        raise InputError(f"DATASETS.TEST: {name} ({source.json_file}) can't be evaluated: {summary.groups_problem}")
+    if summary.groups == OWN_IMAGES and not known:
+        logger.warning("%s: no training set is known, so that rare, common and frequent are by its own counts.", name)
+
+
+def _check_names(train: TrainCounts, name: str, source: Source, summary: Summary) -> None:
     """Counts are by the classes' order, which the same number of other classes would pass for."""
     for index, (own, trained) in enumerate(zip(summary.class_names, train.class_names)):
         if own != trained:
             raise InputError(
-                f"DATASETS: {name} ({source_of(cfg, name).json_file}) has other categories than {train.owner}: number "
+                f"DATASETS: {name} ({source.json_file}) has other categories than {train.owner}: number "
                 f"{index + 1} by id is {own!r} instead of {trained!r}. Give both the same list of categories."
             )
 
@@ -172,7 +225,7 @@ def _register(name: str, json_file: str, image_root: str, summary: Summary) -> N
             raise InputError(f"DATASETS.CUSTOM.{name}: {name!r} is the name of another data set; choose another.")
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
-    contiguous_ids = {category_id: i for i, category_id in enumerate(summary.category_ids)}
+    contiguous_ids = _contiguous_ids(summary)
     image_root = os.path.join(image_root, "")
     DatasetCatalog.register(name, functools.partial(load_custom, json_file, image_root, contiguous_ids))
     MetadataCatalog.get(name).set(

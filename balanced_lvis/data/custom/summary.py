@@ -7,9 +7,10 @@ import json
 import os
 from typing import NamedTuple
 
+from .. import frequency
 from ..validation.report import Report
 
-FORMAT = "balanced_lvis custom data set 2"
+FORMAT = "balanced_lvis custom data set 3"
 
 
 class TrainCounts(NamedTuple):
@@ -42,6 +43,8 @@ class Summary:
         federated: whether images say themselves which categories they are judged by.
         images_found: whether any image was there; where not, their paths are a guess, to be made again.
         report: what is wrong with the file that it was made from; no errors.
+        groups: what rare, common and frequent follow from, as :mod:`balanced_lvis.data.frequency` says it.
+        groups_problem: why the file's own groups can't be used, although it has some; empty where nothing is wrong.
     """
 
     source: dict[str, int]
@@ -57,6 +60,8 @@ class Summary:
     federated: bool = False
     images_found: bool = True
     report: Report = dataclasses.field(default_factory=lambda: Report(""))
+    groups: str = frequency.TRAINING
+    groups_problem: str = ""
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> Summary:

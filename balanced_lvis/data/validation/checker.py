@@ -14,6 +14,7 @@ from collections import Counter
 import numpy as np
 
 from ...findings import Findings
+from ..frequency import missing_groups
 from ..reading import Annotation, Category, Image, RecordError
 from .comparisons import Annotations, compare
 from .extents import Extents
@@ -42,6 +43,7 @@ class AnnotationChecker:
         self._federated: dict[int, frozenset[int]] = {}  # image id -> category ids
         self._categories = array("q")
         self._category_names: list[str] = []
+        self._groups: list[dict] = []  # of categories, what tells theirs
         self._annotations = {name: array("q") for name in ("id", "image_id", "category_id")}
         self._boxes, self._masks, self._contents = Extents(), Extents(), array("q")
         self._rles, self._rle_sizes = array("i"), array("i")  # annotations; height, width of each
@@ -88,6 +90,7 @@ class AnnotationChecker:
     def _add_category(self, category: Category) -> None:
         self._categories.append(category.id)
         self._category_names.append(category.name)
+        self._groups.append({key: category.content.get(key) for key in ("id", "name", "frequency")})
 
     def _add_annotation(self, annotation: Annotation) -> None:
         row = len(self._annotations["id"])
@@ -187,6 +190,7 @@ class AnnotationChecker:
             num_crowds=self._num["crowds"],
             num_ignored=self._num["ignored"],
             num_images_of=dict(sorted(folders.items())),
+            groups_problem=missing_groups(self._groups),
             problems=self.findings.problems(),
         )
 

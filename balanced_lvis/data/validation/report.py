@@ -158,6 +158,7 @@ class Report(findings.Problems):
         num_crowds: annotations with ``iscrowd`` 1.
         num_ignored: others with ``ignore`` 1.
         num_images_of: images of each folder, by its name.
+        groups_problem: why the file's rare, common and frequent categories are unknown; empty where they are not.
         problems: in the order of :data:`KINDS`.
     """
 
@@ -169,6 +170,7 @@ class Report(findings.Problems):
     num_crowds: int = 0
     num_ignored: int = 0
     num_images_of: dict[str, int] = dataclasses.field(default_factory=dict)
+    groups_problem: str = ""
     problems: tuple[Problem, ...] = ()
 
     def raise_errors(self, beside: Collection[str] = ()) -> None:
