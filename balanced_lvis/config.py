@@ -67,6 +67,8 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     # Class frequencies of the training set. Empty: from the metadata or the annotations of DATASETS.TRAIN.
     cfg.MODEL.CLASS_PRIOR = CN()
     cfg.MODEL.CLASS_PRIOR.FILE = ""  # a JSON file that ClassPrior.save() wrote
+    # Frequencies of the images that DATALOADER.SAMPLER_TRAIN shows, repeated ones included, not of the dataset.
+    cfg.MODEL.CLASS_PRIOR.SAMPLED = False
 
     # What computes the LVIS numbers: "fast", or "official", the LVIS API itself. Equal to the last digit.
     cfg.TEST.LVIS_BACKEND = "fast"

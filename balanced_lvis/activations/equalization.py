@@ -92,7 +92,7 @@ def _tail(prior: ClassPrior, threshold: float, tail_groups: str):
         criterion = f"tail_groups {tail_groups!r}"
     else:
         tail = (prior.image_frequency() < threshold).tolist()
-        criterion = f"threshold {threshold:g}, which is {threshold * prior.num_images:g} training images"
+        criterion = f"threshold {threshold:g}, which is {threshold * prior.frequency_images:g} training images"
     if not any(tail):
         _report_no_tail(criterion)
     return tail
