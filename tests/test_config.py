@@ -25,7 +25,14 @@ METHODS = {
     "balanced_sigmoid_sampled": {"MODEL.CLASS_PRIOR.SAMPLED"},
     "balanced_softmax": set(),
     "crt": SECOND_STAGE | {"DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD"},
-    "lws": SECOND_STAGE | {"DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD", "MODEL.DECOUPLED.CLASSIFIER"},
+    "lws": SECOND_STAGE
+    | {
+        "DATALOADER.SAMPLER_TRAIN",
+        "DATALOADER.REPEAT_THRESHOLD",
+        "MODEL.DECOUPLED.CLASSIFIER",
+        "MODEL.DECOUPLED.SCALE_FORM",
+        "MODEL.DECOUPLED.SCALE_WEIGHT_DECAY",
+    },
     "decoupled_sigmoid": SECOND_STAGE | {"MODEL.DECOUPLED.CLASSIFIER"},
     "decoupled_balanced_sigmoid": SECOND_STAGE | {"MODEL.DECOUPLED.CLASSIFIER"},
     "decoupled_balanced_softmax": SECOND_STAGE | {"MODEL.DECOUPLED.CLASSIFIER"},
@@ -42,7 +49,7 @@ def test_a_method_differs_from_rfs_in_what_makes_it_alone(prefix, method):
     different = {key for key in rfs if rfs[key] != cfg[key] and not key.startswith(ACTIVATION)} - {"OUTPUT_DIR"}
     schedule = SETS[prefix] if METHODS[method] >= SECOND_STAGE else set()
     assert different <= METHODS[method] | schedule
-    assert METHODS[method] - different <= {"DATALOADER.REPEAT_THRESHOLD"}
+    assert METHODS[method] - different <= {"DATALOADER.REPEAT_THRESHOLD", "MODEL.DECOUPLED.SCALE_WEIGHT_DECAY"}
     assert cfg["OUTPUT_DIR"].endswith(method)
 
 

@@ -49,7 +49,7 @@ def class_prior_from_config(cfg) -> ClassPrior:
     if path:
         prior = _prior_of_file(cfg, names, path)
     elif names:
-        prior = _prior_of_training_sets(cfg, names)
+        prior = class_prior_of_training_sets(cfg)
     else:
         raise InputError(
             f"Activation {cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME!r} needs class frequencies: set DATASETS.TRAIN, "
@@ -82,7 +82,14 @@ def _prior_of_file(cfg, names: tuple[str, ...], path: str) -> ClassPrior:
     return prior
 
 
-def _prior_of_training_sets(cfg, names: tuple[str, ...]) -> ClassPrior:
+def class_prior_of_training_sets(cfg) -> ClassPrior:
+    """
+    As :func:`class_prior_from_config`, without ``MODEL.CLASS_PRIOR.FILE``.
+
+    Args:
+        cfg: with at least one dataset in ``DATASETS.TRAIN``.
+    """
+    names = tuple(cfg.DATASETS.TRAIN)
     sampled, filter_empty = cfg.MODEL.CLASS_PRIOR.SAMPLED, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     if not sampled and not cfg.DATASETS.ALLOW_MISSING:
         return ClassPrior.merge([class_prior_of_dataset(name, filter_empty) for name in names])

@@ -8,12 +8,12 @@ from collections import Counter
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..priors import ClassPrior
+from ..priors import ALL, WITH_OBJECTS, ClassPrior
 from .stream import stream_lists
 from .validation.validate import LISTS, why_not_json
 
 
-def count_classes(json_file: str | os.PathLike, progress: bool = False) -> ClassPrior:
+def count_classes(json_file: str | os.PathLike, progress: bool = False, filter_empty: bool = True) -> ClassPrior:
     """
     Count the classes of an annotation file in COCO or LVIS format, as they are trained on: without crowd regions.
 
@@ -22,6 +22,7 @@ def count_classes(json_file: str | os.PathLike, progress: bool = False) -> Class
     Args:
         json_file: path.
         progress: show how far it is, on a terminal.
+        filter_empty: N counts images with objects only, as ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``; False: all images.
 
     Returns:
         the prior, with the classes by ascending category id.
@@ -47,7 +48,7 @@ def count_classes(json_file: str | os.PathLike, progress: bool = False) -> Class
                 f"Annotations {json_file} can't be counted: {element!r:.200} in its {key} ({type(error).__name__}: "
                 f"{error})."
             ) from error
-    return counts.prior(str(json_file))
+    return counts.prior(str(json_file), filter_empty)
 
 
 class _Counts:
@@ -68,10 +69,10 @@ class _Counts:
         elif not element.get("iscrowd"):
             self.instances[element["image_id"], element["category_id"]] += 1
 
-    def prior(self, json_file: str) -> ClassPrior:
+    def prior(self, json_file: str, filter_empty: bool) -> ClassPrior:
         """
         Raises:
-            InputError: if there are no images or categories, or annotations of others.
+            InputError: if there are no images, objects to filter by or categories, or annotations of others.
         """
         if not self.images or not self.names:
             raise InputError(
@@ -90,9 +91,16 @@ class _Counts:
             ids = sorted(self.names)
         except TypeError as error:
             raise InputError(f"Annotations {json_file} have category ids of several kinds: {error}.") from error
+        occupied = {image_id for image_id, _ in self.instances}
+        if filter_empty and not occupied:
+            raise InputError(
+                f"Annotations {json_file} have no object in any of {len(self.images):,} images (crowd regions don't "
+                "count); there is nothing to count."
+            )
         return ClassPrior(
             tuple(self.names[i] for i in ids),
             [image_count[i] for i in ids],
-            len(self.images),
+            len(occupied) if filter_empty else len(self.images),
             [instance_count[i] for i in ids],
+            WITH_OBJECTS if filter_empty else ALL,
         )
