@@ -29,7 +29,7 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     box_head.ACTIVATION.SIGMOID.PRIOR_PROBABILITY = 0.001  # the score that every class starts from
     box_head.ACTIVATION.SOFTMAX = CN()
     box_head.ACTIVATION.BALANCED_SIGMOID = CN()
-    # "centred" (the original formula) or "foreground" (as published for LVIS): docs/methods.md compares them.
+    # "centred" (the original formula) or "foreground" (the authors' detection code): docs/methods.md compares them.
     box_head.ACTIVATION.BALANCED_SIGMOID.FORM = "centred"
     box_head.ACTIVATION.BALANCED_SIGMOID.COUNT = "image"  # "image" or "instance": what the centred form counts
     box_head.ACTIVATION.BALANCED_SIGMOID.PRIOR_PROBABILITY = 0.001
