@@ -31,14 +31,14 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     box_head.ACTIVATION.SIGMOID.PRIOR_PROBABILITY = 0.001  # the score that every class starts from
     box_head.ACTIVATION.SOFTMAX = CN()
     box_head.ACTIVATION.BALANCED_SIGMOID = CN()
-    # "centred" (the original formula) or "foreground" (as published for LVIS): docs/methods.md compares them.
+    # "centred" (the original formula) or "foreground" (the authors' detection code): docs/methods.md compares them.
     box_head.ACTIVATION.BALANCED_SIGMOID.FORM = "centred"
     box_head.ACTIVATION.BALANCED_SIGMOID.COUNT = "image"  # "image" or "instance": what the centred form counts
     box_head.ACTIVATION.BALANCED_SIGMOID.PRIOR_PROBABILITY = 0.001
     box_head.ACTIVATION.BALANCED_SOFTMAX = CN()
     box_head.ACTIVATION.BALANCED_SOFTMAX.COUNT = "image"  # "image" or "instance"
     box_head.ACTIVATION.EQUALIZATION = CN()
-    # Classes in less than this share of the training images are the tail: 1.1e-3 on LVIS-1.0, 5e-4 with RFS.
+    # Classes in less than this share of the training images are the tail: 1.1e-3 on LVIS-1.0, also with RFS.
     box_head.ACTIVATION.EQUALIZATION.THRESHOLD = 0.0011
     box_head.ACTIVATION.EQUALIZATION.TAIL_GROUPS = ""  # instead of THRESHOLD, LVIS's groups: "rc" is rare and common
     box_head.ACTIVATION.EQUALIZATION.PRIOR_PROBABILITY = 0.001
@@ -60,6 +60,7 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     # "retrain" (cRT: from scratch), "rescale" (LWS: one scale per class) or "finetune" (on from stage 1's).
     decoupled.CLASSIFIER = "retrain"
     decoupled.SCALE_FORM = "logits"  # of "rescale": "logits" is (W x + b) s, "weights" is (s W) x + b
+    decoupled.SCALE_WEIGHT_DECAY = None  # of the scales; None: SOLVER.WEIGHT_DECAY, as their authors have it
 
     # A moving average of the weights: evaluated beside them, in every checkpoint, and at last in OUTPUT_DIR/ema.
     cfg.MODEL.EMA = CN()
@@ -69,6 +70,8 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     # Class frequencies of the training set. Empty: from the metadata or the annotations of DATASETS.TRAIN.
     cfg.MODEL.CLASS_PRIOR = CN()
     cfg.MODEL.CLASS_PRIOR.FILE = ""  # a JSON file that ClassPrior.save() wrote
+    # Frequencies of the images that DATALOADER.SAMPLER_TRAIN shows, repeated ones included, not of the dataset.
+    cfg.MODEL.CLASS_PRIOR.SAMPLED = False
 
     # What computes the LVIS numbers: "fast", or "official", the LVIS API itself. Equal to the last digit.
     cfg.TEST.LVIS_BACKEND = "fast"

@@ -4,7 +4,8 @@ Class frequencies of a training set, and the offsets that Balanced Activation ta
 Shorthand used in all docstrings:
 
     K    number of foreground classes
-    N    number of training images
+    N    number of images that are trained on. Images without objects are not, unless a config says so:
+         DATALOADER.FILTER_EMPTY_ANNOTATIONS leaves them out. 99,388 of LVIS-1.0's 100,170.
     n_j  count of class j (images or instances, as said)
     n    sum of n_j over the classes
     f_j  n_j / N with n_j counted in images: the share of training images that hold class j. It doesn't sum to 1.
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,9 @@ import numpy as np
 
 from .class_lists import ClassLists, HasClassLists
 from .errors import InputError
-from .io import open_regular, write_json
+from .io import write_json
+from .prior_file import prior_content, read_prior
+from .showings import Showings
 from .text import first_of
 
 logger = logging.getLogger(__name__)
@@ -34,7 +36,10 @@ logger = logging.getLogger(__name__)
 RARE_MAX_IMAGES = 10
 COMMON_MAX_IMAGES = 100
 
-_FORMAT = "balanced_lvis class prior 1"
+# What N counts.
+WITH_OBJECTS = "images with objects"
+ALL = "all images"
+
 _MOST = 2**53  # up to which float64 has every whole number
 
 
@@ -46,8 +51,11 @@ class ClassPrior:
     Args:
         class_names: K names, in the order of the contiguous class indices 0..K-1.
         image_count: (K,) number of training images that hold each class.
-        num_images: N, the number of training images.
+        num_images: N, the number of images that are trained on.
         instance_count: (K,) number of annotated instances of each class, or None where they are not known.
+        counted: which images N counts, in words.
+        showings: counts of what a sampler shows, which frequencies and offsets then come from. Groups and repeat
+            factors stay those of the dataset.
 
     Raises:
         InputError: if lengths differ, a count is negative or not whole, or a class is in more images than there are.
@@ -57,6 +65,8 @@ class ClassPrior:
     image_count: np.ndarray
     num_images: int
     instance_count: np.ndarray | None = None
+    counted: str = ""
+    showings: Showings | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
@@ -72,7 +82,11 @@ class ClassPrior:
             name = self.class_names[int(self.image_count.argmax())]
             raise InputError(
                 f"ClassPrior: image_count of {name!r} is {most}, more than num_images = {self.num_images}; "
-                "num_images must count all training images."
+                "num_images must count all images that are trained on."
+            )
+        if self.showings is not None and len(self.showings.image_count) != self.num_classes:
+            raise InputError(
+                f"ClassPrior: showings have {len(self.showings.image_count)} classes, not {self.num_classes}."
             )
         if np.any(self.image_count == 0):
             _report_zero_counts(tuple(n for n, c in zip(self.class_names, self.image_count) if c == 0))
@@ -97,27 +111,34 @@ class ClassPrior:
 
     @classmethod
     def from_dataset_dicts(
-        cls, dataset_dicts: Sequence[Mapping] | HasClassLists, class_names: Iterable[str]
+        cls,
+        dataset_dicts: Sequence[Mapping] | HasClassLists,
+        class_names: Iterable[str],
+        filter_empty: bool = False,
     ) -> ClassPrior:
         """
         Count the classes of a data set in Detectron2's standard format.
 
         Args:
             dataset_dicts: one dict per image, whose ``annotations`` carry a contiguous ``category_id``. Crowd
-                regions (``iscrowd``) don't count, as they are not trained on. Every image counts towards N. A data
-                set that :class:`~balanced_lvis.class_lists.HasClassLists` is not asked for its records.
+                regions (``iscrowd``) don't count, as they are not trained on. A dataset that
+                :class:`~balanced_lvis.class_lists.HasClassLists` is not asked for its records.
             class_names: the K class names, in the order of ``category_id``.
+            filter_empty: N counts the images that hold an object only, as ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``
+                shows no others. An image of crowd regions alone holds none. False: N counts every image.
 
         Raises:
-            InputError: if there is no image or a ``category_id`` is outside 0..K-1.
+            InputError: if no image counts or a ``category_id`` is outside 0..K-1.
         """
         class_names = tuple(class_names)
         lists = ClassLists.of(dataset_dicts)
-        if not lists.num_images:
-            raise InputError("ClassPrior: the data set has no images to count classes in.")
+        num_images = int(np.count_nonzero(np.diff(lists.first))) if filter_empty else lists.num_images
+        if not num_images:
+            held = " with objects" if filter_empty and lists.num_images else ""
+            raise InputError(f"ClassPrior: the dataset has no images{held} to count classes in.")
         image_count = [len(images) for images in lists.images_by_class(len(class_names))]
         instance_count = np.bincount(lists.classes, minlength=len(class_names))
-        return cls(class_names, image_count, lists.num_images, instance_count)
+        return cls(class_names, image_count, num_images, instance_count, WITH_OBJECTS if filter_empty else ALL)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> ClassPrior:
@@ -127,33 +148,7 @@ class ClassPrior:
         Raises:
             InputError: if the file is missing, is no JSON, or is no class prior.
         """
-        try:
-            with open_regular(path, "r", encoding="utf-8-sig") as file:  # with a byte order mark or without
-                content = json.load(file)
-        except OSError as error:
-            raise InputError(f"Class prior file {os.fspath(path)!r} can't be read: {error.strerror}.") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"Class prior file {os.fspath(path)!r} is not UTF-8; save it as UTF-8.") from error
-        except InputError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"Class prior file {os.fspath(path)!r} is not valid JSON: {error}.") from error
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise InputError(
-                f"{os.fspath(path)!r} is not a class prior: its 'format' should be {_FORMAT!r}. "
-                "Write one with ClassPrior.save()."
-            )
-        try:
-            classes = content["classes"]
-            instances = [c.get("instance_count") for c in classes]
-            return cls(
-                tuple(c["name"] for c in classes),
-                [c["image_count"] for c in classes],
-                content["num_images"],
-                None if None in instances else instances,
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"Class prior file {os.fspath(path)!r} is incomplete or malformed: {error!r}.") from error
+        return cls(**read_prior(path))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the prior to a JSON file that people can read and :meth:`load` takes back."""
@@ -161,25 +156,30 @@ class ClassPrior:
 
     def to_dict(self) -> dict:
         """What :meth:`save` writes. :meth:`load` doesn't mind more entries, of the whole or of a class."""
-        instances = [None] * self.num_classes if self.instance_count is None else self.instance_count.tolist()
-        classes = [
-            {"name": name, "image_count": images, "instance_count": count}
-            for name, images, count in zip(self.class_names, self.image_count.tolist(), instances)
-        ]
-        return {"format": _FORMAT, "num_images": int(self.num_images), "classes": classes}
+        return prior_content(self)
 
     @classmethod
     def merge(cls, priors: Sequence[ClassPrior]) -> ClassPrior:
-        """The prior of several training sets over the same classes, used together."""
+        """
+        The prior of several training sets over the same classes, used together.
+
+        Raises:
+            InputError: for other classes, and priors with showings: a sampler repeats images by the counts of all
+                training sets together, so that those of each can't be added.
+        """
         first = priors[0]
+        counted = " and ".join(dict.fromkeys(p.counted for p in priors if p.counted))
         for other in priors[1:]:
             other.check_classes(first.class_names, "the first training set")
+        if any(p.showings for p in priors):
+            raise InputError("ClassPrior.merge: showings can't be added; merge the datasets' own priors.")
         known = all(p.instance_count is not None for p in priors)
         return cls(
             first.class_names,
             sum(p.image_count for p in priors),
             sum(p.num_images for p in priors),
             sum(p.instance_count for p in priors) if known else None,
+            counted,
         )
 
     # ------------------------------------------------------------------ asking it
@@ -197,12 +197,23 @@ class ClassPrior:
 
     def image_frequency(self) -> np.ndarray:
         """
-        (K,) float64, f_j = image_count_j / N, kept inside (0, 1).
+        (K,) float64, f_j = image_count_j / N, kept inside (0, 1). Of the stream, where :attr:`showings` are known.
 
         A class in no image counts as half an image, and a class in every image as half an image fewer, so that
         log-odds stay finite. All other classes are exact.
         """
-        return np.clip(self.image_count, 0.5, self.num_images - 0.5) / self.num_images
+        counts = _half_for_none(self._basis.image_count)
+        return np.minimum(counts, self._basis.num_images - 0.5) / self._basis.num_images
+
+    @property
+    def _basis(self) -> ClassPrior | Showings:
+        """Where frequencies come from: the stream if it is known, else the dataset."""
+        return self.showings or self
+
+    @property
+    def frequency_images(self) -> float:
+        """The N of :meth:`image_frequency`: images that are trained on, or shown per epoch."""
+        return self._basis.num_images
 
     def share(self, count: str = "image") -> np.ndarray:
         """
@@ -214,7 +225,8 @@ class ClassPrior:
         Raises:
             InputError: for another ``count``, or "instance" where instance counts are not known.
         """
-        counts = np.maximum(self._counts(count), 0.5)
+        self._counts(count)  # refuses what it refuses without showings, too
+        counts = _half_for_none(getattr(self._basis, f"{count}_count"))
         return counts / counts.sum()
 
     def _counts(self, count: str) -> np.ndarray:
@@ -305,6 +317,10 @@ class ClassPrior:
             f"The class prior doesn't belong to {owner}: {difference}. Use the prior of the same training set, "
             "with the classes in the same order."
         )
+
+
+def _half_for_none(counts: np.ndarray) -> np.ndarray:
+    return np.where(counts > 0, counts, 0.5)
 
 
 def frequency_group(image_count: int) -> str:

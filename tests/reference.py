@@ -324,3 +324,20 @@ def coco_string(runs: list[int]) -> str:
             if done:
                 break
     return "".join(out)
+
+
+def images_shown(objects, num_classes, threshold):
+    """
+    Expected images per epoch of repeat factor sampling, those with each class and all: image by image.
+
+    Args:
+        objects: the classes of each image's objects.
+    """
+    holding = [sum(c in classes for classes in objects) for c in range(num_classes)]
+    images, total = [0.0] * num_classes, 0.0
+    for classes in objects:
+        times = max([max(1.0, math.sqrt(threshold / (holding[c] / len(objects)))) for c in classes] + [1.0])
+        total += times
+        for c in set(classes):
+            images[c] += times
+    return images, total

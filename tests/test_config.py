@@ -22,9 +22,17 @@ METHODS = {
     "rfs_softmax": set(),
     "eql": set(),
     "balanced_sigmoid": set(),
+    "balanced_sigmoid_sampled": {"MODEL.CLASS_PRIOR.SAMPLED"},
     "balanced_softmax": set(),
     "crt": SECOND_STAGE | {"DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD"},
-    "lws": SECOND_STAGE | {"DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD", "MODEL.DECOUPLED.CLASSIFIER"},
+    "lws": SECOND_STAGE
+    | {
+        "DATALOADER.SAMPLER_TRAIN",
+        "DATALOADER.REPEAT_THRESHOLD",
+        "MODEL.DECOUPLED.CLASSIFIER",
+        "MODEL.DECOUPLED.SCALE_FORM",
+        "MODEL.DECOUPLED.SCALE_WEIGHT_DECAY",
+    },
     "decoupled_sigmoid": SECOND_STAGE | {"MODEL.DECOUPLED.CLASSIFIER"},
     "decoupled_balanced_sigmoid": SECOND_STAGE | {"MODEL.DECOUPLED.CLASSIFIER"},
     "decoupled_balanced_softmax": SECOND_STAGE | {"MODEL.DECOUPLED.CLASSIFIER"},
@@ -39,9 +47,9 @@ def test_a_method_differs_from_rfs_in_what_makes_it_alone(prefix, method):
     """The comparison is on equal terms."""
     rfs, cfg = (flat(load_config(f"{CONFIGS}/{prefix}{name}.yaml")) for name in ("rfs", method))
     different = {key for key in rfs if rfs[key] != cfg[key] and not key.startswith(ACTIVATION)} - {"OUTPUT_DIR"}
-    schedule = SETS[prefix] if METHODS[method] else set()
+    schedule = SETS[prefix] if METHODS[method] >= SECOND_STAGE else set()
     assert different <= METHODS[method] | schedule
-    assert METHODS[method] - different <= {"DATALOADER.REPEAT_THRESHOLD"}
+    assert METHODS[method] - different <= {"DATALOADER.REPEAT_THRESHOLD", "MODEL.DECOUPLED.SCALE_WEIGHT_DECAY"}
     assert cfg["OUTPUT_DIR"].endswith(method)
 
 

@@ -9,6 +9,8 @@ How long is a data set's tail? Classes, groups, repeat factors and shifts of log
 Table and plot show what training adds to a class's logit: minus Balanced Sigmoid's offset, plus Balanced Softmax's.
 The JSON is a class prior: MODEL.CLASS_PRIOR.FILE prior.json trains by it. Each class has "group", "frequency",
 "repeat_factor", "offset" (each method's own) and "logit_shift" (what is added, as in the table) beside its counts.
+Images without objects don't count, as they are not trained on, unless DATALOADER.FILTER_EMPTY_ANNOTATIONS is False.
+With MODEL.CLASS_PRIOR.SAMPLED True, frequencies and shifts are of the images that the config's sampler shows.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import os
 import sys
 
 from balanced_lvis.config import load_config
-from balanced_lvis.data.class_prior import class_prior_of_dataset
+from balanced_lvis.data.class_prior import class_prior_of_training_sets
 from balanced_lvis.data.counting import count_classes
 from balanced_lvis.data.datasets import prepare_dataset
 from balanced_lvis.engine.screen import command_line
@@ -28,12 +30,18 @@ from balanced_lvis.user_paths import why_no_file
 
 
 def _prior(args):
+    cfg = load_config(args.config_file, args.opts)
     if os.path.isfile(args.data):
-        return count_classes(args.data, progress=True)
+        if cfg.MODEL.CLASS_PRIOR.SAMPLED:
+            raise InputError(
+                f"MODEL.CLASS_PRIOR.SAMPLED is True, which needs a registered dataset, but {args.data} is a file; name "
+                "the dataset under DATASETS.CUSTOM in --config-file."
+            )
+        return count_classes(args.data, progress=True, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
     if args.data.endswith(".json"):
         raise InputError(f"{args.data} {why_no_file(args.data)}.")
-    prepare_dataset(load_config(args.config_file, args.opts), args.data)
-    return class_prior_of_dataset(args.data)
+    prepare_dataset(cfg, args.data)
+    return class_prior_of_training_sets(cfg)
 
 
 @command_line

@@ -45,11 +45,12 @@ class BalancedSigmoid(Sigmoid):
     ============ ====================================== ============ ==================================
     form         offset of class j                      RoIs         n_j, f_j
     ============ ====================================== ============ ==================================
-    foreground   log((1 - f_j) / f_j)                   foreground   f_j = images with class j / images
+    foreground   log((1 - f_j) / f_j)                   foreground   f_j = images with class j / N
     centred      log((n - n_j) / n_j) - log(K - 1)      all          n_j counts images or instances
     ============ ====================================== ============ ==================================
 
-    "centred" is the formula of the challenge's slides; "foreground" is what the authors published for LVIS.
+    "centred" is the formula of the challenge's slides; "foreground" is that of the authors' detection code, whose class
+    "BalancedSoftmax" it is.
 
     Args:
         num_classes: K.

@@ -52,7 +52,7 @@ class Equalization(Sigmoid):
         prior: the training set's :class:`ClassPrior`.
         threshold: lambda, in (0, 1]: classes in less than this share of the training images are the tail. The paper
             has 1.76e-3 on LVIS-0.5, later work 1.1e-3 on LVIS-1.0, where 1.00625e-3 is exactly the rare and common
-            classes. With repeat factor sampling, which shows the tail more often, it is 5e-4.
+            classes. The released LVIS-1.0 config with repeat factor sampling has 1.1e-3, too.
         tail_groups: letters of LVIS's groups, "rc" for rare and common: these are the tail instead, whatever the
             threshold. Empty for the threshold.
         prior_probability: as in :class:`Sigmoid`.
@@ -92,7 +92,7 @@ def _tail(prior: ClassPrior, threshold: float, tail_groups: str):
         criterion = f"tail_groups {tail_groups!r}"
     else:
         tail = (prior.image_frequency() < threshold).tolist()
-        criterion = f"threshold {threshold:g}, which is {threshold * prior.num_images:g} training images"
+        criterion = f"threshold {threshold:g}, which is {threshold * prior.frequency_images:g} training images"
     if not any(tail):
         _report_no_tail(criterion)
     return tail

@@ -9,14 +9,14 @@ from tqdm import tqdm
 
 from ..errors import InputError
 from ..io import open_regular
-from ..priors import ClassPrior
+from ..priors import ALL, WITH_OBJECTS, ClassPrior
 from ..text import one_line
 from .reading import Annotation, Category, Image, RecordError, read_records
 from .validation.report import KINDS
 from .validation.validate import why_not_json
 
 
-def count_classes(json_file: str | os.PathLike, progress: bool = False) -> ClassPrior:
+def count_classes(json_file: str | os.PathLike, progress: bool = False, filter_empty: bool = True) -> ClassPrior:
     """
     Count the classes of an annotation file in COCO or LVIS format, as they are trained on: without crowd regions and
     ignored objects.
@@ -26,6 +26,7 @@ def count_classes(json_file: str | os.PathLike, progress: bool = False) -> Class
     Args:
         json_file: path.
         progress: show how far it is, on a terminal.
+        filter_empty: N counts images with objects only, as ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``; False: all images.
 
     Returns:
         the prior, with the classes by ascending category id.
@@ -50,7 +51,7 @@ def count_classes(json_file: str | os.PathLike, progress: bool = False) -> Class
             raise
         except (ValueError, RecursionError) as error:
             raise InputError(f"Annotations {json_file} can't be counted: {why_not_json(raw, error)}.") from error
-    return counts.prior(str(json_file))
+    return counts.prior(str(json_file), filter_empty)
 
 
 class _Counts:
@@ -71,7 +72,7 @@ class _Counts:
         else:
             self.num_others += 1
 
-    def prior(self, json_file: str) -> ClassPrior:
+    def prior(self, json_file: str, filter_empty: bool) -> ClassPrior:
         """
         Raises:
             InputError: if there are no images, categories or objects, or annotations of other images or categories.
@@ -93,9 +94,16 @@ class _Counts:
             image_count[category_id] += 1
             instance_count[category_id] += count
         ids = sorted(self.names)
+        occupied = {image_id for image_id, _ in self.instances}
+        if filter_empty and not occupied:
+            raise InputError(
+                f"Annotations {json_file} have no object in any of {len(self.images):,} images; there is nothing to "
+                "count."
+            )
         return ClassPrior(
             tuple(self.names[i] for i in ids),
             [image_count[i] for i in ids],
-            len(self.images),
+            len(occupied) if filter_empty else len(self.images),
             [instance_count[i] for i in ids],
+            WITH_OBJECTS if filter_empty else ALL,
         )

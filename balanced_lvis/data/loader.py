@@ -11,7 +11,6 @@ from detectron2.data import (
     DatasetFromList,
     build_detection_test_loader,
     build_detection_train_loader,
-    get_detection_dataset_dicts,
 )
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
@@ -19,9 +18,9 @@ from torch.utils.data import DataLoader
 from .batches import BatchStream, MappedImages, aspect_ratio_groups
 from .broken import BrokenImages
 from .mapper import ImageMapper
-from .preflight import leave_out_missing
 from .records import has_rle_masks, load_records, lvis_source
 from .samplers import ClassAwareTrainingSampler, build_sampler, class_names_from_config
+from .training_set import training_records
 
 
 @dataclass
@@ -90,9 +89,7 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
         cfg: Detectron2's config with balanced_lvis's keys.
         masks: whether records get ground-truth masks. Cropping needs them for its boxes in any case.
     """
-    records = _records(cfg)
-    if cfg.DATASETS.ALLOW_MISSING:
-        records = leave_out_missing(records)
+    records = training_records(cfg)
     sampler = build_sampler(cfg, records)
     # Serialised once for both loaders; an index of annotations, or a torch data set, is left as it is.
     dataset = DatasetFromList(records, copy=False) if isinstance(records, list) else records
@@ -107,17 +104,6 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
     meta = _loader(cfg, dataset, mapper, meta_sampler, cfg.SOLVER.META.IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH)
     meta.broken = train.broken
     return MetaTrainLoader(train.batches, train.stream, train.batches_per_iteration, train.broken, meta)
-
-
-def _records(cfg):
-    if not cfg.MODEL.LOAD_PROPOSALS and not cfg.MODEL.KEYPOINT_ON:
-        return load_records(cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
-    return get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
-        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-    )
 
 
 def build_test_loader(cfg, name: str, sampler: Sequence[int] | None = None):

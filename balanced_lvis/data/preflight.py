@@ -56,7 +56,7 @@ def preflight(
         _check_images(name, False, False, _EVALUATION_NEEDS_ALL)
 
 
-def leave_out_missing(records):
+def leave_out_missing(records, together: bool = True):
     """
     Images without those that are not on the disk, of which a warning is logged.
 
@@ -64,23 +64,26 @@ def leave_out_missing(records):
 
     Args:
         records: from :func:`balanced_lvis.data.records.load_records`, or a list.
+        together: False: this process alone, without a warning; what the others lack is not known.
 
     Raises:
         InputError: if none is left.
     """
     missing = _missing(records)
-    missing = sorted(set().union(*comm.all_gather(missing)))
+    if together:
+        missing = sorted(set().union(*comm.all_gather(missing)))
     if not missing:
         return records
     paths = _paths(records)
     if len(missing) == len(paths):
         raise InputError(f"None of the {len(paths):,} training images is on the disk: {first_of(paths, SHOWN)}.")
-    logger.warning(
-        "%s of %s training images are not on the disk and left out: %s",
-        f"{len(missing):,}",
-        f"{len(paths):,}",
-        first_of([paths[i] for i in missing], SHOWN),
-    )
+    if together:
+        logger.warning(
+            "%s of %s training images are not on the disk and left out: %s",
+            f"{len(missing):,}",
+            f"{len(paths):,}",
+            first_of([paths[i] for i in missing], SHOWN),
+        )
     if hasattr(records, "leaving_out"):
         return records.leaving_out(missing)
     gone = set(missing)

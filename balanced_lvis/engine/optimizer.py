@@ -60,13 +60,30 @@ def clip_norm(solver) -> float | None:
     return clip.CLIP_VALUE if clip.ENABLED and clip.CLIP_TYPE == FULL_MODEL else None
 
 
+def scale_decay(cfg) -> float:
+    """
+    The weight decay of LWS's scales.
+
+    Raises:
+        InputError: if ``MODEL.DECOUPLED.SCALE_WEIGHT_DECAY`` is neither None nor a number from 0.
+    """
+    decay = cfg.MODEL.DECOUPLED.SCALE_WEIGHT_DECAY
+    if decay is None:
+        return cfg.SOLVER.WEIGHT_DECAY
+    if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 <= decay < float("inf"):
+        raise InputError(
+            f"MODEL.DECOUPLED.SCALE_WEIGHT_DECAY is {decay!r}; it must be 0 or more, or None for SOLVER.WEIGHT_DECAY."
+        )
+    return decay
+
+
 def _with_clipping(cfg, optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
     """Detectron2's kinds of clipping, element by element or parameter by parameter, are the optimizer's."""
     return optimizer if clip_norm(cfg.SOLVER) else maybe_add_gradient_clipping(cfg, optimizer)
 
 
 def _parameters(cfg, model):
-    """Detectron2's parameter groups. The scales of LWS are around 1, not 0, and so are not decayed."""
+    """Detectron2's parameter groups, and one for the scales of LWS."""
     scaled = any(isinstance(module, ScaledLinear) for module in model.modules())
     return get_default_optimizer_params(
         model,
@@ -74,7 +91,7 @@ def _parameters(cfg, model):
         weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
         bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
         weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-        overrides={"scale": {"weight_decay": 0.0}} if scaled else None,
+        overrides={"scale": {"weight_decay": scale_decay(cfg)}} if scaled else None,
     )
 
 

@@ -32,7 +32,7 @@ from .checkpoints.loading import check_weights, load_for_evaluation
 from .ema import FOLDER, check_ema
 from .evaluate_file import check_evaluates_file, evaluate_file
 from .memory import keep_freed_memory
-from .optimizer import check_clipping, check_optimizer
+from .optimizer import check_clipping, check_optimizer, scale_decay
 from .processes.job import Job, find_job
 from .processes.launch import launch
 from .processes.preemption import StopRequest
@@ -207,6 +207,7 @@ def _check_training(cfg, world_size: int) -> None:
             )
     if is_second_stage(cfg):
         classifier_stage(cfg.MODEL.DECOUPLED.CLASSIFIER)
+        scale_decay(cfg)
     elif meta.ENABLED:
         raise InputError(
             f"SOLVER.META.ENABLED is True, but MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}; "

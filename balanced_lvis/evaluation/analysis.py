@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ..errors import InputError
-from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, ClassPrior
+from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, WITH_OBJECTS, ClassPrior
 from .report import markdown_table
 
 GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
@@ -37,7 +37,8 @@ def analyze(prior: ClassPrior, threshold: float) -> dict:
         for JSON: what :meth:`ClassPrior.save` writes, so that it can be given to ``MODEL.CLASS_PRIOR.FILE``, with
         "group", "frequency", "repeat_factor", "offset" and "logit_shift" of each class, and a "summary". "offset" is
         each method's own (Balanced Sigmoid subtracts it from a training logit, Balanced Softmax adds it);
-        "logit_shift" is what training adds to the logit, and so compares between methods.
+        "logit_shift" is what training adds to the logit, and so compares between methods. Where the prior has
+        showings, frequencies, offsets and shifts are of the images shown.
 
     Raises:
         InputError: for a threshold outside [0, 1].
@@ -100,7 +101,10 @@ def _summary_line(found: dict) -> str:
     factors = ["imbalance_factor", *(["imbalance_factor_of_instances"] if known else [])]
     words = ["images", "instances"][: len(factors)]
     imbalance = ", ".join(f"{summary[key] or 0:,.0f} by {word}" for key, word in zip(factors, words))
-    line = f"{found['num_images']:,} images, {summary['num_classes']:,} classes, {instances}; imbalance {imbalance}"
+    images = f"{found['num_images']:,} {WITH_OBJECTS if found['counted'] == WITH_OBJECTS else 'images'}"
+    line = f"{images}, {summary['num_classes']:,} classes, {instances}; imbalance {imbalance}"
+    if shown := found.get("shown"):
+        line += f"; frequencies and shifts of the {shown['num_images']:,.0f} images per epoch of {shown['sampler']}"
     absent = summary["classes_without_images"]
     return f"{line}; {absent:,} classes in no image, which count as half an image" if absent else line
 

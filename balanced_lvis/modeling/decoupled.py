@@ -47,7 +47,9 @@ class ScaledLinear(nn.Module):
 
     Args:
         linear: its weight and bias are taken over; they are what stage 1 has learned.
-        form: "logits" for (W x + b) s, as in the authors' classification code, or "weights" for (s W) x + b.
+        form: "logits" for (W x + b) s, as in the authors' classification code, or "weights" for (s W) x + b, as in
+            EQLv2's detector. A sigmoid's bias of -6.9 is scaled in the first: a scale of 1.13 alone moves the logit
+            by -0.9.
 
     Raises:
         InputError: for another ``form``.

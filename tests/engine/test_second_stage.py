@@ -15,6 +15,7 @@ from detectron2.modeling import build_model
 from balanced_lvis.config import load_config
 from balanced_lvis.engine.checkpoints.identity import Identity
 from balanced_lvis.engine.checkpoints.loading import load_for_evaluation
+from balanced_lvis.engine.optimizer import build_optimizer, scale_decay
 from balanced_lvis.engine.run import argument_parser, check, read_config, run
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.errors import InputError
@@ -87,6 +88,34 @@ def test_crt_starts_anew_and_lws_from_the_first_stage(rendered, stage_1, tmp_pat
     lws = tensors(train("lws", rendered, tmp_path / "lws", **frozen))
     assert torch.equal(lws[key], before)
     assert torch.equal(lws[f"{CLASSIFIER}.scale"], torch.ones(13))
+
+
+@pytest.mark.parametrize(
+    ("opts", "decay"),
+    [
+        ([], 0.01),  # SOLVER.WEIGHT_DECAY of the config
+        (["SOLVER.WEIGHT_DECAY", "0.0001"], 0.0001),
+        (["MODEL.DECOUPLED.SCALE_WEIGHT_DECAY", "0.0005"], 0.0005),
+        (["MODEL.DECOUPLED.SCALE_WEIGHT_DECAY", "0"], 0),
+    ],
+)
+def test_the_scales_of_lws_are_decayed_as_configured(opts, decay, rendered, tmp_path):
+    cfg = load_config(CONFIGS / "rendered" / "lws.yaml", [*rendered_opts(rendered, tmp_path), *opts])
+    model = build_model(cfg)
+    groups = build_optimizer(cfg, model).param_groups
+    assert [group["weight_decay"] for group in groups] == [decay]
+    assert groups[0]["params"][0] is model.classifier.scale
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+def test_lvis_decays_scales_as_the_released_detector_does(depth):
+    assert scale_decay(load_config(CONFIGS / f"r{depth}_lws.yaml")) == 0.0001
+
+
+@pytest.mark.parametrize("decay", ["-0.1", "much", "True"])
+def test_a_decay_of_scales_that_is_none_is_refused(decay, rendered, tmp_path):
+    message = refused("lws", rendered, tmp_path, MODEL__DECOUPLED__SCALE_WEIGHT_DECAY=decay, MODEL__WEIGHTS="x.pth")
+    assert "SCALE_WEIGHT_DECAY is" in message and "0 or more, or None for SOLVER.WEIGHT_DECAY" in message
 
 
 @pytest.mark.parametrize("method", ["crt", "lws", "balms"])

@@ -145,7 +145,7 @@ def test_what_cannot_be_counted_is_told(tmp_path, change, words):
 def test_lvis_is_told_from_metadata_alone(tmp_path):
     done = tool("lvis_v1_train", "--json", tmp_path / "prior.json", "--plot", tmp_path / "tail.png")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "100,170 images, 1,203 classes" in done.stdout
+    assert "99,388 images with objects, 1,203 classes" in done.stdout
     for words in ("| rare     |     337 |", "| common   |     461 |", "| frequent |     405 |"):
         assert words in done.stdout
     assert ClassPrior.load(tmp_path / "prior.json").num_classes == 1203
@@ -155,12 +155,30 @@ def test_a_data_set_of_a_config_is_told_by_name(rendered, tmp_path):
     config = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
     done = tool("rendered_train", "--config-file", config, *rendered_opts(rendered, tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "24 images, 12 classes" in done.stdout
+    assert "24 images with objects, 12 classes" in done.stdout
     made.write(tmp_path, "mine", made.content())
     (tmp_path / "mine.yaml").write_text(load_config(config, made.overrides(tmp_path, "mine", "")).dump())
     done = tool("my_mine", "--config-file", tmp_path / "mine.yaml")
     assert done.returncode == 0, done.stderr
-    assert "4 images, 4 classes, 3 instances" in done.stdout
+    assert "2 images with objects, 4 classes, 3 instances" in done.stdout  # one has crowds alone, one nothing
+    file, everything = tmp_path / "mine.json", ("DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False")
+    assert "2 images with objects, 4 classes, 3 instances" in tool(file).stdout
+    for name in (("my_mine", "--config-file", tmp_path / "mine.yaml"), (file,)):
+        assert "4 images, 4 classes, 3 instances" in tool(*name, *everything).stdout
+
+
+def test_shifts_of_the_stream_are_told_where_they_are_asked_for(rendered, tmp_path):
+    words = ["rendered_train", "--config-file", CONFIGS / "rendered" / "balanced_sigmoid_sampled.yaml"]
+    opts = [*rendered_opts(rendered, tmp_path), "DATALOADER.REPEAT_THRESHOLD", "0.5"]
+    done = tool(*words, "--json", tmp_path / "prior.json", *opts)
+    assert done.returncode == 0, done.stderr
+    prior = ClassPrior.load(tmp_path / "prior.json")
+    shown = f"{prior.showings.num_images:,.0f} images per epoch of RepeatFactorTrainingSampler, threshold 0.5"
+    assert f"frequencies and shifts of the {shown}" in done.stdout
+    record = json.loads((tmp_path / "prior.json").read_text())["classes"][0]
+    assert record["offset"]["balanced_sigmoid_centred"] == prior.centred_offset()[0]
+    file = annotation_file(rendered, "train")
+    assert "needs a registered dataset" in tool(file, "MODEL.CLASS_PRIOR.SAMPLED", "True").stderr
 
 
 @pytest.mark.parametrize(

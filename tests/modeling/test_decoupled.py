@@ -138,6 +138,21 @@ def test_scaled_logits_are_those_of_the_naive_loops(form):
     np.testing.assert_allclose(layer(x).detach(), reference.scaled_logits(*arrays, form), rtol=1e-12)
 
 
+@pytest.mark.parametrize(("form", "shift"), [("logits", -0.9), ("weights", 0.0)])
+def test_a_scale_moves_a_sigmoids_bias_in_one_form_only(form, shift):
+    """Of a RoI whose features say nothing, by the bias of a prior probability of 0.001."""
+    linear = nn.Linear(3, 1)
+    nn.init.constant_(linear.bias, -6.9068)
+    layer = ScaledLinear(linear, form)
+    nn.init.constant_(layer.scale, 1.13)
+    assert layer(torch.zeros(1, 3)).item() == pytest.approx(-6.9068 + shift, abs=0.01)
+
+
+@pytest.mark.parametrize("path", ["r50_lws", "r101_lws", "rendered/lws"])
+def test_configs_have_the_form_of_the_released_detector(path):
+    assert load_config(CONFIGS / f"{path}.yaml").MODEL.DECOUPLED.SCALE_FORM == "weights"
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

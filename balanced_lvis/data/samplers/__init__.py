@@ -22,6 +22,7 @@ from .build import (
     class_names_from_config,
     register_sampler,
     sampler_names,
+    times_shown,
 )
 from .class_aware import ClassAwareTrainingSampler
 from .repeat_factor import InstanceAwareRepeatFactorTrainingSampler, image_repeat_factors
@@ -38,4 +39,5 @@ __all__ = [
     "image_repeat_factors",
     "register_sampler",
     "sampler_names",
+    "times_shown",
 ]

@@ -6,6 +6,7 @@ import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.data.samplers import TrainingSampler
 
@@ -25,20 +26,28 @@ _KEYS = {
 }
 
 _SAMPLERS: dict[str, Callable[..., ResumableSampler]] = {}
+_SHOWN: dict[str, Callable[..., np.ndarray]] = {}
 
 
-def register_sampler(name: str):
+def register_sampler(name: str, shown: Callable[..., np.ndarray] | None = None):
     """
     Decorator: make a function known to :func:`build_sampler` as ``name``.
 
     The function takes the config and the images in Detectron2's standard format, and returns a
     :class:`ResumableSampler`.
+
+    Args:
+        name: of the sampler.
+        shown: takes the same and returns (N,) how often each image is expected to be shown per epoch, for
+            :func:`times_shown`. None where that is not known.
     """
 
     def register(build):
         if name in _SAMPLERS or name in DETECTRON2_ONLY:
             raise InputError(f"A sampler named {name!r} is registered already; choose another name.")
         _SAMPLERS[name] = build
+        if shown:
+            _SHOWN[name] = shown
         return build
 
     return register
@@ -109,12 +118,40 @@ def build_sampler(cfg, dataset_dicts: Sequence[Mapping], name: str | None = None
     return _SAMPLERS[name](cfg, dataset_dicts)
 
 
+def times_shown(cfg, dataset_dicts: Sequence[Mapping]) -> np.ndarray:
+    """
+    How often ``DATALOADER.SAMPLER_TRAIN`` is expected to show each image per epoch. No sampler is built.
+
+    Args:
+        cfg: as for :func:`build_sampler`.
+        dataset_dicts: N training images, as for :func:`build_sampler`.
+
+    Returns:
+        (N,) float64.
+
+    Raises:
+        InputError: for a sampler of which that is not known, and as :func:`build_sampler`.
+    """
+    name = cfg.DATALOADER.SAMPLER_TRAIN
+    check_sampler(name)
+    if name not in _SHOWN:
+        raise InputError(
+            f"MODEL.CLASS_PRIOR.SAMPLED is True, but how often {name} shows an image is not known; set it to False, or "
+            f"DATALOADER.SAMPLER_TRAIN to one of {', '.join(sorted(_SHOWN))}."
+        )
+    return np.asarray(_SHOWN[name](cfg, dataset_dicts), np.float64)
+
+
 def class_names_from_config(cfg) -> tuple[str, ...]:
     """The class names of the training set, or "0".."K-1" by ``MODEL.ROI_HEADS.NUM_CLASSES`` where it has none."""
     names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") if cfg.DATASETS.TRAIN else None
     return tuple(names or map(str, range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)))
 
 
-@register_sampler("TrainingSampler")
+def _each_once(cfg, dataset_dicts):
+    return np.ones(len(dataset_dicts))
+
+
+@register_sampler("TrainingSampler", shown=_each_once)
 def _uniform(cfg, dataset_dicts):
     return Detectron2Sampler(functools.partial(TrainingSampler, len(dataset_dicts)))

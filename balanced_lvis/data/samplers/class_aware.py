@@ -6,6 +6,7 @@ import functools
 import logging
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
 from ...class_lists import ClassLists, HasClassLists
@@ -80,6 +81,16 @@ def _report_absent(names: tuple[str, ...]) -> None:
     logger.warning("%d class(es) are in no training image and can't be sampled: %s.", len(names), shown)
 
 
-@register_sampler("ClassAwareTrainingSampler")
+def _times_shown(cfg, dataset_dicts) -> np.ndarray:
+    """Of an epoch of as many showings as there are images: each class has an equal part, each of its images too."""
+    images = ClassLists.of(dataset_dicts).images_by_class(len(class_names_from_config(cfg)))
+    images = [positions for positions in images if len(positions)]
+    times = np.zeros(len(dataset_dicts))
+    for positions in images:
+        times[positions] += len(dataset_dicts) / (len(images) * len(positions))
+    return times
+
+
+@register_sampler("ClassAwareTrainingSampler", shown=_times_shown)
 def _class_aware(cfg, dataset_dicts):
     return ClassAwareTrainingSampler(dataset_dicts, class_names_from_config(cfg))

@@ -69,27 +69,36 @@ class InstanceAwareRepeatFactorTrainingSampler(Detectron2Sampler):
         threshold: float,
         seed: int | None = None,
     ):
-        prior = ClassPrior.from_dataset_dicts(dataset_dicts, class_names)
-        class_factors = prior.repeat_factor(threshold, by="image_and_instance")
-        self.repeat_factors = image_repeat_factors(dataset_dicts, class_factors)
+        self.repeat_factors = _factors_by_instances(dataset_dicts, class_names, threshold)
         super().__init__(functools.partial(RepeatFactorTrainingSampler, self.repeat_factors), seed)
 
 
-@register_sampler("RepeatFactorTrainingSampler")
-def _repeat_factor(cfg, dataset_dicts):
+def _repeat_factors(cfg, dataset_dicts) -> Tensor:
     # Later Detectron2s can leave out the square root.
     threshold, sqrt = _threshold_of(cfg), cfg.DATALOADER.get("REPEAT_SQRT", True)
     if isinstance(dataset_dicts, HasClassLists):
         prior = ClassPrior.from_dataset_dicts(dataset_dicts, class_names_from_config(cfg))
-        factors = image_repeat_factors(dataset_dicts, prior.repeat_factor(threshold, sqrt=sqrt))
-    else:
-        factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-            dataset_dicts, threshold, **({} if sqrt else {"sqrt": False})
-        )
-    return Detectron2Sampler(functools.partial(RepeatFactorTrainingSampler, factors))
+        return image_repeat_factors(dataset_dicts, prior.repeat_factor(threshold, sqrt=sqrt))
+    return RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+        dataset_dicts, threshold, **({} if sqrt else {"sqrt": False})
+    )
 
 
-@register_sampler("InstanceAwareRepeatFactorTrainingSampler")
+def _instance_aware_factors(cfg, dataset_dicts) -> Tensor:
+    return _factors_by_instances(dataset_dicts, class_names_from_config(cfg), _threshold_of(cfg))
+
+
+def _factors_by_instances(dataset_dicts, class_names: Sequence[str], threshold: float) -> Tensor:
+    prior = ClassPrior.from_dataset_dicts(dataset_dicts, class_names)
+    return image_repeat_factors(dataset_dicts, prior.repeat_factor(threshold, by="image_and_instance"))
+
+
+@register_sampler("RepeatFactorTrainingSampler", shown=_repeat_factors)
+def _repeat_factor(cfg, dataset_dicts):
+    return Detectron2Sampler(functools.partial(RepeatFactorTrainingSampler, _repeat_factors(cfg, dataset_dicts)))
+
+
+@register_sampler("InstanceAwareRepeatFactorTrainingSampler", shown=_instance_aware_factors)
 def _instance_aware(cfg, dataset_dicts):
     return InstanceAwareRepeatFactorTrainingSampler(dataset_dicts, class_names_from_config(cfg), _threshold_of(cfg))
 
