@@ -45,6 +45,7 @@ logger = logging.getLogger(__name__)
 # Images whose detections an interrupted export may lose, per process.
 CHUNK = 50
 CHUNKS = "chunks"
+_NUM_IMAGES = "number of images"
 # What detections don't follow from.
 _IRRELEVANT = (
     "OUTPUT_DIR", "SOLVER", "DATASETS.TRAIN", "DATASETS.TEST", "DATALOADER.NUM_WORKERS", "MODEL.DEVICE",
@@ -102,7 +103,8 @@ def export_checkpoint(args: argparse.Namespace, options: Options) -> None:
         check_writable(options.output)
         log_to_files(options.output, job.rank)
         check(cfg, args, job)
-        _chunks(options).begin(_origin(cfg))
+        origin = _origin(cfg)
+        _chunks(options).begin(origin, int(origin[_NUM_IMAGES]))
 
     launch(job, prepare, _work, (cfg, options), cfg.MODEL.DEVICE, Limits.from_config(cfg))
 
@@ -126,7 +128,7 @@ def _origin(cfg) -> dict[str, str]:
         "checkpoint": sha256_of(PathManager.get_local_path(cfg.MODEL.WEIGHTS.split("?", 1)[0])),
         "config": hashlib.sha256(relevant.dump().encode()).hexdigest(),
         "data set": sha256_of(PathManager.get_local_path(metadata.json_file)),
-        "number of images": str(len(build_test_loader(cfg, cfg.DATASETS.TEST[0]).dataset)),
+        _NUM_IMAGES: str(len(build_test_loader(cfg, cfg.DATASETS.TEST[0]).dataset)),
     }
 
 

@@ -21,8 +21,9 @@ from ..errors import InputError
 from ..io import write_json
 from .backends import check_backend, evaluate_tasks
 from .detections import instances_to_arrays
+from .gathering import gather_on_main
 from .lvis_api import IOU_TYPES, LVIS
-from .store import Detections, DetectionWriter, gather_on_main
+from .store import Detections, DetectionWriter
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,9 @@ class LVISEvaluator(DatasetEvaluator):
         """
         Returns:
             {"bbox": {metric: percent}, "segm": {...}}, empty without annotations; None on other ranks than 0.
+
+        Raises:
+            StorageError: if the stored detections are not what was written.
         """
         self._writer.close()
         self._writer, detections = None, self._detections()
@@ -94,6 +98,7 @@ class LVISEvaluator(DatasetEvaluator):
                 gather_on_main(detections.folder)
                 if not comm.is_main_process():
                     return None
+            detections.require_whole()
             return self._evaluate(detections)
         finally:
             detections.delete()

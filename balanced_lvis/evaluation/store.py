@@ -7,19 +7,19 @@ million detections, is 190 MB without masks.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.distributed as dist
-from detectron2.utils import comm
 from tqdm import tqdm
 
+from ..checksums import MANIFEST, CheckedWriter, DamagedFileError, check_folder, write_manifest
+from ..errors import StorageError
 from ..io import write_json_list
 from ..text import one_line
 
@@ -39,12 +39,12 @@ MASKS = "masks"  # the "counts" of all RLEs, one after the other
 FILES = (IMAGES, *COLUMNS, MASKS)
 # Rows that are turned into Python objects at a time.
 BATCH = 20_000
-SEND_BYTES = 1 << 26
 
 
 class DetectionWriter:
     """
-    Writes detections to a folder while they are made; :class:`Detections` reads them.
+    Writes detections to a folder while they are made; :class:`Detections` reads them. A folder that was closed has the
+    checksums of its files, which :meth:`Detections.damage` compares.
 
     Args:
         folder: made where it doesn't exist; what an earlier writer left there is overwritten.
@@ -57,7 +57,8 @@ class DetectionWriter:
         if exact_boxes:
             self._types["boxes"] = EXACT
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._files = {name: open(self.folder / name, "wb", buffering=1 << 20) for name in FILES}  # noqa: SIM115
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+        self._files = {name: CheckedWriter(self.folder / name) for name in FILES}
 
     def write(self, image_id: int, boxes, scores, classes, rles: Sequence[dict] | None = None) -> None:
         """
@@ -92,9 +93,10 @@ class DetectionWriter:
         self._files[MASKS].write(b"".join(counts))
 
     def close(self) -> None:
-        """Flush to the disk; nothing can be written any more."""
+        """Flush to the disk and store the checksums; nothing can be written any more."""
         for file in self._files.values():
             file.close()
+        write_manifest(self.folder, {name: file.checksum for name, file in self._files.items()})
 
 
 def _as_bytes(counts: str | bytes) -> bytes:
@@ -123,6 +125,29 @@ class Detections:
     def __init__(self, folder: str | os.PathLike, category_ids: Sequence[int] | None = None):
         self.folder = Path(folder)
         self._category_ids = category_ids
+
+    def damage(self) -> str:
+        """What is wrong with the files, of which every byte is read, in words; "" if they are what was written."""
+        try:
+            checksums = check_folder(self.folder, FILES)
+        except DamagedFileError as error:
+            return str(error)
+        lengths = np.fromfile(self.folder / "lengths", COLUMNS["lengths"][0])
+        number = int(self.images["detections"].sum())
+        expected = {IMAGES: [len(self.images) * IMAGE.itemsize], MASKS: [int(np.maximum(lengths, 0).sum())]}
+        for name, (dtype, shape) in COLUMNS.items():
+            sizes = (dtype.itemsize, EXACT.itemsize) if name == "boxes" else (dtype.itemsize,)
+            expected[name] = [number * size * math.prod(shape) for size in sizes]
+        wrong = [name for name, sizes in expected.items() if checksums[name].size not in sizes]
+        return f"{self.folder}: {', '.join(wrong)} not of {number:,} detections" if wrong else ""
+
+    def require_whole(self) -> None:
+        """
+        Raises:
+            StorageError: if :meth:`damage` finds any.
+        """
+        if damage := self.damage():
+            raise StorageError(f"Stored detections are damaged: {damage}. Check that disk, then run the command again.")
 
     def __len__(self) -> int:
         dtype, _ = COLUMNS["scores"]
@@ -238,46 +263,3 @@ def _counted(batches, bar) -> Iterator[list]:
     for batch in batches:
         yield batch
         bar.update(len(batch))
-
-
-def gather_on_main(folder: str | os.PathLike) -> None:
-    """
-    Append every rank's closed files to rank 0's, in the order of ranks; called by all ranks, each with its own folder.
-
-    Bytes are sent, not objects, and not through a shared file system, which several machines may lack.
-    """
-    if comm.get_world_size() == 1:
-        return
-    group = _cpu_group()
-    for name in FILES:
-        path = Path(folder, name)
-        if comm.is_main_process():
-            for rank in range(1, comm.get_world_size()):
-                _receive(path, rank, group)
-        else:
-            _send(path, group)
-
-
-@cache
-def _cpu_group():
-    """Files are not on the GPU, where NCCL wants what it sends."""
-    return dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
-
-
-def _send(path: Path, group) -> None:
-    dist.send(torch.tensor([path.stat().st_size]), dst=0, group=group)
-    with open(path, "rb") as file:
-        while content := file.read(SEND_BYTES):
-            dist.send(torch.frombuffer(bytearray(content), dtype=torch.uint8), dst=0, group=group)
-
-
-def _receive(path: Path, rank: int, group) -> None:
-    size = torch.zeros(1, dtype=torch.int64)
-    dist.recv(size, src=rank, group=group)
-    left = int(size)
-    with open(path, "ab") as file:
-        while left:
-            content = torch.empty(min(left, SEND_BYTES), dtype=torch.uint8)
-            dist.recv(content, src=rank, group=group)
-            content.numpy().tofile(file)
-            left -= len(content)

@@ -527,6 +527,18 @@ def test_an_index_that_was_cut_off_is_made_anew(tmp_path, builds, caplog, size):
     assert Path(f"{path}.index").read_bytes() == data
 
 
+@pytest.mark.parametrize("removed", [1, 8, 64, 4096])
+def test_an_index_that_lost_bytes_in_its_midst_is_made_anew(tmp_path, builds, removed):
+    path = write(tmp_path)
+    ours(path)
+    index = Path(f"{path}.index")
+    data = index.read_bytes()
+    for place in range(0, len(data) - 1500, 500):
+        index.write_bytes(data[:place] + data[place + removed :])
+        assert list(ours(path)) == stock(path)
+        assert index.read_bytes() == data
+
+
 def test_no_altered_byte_gives_another_record(tmp_path):
     path = write(tmp_path)
     expected, index = list(ours(path)), Path(f"{path}.index")

@@ -384,6 +384,17 @@ def test_a_damaged_data_set_is_made_again(tmp_path, victim):
     assert digests(render_dataset(TINY, root, workers=1)) == whole
 
 
+@pytest.mark.parametrize("name", ["annotations/rendered_train.json", "train/000000000001.jpg"])
+def test_a_data_set_that_lost_contents_is_made_again(tmp_path, name):
+    root = render_dataset(TINY, tmp_path / "set", workers=1)
+    whole, path = digests(root), root / name
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"id":1,', b'"id":9,', 1) if name.endswith("json") else b"")
+    assert path.read_bytes() != content
+    assert not is_rendered(TINY, root)
+    assert digests(render_dataset(TINY, root, workers=1)) == whole
+
+
 def test_a_build_that_fails_leaves_the_old_data_set_and_no_remains(tmp_path, monkeypatch):
     root = render_dataset(TINY, tmp_path / "set", workers=1)
 

@@ -181,12 +181,16 @@ def test_detections_of_something_else_are_not_continued(rendered, trained, tiny_
     assert export_here(rendered, trained, tmp_path, opts=["DATALOADER.NUM_WORKERS", 1]) == 0
 
 
-def test_a_chunk_that_lost_its_contents_is_made_again(exported, rendered, trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["scores", "masks"])
+def test_a_chunk_that_lost_bytes_is_made_again(exported, rendered, trained, tmp_path, monkeypatch, capsys, name):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt(patch, 3)
         export_here(rendered, trained, tmp_path)
-    (tmp_path / module.CHUNKS / "000001" / "scores").write_bytes(b"")
+    path = tmp_path / module.CHUNKS / "000001" / name
+    os.truncate(path, path.stat().st_size // 2)
+    capsys.readouterr()
     assert export_here(rendered, trained, tmp_path) == 0
+    assert "1 of 3 chunks" in "".join(capsys.readouterr())
     assert files_of(tmp_path) == files_of(exported[0])
 
 

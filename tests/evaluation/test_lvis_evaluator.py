@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 
-from balanced_lvis.errors import InputError
-from balanced_lvis.evaluation import LVISEvaluator, evaluate_on_lvis, store
+from balanced_lvis.errors import InputError, StorageError
+from balanced_lvis.evaluation import LVISEvaluator, evaluate_on_lvis, gathering, store
 from balanced_lvis.evaluation.detections import instances_to_arrays
 from balanced_lvis.io import write_json
 
@@ -102,14 +103,48 @@ def test_numbers_and_files_are_those_of_detectron2s_records(content, tmp_path, b
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [RESULTS, "per_category_ap.json"]
 
 
+@pytest.mark.parametrize("name", [store.MASKS, "scores"])
+def test_stored_detections_that_lost_bytes_are_an_error(content, tmp_path, name):
+    evaluator = LVISEvaluator(NAME, str(tmp_path / "out"))
+    evaluator.reset()
+    for image_id in range(1, IMAGES + 1):
+        evaluator.process([{"image_id": image_id}], [output_of(image_id)])
+    evaluator._writer.close()
+    path = evaluator._writer.folder / name
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(StorageError, match=f"{name} has .* bytes instead of"):
+        evaluator.evaluate()
+
+
 # ------------------------------------------------------------------ two processes
+
+
+def gather_damaged(folder):
+    """In each of two processes: rank 1's scores are altered after they were written."""
+    rank = comm.get_rank()
+    writer = store.DetectionWriter(folder / str(rank))
+    writer.write(rank, [[0, 0, 5, 5]], [0.5], [0])
+    writer.close()
+    if rank == 1:
+        (folder / "1" / "scores").write_bytes(bytes(8))
+    try:
+        gathering.gather_on_main(folder / str(rank))
+    except StorageError as error:
+        (folder / "error.txt").write_text(str(error))
+
+
+def test_what_another_process_stored_is_checked_when_it_is_received(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    launch(call, 2, dist_url="auto", args=(__name__, "gather_damaged", tmp_path))
+    assert "scores of rank 1" in (tmp_path / "error.txt").read_text()
+
 
 SHARDS = {"uneven": ([3, 1, 2, 9, 5], [4, 7]), "last_empty": ([3, 1, 2], []), "first_empty": ([], [3, 1])}
 
 
 def run_shards(folder):
     """In each of two processes."""
-    store.SEND_BYTES = 100  # many pieces
+    gathering.SEND_BYTES = 100  # many pieces
     register(folder)
     for name, shards in SHARDS.items():
         results = run(folder / name, shards[comm.get_rank()])

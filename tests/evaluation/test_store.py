@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from balanced_lvis.checksums import Checksum, write_manifest
+from balanced_lvis.errors import StorageError
 from balanced_lvis.evaluation import Detections, DetectionWriter
 from balanced_lvis.evaluation import store as module
 from balanced_lvis.io import write_json
@@ -109,7 +111,7 @@ def test_nothing_stays_after_delete(tmp_path):
 def test_a_detection_takes_32_bytes_and_its_mask(tmp_path):
     rles = [box_mask(BOX)] * 100
     found = write(tmp_path, (7, [BOX] * 100, [0.5] * 100, [1] * 100, rles))
-    size = sum(file.stat().st_size for file in found.folder.iterdir())
+    size = sum((found.folder / name).stat().st_size for name in module.FILES)
     assert size == 100 * (32 + len(rles[0]["counts"])) + module.IMAGE.itemsize
 
 
@@ -124,3 +126,41 @@ def test_arguments_that_do_not_belong_together_are_refused(tmp_path):
         writer.write(7, [BOX, BOX], [0.5, 0.5], [1, 2], [box_mask(BOX), other])
     writer.close()
     assert len(Detections(tmp_path)) == 0
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("number", [0, 3])
+def test_what_was_written_is_whole(tmp_path, number, exact):
+    writer = DetectionWriter(tmp_path, exact_boxes=exact)
+    writer.write(*random_image(np.random.default_rng(0), 7, number))
+    writer.close()
+    assert Detections(tmp_path).damage() == ""
+
+
+@pytest.mark.parametrize("name", module.FILES)
+def test_a_file_that_lost_or_changed_a_byte_is_named(tmp_path, name):
+    found = write(tmp_path, random_image(np.random.default_rng(0), 7, 3))
+    content = (tmp_path / name).read_bytes()
+    for other in (content[:-1], content + b"0", bytes([content[0] ^ 1]) + content[1:]):
+        (tmp_path / name).write_bytes(other)
+        assert str(tmp_path / name) in found.damage()
+        with pytest.raises(StorageError, match="Stored detections are damaged"):
+            found.require_whole()
+    (tmp_path / name).write_bytes(content)
+    assert found.damage() == ""
+
+
+def test_columns_of_different_lengths_are_damage_even_if_their_checksums_are_right(tmp_path):
+    found = write(tmp_path, random_image(np.random.default_rng(0), 7, 3))
+    for name in ("scores", "lengths", module.MASKS, module.IMAGES):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 24 * 12])
+        write_manifest(tmp_path, {name: Checksum.of_file(tmp_path / name) for name in module.FILES})
+        assert "not of" in found.damage()
+        (tmp_path / name).write_bytes(content)
+
+
+def test_a_folder_whose_writer_was_killed_is_not_whole(tmp_path):
+    write(tmp_path, random_image(np.random.default_rng(0), 7, 3))
+    DetectionWriter(tmp_path)  # overwrites, and is never closed
+    assert "checksums.json is missing" in Detections(tmp_path).damage()

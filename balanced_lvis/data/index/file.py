@@ -12,19 +12,16 @@ import mmap
 import os
 import shutil
 import struct
-import zlib
 from collections.abc import Iterable
 from typing import BinaryIO
 
 import numpy as np
 
-_MARK = b"lvis-index-3"  # to be changed with every change of the layout or of what the arrays mean
+from ...checksums import Checksum, DamagedFileError
+
+_MARK = b"lvis-index-4"  # to be changed with every change of the layout or of what the arrays mean
 _TAIL = struct.Struct(f"<QI{len(_MARK)}s")  # length of the header, its CRC-32, the mark
 _ALIGNMENT = 64
-
-
-class DamagedFileError(ValueError):
-    """A file that is not, or no longer, what :class:`ArrayWriter` wrote."""
 
 
 class ArrayWriter:
@@ -50,10 +47,12 @@ class ArrayWriter:
             checked: whether opening the file compares its checksum, for which the whole array is read.
         """
         self._file.write(bytes(-self._file.tell() % _ALIGNMENT))
-        start, crc = self._file.tell(), 0
+        start, checksum = self._file.tell(), Checksum()
         for piece in pieces:
             self._file.write(piece)
-            crc = zlib.crc32(piece, crc) if checked else None
+            if checked:
+                checksum.add(piece)
+        crc = checksum.crc32 if checked else None
         dtype = np.dtype(dtype).newbyteorder("<")
         length = (self._file.tell() - start) // dtype.itemsize
         self._arrays[name] = {"dtype": dtype.str, "offset": start, "length": length, "crc32": crc}
@@ -88,14 +87,19 @@ class ArrayFile:
             if os.fstat(file.fileno()).st_size < _TAIL.size:
                 raise DamagedFileError(f"{self.path} is cut off")
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.header, _ = _read_header(memory, self.path)
-        self.arrays = {}
+        self.header, arrays_end = _read_header(memory, self.path)
+        self.arrays, end = {}, 0
         for name, place in self.header["arrays"].items():
             dtype = np.dtype(place["dtype"])
             end = place["offset"] + place["length"] * dtype.itemsize
-            if place["crc32"] is not None and zlib.crc32(memoryview(memory)[place["offset"] : end]) != place["crc32"]:
+            content = memoryview(memory)[place["offset"] : end]
+            if place["crc32"] is not None and Checksum.of(content).crc32 != place["crc32"]:
                 raise DamagedFileError(f"{self.path}: {name} is damaged")
+            if end > arrays_end:
+                break
             self.arrays[name] = np.frombuffer(memory, dtype, place["length"], place["offset"])
+        if end != arrays_end:  # bytes were lost, or came in, before the header
+            raise DamagedFileError(f"{self.path} has {arrays_end:,} bytes of arrays instead of {end:,}")
 
 
 def copy_with_header(path: str, file: BinaryIO, changes: dict) -> None:
@@ -110,7 +114,7 @@ def copy_with_header(path: str, file: BinaryIO, changes: dict) -> None:
 
 def _write_tail(file: BinaryIO, header: dict) -> None:
     content = json.dumps(header).encode()
-    file.write(content + _TAIL.pack(len(content), zlib.crc32(content), _MARK))
+    file.write(content + _TAIL.pack(len(content), Checksum.of(content).crc32, _MARK))
 
 
 def _read_header(memory: mmap.mmap, path: str) -> tuple[dict, int]:
@@ -120,6 +124,6 @@ def _read_header(memory: mmap.mmap, path: str) -> tuple[dict, int]:
     if mark != _MARK:
         raise DamagedFileError(f"{path} is cut off or of another version")
     content = memory[max(start, 0) : -_TAIL.size]
-    if start < 0 or zlib.crc32(content) != crc:
+    if start < 0 or Checksum.of(content).crc32 != crc:
         raise DamagedFileError(f"{path}: its header is damaged")
     return json.loads(content), start

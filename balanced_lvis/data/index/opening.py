@@ -12,10 +12,11 @@ from pathlib import Path
 
 import portalocker
 
+from ...checksums import DamagedFileError
 from ...errors import InputError
 from ...io import replacing, sha256_of
 from .build import NotIndexableError, build_index, stamp_of
-from .file import ArrayFile, DamagedFileError, copy_with_header
+from .file import ArrayFile, copy_with_header
 
 logger = logging.getLogger(__name__)
 

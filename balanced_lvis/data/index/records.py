@@ -10,9 +10,10 @@ import numpy as np
 from detectron2.structures import BoxMode
 from torch.utils.data import Dataset
 
+from ...checksums import DamagedFileError
 from ...class_lists import ClassLists
 from ...errors import InputError
-from .file import ArrayFile, DamagedFileError
+from .file import ArrayFile
 from .numbers import decode
 
 

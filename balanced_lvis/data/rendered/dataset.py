@@ -22,6 +22,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ...errors import InputError
+from ...io import sha256_of
 from ...text import one_line
 from .glyphs import alphabet
 from .lvis_json import SplitPlan, categories_json, draw_image, plan_splits, save_image, split_json
@@ -57,17 +58,22 @@ def read_spec(root: str | os.PathLike) -> RenderedSpec | None:
 
 
 def is_rendered(spec: RenderedSpec, root: str | os.PathLike) -> bool:
-    """Whether a folder holds a complete data set made with these very parameters."""
+    """
+    Whether a folder holds a complete data set made with these very parameters: annotations of the stated size and
+    checksum, and as many images as there should be, none of them empty.
+    """
     root = Path(root)
     if read_spec(root) != spec:
         return False
     document = _read_document(root) or {}
     for split in SPLITS:
-        size = document.get("annotation_files", {}).get(split, {}).get("bytes")
+        stated = document.get("annotation_files", {}).get(split, {})
         try:
-            if annotation_file(root, split).stat().st_size != size:
+            path = annotation_file(root, split)
+            if path.stat().st_size != stated.get("bytes") or sha256_of(path) != stated.get("sha256"):
                 return False
-            if sum(name.endswith(".jpg") for name in os.listdir(root / split)) != spec.num_images(split):
+            images = [entry for entry in os.scandir(root / split) if entry.name.endswith(".jpg")]
+            if len(images) != spec.num_images(split) or not all(image.stat().st_size for image in images):
                 return False
         except OSError:
             return False

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ...checksums import MANIFEST
 from ...errors import InputError
 from ...io import write_json
 from ..store import FILES, Detections, DetectionWriter
+
+logger = logging.getLogger(__name__)
 
 _ORIGIN = "origin.json"
 _PARTIAL = ".partial"
@@ -22,7 +26,8 @@ class Chunks:
     Chunk n holds the detections of images n * size to (n + 1) * size, in the data set's order.
 
     A chunk takes its name when it is complete and on the disk, so that the folder's listing tells what is done,
-    whenever a process was killed and however many there were.
+    whenever a process was killed and however many there were. What the disk has lost or altered since is found by
+    checksums: when an export is resumed, and when chunks are read.
 
     Args:
         folder: of the chunks.
@@ -33,12 +38,14 @@ class Chunks:
         self.folder = Path(folder)
         self.size = size
 
-    def begin(self, origin: Mapping[str, str]) -> None:
+    def begin(self, origin: Mapping[str, str], num_images: int) -> None:
         """
-        Make the folder, or go on with the one of the same origin; for one process, before others write.
+        Make the folder, or resume the one of the same origin, without its damaged chunks; for one process, before
+        others write.
 
         Args:
             origin: what detections follow from, in words by name.
+            num_images: of the data set.
 
         Raises:
             InputError: if the folder's chunks are of another origin.
@@ -48,7 +55,8 @@ class Chunks:
         path = self.folder / _ORIGIN
         found = _read(path)
         if found is None:
-            self._remove(lambda name: True)
+            if lost := self._remove(lambda name: not name.endswith(_PARTIAL)):
+                logger.warning("%s is missing or damaged: %d chunks are computed again", path, lost)
             write_json(path, origin, indent=1)
         elif different := [key for key in {**origin, **found} if origin.get(key) != found.get(key)]:
             raise InputError(
@@ -56,11 +64,35 @@ class Chunks:
                 f"choose another --output, or delete that folder to start anew."
             )
         self._remove(lambda name: name.endswith(_PARTIAL))
+        self._remove_damaged(num_images)
 
-    def _remove(self, is_wanted) -> None:
-        for path in list(self.folder.iterdir()):
-            if path.is_dir() and is_wanted(path.name):
-                shutil.rmtree(path)
+    def _remove(self, is_wanted) -> int:
+        paths = [path for path in self.folder.iterdir() if path.is_dir() and is_wanted(path.name)]
+        for path in paths:
+            shutil.rmtree(path)
+        return len(paths)
+
+    def _remove_damaged(self, num_images: int) -> None:
+        numbers = [number for number in self._numbers(num_images) if self._path(number).exists()]
+        damaged = {number: reason for number in numbers if (reason := self._damage(number, num_images))}
+        for number in damaged:
+            shutil.rmtree(self._path(number))
+        if damaged:
+            logger.warning(
+                "%d of %d chunks in %s are damaged, and are computed again. The first: %s",
+                len(damaged), len(numbers), self.folder, next(iter(damaged.values())),
+            )  # fmt: skip
+
+    def _damage(self, number: int, num_images: int) -> str:
+        """What is wrong with a chunk, of which every byte is read; "" if nothing is."""
+        found = Detections(self._path(number))
+        if reason := found.damage():
+            return reason
+        expected = len(self.images(number, num_images))
+        return "" if len(found.images) == expected else f"{found.folder} has {len(found.images)} images, not {expected}"
+
+    def _numbers(self, num_images: int) -> range:
+        return range(-(-num_images // self.size))
 
     def images(self, number: int, num_images: int) -> range:
         """Positions of a chunk's images in the data set."""
@@ -73,16 +105,7 @@ class Chunks:
         Args:
             num_images: of the data set.
         """
-        numbers = range(-(-num_images // self.size))
-        return [n for n in numbers if not self._is_whole(n, len(self.images(n, num_images)))]
-
-    def _is_whole(self, number: int, num_images: int) -> bool:
-        """Whether a chunk is there and holds what it should: a disk that lost power may have lost files' contents."""
-        path = self._path(number)
-        if not all((path / name).is_file() for name in FILES):
-            return False
-        found = Detections(path)
-        return len(found.images) == num_images and int(found.images["detections"].sum()) == len(found)
+        return [number for number in self._numbers(num_images) if not self._path(number).is_dir()]
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}"
@@ -100,9 +123,8 @@ class Chunks:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         writer.close()
-        for name in FILES:
+        for name in (*FILES, MANIFEST):
             _sync(partial / name)
-        shutil.rmtree(path, ignore_errors=True)  # one that was damaged
         os.rename(partial, path)
 
     def detections(self, num_images: int, category_ids: Sequence[int] | None = None) -> Iterator[Detections]:
@@ -113,9 +135,14 @@ class Chunks:
 
         Yields:
             chunk after chunk, all of which are there.
+
+        Raises:
+            StorageError: if one is damaged; :meth:`begin` removes it.
         """
-        for number in range(-(-num_images // self.size)):
-            yield Detections(self._path(number), category_ids)
+        for number in self._numbers(num_images):
+            found = Detections(self._path(number), category_ids)
+            found.require_whole()
+            yield found
 
     def delete(self) -> None:
         """Remove the folder."""

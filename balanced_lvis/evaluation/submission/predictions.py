@@ -66,7 +66,9 @@ def read_predictions(
     for problem in report.problems:
         logger.warning("%s: %s", os.fspath(path), problem)
     tasks = tuple(task for task, there in (("bbox", with_boxes), ("segm", checker.task == "segm")) if there)
-    return Detections(folder, images.category_ids.tolist()), tasks, report
+    detections = Detections(folder, images.category_ids.tolist())
+    detections.require_whole()
+    return detections, tasks, report
 
 
 def export_predictions(

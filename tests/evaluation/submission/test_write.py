@@ -1,12 +1,16 @@
 """A submission's files: what is kept of the detections, and that their numbers are those of the detections."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 from pycocotools import mask as mask_util
 
+from balanced_lvis.checksums import MANIFEST
+from balanced_lvis.errors import StorageError
 from balanced_lvis.evaluation import evaluate_detections, evaluate_on_lvis
+from balanced_lvis.evaluation.store import FILES
 from balanced_lvis.evaluation.submission.chunks import Chunks
 from balanced_lvis.evaluation.submission.run_lengths import REASONS, mask_areas
 from balanced_lvis.evaluation.submission.write import write_submission
@@ -60,7 +64,7 @@ def test_detections_without_masks_make_a_box_file_only(tmp_path):
 
 def test_a_chunk_that_fails_leaves_nothing(tmp_path):
     chunks = Chunks(tmp_path / "chunks", 2)
-    chunks.begin({"checkpoint": "a"})
+    chunks.begin({"checkpoint": "a"}, 5)
     with chunks.writing(0) as writer:
         writer.write(1, [[0, 0, 5, 5]], [0.5], [0], [box_mask([0, 0, 5, 5])])
         writer.write(2, np.zeros((0, 4)), [], [], [])
@@ -68,6 +72,76 @@ def test_a_chunk_that_fails_leaves_nothing(tmp_path):
         raise RuntimeError
     assert chunks.missing(5) == [1, 2]
     assert sorted(path.name for path in chunks.folder.iterdir()) == ["000000", "origin.json"]
+
+
+def interrupted(folder) -> Chunks:
+    """Three chunks of two images, one of which is not done."""
+    chunks = Chunks(folder, 2)
+    chunks.begin({"checkpoint": "a"}, 6)
+    for number in (0, 1):
+        with chunks.writing(number) as writer:
+            for image in chunks.images(number, 6):
+                boxes = [[0, 0, 5 + k, 5] for k in range(image + 1)]
+                writer.write(image, boxes, [0.5] * len(boxes), [0] * len(boxes), [box_mask(box) for box in boxes])
+    return chunks
+
+
+def cut_to_half(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def lengthen(path):
+    with open(path, "ab") as file:
+        file.write(bytes(8))
+
+
+@pytest.mark.parametrize("damage", [cut_to_half, flip_a_bit, lengthen, os.unlink])
+@pytest.mark.parametrize("name", [*FILES, MANIFEST])
+def test_a_damaged_chunk_is_never_taken_for_whole(tmp_path, caplog, name, damage):
+    interrupted(tmp_path)
+    damage(tmp_path / "000001" / name)
+    resumed = Chunks(tmp_path, 2)
+    assert resumed.missing(6) == [2]
+    with pytest.raises(StorageError, match="000001"):  # what is damaged later on is found before it is written
+        list(resumed.detections(4))
+    resumed.begin({"checkpoint": "a"}, 6)
+    assert resumed.missing(6) == [1, 2]
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert "1 of 2 chunks" in message and "computed again" in message and "000001" in message
+
+
+def test_a_chunk_of_fewer_images_is_damaged(tmp_path, caplog):
+    interrupted(tmp_path / "a")
+    chunks = Chunks(tmp_path / "a", 2)
+    with chunks.writing(2) as writer:
+        writer.write(4, np.zeros((0, 4)), [], [], [])
+    chunks.begin({"checkpoint": "a"}, 6)
+    assert chunks.missing(6) == [2]
+    assert "has 1 images, not 2" in caplog.text
+
+
+def test_chunks_without_an_origin_are_computed_again_and_counted(tmp_path, caplog):
+    interrupted(tmp_path)
+    (tmp_path / "origin.json").write_text("{")
+    resumed = Chunks(tmp_path, 2)
+    resumed.begin({"checkpoint": "a"}, 6)
+    assert resumed.missing(6) == [0, 1, 2]
+    assert "2 chunks are computed again" in caplog.text
+
+
+def test_whole_chunks_are_kept_without_a_word(tmp_path, caplog):
+    interrupted(tmp_path)
+    resumed = Chunks(tmp_path, 2)
+    resumed.begin({"checkpoint": "a"}, 6)
+    assert resumed.missing(6) == [2]
+    assert [len(part) for part in resumed.detections(4)] == [3, 7]
+    assert not caplog.records
 
 
 def test_areas_are_pycocotools(tmp_path):

@@ -1,0 +1,84 @@
+"""The stored detections of all processes, brought together in the first one's folder."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from detectron2.utils import comm
+
+from ..checksums import Checksum, DamagedFileError, read_manifest, write_manifest
+from ..errors import StorageError
+from .store import FILES
+
+SEND_BYTES = 1 << 26
+
+
+def gather_on_main(folder: str | os.PathLike) -> None:
+    """
+    Append every rank's closed files to rank 0's, in the order of ranks; called by all ranks, each with its own folder.
+
+    Bytes are sent, not objects, and not through a shared file system, which several machines may lack.
+
+    Raises:
+        StorageError: if a rank's files are not what it has written.
+    """
+    if comm.get_world_size() == 1:
+        return
+    group = _cpu_group()
+    checksums, damaged = _manifest(folder), []
+    if not comm.is_main_process():
+        for name in FILES:
+            _send(Path(folder, name), checksums[name], group)
+        return
+    for name in FILES:
+        for rank in range(1, comm.get_world_size()):
+            if not _receive(Path(folder, name), rank, checksums[name], group):
+                damaged.append(f"{name} of rank {rank}")
+    if damaged:
+        raise StorageError(
+            f"Stored detections are damaged: {', '.join(damaged)}. Check the disks of all machines, then run "
+            "the command again."
+        )
+    write_manifest(folder, checksums)
+
+
+def _manifest(folder: str | os.PathLike) -> dict[str, Checksum]:
+    try:
+        return read_manifest(folder)
+    except DamagedFileError as error:
+        raise StorageError(f"Stored detections are damaged: {error}. Check that disk, then run it again.") from error
+
+
+@cache
+def _cpu_group():
+    """Files are not on the GPU, where NCCL wants what it sends."""
+    return dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+
+
+def _send(path: Path, checksum: Checksum, group) -> None:
+    dist.send(torch.tensor([path.stat().st_size, checksum.size, checksum.crc32]), dst=0, group=group)
+    with open(path, "rb") as file:
+        while content := file.read(SEND_BYTES):
+            dist.send(torch.frombuffer(bytearray(content), dtype=torch.uint8), dst=0, group=group)
+
+
+def _receive(path: Path, rank: int, checksum: Checksum, group) -> bool:
+    """Whether what was appended is what the rank had written; ``checksum``, of all, grows with it."""
+    numbers = torch.zeros(3, dtype=torch.int64)
+    dist.recv(numbers, src=rank, group=group)
+    left, size, crc32 = numbers.tolist()
+    received = Checksum()
+    with open(path, "ab") as file:
+        while left:
+            content = torch.empty(min(left, SEND_BYTES), dtype=torch.uint8)
+            dist.recv(content, src=rank, group=group)
+            content = content.numpy().tobytes()
+            file.write(content)
+            received.add(content)
+            checksum.add(content)
+            left -= len(content)
+    return received == Checksum(size, crc32)
