@@ -1,0 +1,58 @@
+"""Puts the simulated device into this process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from pathlib import Path
+
+from .collectives import patch_distributed
+from .compiled import load_guard
+from .state import STATE
+from .tensor import SimulatedMode
+from .torch_cuda import patch_cuda
+
+
+def install() -> None:
+    """
+    Put the device into this process and those that it forks. Others install their own: see :mod:`.running`.
+
+    It has to be called before any code asks ``torch.cuda`` for something. Calling it again changes nothing.
+
+    Raises:
+        RuntimeError: if ``guard.cpp`` can't be compiled.
+    """
+    if STATE.guard is not None:
+        return
+    import torch._dynamo  # torch imports it at the first operator, and compares functions that are replaced below
+
+    STATE.guard = load_guard()
+    os.register_at_fork(after_in_child=_after_fork)
+    patch_cuda()
+    patch_distributed()
+    if hasattr(torch._C, "_set_only_lift_cpu_tensors"):
+        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") copies by a dispatched operator
+    SimulatedMode().__enter__()
+    _enter_mode_in_every_thread()
+    if folder := os.environ.get("SIMCUDA_WAITS"):
+        atexit.register(_save_waits, Path(folder), os.getpid())
+
+
+def _after_fork() -> None:
+    STATE.in_forked_process = True
+
+
+def _enter_mode_in_every_thread() -> None:
+    run = threading.Thread.run
+
+    def run_in_mode(self):
+        with SimulatedMode():
+            run(self)
+
+    threading.Thread.run = run_in_mode
+
+
+def _save_waits(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # not in one that was forked
+        STATE.save(folder / f"{process}.json")
