@@ -317,8 +317,8 @@ def _ddp_on_own_device(device: str):
     Let ``DefaultTrainer`` wrap a model for several processes, on the device that it is on.
 
     Detectron2 passes the process's number on its machine as ``device_ids`` to DistributedDataParallel. On the CPU torch
-    refuses any, and where SLURM shows each task its own GPU only, that GPU is number 0 for all of them. There is no hook
-    between building the model and wrapping it.
+    refuses any, and where SLURM shows each task its own GPU only, that GPU is number 0 for all of them. Detectron2
+    offers no hook between building the model and wrapping it.
     """
     wrap = detectron2_defaults.create_ddp_model
 
