@@ -82,6 +82,10 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     cfg.MODEL.COMPILE_BACKBONE = False  # torch.compile of backbone and FPN; needs a C++ compiler, or triton on a GPU
     cfg.SOLVER.OPTIMIZER_KERNEL = ""  # "foreach" or "fused": torch's optimizers of that kind; "" is torch's choice
 
+    # Parts whose activations are computed again in the backward pass instead of being kept: "backbone", "box_head". The
+    # same losses and gradients with less memory, for another forward pass of these parts.
+    cfg.MODEL.ACTIVATION_CHECKPOINTING = ()
+
     cfg.SOLVER.OPTIMIZER = "SGD"  # "SGD" or "AdamW"; BASE_LR and WEIGHT_DECAY mean what they mean to each
 
     # SOLVER.CLIP_GRADIENTS.CLIP_TYPE may also be "full_model": CLIP_VALUE is then the norm of the whole gradient.

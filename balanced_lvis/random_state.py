@@ -92,8 +92,12 @@ def _restore(states) -> None:
 
 
 def current_states() -> dict:
-    """The states of all global generators, as plain values that ``torch.load(weights_only=True)`` reads."""
-    cpu, cuda, (kind, keys, *numpy_rest), python_state = _states()
+    """
+    The states of all global generators, as plain values that ``torch.load(weights_only=True)`` reads. Of GPUs, that of
+    the current one is taken, which is the one that this process computes on.
+    """
+    cpu, _, (kind, keys, *numpy_rest), python_state = _states()
+    cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
     return {"cpu": cpu, "cuda": cuda, "numpy": (kind, keys.tolist(), *numpy_rest), "python": python_state}
 
 
@@ -102,10 +106,12 @@ def set_states(states: dict) -> None:
     Take back what :func:`current_states` gave.
 
     Args:
-        states: of a machine with any number of GPUs; GPU states are left out where there are other numbers of them.
+        states: of a machine with any number of GPUs, or none. The GPU's state becomes that of the current GPU; it is
+            left out where there is none.
     """
     kind, keys, *numpy_rest = states["numpy"]
-    cuda = states["cuda"] if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count() else []
     numpy_state = (kind, np.array(keys, np.uint32), *numpy_rest)
     version, internal, gauss = states["python"]
-    _restore((states["cpu"], cuda, numpy_state, (version, tuple(internal), gauss)))
+    _restore((states["cpu"], [], numpy_state, (version, tuple(internal), gauss)))
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"][0])

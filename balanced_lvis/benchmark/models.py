@@ -19,7 +19,7 @@ import torch
 from detectron2 import model_zoo
 from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.data import transforms as T
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import AMPTrainer, SimpleTrainer
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling import build_model
 from detectron2.solver import build_optimizer as build_stock_optimizer
@@ -32,7 +32,7 @@ from ..data.rendered import RenderedSpec, render_dataset
 from ..engine.memory import keep_freed_memory
 from ..engine.optimizer import build_optimizer
 from ..engine.speed import apply_speed
-from ..engine.step import StepTrainer
+from ..engine.step import AUTOCAST, StepTrainer
 from ..errors import InputError
 from ..evaluation import unpasted
 from ..evaluation.detections import instances_to_arrays
@@ -92,6 +92,8 @@ def _compare(suite: str, config: str, options: Options) -> dict:
             for contender in CONTENDERS:
                 found[contender].append(in_fresh_process(f"{__name__}:run_job", {**job, "contender": contender}))
         identical = None if suite == "stage2" else _IDENTICAL[suite](*found.values())
+        if suite == "train" and found["ours"][0]["autocast"]:
+            identical = None  # half precision is rounded before sums whose order differs
         if suite == "inference":
             identical = identical and masks_agree(*(_masks_path(folder, contender) for contender in CONTENDERS))
     seconds = [[result["seconds"] for result in found[contender]] for contender in CONTENDERS]
@@ -169,7 +171,9 @@ def _train(job: dict, cfg, model, batches: list[list[dict]]) -> dict:
     trained.propose_around_objects(model, batches)
     model.train()
     optimizer = (build_stock_optimizer if stock else build_optimizer)(cfg, model)
-    trainer = (SimpleTrainer if stock else StepTrainer)(model, itertools.cycle(batches), optimizer)
+    autocast = _autocast(cfg)
+    make = _stock_trainer if stock else StepTrainer
+    trainer = make(model, itertools.cycle(batches), optimizer, autocast=autocast)
     losses = []
     torch.manual_seed(0)  # RoIs are sampled at random: the same for all
     with EventStorage() as storage:
@@ -182,7 +186,28 @@ def _train(job: dict, cfg, model, batches: list[list[dict]]) -> dict:
         sampled = [storage.latest()[f"roi_head/num_{kind}_samples"][0] for kind in ("fg", "bg")]
     if sampled != [128, 384]:
         raise InputError(f"{sampled} foreground and background RoIs were sampled in an image, not 128 and 384.")
-    return {**found, "losses": losses}
+    return {**found, "losses": losses, "autocast": autocast is not None}
+
+
+def _autocast(cfg) -> torch.dtype | None:
+    return AUTOCAST[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None
+
+
+def _stock_trainer(model, data, optimizer, autocast: torch.dtype | None) -> SimpleTrainer:
+    """Detectron2's; its mixed precision is float16, so for another one its plain trainer runs under autocast."""
+    if autocast == torch.float16:
+        return AMPTrainer(model, data, optimizer)
+    return SimpleTrainer(model if autocast is None else _UnderAutocast(model, autocast), data, optimizer)
+
+
+class _UnderAutocast(torch.nn.Module):
+    def __init__(self, model, dtype: torch.dtype):
+        super().__init__()
+        self.model, self.dtype = model, dtype
+
+    def forward(self, batch):
+        with torch.autocast(self.model.device.type, dtype=self.dtype):
+            return self.model(batch)
 
 
 def _infer(job: dict, cfg, model, batches: list[list[dict]]) -> dict:
@@ -240,11 +265,12 @@ def _share_weights(model, batch, path: str) -> None:
 
 
 def _config(job):
+    cfg = load_config(job["config_file"], job["opts"])
     if job["contender"] == "stock":
+        amp = cfg.SOLVER.AMP
         cfg = model_zoo.get_config(STOCK_CONFIG)
         cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = True
-    else:
-        cfg = load_config(job["config_file"], job["opts"])
+        cfg.SOLVER.AMP = amp  # a comparison of speed is one at the same precision
     cfg.MODEL.DEVICE = job["device"]
     cfg.MODEL.WEIGHTS = ""
     cfg.SOLVER.BASE_LR = 0.0  # a full step that changes nothing: the work of every iteration is that of the first

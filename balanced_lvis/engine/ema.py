@@ -46,6 +46,7 @@ class WeightAverage:
         self.decay = decay
         self.updates = 0
         self.weights: dict[str, Tensor] | None = None
+        self._pairs: dict[bool, list[tuple[Tensor, Tensor]]] = {}  # is floating-point -> (average, the model's own)
 
     def start(self, model: nn.Module) -> None:
         """Take the model's weights as the average, unless there is one that a checkpoint has brought along."""
@@ -54,19 +55,20 @@ class WeightAverage:
             self.weights = {name: tensor.detach().clone() for name, tensor in own.items()}
         else:
             self.weights = {name: tensor.to(own[name].device) for name, tensor in self.weights.items()}
+        # Collected once: state_dict() visits every module, which takes longer than an update does on a GPU.
+        self._pairs = {True: [], False: []}
+        for name, tensor in own.items():
+            self._pairs[tensor.is_floating_point()].append((self.weights[name], tensor))
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Average the model's present weights in."""
-        own = model.state_dict()
-        averaged = [name for name, tensor in own.items() if tensor.is_floating_point()]
-        rest = own.keys() - set(averaged)
+    def update(self) -> None:
+        """Add the present weights of the model that :meth:`start` was called with to the average."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        averages = [self.weights[name] for name in averaged]
+        averages, own = zip(*self._pairs[True])
         torch._foreach_mul_(averages, decay)
-        torch._foreach_add_(averages, [own[name] for name in averaged], alpha=1 - decay)
-        for name in rest:
-            self.weights[name].copy_(own[name])
+        torch._foreach_add_(averages, own, alpha=1 - decay)
+        for average, value in self._pairs[False]:
+            average.copy_(value)
         self.updates += 1
 
     @contextlib.contextmanager
@@ -108,7 +110,7 @@ class AverageHook(HookBase):
 
     def after_step(self):
         if not self.trainer._trainer.skipped_in_row:
-            self.average.update(self.trainer.checkpointer.model)
+            self.average.update()
         if self.trainer.iter + 1 >= self.trainer.max_iter and comm.is_main_process():
             self._save()
 

@@ -1,4 +1,4 @@
-"""What makes a model faster and its numbers slightly different; all of it is off by default."""
+"""What makes a model faster or smaller; all of it is off by default."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from ..modeling.activation_checkpointing import check_checkpointing, checkpoint_activations
 
 logger = logging.getLogger(__name__)
 
@@ -20,13 +21,15 @@ KERNELS = ("", "foreach", "fused")  # of optimizers; "" is torch's own choice
 def check_speed(cfg) -> None:
     """
     Raises:
-        InputError: for an unknown ``SOLVER.OPTIMIZER_KERNEL``, or ``MODEL.COMPILE_BACKBONE`` without a compiler.
+        InputError: for an unknown ``SOLVER.OPTIMIZER_KERNEL`` or ``MODEL.ACTIVATION_CHECKPOINTING``, or
+            ``MODEL.COMPILE_BACKBONE`` without a compiler.
     """
     kernel = cfg.SOLVER.OPTIMIZER_KERNEL
     if kernel not in KERNELS:
         raise InputError(f"SOLVER.OPTIMIZER_KERNEL is {kernel!r}; valid: {', '.join(map(repr, KERNELS))}.")
     if cfg.MODEL.COMPILE_BACKBONE:
         _check_compiler(cfg.MODEL.DEVICE)
+    check_checkpointing(cfg)
 
 
 def _check_compiler(device: str) -> None:
@@ -54,6 +57,9 @@ def apply_speed(cfg, model: nn.Module) -> None:
         model.to(memory_format=torch.channels_last)  # what a convolution returns follows its weights
     if cfg.MODEL.COMPILE_BACKBONE:
         model.backbone.compile(dynamic=True)  # images come in many sizes
+    if parts := cfg.MODEL.ACTIVATION_CHECKPOINTING:
+        count = checkpoint_activations(model, parts)
+        logger.info("MODEL.ACTIVATION_CHECKPOINTING: %d modules are computed again in the backward pass", count)
     chosen = [key for key in ("TF32", "CHANNELS_LAST", "COMPILE_BACKBONE") if cfg.MODEL[key]]
     if chosen:
         logger.info("MODEL.%s: numbers differ in their last digits", ", MODEL.".join(chosen))

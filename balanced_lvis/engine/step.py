@@ -61,13 +61,19 @@ class StepTrainer(SimpleTrainer):
         self.folder = folder
         self.skipped = self.skipped_in_row = self.overflows = 0
         self._is_first = True
-        self._scaler = self._make_scaler()
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._scaler = self._make_scaler()
         self._statistics = _BatchStatistics(model)
 
     def _make_scaler(self):
         """float16's least positive number is 6e-8: gradients are computed of a larger loss."""
-        return torch.cuda.amp.GradScaler() if self.autocast == torch.float16 else None
+        if self.autocast != torch.float16:
+            return None
+        scaler = torch.cuda.amp.GradScaler()
+        # A scaler has no scale until it has scaled something, and can't be updated before. Without this, an error in
+        # the first step of a run, which is skipped before its losses are scaled, would end the run.
+        scaler.scale(torch.zeros((), device=self._parameters[0].device))
+        return scaler
 
     @property
     def bare_model(self):
@@ -162,10 +168,13 @@ class StepTrainer(SimpleTrainer):
         """Over all parameters, of the gradient itself, not of the scaled one."""
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        gradients = self._gradients()
         if not gradients:
             return torch.zeros((), device=self._parameters[0].device)
         return torch.stack(torch._foreach_norm(gradients)).norm()
+
+    def _gradients(self) -> list[Tensor]:
+        return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
 
     def _is_overflow(self, numbers: Tensor) -> bool:
         """Whether the losses were scaled too much for float16, which the scaler makes good: it tries half the scale."""
@@ -179,9 +188,7 @@ class StepTrainer(SimpleTrainer):
         if self.clip_norm is not None:
             # Without asking how large the norm is, for which a GPU would have to be waited for.
             factor = (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
-            for parameter in self._parameters:
-                if parameter.grad is not None:
-                    parameter.grad.mul_(factor)
+            torch._foreach_mul_(self._gradients(), factor)
         if self._scaler is None:
             self.optimizer.step()
             return
@@ -252,7 +259,7 @@ class StepTrainer(SimpleTrainer):
 def _on_all_ranks(scalars: list[Tensor], data_time: float) -> Tensor:
     """(W, 1 + n) float64 on the CPU, a row per process: seconds waited for data, and the n ``scalars``."""
     own = torch.stack([scalar.detach().double().reshape(()) for scalar in scalars])
-    own = torch.cat([own.new_tensor([data_time]), own])
+    own = torch.cat([own.new_full((1,), data_time), own])  # filled by the device, without a copy from the host
     if comm.get_world_size() == 1:
         return own[None].cpu()
     rows = [torch.empty_like(own) for _ in range(comm.get_world_size())]

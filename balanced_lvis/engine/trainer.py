@@ -10,6 +10,7 @@ import uuid
 from unittest import mock
 
 import detectron2.engine.defaults as detectron2_defaults
+import torch
 from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
 from detectron2.evaluation import DatasetEvaluator
@@ -62,7 +63,7 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg, stop: StopRequest | None = None):
         self.stop = stop or StopRequest()
-        with _ddp_on_cpu(cfg.MODEL.DEVICE), _durable_checkpointer(cfg):
+        with _ddp_on_own_device(cfg.MODEL.DEVICE), _durable_checkpointer(cfg):
             super().__init__(cfg)
         self.run_id = uuid.uuid4().hex  # tells its checkpoints from those of another run in the same folder
         self.identity = Identity.from_config(cfg)
@@ -312,20 +313,19 @@ def _durable_checkpointer(cfg):
 
 
 @contextlib.contextmanager
-def _ddp_on_cpu(device: str):
+def _ddp_on_own_device(device: str):
     """
-    Let ``DefaultTrainer`` wrap a CPU model for several processes.
+    Let ``DefaultTrainer`` wrap a model for several processes, on the device that it is on.
 
-    Detectron2 passes ``device_ids`` to DistributedDataParallel even on the CPU, where torch refuses it, and offers no
-    hook between building the model and wrapping it.
+    Detectron2 passes the process's number on its machine as ``device_ids`` to DistributedDataParallel. On the CPU torch
+    refuses any, and where SLURM shows each task its own GPU only, that GPU is number 0 for all of them. Detectron2
+    offers no hook between building the model and wrapping it.
     """
-    if not device.startswith("cpu"):
-        yield
-        return
     wrap = detectron2_defaults.create_ddp_model
 
-    def wrap_cpu_model(model, **kwargs):
-        return wrap(model, **{**kwargs, "device_ids": None})
+    def wrap_on_own_device(model, **kwargs):
+        device_ids = [torch.cuda.current_device()] if device.startswith("cuda") else None
+        return wrap(model, **{**kwargs, "device_ids": device_ids})
 
-    with mock.patch.object(detectron2_defaults, "create_ddp_model", wrap_cpu_model):
+    with mock.patch.object(detectron2_defaults, "create_ddp_model", wrap_on_own_device):
         yield

@@ -1,9 +1,13 @@
 """
-Detectron2's RPN head without the gradients that are zero.
+Detectron2's RPN head without the gradients that are zero, on the CPU.
 
 An RPN's losses look at 256 anchors of an image. So the gradient of its predictions is zero everywhere else, and the
 backward pass of a convolution over the whole image, twice the work of the forward pass, is mostly spent on zeros. Here
 it visits the sampled places alone.
+
+Which places these are has to be known before their gradient can be computed. On a GPU that makes the host wait for the
+device in every level's backward pass, and one convolution becomes dozens of small kernels. So GPUs use Detectron2's
+head.
 
 Shape shorthand: N images, C channels, H x W places of a level, A anchors of a place, P places with a gradient.
 """
@@ -17,6 +21,8 @@ from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .autocast import autocast_enabled
+
 OFFSETS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]  # of a 3x3 kernel, in the order of its weights
 
 
@@ -26,7 +32,8 @@ class SampledRPNHead(StandardRPNHead):
     ``StandardRPNHead`` whose backward pass visits only places with a gradient.
 
     Parameters, their names and predictions are Detectron2's own, to the bit; gradients are so up to the rounding of
-    sums. Under autocast, and with several hidden layers (``MODEL.RPN.CONV_DIMS``), it is Detectron2's head in all.
+    sums. On a GPU, under autocast, and with several hidden layers (``MODEL.RPN.CONV_DIMS``), it is Detectron2's head in
+    every respect.
     As parameters are read without calling the layers, hooks on the layers don't run in training.
 
     Args:
@@ -50,9 +57,10 @@ class SampledRPNHead(StandardRPNHead):
 
     def _can_skip_zeros(self, features: list[Tensor]) -> bool:
         return (
-            torch.is_grad_enabled()
+            features[0].device.type == "cpu"
+            and torch.is_grad_enabled()
             and isinstance(self.conv, nn.Conv2d)
-            and not torch.is_autocast_enabled(features[0].device.type)
+            and not autocast_enabled("cpu")
             and not torch.jit.is_tracing()
         )
 

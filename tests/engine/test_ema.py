@@ -29,7 +29,7 @@ def test_the_average_is_what_its_definition_says(decay):
     expected = {name: tensor.clone().double() for name, tensor in model.state_dict().items()}
     for n in range(12):
         changed(model, n)
-        average.update(model)
+        average.update()
         kept = min(decay, (1 + n) / (10 + n))
         for name, tensor in model.state_dict().items():
             old = expected[name]
