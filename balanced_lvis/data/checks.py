@@ -92,8 +92,8 @@ def evaluation_file_of(name: str) -> str:
     raise InputError(
         f"DATASETS.TEST: {name!r} has evaluator_type {evaluator_type!r} and json_file {json_file!r}; an evaluation "
         "needs an annotation file in LVIS or COCO format. Name the file and its folder of images under "
-        "DATASETS.CUSTOM, as another dataset (docs/custom_dataset.md), or register it by Detectron2's "
-        "register_coco_instances."
+        "DATASETS.CUSTOM, as another dataset (docs/custom_dataset.md), or register it by "
+        "Detectron2's register_coco_instances."
     )
 
 

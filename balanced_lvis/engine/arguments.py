@@ -18,8 +18,9 @@ EXAMPLES = """\
   tools/train_net.py --config-file configs/r50_rfs.yaml --eval-only --predictions results.json
   torchrun --nproc_per_node 8 tools/train_net.py --config-file configs/r50_rfs.yaml
 
-Overrides of the config come last. The model, logs and results.json are in its OUTPUT_DIR. Several machines, SLURM:
-docs/scaling.md. Without a GPU everything runs on the CPU, and --num-gpus counts processes.
+Overrides of the config come last. The model, logs and results.json are in its OUTPUT_DIR, those of --eval-only in
+OUTPUT_DIR/evaluation. Several machines, SLURM: docs/scaling.md. Without a GPU everything runs on the CPU, and
+--num-gpus counts processes.
 
 exit status: 0 done; 2 bad input; 3 diverged; 4 disk or folder; 5 a process was lost; 75 stopped by SIGTERM or SIGUSR1
 with a checkpoint saved, from which --resume goes on"""
@@ -34,7 +35,7 @@ def argument_parser() -> argparse.ArgumentParser:
     helps = {
         "--config-file": "a yaml of configs/, or your own",
         "--resume": "go on from the newest whole checkpoint in OUTPUT_DIR, if there is one",
-        "--eval-only": "evaluate MODEL.WEIGHTS on DATASETS.TEST",
+        "--eval-only": "evaluate MODEL.WEIGHTS on DATASETS.TEST; results are written to OUTPUT_DIR/evaluation",
         "--num-gpus": "processes on this machine, each with a GPU where there are any (default: 1)",
         "--num-machines": "of the job; torchrun and SLURM are recognised without it (default: 1)",
         "--machine-rank": "of this machine, from 0 on",

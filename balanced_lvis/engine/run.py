@@ -47,6 +47,8 @@ from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
+EVALUATION = "evaluation"  # the folder of --eval-only, in OUTPUT_DIR
+
 
 @command_line
 def main(arguments: list[str] | None = None) -> None:
@@ -79,6 +81,9 @@ def read_config(args, job: Job | None = None):
     """
     The frozen config of a command line, on the CPU where there is no GPU, scaled to the job's processes.
 
+    An evaluation writes to ``OUTPUT_DIR/evaluation``, so that in the folder of a training run it replaces none of its
+    results, detections and logs.
+
     No data set is touched: processes that torchrun or SLURM has started have not met yet, and each would show the same
     error. So ``MODEL.ROI_HEADS.NUM_CLASSES`` may be 0, for as many as the data have, until :func:`check`.
 
@@ -96,6 +101,8 @@ def read_config(args, job: Job | None = None):
     _choose_device(cfg, job)
     if not args.eval_only:
         scale_linearly(cfg, job.world_size)
+    if args.eval_only:
+        cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, EVALUATION)
     if args.eval_only and not cfg.MODEL.CLASS_PRIOR.FILE:
         cfg.MODEL.CLASS_PRIOR.FILE = _saved_prior(cfg.MODEL.WEIGHTS)  # spares the training annotations
     cfg.freeze()
@@ -304,8 +311,7 @@ def _start(cfg, evaluation: bool) -> None:
     """Loggers, a copy of the config and of the environment in the output folder, seeds."""
     rank = comm.get_rank()
     log_to_files(cfg.OUTPUT_DIR, rank)
-    # An evaluation in the folder of a training leaves what describes the training.
-    if comm.is_main_process() and not (evaluation and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "config.yaml"))):
+    if comm.is_main_process():
         for name, content in (("config.yaml", cfg.dump()), ("environment.txt", collect_env_info())):
             with replacing(os.path.join(cfg.OUTPUT_DIR, name)) as file:
                 file.write(content)

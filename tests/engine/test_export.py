@@ -86,7 +86,7 @@ def test_a_mask_file_has_no_boxes_and_a_box_file_no_masks(exported):
 
 def test_the_official_api_finds_the_numbers_of_the_evaluation_in_the_files(exported, trained, rendered):
     output, _ = exported
-    expected = json.loads((trained / "results.json").read_text())
+    expected = json.loads((trained / "evaluation" / "results.json").read_text())
     assert expected["bbox"]["AP"] > 0
     for task in IOU_TYPES:
         lvis_gt = LVIS(str(next(rendered.glob("**/*val*.json"))))
@@ -218,18 +218,18 @@ def evaluate_here(rendered, output, *flags, opts=()) -> int:
 
 @pytest.mark.parametrize("backend", ["fast", "official"])
 def test_a_results_file_has_the_numbers_of_its_model(exported, rendered, trained, tmp_path, backend):
-    expected = json.loads((trained / "results.json").read_text())
+    expected = json.loads((trained / "evaluation" / "results.json").read_text())
     files = {
         exported[0] / f"{VAL}_segm.json": ["segm"],
         exported[0] / f"{VAL}_bbox.json": ["bbox"],
-        trained / "inference" / "lvis_instances_results.json": ["bbox", "segm"],
+        trained / "evaluation" / "inference" / "lvis_instances_results.json": ["bbox", "segm"],
     }
     for path, tasks in files.items():
         flags = ("--eval-only", "--predictions", path)
         assert evaluate_here(rendered, tmp_path, *flags, opts=["TEST.LVIS_BACKEND", backend]) == 0
-        found = json.loads((tmp_path / "results.json").read_text())
+        found = json.loads((tmp_path / "evaluation" / "results.json").read_text())
         assert found == {task: expected[task] for task in tasks}
-        assert os.listdir(tmp_path / "inference") == ["per_category_ap.json"]
+        assert os.listdir(tmp_path / "evaluation" / "inference") == ["per_category_ap.json"]
 
 
 @pytest.mark.parametrize(

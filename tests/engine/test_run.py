@@ -78,7 +78,31 @@ def test_eval_only_gives_the_numbers_of_the_training_run(trained, rendered, tmp_
     output, _ = trained
     done = train_net(rendered, tmp_path, "--eval-only", MODEL__WEIGHTS=output / "model_final.pth")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads((tmp_path / "results.json").read_text()) == json.loads((output / "results.json").read_text())
+    assert (tmp_path / "evaluation" / "results.json").read_text() == (output / "results.json").read_text()
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Everything that a training run has left, but what later evaluations have."""
+    files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+    return {str(name): path.read_bytes() for name, path in files.items() if name.parts[0] != "evaluation"}
+
+
+def test_an_evaluation_in_the_folder_of_a_training_run_leaves_its_files_as_they_are(trained, rendered, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    before = files_of(run)
+    detections = run / "inference" / "lvis_instances_results.json"
+    other = {"MODEL__WEIGHTS": run / "model_0000001.pth", "TEST__DETECTIONS_PER_IMAGE": 5}
+    done = train_net(rendered, run, "--eval-only", **other)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert f"Results written to {run / 'evaluation' / 'results.json'}" in done.stdout
+    assert load_config(run / "evaluation" / "config.yaml").TEST.DETECTIONS_PER_IMAGE == 5
+    of_model = (run / "evaluation" / "results.json").read_bytes()
+    assert of_model != before["results.json"]
+    done = train_net(rendered, run, "--eval-only", "--predictions", detections)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (run / "evaluation" / "results.json").read_bytes() == before["results.json"]
+    assert files_of(run) == before
 
 
 def test_resuming_continues_where_the_checkpoint_was_written(trained, rendered, tmp_path):
@@ -139,7 +163,7 @@ def test_evaluation_on_two_processes_gives_the_same_numbers(trained, rendered, t
     flags = ("--eval-only", "--num-gpus", "2", "--dist-url", "auto")
     done = train_net(rendered, tmp_path, *flags, MODEL__WEIGHTS=output / "model_final.pth")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads((tmp_path / "results.json").read_text()) == json.loads((output / "results.json").read_text())
+    assert (tmp_path / "evaluation" / "results.json").read_text() == (output / "results.json").read_text()
 
 
 def test_a_checkpoint_is_evaluated_without_the_training_annotations(trained, rendered, tmp_path):
@@ -163,8 +187,8 @@ def test_a_test_set_without_annotations_saves_predictions(trained, rendered, tmp
     output, _ = trained
     overrides = {"MODEL__WEIGHTS": output / "model_final.pth", "DATASETS__TEST": "('rendered_test_dev',)"}
     assert train_net(rendered, tmp_path, "--eval-only", **overrides).returncode == 0
-    assert json.loads((tmp_path / "inference" / "lvis_instances_results.json").read_text())
-    assert json.loads((tmp_path / "results.json").read_text()) == {}
+    assert json.loads((tmp_path / "evaluation" / "inference" / "lvis_instances_results.json").read_text())
+    assert json.loads((tmp_path / "evaluation" / "results.json").read_text()) == {}
 
 
 # ------------------------------------------------------------------ bad input, in this process

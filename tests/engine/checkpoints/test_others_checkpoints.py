@@ -49,7 +49,7 @@ def detections_of(weights, rendered, output):
     cfg = read_config(args)
     check(cfg, args)
     results = run(cfg, args)
-    return results, json.loads((output / "inference" / "lvis_instances_results.json").read_text())
+    return results, json.loads((output / "evaluation" / "inference" / "lvis_instances_results.json").read_text())
 
 
 def test_a_model_evaluates_to_the_same_detections_in_every_layout(rendered, tmp_path):

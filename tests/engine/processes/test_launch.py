@@ -248,5 +248,6 @@ def test_torchrun_is_killed_goes_on_and_evaluates_to_the_numbers_of_an_undisturb
     weights = tmp_path / "killed" / "model_final.pth"
     status, _, err = finished(train(rendered, tmp_path / "again", "--eval-only", MODEL__WEIGHTS=weights))
     assert status == 0, err[-3000:]
-    results = {name: json.loads((tmp_path / name / "results.json").read_text()) for name in runs}
+    folders = {name: tmp_path / name / ("evaluation" if name == "again" else "") for name in runs}
+    results = {name: json.loads((folder / "results.json").read_text()) for name, folder in folders.items()}
     assert results["straight"] == results["killed"] == results["again"]
