@@ -341,8 +341,8 @@ def test_a_file_of_an_older_version_is_read_and_said_to_count_all_images(tmp_pat
     assert "old.json doesn't say which images its num_images (9) counts" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
-        prior.save(tmp_path / "new.json")
-        ClassPrior.load(tmp_path / "new.json")
+        ClassPrior(("a",), [3], 9, counted=WITH_OBJECTS).save(tmp_path / "new.json")
+        assert ClassPrior.load(tmp_path / "new.json").counted == WITH_OBJECTS
     assert not caplog.records
 
 
@@ -351,6 +351,7 @@ def test_a_file_of_an_older_version_is_read_and_said_to_count_all_images(tmp_pat
     [
         ({"sampler": "x"}, (1.5, 2.5), "incomplete"),
         ("x", (1.5, 2.5), "malformed"),
+        ([], (1.5, 2.5), "malformed"),
         ({"sampler": "x", "num_images": "many"}, (1.5, 2.5), "num_images must be finite"),
         ({"sampler": "x", "num_images": 0.5}, (0.2, 2.5), "at least 1"),
         ({"sampler": "x", "num_images": 3}, (3.5, 9), "no less than any image_count"),
