@@ -164,6 +164,17 @@ def test_images_that_are_not_on_the_disk_do_not_count_where_they_are_left_out(wr
     assert activation_from_config(cfg).offset.tolist() == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("flags", "allowed"), [(["--allow-missing"], True), (["--allow-missing", "--eval-only"], False)]
+)
+def test_an_evaluation_looks_for_no_training_image(flags, allowed):
+    words = ["--config-file", str(CONFIGS / "r50_balanced_sigmoid.yaml"), *flags, "MODEL.DEVICE", "cpu"]
+    cfg = read_config(argument_parser().parse_args(words))
+    assert allowed == cfg.DATASETS.ALLOW_MISSING
+    if not allowed:
+        assert class_prior_from_config(cfg).num_images == 99_388  # LVIS is nowhere
+
+
 def test_several_training_sets_add_up(write, register):
     path = write(content())
     cfg = lvis_config(path, register)
