@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import logging
 import os
 
 from .errors import InputError
 from .io import open_regular
 from .showings import Showings
-
-logger = logging.getLogger(__name__)
 
 FORMAT = "balanced_lvis class prior 1"
 
@@ -44,12 +40,9 @@ def read_prior(path: str | os.PathLike) -> dict:
             f"{path!r} is not a class prior: its 'format' should be {FORMAT!r}. Write one with ClassPrior.save()."
         )
     try:
-        arguments = _arguments(content)
+        return _arguments(content)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"Class prior file {path!r} is incomplete or malformed: {error!r}.") from error
-    if "counted" not in content:
-        _report_all_images(path, arguments["num_images"])
-    return arguments
 
 
 def _arguments(content: dict) -> dict:
@@ -66,14 +59,13 @@ def _arguments(content: dict) -> dict:
         "num_images": content["num_images"],
         "instance_count": None if None in instances else instances,
         "counted": str(content.get("counted", "")),
-        "showings": shown
-        and Showings(
-            str(shown["sampler"]),
-            shown["num_images"],
-            [c["shown_image_count"] for c in classes],
-            [c["shown_instance_count"] for c in classes],
-        ),
+        "showings": None if shown is None else _showings(shown, classes),
     }
+
+
+def _showings(shown: dict, classes: list[dict]) -> Showings:
+    counts = ([c[f"shown_{what}_count"] for c in classes] for what in ("image", "instance"))
+    return Showings(str(shown["sampler"]), shown["num_images"], *counts)
 
 
 def prior_content(prior) -> dict:
@@ -97,14 +89,3 @@ def prior_content(prior) -> dict:
         for record, images, instances_shown in counts:
             record.update(shown_image_count=images, shown_instance_count=instances_shown)
     return {**content, "classes": classes}
-
-
-@functools.cache
-def _report_all_images(path: str, num_images) -> None:
-    logger.warning(
-        "Class prior %s doesn't say which images its num_images (%s) counts. Files of older versions count all, also "
-        "images without objects, which training leaves out by default: a prior for training is best rewritten with "
-        "tools/analyze_dataset.py --json.",
-        path,
-        num_images,
-    )

@@ -148,7 +148,10 @@ class ClassPrior:
         Raises:
             InputError: if the file is missing, is no JSON, or is no class prior.
         """
-        return cls(**read_prior(path))
+        prior = cls(**read_prior(path))
+        if not prior.counted:
+            _report_unknown_images(os.fspath(path), prior.num_images)
+        return prior
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the prior to a JSON file that people can read and :meth:`load` takes back."""
@@ -326,6 +329,17 @@ def _half_for_none(counts: np.ndarray) -> np.ndarray:
 def frequency_group(image_count: int) -> str:
     """LVIS's group of a category by its number of training images: "r" up to 10, "c" up to 100, "f" above."""
     return "r" if image_count <= RARE_MAX_IMAGES else "c" if image_count <= COMMON_MAX_IMAGES else "f"
+
+
+@functools.cache
+def _report_unknown_images(path: str, num_images: int) -> None:
+    logger.warning(
+        "Class prior %s doesn't say which images its num_images (%s) counts. Older versions counted all, also images "
+        "without objects, which training leaves out by default. To train by it, write it again with "
+        "tools/analyze_dataset.py --json.",
+        path,
+        f"{num_images:,}",
+    )
 
 
 @functools.cache

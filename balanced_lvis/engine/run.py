@@ -97,7 +97,8 @@ def read_config(args, job: Job | None = None):
     """
     job = job or find_job(args)
     cfg = load_config(args.config_file, args.opts)
-    cfg.DATASETS.ALLOW_MISSING |= args.allow_missing
+    # Evaluation needs all images, and no training image.
+    cfg.DATASETS.ALLOW_MISSING = not args.eval_only and (cfg.DATASETS.ALLOW_MISSING or args.allow_missing)
     _choose_device(cfg, job)
     if not args.eval_only:
         scale_linearly(cfg, job.world_size)

@@ -111,8 +111,11 @@ _RESULTS = json.dumps(_results()).encode()
 
 
 def _prior() -> dict:
-    classes = [{"name": name, "image_count": i, "instance_count": 2 * i} for i, name in enumerate("abcd", start=1)]
-    return {"format": "balanced_lvis class prior 1", "num_images": 9, "classes": classes}
+    counts = {"image_count": 1, "instance_count": 2, "shown_image_count": 1.5, "shown_instance_count": 2.5}
+    classes = [{"name": name, **{k: n * i for k, n in counts.items()}} for i, name in enumerate("abcd", start=1)]
+    shown = {"sampler": "RepeatFactorTrainingSampler", "num_images": 9.5}
+    content = {"format": "balanced_lvis class prior 1", "num_images": 9, "counted": "all images", "shown": shown}
+    return {**content, "classes": classes}
 
 
 def _config() -> dict:
@@ -175,6 +178,7 @@ def _use_prior(path: Path) -> None:
     prior = ClassPrior.load(path)
     prior.groups()
     prior.repeat_factor(0.1)
+    prior.foreground_offset()
     prior.save(path.with_name("saved.json"))
     assert ClassPrior.load(path.with_name("saved.json")).image_count.tolist() == prior.image_count.tolist()
 

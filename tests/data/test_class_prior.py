@@ -164,6 +164,17 @@ def test_images_that_are_not_on_the_disk_do_not_count_where_they_are_left_out(wr
     assert activation_from_config(cfg).offset.tolist() == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("flags", "allowed"), [(["--allow-missing"], True), (["--allow-missing", "--eval-only"], False)]
+)
+def test_an_evaluation_looks_for_no_training_image(flags, allowed):
+    words = ["--config-file", str(CONFIGS / "r50_balanced_sigmoid.yaml"), *flags, "MODEL.DEVICE", "cpu"]
+    cfg = read_config(argument_parser().parse_args(words))
+    assert allowed == cfg.DATASETS.ALLOW_MISSING
+    if not allowed:
+        assert class_prior_from_config(cfg).num_images == 99_388  # LVIS is nowhere
+
+
 def test_several_training_sets_add_up(write, register):
     path = write(content())
     cfg = lvis_config(path, register)
@@ -341,8 +352,8 @@ def test_a_file_of_an_older_version_is_read_and_said_to_count_all_images(tmp_pat
     assert "old.json doesn't say which images its num_images (9) counts" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
-        prior.save(tmp_path / "new.json")
-        ClassPrior.load(tmp_path / "new.json")
+        ClassPrior(("a",), [3], 9, counted=WITH_OBJECTS).save(tmp_path / "new.json")
+        assert ClassPrior.load(tmp_path / "new.json").counted == WITH_OBJECTS
     assert not caplog.records
 
 
@@ -351,6 +362,7 @@ def test_a_file_of_an_older_version_is_read_and_said_to_count_all_images(tmp_pat
     [
         ({"sampler": "x"}, (1.5, 2.5), "incomplete"),
         ("x", (1.5, 2.5), "malformed"),
+        ([], (1.5, 2.5), "malformed"),
         ({"sampler": "x", "num_images": "many"}, (1.5, 2.5), "num_images must be finite"),
         ({"sampler": "x", "num_images": 0.5}, (0.2, 2.5), "at least 1"),
         ({"sampler": "x", "num_images": 3}, (3.5, 9), "no less than any image_count"),

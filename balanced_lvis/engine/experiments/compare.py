@@ -42,7 +42,7 @@ METHODS = {
         Method("lws", "LWS", "rfs"),
         Method("eql", "Equalization Loss"),
         Method("balanced_sigmoid", "Balanced Sigmoid"),
-        Method("balanced_sigmoid_sampled", "Balanced Sigmoid, prior of the stream"),
+        Method("balanced_sigmoid_sampled", "Balanced Sigmoid with sampled prior"),
         Method("decoupled_sigmoid", "Control", "rfs"),  # what training on alone brings
         Method("decoupled_balanced_sigmoid", "Balanced Sigmoid", "rfs"),
         Method("balms", "BALMS", "rfs"),
