@@ -278,5 +278,5 @@ def _receive(path: Path, rank: int, group) -> None:
         while left:
             content = torch.empty(min(left, SEND_BYTES), dtype=torch.uint8)
             dist.recv(content, src=rank, group=group)
-            content.numpy().tofile(file)
+            file.write(content.numpy().data)  # tofile would not say why it fails
             left -= len(content)
