@@ -1,4 +1,4 @@
-"""An output folder that may be full, read-only or gone: found out early, and told in one line."""
+"""An output folder that may be full, read-only or gone: found out early, and reported in one line."""
 
 from __future__ import annotations
 
