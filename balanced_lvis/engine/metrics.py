@@ -15,6 +15,7 @@ from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, get_event_storage
 
 from ..io import append, replacing
+from .storage import clear_errors
 
 logger = logging.getLogger(__name__)
 
@@ -88,13 +89,29 @@ class WriteHook(PeriodicWriter):
 
     Args:
         writers: of the run, open until :class:`CloseHook` closes them.
+        folder: ``OUTPUT_DIR``.
     """
+
+    def __init__(self, writers: list[EventWriter], folder: str | os.PathLike):
+        super().__init__(writers)
+        self._folder = folder
 
     def before_train(self):
         """Find out before work starts that the file can't be written."""
-        for writer in self._writers:
-            if isinstance(writer, MetricsWriter):
-                writer.open()
+        with clear_errors(self._folder):
+            for writer in self._writers:
+                if isinstance(writer, MetricsWriter):
+                    writer.open()
+
+    def after_step(self):
+        """
+        As the base class's.
+
+        Raises:
+            StorageError: if the disk is full or the like.
+        """
+        with clear_errors(self._folder):
+            super().after_step()
 
     def after_train(self):
         """Nothing: evaluation is yet to come."""
@@ -103,12 +120,16 @@ class WriteHook(PeriodicWriter):
         """
         Args:
             names: of an evaluation's numbers in the storage.
+
+        Raises:
+            StorageError: as :meth:`after_step`.
         """
-        for writer in self._writers:
-            if isinstance(writer, MetricsWriter):
-                writer.write_only(names)
-            elif not isinstance(writer, CommonMetricPrinter):
-                writer.write()
+        with clear_errors(self._folder):
+            for writer in self._writers:
+                if isinstance(writer, MetricsWriter):
+                    writer.write_only(names)
+                elif not isinstance(writer, CommonMetricPrinter):
+                    writer.write()
 
 
 class CloseHook(HookBase):

@@ -136,8 +136,8 @@ def clear_system_errors() -> AbstractContextManager[None]:
 
 
 def is_storage_error(error: BaseException | None) -> bool:
-    """Whether an error is one that :func:`clear_errors` makes a message of."""
-    return isinstance(error, OSError) and error.errno in _KINDS
+    """Whether an error is one that :func:`clear_system_errors` makes a message of."""
+    return isinstance(error, OSError) and error.errno in _KINDS and error.errno != errno.ENOENT
 
 
 def _is_in(cause: OSError, folder: str | os.PathLike) -> bool:
@@ -208,6 +208,10 @@ def _errors_told(
 
 def _os_error(error: BaseException | None) -> OSError | None:
     """The error itself, or the one that torch's writer met before it gave up."""
+    if isinstance(error, OSError):
+        return error
+    if hasattr(error, "exit_status"):  # a message of its own
+        return None
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
-    return error
+    return error if error is not None and error.errno in _OF_WRITING | {errno.EIO, errno.ESTALE} else None

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import uuid
-from unittest import mock
 
-import detectron2.engine.defaults as detectron2_defaults
 from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
 from detectron2.evaluation import DatasetEvaluator
@@ -29,7 +26,8 @@ from .broken_images import ListBrokenImages, ShareBrokenImages
 from .checkpoints.folder import POINTER
 from .checkpoints.identity import Identity, is_second_stage
 from .checkpoints.loading import load_first_stage
-from .checkpoints.saving import DurableSaves, SaveHook
+from .checkpoints.saving import SaveHook
+from .default_trainer import ddp_on_cpu, durable_checkpointer
 from .ema import FOLDER, AverageHook, WeightAverage
 from .meta_trainer import MetaTrainer
 from .metrics import CloseHook, MetricsWriter, WriteHook, forget_after, set_aside
@@ -61,7 +59,7 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg, stop: StopRequest | None = None):
         self.stop = stop or StopRequest()
-        with _ddp_on_cpu(cfg.MODEL.DEVICE), _durable_checkpointer(cfg):
+        with ddp_on_cpu(cfg.MODEL.DEVICE), durable_checkpointer(cfg):
             super().__init__(cfg)
         self.run_id = uuid.uuid4().hex  # tells its checkpoints from those of another run in the same folder
         self.identity = Identity.from_config(cfg)
@@ -92,11 +90,11 @@ class Trainer(DefaultTrainer):
     def _clear_up(self, resume: bool) -> None:
         """What is in the folder is of this run, up to where it starts, or is another's, and a warning is logged."""
         folder = self.cfg.OUTPUT_DIR
-        if resume:
+        if self.start_iter:
             forget_after(folder, self.start_iter - 1)
             return
         set_aside(folder)
-        if os.path.exists(os.path.join(folder, POINTER)):
+        if not resume and os.path.exists(os.path.join(folder, POINTER)):
             logger.warning(
                 "%s holds checkpoints of an earlier run, which this one will replace as it comes to their iterations; "
                 "until its first checkpoint, --resume would go on with the earlier run.", folder,
@@ -127,8 +125,9 @@ class Trainer(DefaultTrainer):
         Detectron2's, with :class:`.saving.SaveHook` in place of its periodic checkpoints, between what is to be on disk
         before a checkpoint and the evaluation that a checkpoint is saved for.
         """
-        replaced = (PeriodicCheckpointer, PeriodicWriter)
-        hooks = [hook for hook in super().build_hooks() if not isinstance(hook, replaced)]
+        hooks = super().build_hooks()
+        writers = [writer for hook in hooks if isinstance(hook, PeriodicWriter) for writer in hook._writers]
+        hooks = [hook for hook in hooks if not isinstance(hook, (PeriodicCheckpointer, PeriodicWriter))]
         at = next(index for index, hook in enumerate(hooks) if isinstance(hook, EvalHook))
         saves = SaveHook(
             self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, self.stop, self.cfg.TEST.EVAL_PERIOD,
@@ -137,8 +136,7 @@ class Trainer(DefaultTrainer):
         ema = self.cfg.MODEL.EMA
         self.average = WeightAverage(ema.DECAY) if ema.ENABLED else None
         averages = [] if self.average is None else [AverageHook(self.average, self.cfg.OUTPUT_DIR)]
-        writers = self.build_writers() if comm.is_main_process() else []
-        writes = WriteHook(writers)
+        writes = WriteHook(writers, self.cfg.OUTPUT_DIR)
         evaluates = ResumableEvalHook(
             self.cfg.TEST.EVAL_PERIOD, self._evaluate, self.cfg.OUTPUT_DIR, writes.write_evaluation
         )
@@ -317,29 +315,3 @@ def _step_trainer(cfg, rcnn, plain: SimpleTrainer) -> StepTrainer:
         inner_lr=node.INNER_LR,
         **options,
     )
-
-
-def _durable_checkpointer(cfg):
-    """Have ``DefaultTrainer`` make our checkpointer in place of Detectron2's, which it offers no hook for."""
-    make = functools.partial(DurableSaves, trust=cfg.MODEL.TRUST_WEIGHTS)
-    return mock.patch.object(detectron2_defaults, "DetectionCheckpointer", make)
-
-
-@contextlib.contextmanager
-def _ddp_on_cpu(device: str):
-    """
-    Let ``DefaultTrainer`` wrap a CPU model for several processes.
-
-    Detectron2 passes ``device_ids`` to DistributedDataParallel even on the CPU, where torch refuses it, and offers no
-    hook between building the model and wrapping it.
-    """
-    if not device.startswith("cpu"):
-        yield
-        return
-    wrap = detectron2_defaults.create_ddp_model
-
-    def wrap_cpu_model(model, **kwargs):
-        return wrap(model, **{**kwargs, "device_ids": None})
-
-    with mock.patch.object(detectron2_defaults, "create_ddp_model", wrap_cpu_model):
-        yield
