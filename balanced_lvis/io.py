@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -97,18 +98,20 @@ def _dumps(content, indent: int | None = None) -> str:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
+def replacing(path: str | os.PathLike, mode: str = "w", make_folder: bool = True) -> Iterator[IO]:
     """
     A file that takes the name ``path`` when it is complete and on disk, and is gone if it doesn't get that far.
 
-    Its folder is made if need be. For one process at a time; what a killed one leaves, the next overwrites.
+    For one process at a time; what a killed one leaves, the next overwrites.
 
     Args:
         path: the file to write.
         mode: as for ``open``; text is UTF-8.
+        make_folder: whether its folder is made if need be; otherwise a missing one is an error.
     """
     path = os.fspath(path)
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    if make_folder:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     partial = f"{path}.partial"
     try:
         with open(partial, mode, encoding=None if "b" in mode else "utf-8") as file:
@@ -123,14 +126,34 @@ def replacing(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         raise
 
 
+def append(path: str | os.PathLike, text: str) -> None:
+    """
+    Add to the end of a file, which is made if need be, but not its folder; on disk when this returns.
+
+    Args:
+        path: the file.
+        text: written as UTF-8.
+    """
+    is_new = not os.path.exists(path)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    if is_new:
+        _sync_folder(os.path.dirname(path) or ".")
+
+
 def _sync_folder(folder: str) -> None:
     """Bring a new name in a folder to disk, where the system can; a power cut could take it back else."""
-    with contextlib.suppress(OSError):
+    try:
         number = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(number)
         finally:
             os.close(number)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):  # others say that there is no such thing
+            raise
 
 
 def sha256_of(path: str | os.PathLike) -> str:

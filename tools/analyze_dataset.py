@@ -44,7 +44,7 @@ def _prior(args):
     return class_prior_of_training_sets(cfg)
 
 
-@command_line
+@command_line(prints_result=True)
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="a data set's name, or an annotation file in COCO or LVIS format")

@@ -33,7 +33,7 @@ from balanced_lvis.text import indented
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@command_line
+@command_line(prints_result=True)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", default="all", choices=[*SUITES, "all"], metavar="SUITE",

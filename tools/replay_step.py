@@ -18,7 +18,7 @@ def _losses(losses: dict) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
 
 
-@command_line
+@command_line(prints_result=True)
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", help="saved where a training stopped, OUTPUT_DIR/diagnostics/iteration_*_rank*.pth")

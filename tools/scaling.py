@@ -28,7 +28,7 @@ HELP = {
 }
 
 
-@command_line
+@command_line(prints_result=True)
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, help="whose model is trained, for its schedule")

@@ -52,8 +52,8 @@ class ListBrokenImages(HookBase):
     def after_train(self):
         """Also after an error, when other processes may be gone: what is known here is told."""
         found = self._broken.found
-        if not found or not comm.is_main_process():
-            return
+        if not found or not comm.is_main_process() or not os.path.isdir(self._output_dir):
+            return  # a folder that was deleted is not made again
         path = os.path.join(self._output_dir, LIST)
         write_json(path, [{"file_name": name, "reason": reason} for name, reason in sorted(found.items())], indent=1)
         listed = "; ".join(map(one_line, sorted(found)))

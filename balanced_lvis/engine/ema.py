@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..io import replacing
+from .storage import check_present
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ class AverageHook(HookBase):
             identity.KEY: identity.state_dict(),
             "iteration": self.trainer.iter,
         }
+        check_present(self.folder)
         path = os.path.join(self.folder, FOLDER, "model_final.pth")
         with replacing(path, "wb") as file:
             torch.save(content, file)

@@ -253,6 +253,18 @@ def _run_in_process(cfg, args) -> None:
     run(cfg, args)
 
 
+def _with_clear_errors(function):
+    """What can't be written is one message, whichever part of a run writes it."""
+
+    @functools.wraps(function)
+    def wrapped(cfg, args):
+        with clear_errors(cfg.OUTPUT_DIR):
+            return function(cfg, args)
+
+    return wrapped
+
+
+@_with_clear_errors
 def run(cfg, args) -> dict:
     """
     Train or evaluate in one process of the job; :func:`check` has been called.
@@ -260,8 +272,7 @@ def run(cfg, args) -> dict:
     Returns:
         the last evaluation's results, {"bbox": {...}, "segm": {...}} in percent; empty on other ranks than 0.
     """
-    with clear_errors(cfg.OUTPUT_DIR):
-        _start(cfg, evaluation=args.eval_only)
+    _start(cfg, evaluation=args.eval_only)
     log_scaling(load_config(args.config_file, args.opts), cfg)
     if args.eval_only:
         model = Trainer.build_model(cfg)

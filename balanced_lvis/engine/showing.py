@@ -19,12 +19,6 @@ def print_error(message: object) -> None:
     print(f"error: {indented(message)}", file=sys.stderr, flush=True)
 
 
-def take_any_character() -> None:
-    """Escape what the encoding of the terminal lacks, instead of raising UnicodeEncodeError."""
-    for stream in (sys.stdout, sys.stderr):
-        _escape_what_is_lacking(stream)
-
-
 def escape_logged(logger: logging.Logger) -> None:
     """Let the handlers of a logger show each message with its names escaped."""
     for handler in logger.handlers:

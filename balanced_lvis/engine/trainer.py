@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import uuid
-from unittest import mock
 
-import detectron2.engine.defaults as detectron2_defaults
-import torch
 from detectron2.engine import DefaultTrainer, SimpleTrainer
-from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer
+from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
-from detectron2.utils.events import JSONWriter
+from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data.class_prior import class_prior_from_config
@@ -31,17 +27,18 @@ from .broken_images import ListBrokenImages, ShareBrokenImages
 from .checkpoints.folder import POINTER
 from .checkpoints.identity import Identity, is_second_stage
 from .checkpoints.loading import load_first_stage
-from .checkpoints.saving import DurableSaves, SaveHook
+from .checkpoints.saving import SaveHook
+from .default_trainer import ddp_on_own_device, durable_checkpointer
 from .ema import FOLDER, AverageHook, WeightAverage
 from .meta_trainer import MetaTrainer
-from .metrics import METRICS, LateWriter, forget_after
+from .metrics import CloseHook, MetricsWriter, WriteHook, forget_after, set_aside
 from .optimizer import build_optimizer, clip_norm
 from .periodic_evaluation import ResumableEvalHook
 from .processes.preemption import StopRequest
 from .processes.watchdog import note
 from .speed import apply_speed
 from .step import AUTOCAST, StepTrainer
-from .storage import clear_errors
+from .storage import check_present, clear_errors
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +60,7 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg, stop: StopRequest | None = None):
         self.stop = stop or StopRequest()
-        with _ddp_on_own_device(cfg.MODEL.DEVICE), _durable_checkpointer(cfg):
+        with ddp_on_own_device(cfg.MODEL.DEVICE), durable_checkpointer(cfg):
             super().__init__(cfg)
         self.run_id = uuid.uuid4().hex  # tells its checkpoints from those of another run in the same folder
         self.identity = Identity.from_config(cfg)
@@ -85,17 +82,20 @@ class Trainer(DefaultTrainer):
             load_first_stage(
                 self.checkpointer.model, self.cfg.MODEL.WEIGHTS, self.identity, self.cfg.MODEL.TRUST_WEIGHTS
             )
-            return
-        super().resume_or_load(resume)
+        else:
+            super().resume_or_load(resume)
         if comm.is_main_process():
-            self._clear_up(resume)
+            with clear_errors(self.cfg.OUTPUT_DIR):
+                self._clear_up(resume)
 
     def _clear_up(self, resume: bool) -> None:
-        """What is in the folder is of this run, up to where it starts, or is another's, which is said."""
+        """What is in the folder is of this run, up to where it starts, or is another's, and a warning is logged."""
         folder = self.cfg.OUTPUT_DIR
         if self.start_iter:
             forget_after(folder, self.start_iter - 1)
-        elif not resume and os.path.exists(os.path.join(folder, POINTER)):
+            return
+        set_aside(folder)
+        if not resume and os.path.exists(os.path.join(folder, POINTER)):
             logger.warning(
                 "%s holds checkpoints of an earlier run, which this one will replace as it comes to their iterations; "
                 "until its first checkpoint, --resume would go on with the earlier run.", folder,
@@ -122,8 +122,13 @@ class Trainer(DefaultTrainer):
                 setattr(self._trainer, name, None)
 
     def build_hooks(self):
-        """Detectron2's, with :class:`.saving.SaveHook` in place of its periodic checkpoints, before evaluation."""
-        hooks = [hook for hook in super().build_hooks() if not isinstance(hook, PeriodicCheckpointer)]
+        """
+        Detectron2's, with :class:`.saving.SaveHook` in place of its periodic checkpoints, between what is to be on disk
+        before a checkpoint and the evaluation that a checkpoint is saved for.
+        """
+        hooks = super().build_hooks()
+        writers = [writer for hook in hooks if isinstance(hook, PeriodicWriter) for writer in hook._writers]
+        hooks = [hook for hook in hooks if not isinstance(hook, (PeriodicCheckpointer, PeriodicWriter))]
         at = next(index for index, hook in enumerate(hooks) if isinstance(hook, EvalHook))
         saves = SaveHook(
             self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, self.stop, self.cfg.TEST.EVAL_PERIOD,
@@ -132,24 +137,26 @@ class Trainer(DefaultTrainer):
         ema = self.cfg.MODEL.EMA
         self.average = WeightAverage(ema.DECAY) if ema.ENABLED else None
         averages = [] if self.average is None else [AverageHook(self.average, self.cfg.OUTPUT_DIR)]
-        evaluates = ResumableEvalHook(self.cfg.TEST.EVAL_PERIOD, self._evaluate, self.cfg.OUTPUT_DIR)
+        writes = WriteHook(writers, self.cfg.OUTPUT_DIR)
+        evaluates = ResumableEvalHook(
+            self.cfg.TEST.EVAL_PERIOD, self._evaluate, self.cfg.OUTPUT_DIR, writes.write_evaluation
+        )
         broken = self.data_loader.broken
         shares = ShareBrokenImages(broken)
         lists = ListBrokenImages(broken, self.cfg.OUTPUT_DIR)
-        return [*averages, *hooks[:at], shares, saves, evaluates, *hooks[at + 1 :], lists]
+        return [
+            *averages, *hooks[:at], writes, shares, saves, evaluates, *hooks[at + 1 :], CloseHook(writers), lists,
+        ]  # fmt: skip
 
     def build_writers(self):
-        """Detectron2's; the file of metrics is opened when a run that goes on has dropped lines from it."""
-        writers = super().build_writers()
-        for position, writer in enumerate(writers):
-            if isinstance(writer, JSONWriter):
-                writer.close()
-                path = os.path.join(self.cfg.OUTPUT_DIR, METRICS)
-                writers[position] = LateWriter(functools.partial(JSONWriter, path))
-        return writers
+        """Detectron2's, with :class:`.metrics.MetricsWriter` in place of its ``JSONWriter``."""
+        folder = self.cfg.OUTPUT_DIR
+        os.makedirs(folder, exist_ok=True)
+        return [CommonMetricPrinter(self.max_iter), MetricsWriter(folder), TensorboardXWriter(folder)]
 
     def _evaluate(self) -> dict:
         """Of the weights and, where there is one, of their average: under "ema", and in the folder of that name."""
+        check_present(self.cfg.OUTPUT_DIR)
         results = self.test(self.cfg, self.model)
         if self.average is not None:
             cfg = self.cfg.clone()
@@ -169,6 +176,11 @@ class Trainer(DefaultTrainer):
     def after_step(self):
         note(f"saving, evaluating or logging after iteration {self.iter}", slow=True)
         super().after_step()
+
+    def after_train(self):
+        """As Detectron2's, which counts an iteration that a run resumed at its end has not made."""
+        self.iter = min(self.iter, max(self.start_iter, self.max_iter))
+        super().after_train()
 
     def state_dict(self):
         """Detectron2's, the run's seed and the positions in the streams of images."""
@@ -304,28 +316,3 @@ def _step_trainer(cfg, rcnn, plain: SimpleTrainer) -> StepTrainer:
         inner_lr=node.INNER_LR,
         **options,
     )
-
-
-def _durable_checkpointer(cfg):
-    """Have ``DefaultTrainer`` make our checkpointer in place of Detectron2's, which it offers no hook for."""
-    make = functools.partial(DurableSaves, trust=cfg.MODEL.TRUST_WEIGHTS)
-    return mock.patch.object(detectron2_defaults, "DetectionCheckpointer", make)
-
-
-@contextlib.contextmanager
-def _ddp_on_own_device(device: str):
-    """
-    Let ``DefaultTrainer`` wrap a model for several processes, on the device that it is on.
-
-    Detectron2 passes the process's number on its machine as ``device_ids`` to DistributedDataParallel. On the CPU torch
-    refuses any, and where SLURM shows each task its own GPU only, that GPU is number 0 for all of them. Detectron2
-    offers no hook between building the model and wrapping it.
-    """
-    wrap = detectron2_defaults.create_ddp_model
-
-    def wrap_on_own_device(model, **kwargs):
-        device_ids = [torch.cuda.current_device()] if device.startswith("cuda") else None
-        return wrap(model, **{**kwargs, "device_ids": device_ids})
-
-    with mock.patch.object(detectron2_defaults, "create_ddp_model", wrap_on_own_device):
-        yield

@@ -42,13 +42,13 @@ class Fault:
         saving.replacing = self._replacing
 
     @contextlib.contextmanager
-    def _replacing(self, path, mode="w"):
+    def _replacing(self, path, mode="w", **options):
         place = self.place if self._files // 2 == self.save else None
         is_note = self._files % 2 == 1
         self._files += 1
         if is_note and place == "before the note":
             _kill()
-        with replacing(path, mode) as file:
+        with replacing(path, mode, **options) as file:
             if is_note and place == "the note":
                 file.write("model_")
                 file.flush()

@@ -15,14 +15,17 @@ from pathlib import Path
 
 from ..data.datasets import prepare_datasets
 from ..engine.checkpoints.folder import damage_of
-from ..errors import Preempted
+from ..errors import Preempted, StorageError
+from .failing_writes import FailingWrites
 from .faults import Fault, damage
-from .training import ITERATIONS, PERIOD, SCREEN, SETTINGS, Attempts, same
+from .training import ITERATIONS, LOSSES, PERIOD, SCREEN, SETTINGS, Attempts, same
 from .waiting import exit_status_within
 
 LONGEST = 180.0  # seconds of an attempt, which takes some five, before it counts as stuck
 LATEST_KILL = 0.5  # of the time of an undisturbed run
-KINDS = ("at any moment", "while saving", "asked", "asked, with all its workers")
+FAILS = "a write fails"
+# How an attempt is disturbed, and how often each.
+KINDS = {"at any moment": 6, "while saving": 5, "asked": 1, "asked, with all its workers": 1, FAILS: 4}
 
 
 @dataclass
@@ -32,6 +35,7 @@ class KillFigures:
 
     Attributes:
         kills: by kind.
+        failed_writes: attempts that a failing write has ended, each with one message and status 4, by error.
         damages: of checkpoints and notes between two attempts, by kind.
         runs: trainings that ended, and were as the undisturbed one.
         iterations: computed, those that were computed again among them.
@@ -41,6 +45,7 @@ class KillFigures:
     """
 
     kills: Counter = field(default_factory=Counter)
+    failed_writes: Counter = field(default_factory=Counter)
     damages: Counter = field(default_factory=Counter)
     runs: Counter = field(default_factory=Counter)
     iterations: int = 0
@@ -52,6 +57,8 @@ class KillFigures:
         return {
             "kills": sum(self.kills.values()),
             "kills_by_kind": dict(self.kills.most_common()),
+            "failed_writes": sum(self.failed_writes.values()),
+            "failed_writes_by_error": dict(self.failed_writes.most_common()),
             "damages_by_kind": dict(self.damages.most_common()),
             "runs_equal_to_undisturbed": dict(self.runs),
             "iterations_computed": self.iterations,
@@ -79,7 +86,7 @@ class KillLoop:
         self.rng = random.Random(seed)
         self.settings = settings
         self.figures = KillFigures()
-        self._references: dict[str, tuple[dict, dict]] = {}  # losses by iteration, final state
+        self._references: dict[str, tuple[dict, dict, list]] = {}  # losses by iteration, final state, metrics
         self._latest = 0.0
         self._turn = 0
         self._is_damaged = False  # the newest checkpoint, since the last attempt that came to an iteration
@@ -122,7 +129,7 @@ class KillLoop:
     def _output(self, name: str, kind: str) -> Path:
         return self.folder / kind / name.split(",")[0].replace(" ", "_")
 
-    def _undisturbed(self, name: str) -> tuple[dict, dict]:
+    def _undisturbed(self, name: str) -> tuple[dict, dict, list]:
         attempts = self._attempts(name, "undisturbed")
         shutil.rmtree(attempts.output, ignore_errors=True)
         start = time.monotonic()
@@ -130,23 +137,24 @@ class KillLoop:
         self._latest = LATEST_KILL * (time.monotonic() - start)
         if status != 0:
             raise RuntimeError(f"{name}: the undisturbed run fails with {status}: {_tail(attempts)}")
-        return dict(attempts.losses()), attempts.final_state()
+        return dict(attempts.losses()), attempts.final_state(), attempts.metrics()
 
     def _attempt(self, attempts: Attempts, is_killed: bool) -> bool:
         """Start a process and kill it; whether it ended before that."""
         before = attempts.losses()
         expected = newest_whole(attempts.output) + 1
-        kind = self.rng.choices(
-            ["at any moment", "while saving", "asked", "asked, with all its workers"], [6, 5, 1, 1]
-        )[0]
-        fault = Fault.drawn(self.rng) if kind == "while saving" else None
+        shown = len(attempts.shown())
+        kind = self.rng.choices(list(KINDS), list(KINDS.values()))[0] if is_killed else ""
+        fault = self._fault(kind, attempts)
         process = attempts.start(fault)
-        if kind in KINDS and not fault:
+        if kind and not fault:
             number = signal.SIGTERM if kind.startswith("asked") else signal.SIGKILL
             status = _wait(process, self.rng.uniform(0, self._latest), number, group="workers" in kind)
         else:
             status = _wait(process)
         _check_status(status, kind, attempts)
+        if status == StorageError.exit_status:
+            _check_message(attempts.shown()[shown:])
         new = attempts.losses()[len(before) :]
         if new:
             _check_start(new[0][0], expected)
@@ -155,7 +163,7 @@ class KillLoop:
             self._is_damaged = False
         if status == 0:
             return True
-        self.figures.kills[f"while saving: {fault.place}" if fault else kind] += 1
+        self._count(kind, fault)
         if status == Preempted.exit_status and new and newest_whole(attempts.output) != new[-1][0]:
             raise _SoakError(f"asked to stop after iteration {new[-1][0]}, but its checkpoint isn't there")
         if self.rng.random() < 0.3 and _whole(attempts.output) >= 2:
@@ -163,6 +171,18 @@ class KillLoop:
             self.figures.damages[kind] += 1
             self._is_damaged |= "note" not in kind
         return False
+
+    def _fault(self, kind: str, attempts: Attempts) -> Fault | FailingWrites | None:
+        """What the process does to itself."""
+        if kind == FAILS:
+            return FailingWrites.drawn(self.rng, str(attempts.output), spared=(LOSSES, SCREEN))
+        return Fault.drawn(self.rng) if kind == "while saving" else None
+
+    def _count(self, kind: str, fault: Fault | FailingWrites | None) -> None:
+        if isinstance(fault, FailingWrites):
+            self.figures.failed_writes[os.strerror(fault.code)] += 1
+        else:
+            self.figures.kills[f"while saving: {fault.place}" if fault else kind] += 1
 
     def _note_lost(self, iterations: int) -> None:
         if self._is_damaged:
@@ -172,12 +192,14 @@ class KillLoop:
         if iterations > PERIOD:
             raise _SoakError(f"a kill has cost {iterations} iterations, though checkpoints are written every {PERIOD}")
 
-    def _compare(self, attempts: Attempts, losses: dict[int, str], state: dict) -> None:
+    def _compare(self, attempts: Attempts, losses: dict[int, str], state: dict, metrics: list) -> None:
         for iteration, numbers in attempts.losses():
             if losses.get(iteration) != numbers:
                 raise _SoakError(f"losses of iteration {iteration} are {numbers}, undisturbed {losses.get(iteration)}")
         if not same(attempts.final_state(), state):
             raise _SoakError("the final checkpoint is another than that of the undisturbed run")
+        if attempts.metrics() != metrics:
+            raise _SoakError(f"metrics.json has {attempts.metrics()}, undisturbed {metrics}")
 
 
 class _SoakError(Exception):
@@ -221,10 +243,19 @@ def _wait(process: int, seconds: float = LONGEST, number: int = signal.SIGKILL, 
 
 def _check_status(status: int, kind: str, attempts: Attempts) -> None:
     allowed = {0, -signal.SIGKILL}
-    if kind.startswith("asked"):
+    if kind == FAILS:
+        allowed = {0, StorageError.exit_status}  # 0: only the log was concerned, or nothing
+    elif not kind:
+        allowed = {0}
+    elif kind.startswith("asked"):
         allowed = {0, Preempted.exit_status, -signal.SIGTERM}  # the last of a process that has hardly begun
     if status not in allowed:
         raise _SoakError(f"the process, killed {kind}, ended with {status}: {_tail(attempts)}")
+
+
+def _check_message(shown: str) -> None:
+    if "Traceback" in shown or shown.count("error: ") != 1:
+        raise _SoakError(f"a write failed, but what is shown is no message of one line: {shown[-1500:]}")
 
 
 def _check_start(first: int, expected: int) -> None:
@@ -233,4 +264,4 @@ def _check_start(first: int, expected: int) -> None:
 
 
 def _tail(attempts: Attempts) -> str:
-    return (attempts.output / SCREEN).read_text(errors="replace")[-1500:]
+    return attempts.shown()[-1500:]

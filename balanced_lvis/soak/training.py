@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -13,7 +14,10 @@ import torch
 
 from ..config import load_config
 from ..engine import run as engine_run
+from ..engine.metrics import METRICS
+from ..engine.screen import command_line
 from ..engine.step import StepTrainer
+from .failing_writes import FailingWrites
 from .faults import Fault
 
 ITERATIONS = 24
@@ -107,16 +111,15 @@ class Attempts:
         self.cfg.freeze()
         self.output = output
 
-    def start(self, fault: Fault | None = None) -> int:
+    def start(self, fault: Fault | FailingWrites | None = None) -> int:
         """
         Fork a process that goes on with the training.
 
         Args:
-            fault: what is to kill it from inside.
+            fault: what is to kill or fail it from inside.
 
         Returns:
-            its process id. It exits with 0 after the last iteration, and with 1 after an error, which is in
-            ``OUTPUT_DIR/screen.txt``.
+            its process id. It exits as ``tools/train_net.py`` does; what it shows is in ``OUTPUT_DIR/screen.txt``.
         """
         self.output.mkdir(parents=True, exist_ok=True)
         sys.stdout.flush()
@@ -156,8 +159,7 @@ class Attempts:
             write(trainer, names, numbers)
 
         StepTrainer._write_numbers = write_too
-        engine_run.run(self.cfg, self.args)
-        return 0
+        return command_line(engine_run.run)(self.cfg, self.args)
 
     def losses(self) -> list[tuple[int, str]]:
         """Iterations and their losses, to the last bit, as they were computed; those of all attempts, in turn."""
@@ -166,6 +168,23 @@ class Attempts:
         except FileNotFoundError:
             return []
         return [(int(iteration), numbers) for iteration, numbers in map(str.split, lines)]
+
+    def metrics(self) -> list[tuple[int, bool, dict[str, str]]]:
+        """Of each line of ``metrics.json``: its iteration, whether it has losses, and an evaluation's numbers."""
+        lines = map(json.loads, (self.output / METRICS).read_text(encoding="utf-8").splitlines())
+        return [
+            (
+                line["iteration"],
+                "total_loss" in line,
+                {name: repr(line[name]) for name in sorted(line) if "/AP" in name},
+            )
+            for line in lines
+        ]
+
+    def shown(self) -> str:
+        """What the attempts have shown, in turn."""
+        path = self.output / SCREEN
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def final_state(self) -> dict:
         """Weights, optimizer and all else of the final checkpoint, but for the run's name."""

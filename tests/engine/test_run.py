@@ -26,14 +26,20 @@ from ..common import CONFIGS, ROOT, rendered_opts
 CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
 
 
-def train_net(root, output, *flags, **overrides) -> subprocess.CompletedProcess:
-    """``tools/train_net.py`` in a process of its own; a double underscore in ``overrides`` stands for a dot."""
+def command_of(root, output, *flags, **overrides) -> list[str]:
+    """``tools/train_net.py``; a double underscore in ``overrides`` stands for a dot."""
     opts = rendered_opts(root, output)
     for key, value in overrides.items():
         opts += [key.replace("__", "."), str(value)]
     command = [sys.executable, ROOT / "tools" / "train_net.py", "--config-file", CONFIG, *flags, *opts]
+    return [*map(str, command)]
+
+
+def train_net(root, output, *flags, **overrides) -> subprocess.CompletedProcess:
+    """:func:`command_of` in a process of its own."""
+    command = command_of(root, output, *flags, **overrides)
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=env)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
 def losses(output: Path) -> dict[int, float]:

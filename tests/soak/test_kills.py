@@ -50,7 +50,7 @@ def killed_without_a_position(folder):
     loop = KillLoop(CONFIGS, folder, seed=1, settings=("plain",))
     loop._references["plain"] = loop._undisturbed("plain")
     TrainLoader.load_state_dict = lambda loader, state: None
-    loop.rng.choices = lambda kinds, weights: [kinds[1]]
+    loop.rng.choices = lambda kinds, weights: [kinds[1]]  # while saving
     Fault.drawn = classmethod(lambda cls, rng: cls("after the note", 0, 0))
     loop.run_one()
     return loop.figures.failures

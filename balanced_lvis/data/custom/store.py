@@ -10,9 +10,9 @@ import os
 
 import portalocker
 
-from ...errors import InputError
+from ...errors import InputError, StorageError
 from ...io import open_regular, replacing
-from ..index.opening import cache_place, locked
+from ..index.opening import locked, places_of
 from .convert import convert
 from .summary import FORMAT, Summary, TrainCounts
 
@@ -33,14 +33,15 @@ def converted(json_file: str, image_root: str, train: TrainCounts | None) -> tup
         its path and summary.
 
     Raises:
-        InputError: if the source can't be read or relied on, or the file can't be written anywhere.
+        InputError: if the source can't be read or relied on.
+        StorageError: if the file can't be written anywhere.
     """
     json_file = os.path.abspath(json_file)
     stamp = _stamp(json_file)
     made_with = [FORMAT, os.path.abspath(image_root), train and train.image_count]
     digest = hashlib.sha256(json.dumps(made_with).encode()).hexdigest()
     ending = f".lvis-{digest[:8]}.json"
-    places = [f"{json_file}{ending}", cache_place(json_file, ending)]
+    places = places_of(json_file, ending)
     for place in places:
         if found := _fresh(place, stamp):
             return place, found
@@ -50,7 +51,7 @@ def converted(json_file: str, image_root: str, train: TrainCounts | None) -> tup
             return place, _make(json_file, image_root, train, stamp, place)
         except (OSError, portalocker.LockException) as error:
             problems.append(f"{place} ({error})")
-    raise InputError(
+    raise StorageError(
         f"{json_file} is converted to LVIS format, but that can't be written: {'; '.join(problems)}. Make "
         "room, or make one of the folders writable."
     )

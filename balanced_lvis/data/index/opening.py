@@ -40,7 +40,7 @@ def open_index(json_file: str | os.PathLike) -> ArrayFile | None:
     json_file, mode = os.path.abspath(json_file), os.environ.get(MODE, "")
     if mode == "off":
         return None
-    places = _places(json_file)
+    places = places_of(json_file, ".index")
     found = find_index(json_file)
     if found is not None and mode != "verify":
         return found
@@ -64,16 +64,12 @@ def find_index(json_file: str | os.PathLike) -> ArrayFile | None:
     """
     json_file = os.path.abspath(json_file)
     stamp = _stamp_of_annotations(json_file)
-    for place in _places(json_file):
+    for place in places_of(json_file, ".index"):
         with contextlib.suppress(OSError, DamagedFileError):
             found = ArrayFile(place)
             if _source_stamp(found) == stamp:
                 return found
     return None
-
-
-def _places(json_file: str) -> list[str]:
-    return [f"{json_file}.index", cache_place(json_file, ".index")]
 
 
 def _verify_or_build(json_file: str, place: str, always_hash: bool) -> ArrayFile:
@@ -131,12 +127,14 @@ def _source_stamp(found: ArrayFile) -> dict:
     return {key: found.header["source"][key] for key in ("size", "mtime_ns")}
 
 
-def cache_place(json_file: str, ending: str) -> str:
-    """For what is made of a file in a folder that can't be written to."""
-    cache = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", ""))
-    folder = Path(cache or Path.home() / ".cache", "balanced_lvis")
+def places_of(json_file: str, ending: str) -> list[str]:
+    """Where to write what is made of a file: beside it, or in the user's cache, if the user has a home."""
+    beside = f"{json_file}{ending}"
+    cache = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    if not os.path.isabs(cache):  # no home is known
+        return [beside]
     digest = hashlib.sha256(os.fsencode(json_file)).hexdigest()[:16]
-    return str(folder / f"{Path(json_file).stem[:80]}-{digest}{ending}")
+    return [beside, os.path.join(cache, "balanced_lvis", f"{Path(json_file).stem[:80]}-{digest}{ending}")]
 
 
 @contextlib.contextmanager

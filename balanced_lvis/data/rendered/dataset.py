@@ -116,6 +116,9 @@ def render_dataset(spec: RenderedSpec, root: str | os.PathLike, workers: int | N
             try:
                 _build(spec, partial, _usable_workers(workers))
                 _replace(target, partial)
+            except OSError as error:
+                error.filename = error.filename or str(root)  # a write names none
+                raise
             finally:
                 _remove_partial(target)
     return Path(root)

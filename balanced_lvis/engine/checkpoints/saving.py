@@ -47,7 +47,7 @@ class DurableSaves(Checkpointer):
         path = os.path.join(self.save_dir, file_name)
         logger.info("Saving checkpoint to %s", path)
         with clear_errors(self.save_dir):
-            with replacing(path, "wb") as file:
+            with replacing(path, "wb", make_folder=False) as file:
                 torch.save(content, file)
             self.tag_last_checkpoint(file_name)
 
@@ -57,12 +57,12 @@ class DurableSaves(Checkpointer):
         final = os.path.join(self.save_dir, f"{FINAL}.pth")
         if newest and os.path.basename(newest) != os.path.basename(final) and self.save_to_disk:
             with clear_errors(self.save_dir):
-                with open(newest, "rb") as source, replacing(final, "wb") as file:
+                with open(newest, "rb") as source, replacing(final, "wb", make_folder=False) as file:
                     shutil.copyfileobj(source, file)
                 self.tag_last_checkpoint(os.path.basename(final))
 
     def tag_last_checkpoint(self, last_filename_basename):
-        with replacing(os.path.join(self.save_dir, POINTER)) as file:
+        with replacing(os.path.join(self.save_dir, POINTER), make_folder=False) as file:
             file.write(last_filename_basename)
         self._found = None
 

@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from ...config import load_config
-from ...errors import InputError
+from ...errors import InputError, StorageError
 
 FINAL_WEIGHTS = "model_final.pth"
 RESULTS = "results.json"
@@ -202,10 +202,11 @@ class _Process:
         return self._process.poll() is None
 
     def check(self) -> None:
-        """Raises InputError if the run has failed."""
+        """Raises InputError if the run has failed, and StorageError if it could not write."""
         status = self._process.returncode
         if status:
-            raise InputError(f"Training {self.run.title} failed with status {status}:\n{self.run.tail()}")
+            kind = StorageError if status == StorageError.exit_status else InputError
+            raise kind(f"Training {self.run.title} failed with status {status}:\n{self.run.tail()}")
 
     def end(self) -> None:
         self._process.terminate()  # nothing to one that has ended

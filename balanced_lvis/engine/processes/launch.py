@@ -18,6 +18,8 @@ from torch.multiprocessing import ProcessExitedException, start_processes
 from ...errors import DivergedError, InputError, LostProcessError
 from ..screen import quiet
 from ..showing import print_error
+from ..storage import clear_system_errors
+from ..streams import kept_streams
 from .job import Job
 from .watchdog import Limits, Watchdog, first_line, note
 
@@ -100,7 +102,7 @@ def _hint(signal_name: str) -> str:
 
 def _child(index: int, job: Job, work, arguments, *options) -> None:
     quiet()
-    with _errors_shown_once(), _joined(replace(job, rank=job.rank + index, children=0), *options):
+    with kept_streams(), _errors_shown_once(), _joined(replace(job, rank=job.rank + index, children=0), *options):
         work(*arguments)
 
 
@@ -229,7 +231,8 @@ def _prepare_in_turn(job: Job, prepare) -> None:
 def _errors_shown_once() -> Iterator[None]:
     """What several processes meet is shown by the first of them; all of them end with the error's status."""
     try:
-        yield
+        with clear_system_errors():
+            yield
     except (InputError, DivergedError) as error:
         if _is_first_to_fail():
             print_error(error if comm.is_main_process() else f"rank {comm.get_rank()}: {error}")
