@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..io import replacing
 from ..priors import ClassPrior
 from ..random_state import set_states
+from .checkpoints.torch_file import load_torch_file
 
 _PLAIN = (str, int, float, bool, type(None), Tensor)
 
@@ -164,7 +165,7 @@ class _first_not_finite:  # noqa: N801
 
 def _load(path) -> dict:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_torch_file(path)
     except OSError as error:
         raise InputError(f"{os.fspath(path)!r} can't be read: {error.strerror}.") from error
     except Exception as error:  # torch, pickle and zipfile each have their own for a broken file

@@ -5,18 +5,19 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
-import zipfile
 
 import numpy as np
 import torch
 
+from ...budget import OverBudgetError
 from ...errors import InputError
 from ...io import open_regular
-from .plain_pickle import Refused, load_plain_pickle
+from .limited_pickle import RefusedError
+from .plain_pickle import load_plain_pickle
+from .torch_file import OLD_TORCH, load_torch_file
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
-_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save of before 1.6: a magic number first
 
 # The first bytes of what people take for a checkpoint, and what it is.
 _OTHERS = {
@@ -80,7 +81,7 @@ def check_kind(path: str) -> bytes:
         raise InputError(f"The checkpoint {path!r} can't be read: {error.strerror}.") from error
     if not start:
         raise InputError(f"{path!r} is an empty file; fetch or train the checkpoint again.")
-    for kind in (_ZIP, _OLD_TORCH, _PICKLE):
+    for kind in (_ZIP, OLD_TORCH, _PICKLE):
         if start.startswith(kind):
             return kind
     for other, words in _OTHERS.items():
@@ -90,53 +91,43 @@ def check_kind(path: str) -> bytes:
 
 
 def _read(path: str, kind: bytes, trust: bool):
-    if kind == _ZIP:
-        _check_zip(path)
-    if kind in (_ZIP, _OLD_TORCH):
-        return _torch_load(path, trust)
+    is_torchs = kind in (_ZIP, OLD_TORCH)
     try:
+        if is_torchs:
+            return load_torch_file(path)
         # Mapped, so that a size which a broken file states is never allocated.
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            return load_plain_pickle(mapped)
-    except Refused as error:
+            return load_plain_pickle(mapped, os.path.getsize(path))
+    except pickle.UnpicklingError as error:
+        if not trust and _is_refusal(error):
+            raise InputError(_refusal(path, f"asks for {_in_a_line(error)}")) from error
         if not trust:
-            raise InputError(_refusal(path, f"asks for {error}")) from error
+            raise
+    except OverBudgetError as error:
+        if not trust:
+            raise InputError(_refusal(path, str(error))) from error
+    if is_torchs:
+        return load_torch_file(path, weights_only=False)
     with open(path, "rb") as file:
         return pickle.load(file, encoding="latin1")
 
 
-def _torch_load(path: str, trust: bool):
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if trust:
-            return torch.load(path, map_location="cpu", weights_only=False)
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
-            # Torch's own advice is to switch the check off.
-            first = next((line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line), "")
-            raise InputError(_refusal(path, f"asks for more: {first.strip()[:200]}")) from error
-        raise
+def _is_refusal(error: pickle.UnpicklingError) -> bool:
+    return isinstance(error, RefusedError) or "Unsupported" in str(error) or "GLOBAL" in str(error)
+
+
+def _in_a_line(error: Exception) -> str:
+    """Without torch's own advice, which is to switch the check off."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if "GLOBAL" in line or "Unsupported" in line), lines[0])[:200]
 
 
 def _refusal(path: str, what: str) -> str:
     return (
-        f"{path!r} holds more than tensors and plain values ({what}); loading it would run code that the file chooses. "
+        f"{path!r} holds more than tensors and plain values ({what}); loading it could run code that the file chooses. "
         "If you trust where it comes from as you trust a program that you run, add MODEL.TRUST_WEIGHTS True "
         "(--trust of the tools); tools/convert_checkpoint.py then writes a copy that needs no trust."
     )
-
-
-def _check_zip(path: str) -> None:
-    """Torch stores its files without compression, so nothing in one can be larger than the file: no zip bombs."""
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-    if not any(member.filename.endswith("data.pkl") for member in members):
-        raise InputError(f"{path!r} is a zip archive, but not one that torch.save wrote; unpack the checkpoint first.")
-    stated, there = sum(member.file_size for member in members), os.path.getsize(path)
-    if stated > there:
-        raise InputError(
-            f"{path!r} is not a readable checkpoint: it states {stated} bytes of content, but has {there} bytes."
-        )
 
 
 def _normalised(path: str, content) -> dict:

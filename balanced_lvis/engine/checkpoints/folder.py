@@ -7,9 +7,8 @@ import os
 import zipfile
 from dataclasses import dataclass
 
-import torch
-
 from ...errors import InputError
+from .torch_file import load_torch_file
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +103,7 @@ def _look(folder, name: str, broken: dict[str, str]) -> _Candidate | None:
     """What a file says of itself, without reading its tensors; None, and noted in ``broken``, if it is no candidate."""
     path = os.path.join(folder, name)
     try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        content = load_torch_file(path, mapped=True)
         trainer = content["trainer"]
         run = str(trainer.get("run", ""))  # stock Detectron2's have none
         return _Candidate(name, run, int(trainer["iteration"]), _modified(path))

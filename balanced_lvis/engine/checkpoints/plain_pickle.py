@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
-import struct
 from collections import OrderedDict
-from typing import IO, ClassVar
+from typing import IO
 
 import numpy as np
 
+from ...budget import Budget
+from .limited_pickle import LimitedUnpickler, RefusedError, size_of
+
 _KINDS = "biufc"  # NumPy's letters for truth values, integers, floats and complex numbers
-
-
-class Refused(pickle.UnpicklingError):
-    """A pickle that asks for more than arrays and containers; the message says for what."""
 
 
 class _DType:
@@ -28,7 +25,7 @@ class _DType:
 
     def resolve(self) -> np.dtype:
         if self.base.kind not in _KINDS:
-            raise Refused(f"an array of {self.base} objects")
+            raise RefusedError(f"an array of {self.base} objects")
         return self.base.newbyteorder(self.order)
 
 
@@ -56,7 +53,7 @@ def _scalar(dtype: _DType, content):
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     if encoding not in ("latin1", "latin-1"):
-        raise Refused(f"bytes in {str(encoding)[:40]!r}")
+        raise RefusedError(f"bytes in {str(encoding)[:40]!r}")
     return text.encode("latin1")
 
 
@@ -81,65 +78,41 @@ for _core in ("numpy.core", "numpy._core"):
 _CALLABLE = [value for value in _ALLOWED.values() if not isinstance(value, _Name)]
 
 
-class _PlainUnpickler(pickle._Unpickler):  # Python's own: C's allocates whatever size a file states
-    dispatch: ClassVar = {
-        code: function
-        for code, function in pickle._Unpickler.dispatch.items()
-        if bytes([code]) not in (
-            pickle.INST, pickle.OBJ, pickle.NEWOBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4,
-            pickle.PERSID, pickle.BINPERSID, pickle.NEXT_BUFFER,
-        )
-    }  # fmt: skip
-
+class _PlainUnpickler(LimitedUnpickler):
     def find_class(self, module, name):
-        # As text: a hostile file can name anything of any length.
-        if (module, name) not in _ALLOWED:
-            raise Refused(f"the Python object {str(module)[:80]}.{str(name)[:80]}")
-        return _ALLOWED[module, name]
+        return _ALLOWED[module, name] if (module, name) in _ALLOWED else super().find_class(module, name)
 
-    def load_bytearray8(self):
-        # Python's own allocates the stated size before it reads.
-        (size,) = struct.unpack("<Q", self.read(8))
-        content = self.read(size)
-        if len(content) < size:
-            raise EOFError(f"{size} bytes are stated, {len(content)} left")
-        self.append(bytes(content))
-
-    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
-
-    def load_reduce(self):
-        arguments = self.stack.pop()
-        function = self.stack[-1]
+    def call(self, function, arguments):
         if not any(function is allowed for allowed in _CALLABLE):
-            raise Refused(f"a call of a {type(function).__name__}")
-        self.stack[-1] = function(*arguments)
+            return super().call(function, arguments)
+        # No more than two copies of the longest argument: its bytes, and an array of them.
+        self.budget.take(2 * sum(map(size_of, arguments)))
+        return function(*arguments)
 
-    dispatch[pickle.REDUCE[0]] = load_reduce
-
-    def load_build(self):
-        state = self.stack.pop()
-        if type(self.stack[-1]) not in (_Array, _DType):
-            raise Refused(f"the state of a {type(self.stack[-1]).__name__}")
-        self.stack[-1].set_state(state)
-
-    dispatch[pickle.BUILD[0]] = load_build
+    def build(self, instance, state) -> None:
+        if type(instance) not in (_Array, _DType):
+            super().build(instance, state)
+        self.budget.take(2 * sum(map(size_of, state)))
+        instance.set_state(state)
 
 
-def load_plain_pickle(file: IO[bytes]):
+def load_plain_pickle(file: IO[bytes], size: int):
     """
     Read a pickle of dicts, lists, tuples, strings, numbers and numeric NumPy arrays, also of Python 2.
 
     Args:
         file: open for reading, at the pickle's first byte.
+        size: of the file, in bytes, which limits the memory that is taken.
 
     Returns:
         what was pickled. Arrays within tuples and lists of lists are left as placeholders, which nothing reads.
 
     Raises:
-        Refused: if the file names anything else; none of it has been run.
+        RefusedError: if the file names anything else; none of it has been run.
+        OverBudgetError: if it asks for more memory than a file of its size can need.
         Exception: of any kind for a broken file.
     """
-    return _resolve(_PlainUnpickler(file, encoding="latin1").load())
+    return _resolve(_PlainUnpickler(file, Budget(size)).load())
 
 
 def _resolve(content, depth: int = 3, done: dict | None = None):
@@ -151,7 +124,7 @@ def _resolve(content, depth: int = 3, done: dict | None = None):
     """
     if isinstance(content, _Array):
         if content.value is None:
-            raise Refused("an array without content")
+            raise RefusedError("an array without content")
         return content.value
     if not isinstance(content, dict) or not depth:
         return content
