@@ -140,6 +140,8 @@ def _loader(cfg, dataset, mapper, sampler, images_per_iteration: int, batches: i
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_as_list,
         worker_init_fn=_keep_signal_handlers,
+        # So that the step's copies of images to a GPU need not be waited for.
+        pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
         generator=torch.Generator(),  # a seed for its workers, which no one uses, is not drawn from the global one
     )
     return TrainLoader(loader, stream, batches, BrokenImages(cfg.DATALOADER.MAX_BROKEN))

@@ -78,7 +78,7 @@ class MetaTrainer(StepTrainer):
     def _next_meta_batch(self):
         if self._meta_iter is None:
             self._meta_iter = iter(self.data_loader.meta)
-        return next(self._meta_iter)
+        return self.on_device(next(self._meta_iter))
 
     def _log_weights(self, meta_loss: Tensor) -> None:
         if self.iter >= LOG_PERIOD and (self.iter + 1) % LOG_PERIOD:  # a GPU has to be waited for

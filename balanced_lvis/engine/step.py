@@ -90,7 +90,7 @@ class StepTrainer(SimpleTrainer):
         assert self.model.training, "the model was changed to evaluation mode"
         start = time.perf_counter()
         note(f"loading the images of iteration {self.iter}", slow=self._is_first)
-        batches = [next(self._data_loader_iter) for _ in range(self.accumulate)]
+        batches = [self.on_device(next(self._data_loader_iter)) for _ in range(self.accumulate)]
         data_time = time.perf_counter() - start
         note(f"computing iteration {self.iter}", slow=self._is_first)  # kernels may be chosen or compiled first
         self._is_first = False
@@ -118,6 +118,16 @@ class StepTrainer(SimpleTrainer):
         """The losses of one batch, scalars by name."""
         with torch.autocast(self._device, dtype=self.autocast, enabled=self.autocast is not None):
             return self.model(batch)
+
+    def on_device(self, batch: list[dict]) -> list[dict]:
+        """
+        The batch with its images on their way to the GPU. From pinned memory, they are copied while the host goes on;
+        the model's own copy is waited for.
+        """
+        if self._device == "cpu":
+            return batch
+        device = self._parameters[0].device
+        return [{**record, "image": record["image"].to(device, non_blocking=True)} for record in batch]
 
     @property
     def _device(self) -> str:
