@@ -16,6 +16,7 @@ from .stream import stream_lists
 
 LISTS = ("images", "categories", "annotations")
 _LARGEST_ID = 2**62
+_FLOAT, _LIST = {float}, {list}
 
 
 class RecordError(ValueError):
@@ -90,6 +91,11 @@ class Annotation(NamedTuple):
     area: float | None
     is_crowd: bool
     is_ignored: bool
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"annotation {self.id} of image {self.image_id}"
 
     @property
     def is_object(self) -> bool:
@@ -173,19 +179,21 @@ def read_annotation(element) -> Annotation:
     Raises:
         RecordError: if it is no annotation.
     """
+    # A file has a million of them: what is usual is found out with few calls.
     _check_object(element)
     ids = [_whole(element, name) for name in ("id", "image_id", "category_id")]
     box = _value(element, "bbox")
-    if type(box) is not list or len(box) != 4 or not all(map(_is_number, box)):
+    if type(box) is not list or len(box) != 4 or not (_FLOAT.issuperset(map(type, box)) or all(map(_is_number, box))):
         raise RecordError(f"bbox is {box!r:.60}", "bbox")
-    return Annotation(*ids, box, _segmentation(element), _area(element), *_flags(element))
+    crowd, ignored = _flags(element) if "iscrowd" in element or "ignore" in element else (False, False)
+    return Annotation(*ids, box, _segmentation(element), _area(element), crowd, ignored)
 
 
 def _segmentation(element: dict) -> list | dict | None:
     value = element.get("segmentation")
     if value is None or isinstance(value, dict):
         return value
-    if not isinstance(value, list) or not all(isinstance(polygon, list) for polygon in value):
+    if not isinstance(value, list) or not _LIST.issuperset(map(type, value)):
         raise RecordError(f"segmentation is {value!r:.60}", "segmentation")
     return value or None
 
@@ -217,10 +225,11 @@ def _value(element: dict, name: str):
 
 
 def _whole(element: dict, name: str) -> int:
+    value = element.get(name)
+    if type(value) is int and -_LARGEST_ID <= value <= _LARGEST_ID:
+        return value
     value = _value(element, name)
-    if type(value) is not int or abs(value) > _LARGEST_ID:
-        raise RecordError(f"{name} is {value!r:.60}", name)
-    return value
+    raise RecordError(f"{name} is {value!r:.60}", name)
 
 
 def _text(element: dict, name: str) -> str | None:

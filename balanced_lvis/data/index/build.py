@@ -182,8 +182,9 @@ class _Content:
         numbers = list(itertools.chain(annotation.box, *polygons))
         self._add_numbers(row, numbers)
         self._polygon_lengths.extend(map(len, polygons))
-        for name in ("id", "image_id", "category_id"):
-            self._of[name].append(getattr(annotation, name))
+        self._of["id"].append(annotation.id)
+        self._of["image_id"].append(annotation.image_id)
+        self._of["category_id"].append(annotation.category_id)
         self._of["num_polygons"].append(len(polygons))
         self._of["num_numbers"].append(len(numbers))
 

@@ -49,6 +49,11 @@ class AnnotationChecker:
         self._rles, self._rle_sizes = array("i"), array("i")  # annotations; height, width of each
         self._objects, self._others = Counter(), Counter()  # annotations by category id: objects, and all else
         self._num = Counter()
+        self._add_to = {
+            "images": ("image", self._add_image),
+            "categories": ("category", self._add_category),
+            "annotations": ("annotation", self._add_annotation),
+        }
 
     def add(self, key: str, record: Image | Category | Annotation | RecordError) -> None:
         """
@@ -56,11 +61,7 @@ class AnnotationChecker:
             key: of the list: "images", "categories" or "annotations".
             record: of that list, from :func:`balanced_lvis.data.reading.read_records`.
         """
-        kind, add = {
-            "images": ("image", self._add_image),
-            "categories": ("category", self._add_category),
-            "annotations": ("annotation", self._add_annotation),
-        }[key]
+        kind, add = self._add_to[key]
         self._num[kind] += 1
         if isinstance(record, RecordError):
             self.findings.add(record.kind or f"malformed_{kind}", record.named[:200])
@@ -94,70 +95,72 @@ class AnnotationChecker:
 
     def _add_annotation(self, annotation: Annotation) -> None:
         row = len(self._annotations["id"])
-        for name, values in self._annotations.items():
-            values.append(getattr(annotation, name))
-        name = f"annotation {annotation.id} of image {annotation.image_id}"
-        (self._objects if annotation.is_object else self._others)[annotation.category_id] += 1
-        self._num["crowds"] += annotation.is_crowd
-        self._num["ignored"] += annotation.is_ignored and not annotation.is_crowd
-        if annotation.is_crowd and self._layout == LVIS:
-            self.findings.add("crowd_in_lvis", name)
-        self._num["without_area"] += annotation.area is None
-        self._add_box(row, name, annotation.box)
-        self._add_mask(row, name, annotation.segmentation)
+        self._annotations["id"].append(annotation.id)
+        self._annotations["image_id"].append(annotation.image_id)
+        self._annotations["category_id"].append(annotation.category_id)
+        if annotation.is_crowd or annotation.is_ignored:
+            self._others[annotation.category_id] += 1
+            self._num["crowds" if annotation.is_crowd else "ignored"] += 1
+            if annotation.is_crowd and self._layout == LVIS:
+                self.findings.add("crowd_in_lvis", annotation.name)
+        else:
+            self._objects[annotation.category_id] += 1
+        if annotation.area is None:
+            self._num["without_area"] += 1
+        self._add_box(row, annotation)
+        self._add_mask(row, annotation)
 
-    def _add_box(self, row: int, name: str, box: list) -> None:
-        x, y, width, height = map(float, box)
-        if not all(map(math.isfinite, (x, y, width, height, x + width, y + height))):
-            self.findings.add("box_not_finite", f"{name}: {box}")
+    def _add_box(self, row: int, annotation: Annotation) -> None:
+        x, y, width, height = map(float, annotation.box)
+        if not (math.isfinite(x + width) and math.isfinite(y + height)):  # nor is a sum with NaN or infinity
+            self.findings.add("box_not_finite", f"{annotation.name}: {annotation.box}")
         elif width < 0 or height < 0:
-            self.findings.add("box_negative_size", f"{name}: {box}")
+            self.findings.add("box_negative_size", f"{annotation.name}: {annotation.box}")
         elif not width or not height:
-            self.findings.add("box_zero_area", f"{name}: {box}")
+            self.findings.add("box_zero_area", f"{annotation.name}: {annotation.box}")
         else:
             self._boxes.add(row, x, y, x + width, y + height)
 
-    def _add_mask(self, row: int, name: str, segmentation: list | dict | None) -> None:
+    def _add_mask(self, row: int, annotation: Annotation) -> None:
+        segmentation = annotation.segmentation
         if segmentation is None:
             if not self._num["without_mask"]:
-                self._first_without_mask = name
+                self._first_without_mask = annotation.name
             self._num["without_mask"] += 1
             return
         self._num["with_mask"] += 1
         if isinstance(segmentation, dict):
             self._num["rle"] += 1
-            self._add_rle(row, name, segmentation)
+            self._add_rle(row, annotation, segmentation)
         else:
-            self._add_polygons(row, name, segmentation)
+            self._add_polygons(row, annotation, segmentation)
 
-    def _add_rle(self, row: int, name: str, rle: dict) -> None:
+    def _add_rle(self, row: int, annotation: Annotation, rle: dict) -> None:
         try:
             runs = rle_runs(rle)
         except ValueError as error:
-            self.findings.add("rle_undecodable", f"{name}: {error}")
+            self.findings.add("rle_undecodable", f"{annotation.name}: {error}")
             return
         self._rles.append(row)
         self._rle_sizes.extend(rle["size"])
         extent = rle_extent(runs, rle["size"][0])
         if extent is None:
-            self.findings.add("mask_empty", name)
+            self.findings.add("mask_empty", annotation.name)
         else:
             self._add_extent(row, extent, hash((*rle["size"], *runs)))
 
-    def _add_polygons(self, row: int, name: str, polygons: list[list]) -> None:
-        low, high, content = [math.inf, math.inf], [-math.inf, -math.inf], []
+    def _add_polygons(self, row: int, annotation: Annotation, polygons: list[list]) -> None:
+        x, y = [], []
         for polygon in polygons:
-            problem = _polygon_problem(polygon)
-            if problem:
+            if problem := _polygon_problem(polygon):
                 kind, reason = problem
-                self.findings.add(kind, f"{name}: {reason}" if reason else name)
-                continue
-            for axis in (0, 1):
-                values = polygon[axis::2]
-                low[axis], high[axis] = min(low[axis], min(values)), max(high[axis], max(values))
-            content += [len(polygon), polygon[0], sum(polygon)]
-        if content:
-            self._add_extent(row, (*low, *high), hash((*low, *high, *content)))
+                self.findings.add(kind, f"{annotation.name}: {reason}" if reason else annotation.name)
+            else:
+                x += polygon[::2]
+                y += polygon[1::2]
+        if x:
+            extent = (min(x), min(y), max(x), max(y))
+            self._add_extent(row, extent, hash((len(polygons), len(x), x[0], y[0], sum(x), sum(y), extent)))
 
     def _add_extent(self, row: int, extent: tuple, content: int) -> None:
         self._masks.add(row, *extent)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from ...findings import Findings
+from ...findings import SHOWN, Findings
 from .extents import TOLERANCE, Extents
 
 _BOX_TOLERANCE = 2.0  # pixels that an edge of a box may be off its mask; of a larger mask, the share of its side:
@@ -57,13 +58,18 @@ def compare(all_: Annotations, wrong: np.ndarray, findings: Findings) -> None:
         findings: to add to.
     """
     if _normalised(all_):
-        rows = all_.boxes.arrays()[0].tolist()
-        findings.add_all("boxes_normalised", [all_.name(row) for row in rows[:10]], len(rows))
-        wrong = np.array(rows, np.int64)
+        wrong = all_.boxes.arrays()[0]
+        _add(findings, "boxes_normalised", wrong, all_.name)
     else:
         wrong = np.concatenate([wrong, _check_edges(all_, wrong, findings)])
         wrong = np.concatenate([wrong, _check_boxes_of_masks(all_, wrong, findings)])
     _check_repeated(all_, wrong, findings)
+
+
+def _add(findings: Findings, kind: str, rows: np.ndarray, told: Callable[[int], str]) -> None:
+    """Annotations of a kind, which may be all of them, without words for those that aren't shown."""
+    if len(rows):
+        findings.add_all(kind, [told(row) for row in rows[:SHOWN].tolist()], len(rows))
 
 
 def _normalised(all_: Annotations) -> bool:
@@ -81,8 +87,7 @@ def _check_edges(all_: Annotations, wrong: np.ndarray, findings: Findings) -> np
         off = ((low >= all_.sizes[rows]) | (high <= 0)).any(1) if what == "box" else np.zeros(len(rows), bool)
         over = ((low < -TOLERANCE) | (high > all_.sizes[rows] + TOLERANCE)).any(1) & ~off
         for kind, which in ((f"{what}_off_image", off), (f"{what}_outside_image", over)):
-            for row in rows[which].tolist():
-                findings.add(kind, all_.sized(row))
+            _add(findings, kind, rows[which], all_.sized)
             found.append(rows[which])
     return np.concatenate(found)
 
@@ -96,10 +101,13 @@ def _check_boxes_of_masks(all_: Annotations, but: np.ndarray, findings: Findings
     limit = np.maximum(limit, _BOX_TOLERANCE)
     off = np.maximum(np.abs(low[box] - mask_low[mask]), np.abs(high[box] - mask_high[mask])) > limit
     differs = off.any(1) & all_.known[rows] & ~np.isin(rows, but)
-    for place in np.flatnonzero(differs).tolist():
+    examples = []
+    for place in np.flatnonzero(differs)[:SHOWN].tolist():
         corners = [(low[box[place]], high[box[place]]), (mask_low[mask[place]], mask_high[mask[place]])]
         told = [f"{x0:g}, {y0:g} to {x1:g}, {y1:g}" for (x0, y0), (x1, y1) in corners]
-        findings.add("box_differs", f"{all_.name(rows[place])}: box {told[0]}, mask {told[1]}")
+        examples.append(f"{all_.name(rows[place])}: box {told[0]}, mask {told[1]}")
+    if examples:
+        findings.add_all("box_differs", examples, int(differs.sum()))
     return rows[differs]
 
 
@@ -121,8 +129,8 @@ def _check_repeated(all_: Annotations, but: np.ndarray, findings: Findings) -> N
         for row, of in zip(rows[order[same]].tolist(), rows[order[first]].tolist()):
             if all_.ids[row] != all_.ids[of]:
                 again.setdefault(row, of)
-    for row, of in sorted(again.items()):
-        findings.add("object_again", f"{all_.name(row)} is annotation {all_.ids[of]} again")
+    rows = np.array(sorted(again), np.int64)
+    _add(findings, "object_again", rows, lambda row: f"{all_.name(row)} is annotation {all_.ids[again[row]]} again")
 
 
 def _mixed(*columns: np.ndarray) -> np.ndarray:
