@@ -19,7 +19,8 @@ EXAMPLES = """\
   torchrun --nproc_per_node 8 tools/train_net.py --config-file configs/r50_rfs.yaml
 
 Overrides of the config come last. The model, logs and results.json are in its OUTPUT_DIR, those of --eval-only in
-OUTPUT_DIR/evaluation. Several machines, SLURM: docs/scaling.md. Without a GPU everything runs on the CPU, and --num-gpus counts processes.
+OUTPUT_DIR/evaluation. Several machines, SLURM: docs/scaling.md. Without a GPU everything runs on the CPU, and
+--num-gpus counts processes.
 
 exit status: 0 done; 2 bad input; 3 diverged; 4 disk or folder; 5 a process was lost; 75 stopped by SIGTERM or SIGUSR1
 with a checkpoint saved, from which --resume goes on"""
