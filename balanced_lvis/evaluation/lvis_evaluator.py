@@ -58,13 +58,14 @@ class LVISEvaluator(DatasetEvaluator):
         self._distributed = distributed
         self._backend = backend
         self._writer = None
+        self._with_masks = False  # whether the model makes masks, even if it finds nothing
 
     def reset(self):
         """Begin anew."""
         if self._writer is not None:
             self._writer.close()
             self._detections().delete()
-        self._writer = DetectionWriter(self._folder())
+        self._writer, self._with_masks = DetectionWriter(self._folder()), False
 
     def _folder(self) -> str:
         """Beside the results, where there is room for large files; what a killed run left is overwritten."""
@@ -81,7 +82,7 @@ class LVISEvaluator(DatasetEvaluator):
         Raises:
             InputError: for a model that returns no instances.
         """
-        write_outputs(self._writer, inputs, outputs)
+        self._with_masks |= write_outputs(self._writer, inputs, outputs)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """
@@ -96,6 +97,7 @@ class LVISEvaluator(DatasetEvaluator):
         try:
             if self._distributed:
                 gather_on_main(detections.folder)
+                self._with_masks = any(comm.all_gather(self._with_masks))  # not all need to have had an image
                 if not comm.is_main_process():
                     return None
             detections.require_whole()
@@ -112,7 +114,7 @@ class LVISEvaluator(DatasetEvaluator):
             return {}
         if self._output_dir:
             detections.save_json(os.path.join(self._output_dir, "lvis_instances_results.json"))
-        return self.evaluate_stored(detections, IOU_TYPES if detections.has_masks else ("bbox",))
+        return self.evaluate_stored(detections, IOU_TYPES if self._with_masks else ("bbox",))
 
     def evaluate_stored(self, detections: Detections, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
         """
@@ -120,13 +122,14 @@ class LVISEvaluator(DatasetEvaluator):
 
         Args:
             detections: with the data set's own category ids.
-            tasks: of "bbox" and "segm".
+            tasks: of "bbox" and "segm", which is left out where annotations have no masks.
 
         Returns:
             as :meth:`evaluate`.
 
         Raises:
-            InputError: if the annotation file doesn't say which categories are rare, common and frequent.
+            InputError: if the annotation file doesn't say which categories are rare, common and frequent, or has no
+                masks where masks alone are to be evaluated.
         """
         json_file = PathManager.get_local_path(self._json_file)
         lvis_gt = LVIS(json_file)
@@ -139,6 +142,7 @@ class LVISEvaluator(DatasetEvaluator):
         if not len(detections):
             logger.warning("The model detected nothing in %d images.", detections.num_images)
         results, per_category = {}, {}
+        tasks = self._possible(tasks, lvis_gt, quietly=not len(detections))
         logger.info("Evaluating %d predictions, %s (%s)", len(detections), " and ".join(tasks), self._backend)
         for task, metrics, averages in evaluate_tasks(lvis_gt, detections, tasks, self._backend):
             results[task], per_category[task] = metrics, averages
@@ -147,6 +151,25 @@ class LVISEvaluator(DatasetEvaluator):
             table = category_table(lvis_gt, per_category)
             write_json(os.path.join(self._output_dir, "per_category_ap.json"), table)
         return results
+
+    def _possible(self, tasks: Sequence[str], lvis_gt: LVIS, quietly: bool) -> list[str]:
+        missing = _annotations_without_masks(lvis_gt) if "segm" in tasks else 0
+        if not missing:
+            return list(tasks)
+        problem = f"{missing:,} of {len(lvis_gt.anns):,} annotations of {self._metadata.name} have no mask"
+        if "bbox" not in tasks:
+            raise InputError(f"{problem}, so that masks can't be evaluated; add masks, or evaluate boxes.")
+        if not quietly:
+            logger.warning("%s: only boxes are evaluated.", problem)
+        return ["bbox"]
+
+
+def _annotations_without_masks(lvis_gt: LVIS) -> int:
+    """In a converted file, they have their boxes' corners for one."""
+    info = lvis_gt.dataset.get("info")
+    if isinstance(info, dict) and info.get("num_boxes"):
+        return info["num_boxes"]
+    return sum(not annotation.get("segmentation") for annotation in lvis_gt.anns.values())
 
 
 @functools.cache
@@ -167,7 +190,7 @@ def category_ids_of(metadata) -> list[int] | None:
     return None if mapping is None else sorted(mapping, key=mapping.get)
 
 
-def write_outputs(writer: DetectionWriter, inputs: list[dict], outputs: list[dict]) -> None:
+def write_outputs(writer: DetectionWriter, inputs: list[dict], outputs: list[dict]) -> bool:
     """
     Write what a model found in a batch of images.
 
@@ -176,16 +199,23 @@ def write_outputs(writer: DetectionWriter, inputs: list[dict], outputs: list[dic
         inputs: of the model; ``image_id`` is read.
         outputs: of the model, with "instances".
 
+    Returns:
+        whether they have masks; those of a mask model do, even if nothing was found.
+
     Raises:
         InputError: for a model that returns no instances.
     """
+    with_masks = False
     for record, output in zip(inputs, outputs):
         if "instances" not in output:
             raise InputError(
                 f"The model returns {', '.join(output) or 'nothing'}, but instances are evaluated; choose a "
                 "MODEL.META_ARCHITECTURE that detects instances, such as GeneralizedRCNN."
             )
-        writer.write(record["image_id"], *instances_to_arrays(output["instances"]))
+        boxes, scores, classes, rles = instances_to_arrays(output["instances"])
+        writer.write(record["image_id"], boxes, scores, classes, rles)
+        with_masks |= rles is not None
+    return with_masks
 
 
 def category_table(lvis_gt: LVIS, per_category: dict[str, dict[int, float]]) -> list[dict]:

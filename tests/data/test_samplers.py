@@ -181,14 +181,32 @@ def test_the_wrapper_yields_detectron2s_own_stream_over_several_epochs(monkeypat
 
 
 @pytest.mark.parametrize("name", ["TrainingSampler", "RepeatFactorTrainingSampler"])
-def test_detectron2s_samplers_are_those_that_its_own_loader_would_build(name):
+def test_detectron2s_samplers_are_those_that_its_own_loader_would_build(monkeypatch, name):
     cfg = config(SAMPLER_TRAIN=name, NUM_WORKERS=0, ASPECT_RATIO_GROUPING=False)
-    np.random.seed(5)
-    theirs = build_detection_train_loader(cfg, dataset=records(), mapper=dict)
-    np.random.seed(5)
-    ours = build_detection_train_loader(cfg, dataset=records(), mapper=dict, sampler=build_sampler(cfg, records()))
-    for their_batch, our_batch in zip(take(theirs, 12), take(ours, 12)):
-        assert [r["image_id"] for r in their_batch] == [r["image_id"] for r in our_batch]
+    monkeypatch.setattr(comm, "shared_random_seed", lambda: 5)
+    for seed in (-1, 7):  # older versions draw a seed for their loader, newer ones take the config's
+        cfg.SEED = seed
+        with monkeypatch.context() as patch:
+            used = seeds_of(patch, getattr(detectron2_samplers, name))
+            theirs = build_detection_train_loader(cfg, dataset=records(), mapper=dict)
+        sampler = build_sampler(cfg, records())
+        (sampler.seed,) = used
+        ours = build_detection_train_loader(cfg, dataset=records(), mapper=dict, sampler=sampler)
+        batches = [[[r["image_id"] for r in batch] for batch in take(loader, 12)] for loader in (theirs, ours)]
+        assert batches[0] == batches[1]
+
+
+def seeds_of(monkeypatch, cls) -> list[int]:
+    """The seeds of the samplers of a class that are made from now on."""
+    seeds, make = [], cls.__init__
+
+    @functools.wraps(make)
+    def noted(self, *args, seed=None, **kwargs):
+        seeds.append(comm.shared_random_seed() if seed is None else seed)
+        make(self, *args, seed=seed, **kwargs)
+
+    monkeypatch.setattr(cls, "__init__", noted)
+    return seeds
 
 
 # ------------------------------------------------------------------ class-aware sampling

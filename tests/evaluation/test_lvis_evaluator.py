@@ -19,7 +19,7 @@ from balanced_lvis.evaluation import LVISEvaluator, evaluate_on_lvis, gathering,
 from balanced_lvis.evaluation.detections import instances_to_arrays
 from balanced_lvis.io import write_json
 
-from .made import HEIGHT, WIDTH, call, lvis_of, made_content
+from .made import HEIGHT, WIDTH, call, lvis_of, made_content, stored
 
 NAME = "evaluator_test"
 IMAGES = 9
@@ -193,15 +193,57 @@ def test_reset_begins_anew(content, tmp_path):
     assert {r["image_id"] for r in json.loads((tmp_path / "out" / RESULTS).read_text())} == {1}
 
 
-def test_a_model_that_detects_nothing_scores_0(content, tmp_path, caplog):
-    evaluator = LVISEvaluator(NAME, str(tmp_path / "out"))
+@pytest.mark.parametrize("backend", ["fast", "official"])
+def test_a_model_that_detects_nothing_scores_0(content, tmp_path, caplog, backend):
+    evaluator = LVISEvaluator(NAME, str(tmp_path / "out"), backend=backend)
     evaluator.reset()
     evaluator.process([{"image_id": 1}], [{"instances": output_of(1)["instances"][:0]}])
     with caplog.at_level(logging.WARNING):
         results = evaluator.evaluate()
-    assert list(results) == ["bbox"]
-    assert results["bbox"]["AP"] == 0
+    assert list(results) == ["bbox", "segm"]
     assert "detected nothing in 1 images" in caplog.text
+    absent = {metric for metric, value in results["bbox"].items() if math.isnan(value)}
+    for task in ("bbox", "segm"):  # 0 where there is something to find, no value where there isn't
+        assert {metric for metric, value in results[task].items() if math.isnan(value)} == absent
+        assert all(value == 0 for metric, value in results[task].items() if metric not in absent)
+    present = {annotation["category_id"] for annotation in content["annotations"]}
+    for row in json.loads((tmp_path / "out" / "per_category_ap.json").read_text()):
+        assert row["bbox"] == row["segm"] == (0 if row["id"] in present else None)
+
+
+def test_a_box_only_model_that_detects_nothing_has_no_masks(content, tmp_path):
+    evaluator = LVISEvaluator(NAME, str(tmp_path / "out"))
+    evaluator.reset()
+    evaluator.process([{"image_id": 1}], [{"instances": output_of(1, with_masks=False)["instances"][:0]}])
+    assert list(evaluator.evaluate()) == ["bbox"]
+
+
+@pytest.mark.parametrize("backend", ["fast", "official"])
+def test_a_category_of_which_nothing_is_detected_has_an_ap_of_0(tmp_path, backend):
+    box = [2, 2, 9, 9]
+    register(tmp_path, made_content([(1, 1, box), (1, 2, box)], images=IMAGES))
+    found = Instances((HEIGHT, WIDTH))
+    found.pred_boxes, found.scores = Boxes(torch.tensor([[2.0, 2.0, 11.0, 11.0]])), torch.ones(1)
+    found.pred_classes, found.pred_masks = torch.zeros(1, dtype=torch.int64), torch.zeros(1, HEIGHT, WIDTH).bool()
+    found.pred_masks[0, 2:11, 2:11] = True
+    evaluator = LVISEvaluator(NAME, str(tmp_path / "out"), backend=backend)
+    evaluator.reset()
+    evaluator.process([{"image_id": 1}], [{"instances": found}])
+    results = evaluator.evaluate()
+    rows = json.loads((tmp_path / "out" / "per_category_ap.json").read_text())
+    for task in ("bbox", "segm"):
+        assert results[task]["AP"] == pytest.approx(50)
+        assert [row[task] for row in rows] == [pytest.approx(100), 0, None, None]
+
+
+def test_masks_of_a_dataset_without_masks_are_not_evaluated(tmp_path, caplog):
+    content = made_content([(1, 1, [2, 2, 9, 9]), (2, 2, [2, 2, 9, 9])], images=IMAGES)
+    del content["annotations"][1]["segmentation"]
+    register(tmp_path, content)
+    assert list(run(tmp_path / "out", [1, 2])) == ["bbox"]
+    assert f"1 of 2 annotations of {NAME} have no mask: only boxes are evaluated" in caplog.text
+    with pytest.raises(InputError, match="1 of 2 annotations of .* have no mask, so that masks can't be evaluated"):
+        LVISEvaluator(NAME).evaluate_stored(stored(tmp_path / "store", [(1, 1, [2, 2, 9, 9], 0.5)]), ("segm",))
 
 
 def test_no_image_at_all_is_no_result(content, tmp_path):

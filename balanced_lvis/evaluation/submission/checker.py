@@ -10,6 +10,7 @@ import numpy as np
 
 from ...findings import SHOWN, Findings
 from ..lvis_api import MAX_DETECTIONS_PER_IMAGE
+from .corners import CornerBoxes
 from .images import ImageList
 from .problems import Problem, Report
 from .run_lengths import REASONS, mask_areas
@@ -51,6 +52,7 @@ class Checker:
         self.num_detections = 0
         self._counts = np.zeros(len(images), np.int64)
         self._hashes = array("q")
+        self._corners = CornerBoxes(images)
 
     def add(self, records: list) -> list[Row]:
         """
@@ -100,6 +102,7 @@ class Checker:
         self._flag("score_not_finite", ~np.isfinite(scores), rows, lambda row: f"score {row.score}")
         if rows[0].box is not None and all(row.box is not None for row in rows):
             self._check_boxes(rows)
+            self._corners.add(rows, images, known)
         if self.task == "segm":
             self._check_masks(rows, images, known)
         self._look_for_duplicates(rows, images, known)
@@ -154,6 +157,8 @@ class Checker:
         if len(over):
             texts = [f"image {ids[index]} with {counts[index]:,}" for index in over[:SHOWN].tolist()]
             self.findings.add_all("too_many", texts, len(over))
+        if examples := self._corners.examples():
+            self.findings.add_all("corners", examples, self._corners.leaving)
         hashes = np.frombuffer(self._hashes, np.int64) if self._hashes else np.zeros(0, np.int64)
         hashes.sort()  # in place
         if twice := int((hashes[1:] == hashes[:-1]).sum()):

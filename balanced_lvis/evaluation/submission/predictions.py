@@ -11,6 +11,7 @@ import numpy as np
 from pycocotools import mask as mask_util
 
 from ...errors import InputError
+from ..lvis_api import IOU_TYPES
 from ..store import Detections, DetectionWriter
 from .checker import Checker, Row
 from .images import ImageList
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 # What evaluation does without, as it keeps the 300 best itself and never takes a box for a mask's area.
 _TOLERATED = ("bbox_in_mask_file", "too_many", "empty")
+# Of which nobody has to know: areas are computed from the masks, and a submission has boxes in a file of their own.
+_HARMLESS = ("bbox_in_mask_file",)
 # pycocotools stores a list's length in 8 bits.
 _AT_ONCE = 255
 
@@ -40,8 +43,8 @@ def read_predictions(
         progress: show how far it is, on a terminal.
 
     Returns:
-        detections, every number as in the file; what they can be evaluated for, of "bbox" and "segm"; and what the
-        file's check found.
+        detections, every number as in the file; what they can be evaluated for, of "bbox" and "segm", which is both
+        for an empty list; and what the file's check found.
 
     Raises:
         InputError: if the file can't be read, or holds what can't be evaluated: each kind of fault with its count and
@@ -64,8 +67,9 @@ def read_predictions(
     report = checker.finish(os.fspath(path))
     report.raise_errors(but=_TOLERATED)
     for problem in report.problems:
-        logger.warning("%s: %s", os.fspath(path), problem)
-    tasks = tuple(task for task, there in (("bbox", with_boxes), ("segm", checker.task == "segm")) if there)
+        if problem.kind not in _HARMLESS:
+            logger.warning("%s: %s", os.fspath(path), problem.told)
+    tasks = tuple(task for task in IOU_TYPES if (with_boxes if task == "bbox" else checker.task != "bbox"))
     detections = Detections(folder, images.category_ids.tolist())
     detections.require_whole()
     return detections, tasks, report

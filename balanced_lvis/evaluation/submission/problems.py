@@ -35,6 +35,11 @@ KINDS = {
     "rle_undecodable": Kind(ERROR, "masks that can't be decoded", "Encode them again, by pycocotools for example."),
     "too_many": Kind(ERROR, "images with more than 300 detections", "Keep the 300 of the highest scores in each."),
     "no_area": Kind(WARNING, "masks or boxes without area", "They are not counted; leave them out."),
+    "corners": Kind(
+        WARNING,
+        "boxes that leave their image as [x, y, width, height], while all would fit in it as two corners",
+        "If they are [x1, y1, x2, y2], write [x1, y1, x2 - x1, y2 - y1].",
+    ),
     "duplicate": Kind(WARNING, "detections that are there twice", "Look for a part that was written twice."),
     "missing_image": Kind(WARNING, "images without a detection", "Right only if the model has found nothing in them."),
 }  # fmt: skip

@@ -1,6 +1,8 @@
 """Results of other programs: every number is kept, and what can't be evaluated is refused before it is."""
 
+import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from balanced_lvis.evaluation.submission import ImageList, export_predictions, r
 from balanced_lvis.io import write_json
 
 from ...common import SHARED_DATA
-from ..made import box_mask, lvis_of, made_content
+from ..made import HEIGHT, WIDTH, box_mask, lvis_of, made_content
 
 REAL = SHARED_DATA / "lvis_val_100.json"
 
@@ -102,8 +104,60 @@ def test_more_than_300_of_an_image_are_cut_as_the_api_does(content, tmp_path):
 
 def test_no_detections_have_an_ap_of_0(content, tmp_path):
     detections, tasks, _ = read(tmp_path, [])
-    assert tasks == ("bbox",)
-    assert evaluate_detections(lvis_of(content), detections, "bbox")[0]["AP"] == 0
+    assert tasks == ("bbox", "segm")
+    for task, backend in itertools.product(tasks, ("fast", "official")):
+        metrics, per_category = evaluate_detections(lvis_of(content), detections, task, backend)
+        assert metrics["AP"] == 0 and per_category[1] == 0 and math.isnan(per_category[2])
+
+
+def warnings_of(caplog, tmp_path, results) -> str:
+    caplog.clear()
+    read(tmp_path, results)
+    return "\n".join(record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+
+
+def test_boxes_beside_masks_are_no_warning_where_areas_are_the_masks(content, tmp_path, caplog):
+    both = [result(image, bbox=[0, 0, 5, 5], score=image / 10) for image in (1, 2, 3, 4)]
+    assert warnings_of(caplog, tmp_path, both) == ""
+    write_json(tmp_path / "both.json", both)  # but a submission with both is wrong
+    report = validate_submission(tmp_path / "both.json", ImageList(tmp_path / "annotations.json"))
+    assert report.count("bbox_in_mask_file") == 4
+
+
+def boxes_only(boxes) -> list[dict]:
+    images = itertools.cycle((1, 2, 3, 4))
+    return [{"image_id": next(images), "category_id": 1, "bbox": list(box), "score": 0.5} for box in boxes]
+
+
+def drawn_boxes(number=200) -> np.ndarray:
+    """(number, 4) x, y, width, height inside the images of 32 x 24."""
+    rng = np.random.default_rng(0)
+    size = rng.uniform(1, 20, (number, 2))
+    return np.concatenate([rng.uniform(0, 1, (number, 2)) * ([WIDTH, HEIGHT] - size), size], axis=1)
+
+
+def test_boxes_that_are_two_corners_get_a_hint(content, tmp_path, caplog):
+    boxes = drawn_boxes()
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    words = warnings_of(caplog, tmp_path, boxes_only(corners.tolist()))
+    assert "boxes that leave their image as [x, y, width, height], while all would fit in it as two corners" in words
+    assert "If they are [x1, y1, x2, y2], write [x1, y1, x2 - x1, y2 - y1]." in words
+    masks = [result(1, bbox=corner) for corner in corners.tolist()]  # and in a file with masks too
+    assert "would fit in it as two corners" in warnings_of(caplog, tmp_path, masks)
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        drawn_boxes(),
+        drawn_boxes() * [1, 1, 1.4, 1.4],  # of a program that doesn't clip them
+        drawn_boxes() * [0, 0, 1, 1],  # all at the corner of their image, where both readings fit
+        [*([[20, 15, 25, 20]] * 9), [20, 15, 5, 5]],
+    ],
+    ids=["sound", "not clipped", "at the origin", "one is no pair of corners"],
+)
+def test_other_boxes_get_none(content, tmp_path, caplog, boxes):
+    assert "corners" not in warnings_of(caplog, tmp_path, boxes_only(np.asarray(boxes, float).tolist()))
 
 
 def test_a_results_file_becomes_a_submission_of_the_same_numbers(content, tmp_path):
