@@ -227,13 +227,13 @@ def _node(cfg: CN, key: str):
 
 def _unknown_key(cfg: CN, error: KeyError, source: str) -> str:
     """The message for a key that no config has: yacs names it at the end of its own message."""
-    key = str(error.args[0]).rsplit(": ", 1)[-1]
+    key = str(error.args[0]).split(": ", 1)[-1]
     parent, _, name = key.rpartition(".")
     node = _node(cfg, parent) if parent else cfg
     while not isinstance(node, CN):  # the parent itself is misspelt: report at the level that exists
         parent, _, name = parent.rpartition(".")
         node = _node(cfg, parent) if parent else cfg
     close = difflib.get_close_matches(name, list(node), n=1)
-    hint = f" Did you mean {'.'.join(filter(None, [parent, close[0]]))}?" if close else ""
-    key = one_line(key)
-    return f"{source}: unknown config key {key}.{hint} Valid under {parent or 'the root'}: {', '.join(sorted(node))}."
+    hint = f" Did you mean {one_line('.'.join(filter(None, [parent, close[0]])))}?" if close else ""
+    key, parent, valid = one_line(key), one_line(parent), ", ".join(map(one_line, sorted(node)))
+    return f"{source}: unknown config key {key}.{hint} Valid under {parent or 'the root'}: {valid}."

@@ -6,6 +6,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 # Real annotations and photographs, beside the checkout on the developers' machines; tests that use them say so.
 SHARED_DATA = ROOT.parent / "shared" / "data"
+SHARED_CASES = ROOT.parent / "shared" / "cases"
 
 
 def rendered_opts(root, output) -> list[str]:

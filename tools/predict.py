@@ -14,11 +14,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from balanced_lvis.engine.arguments import split_overrides
-from balanced_lvis.engine.prediction import Predictor, find_pictures, output_paths, predictions
+from balanced_lvis.engine.prediction import Predictor, attempt, predictions
+from balanced_lvis.engine.prediction_files import find_pictures, output_paths
 from balanced_lvis.engine.screen import command_line, log_to_screen
+from balanced_lvis.engine.showing import print_text
 from balanced_lvis.engine.storage import check_output, clear_output_errors
-from balanced_lvis.errors import InputError
+from balanced_lvis.errors import InputError, StorageError
 from balanced_lvis.io import replacing, write_json_list
+
+SHOWN = 20  # images of a kind of problem that the last message names
 
 
 @command_line
@@ -38,19 +42,21 @@ def main(arguments=None) -> None:
         classes=args.classes,
         trust=args.trust,
     )
-    broken, found = [], 0
+    broken, not_drawn, found, full = [], [], 0, None
 
     def drawn():
-        nonlocal found
+        nonlocal found, full
         results = predictions(predictor, paths, broken)
-        for prediction, output in zip(tqdm(results, total=len(paths), unit="picture", disable=None), outputs):
+        for prediction, output in zip(tqdm(results, total=len(paths), unit="image", disable=None), outputs):
             if prediction is None:
                 continue
             found += len(prediction.scores)
-            with clear_output_errors(output), replacing(output, "wb") as file:
-                kind = "PNG" if output.lower().endswith(".png") else "JPEG"
-                Image.fromarray(prediction.draw(predictor.class_names)).save(file, kind, quality=92)
             yield [prediction.to_dict(predictor.class_names)]
+            try:
+                attempt(prediction.path, not_drawn, _draw, prediction, predictor.class_names, output)
+            except StorageError as error:
+                full = error  # raised when the JSON is written
+                return
 
     if args.json:
         with clear_output_errors(args.json):
@@ -58,10 +64,23 @@ def main(arguments=None) -> None:
     else:
         for _ in drawn():
             pass
+    if full:
+        raise full
     hint = "" if found else "; a lower --threshold shows more"
-    print(f"{found} objects in {len(paths) - len(broken)} pictures, drawn in {args.output}{hint}")
-    if broken:
-        raise InputError(f"{len(broken)} of {len(paths)} pictures were left out:\n  " + "\n  ".join(broken[:20]))
+    print_text(f"{found} objects in {len(paths) - len(broken)} pictures, drawn in {args.output}{hint}")
+    problems = [
+        f"{len(lines)} of {len(paths)} pictures {words}:\n  " + "\n  ".join(lines[:SHOWN])
+        for lines, words in ((broken, "were left out"), (not_drawn, "could not be drawn; --json has them"))
+        if lines
+    ]
+    if problems:
+        raise InputError("\n".join(problems))
+
+
+def _draw(prediction, class_names, output: str) -> None:
+    with clear_output_errors(output), replacing(output, "wb") as file:
+        kind = "PNG" if output.lower().endswith(".png") else "JPEG"
+        Image.fromarray(prediction.draw(class_names)).save(file, kind, quality=92)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 
 from .images import read_image
+from .resize import keep_a_pixel
 
 
 class ImageMapper(DatasetMapper):
@@ -19,6 +20,12 @@ class ImageMapper(DatasetMapper):
 
     Semantic segmentation is left out.
     """
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool = True) -> dict:
+        """As the base class's."""
+        made = super().from_config(cfg, is_train)
+        return {**made, "augmentations": keep_a_pixel(made["augmentations"])}
 
     def __call__(self, dataset_dict: dict) -> dict:
         """

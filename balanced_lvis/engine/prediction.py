@@ -1,35 +1,37 @@
-"""A trained model on pictures that are no data set: found, named and drawn."""
+"""A trained model on images of no dataset: objects are found, named and drawn."""
 
 from __future__ import annotations
 
 import colorsys
-import glob
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
-from detectron2.data import transforms
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
-from detectron2.utils.visualizer import ColorMode, Visualizer
 
 from ..activations import activation_class
 from ..config import load_config
+from ..data.broken import reason_of
 from ..data.class_names import class_names_of
 from ..data.images import read_image
-from ..errors import InputError
+from ..data.resize import ResizeShortestEdge
+from ..errors import InputError, StorageError
 from ..evaluation.detections import instance_rles, unpasted
+from ..evaluation.lettering import lettering
+from ..text import one_line
 from .checkpoints.identity import Identity
 from .checkpoints.loading import check_weights, load_for_evaluation
+from .drawing import draw_objects
 from .speed import apply_speed, check_speed
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-LEAST_DRAWN = 448  # pixels of the shorter side
+T = TypeVar("T")
 _OURS_FOR = {"StandardROIHeads": "LongTailROIHeads", "CascadeROIHeads": "LongTailCascadeROIHeads"}
 
 
@@ -70,19 +72,13 @@ class Prediction:
     def draw(self, class_names: list[str]) -> np.ndarray:
         """
         Returns:
-            (sH, sW, 3) uint8 RGB: the picture with boxes, masks, names and scores; a class has one colour everywhere.
-            Small pictures are enlarged s times, so that names can be read.
+            (sH, sW, 3) uint8 RGB: the image with boxes, masks, names and scores; a class has one colour everywhere.
+            Small images are enlarged s times, so that names can be read, and very large ones reduced.
         """
-        scale = max(1, round(LEAST_DRAWN / min(self.pixels.shape[:2])))
-        visualizer = Visualizer(self.pixels, scale=scale, instance_mode=ColorMode.SEGMENTATION)
-        labels = [f"{class_names[c]} {score:.2f}" for c, score in zip(self.classes.tolist(), self.scores.tolist())]
-        drawn = visualizer.overlay_instances(
-            boxes=self.boxes,
-            masks=self.masks,
-            labels=labels,
-            assigned_colors=[_color(c) for c in self.classes.tolist()],
-        )
-        return drawn.get_image()
+        names, families = lettering(dict(enumerate(class_names)))
+        classes = self.classes.tolist()
+        labels = [f"{names[c]} {score:.2f}" for c, score in zip(classes, self.scores.tolist())]
+        return draw_objects(self.pixels, self.boxes, self.masks, labels, [_color(c) for c in classes], families)
 
 
 class Predictor:
@@ -117,7 +113,7 @@ class Predictor:
         told = load_for_evaluation(self._model, str(weights), identity, trust or self.cfg.MODEL.TRUST_WEIGHTS)
         self.class_names = _class_names(self.cfg, told, classes)
         inputs = self.cfg.INPUT
-        self._resize = transforms.ResizeShortestEdge([inputs.MIN_SIZE_TEST] * 2, inputs.MAX_SIZE_TEST)
+        self._resize = ResizeShortestEdge([inputs.MIN_SIZE_TEST] * 2, inputs.MAX_SIZE_TEST)
 
     @torch.no_grad()
     def __call__(self, path: str | os.PathLike) -> Prediction:
@@ -138,73 +134,38 @@ class Predictor:
         return _prediction(os.fspath(path), pixels, found["instances"].to("cpu"))
 
 
-def find_pictures(inputs: Iterable[str | os.PathLike]) -> list[str]:
-    """
-    Args:
-        inputs: files, folders, of which the pictures directly in them are taken, and patterns like ``a/*.jpg``.
-
-    Returns:
-        paths, each once, in the order given; of folders and patterns sorted.
-
-    Raises:
-        InputError: naming the first input that gives no picture.
-    """
-    paths: dict[str, None] = {}
-    for given in map(os.fspath, inputs):
-        if os.path.isdir(given):
-            found = sorted(os.path.join(given, name) for name in os.listdir(given) if name.lower().endswith(SUFFIXES))
-            words = f"has no picture in it ({', '.join(SUFFIXES)})"
-        elif os.path.exists(given):
-            found, words = [given], ""
-        else:
-            found, words = sorted(filter(os.path.isfile, glob.glob(given, recursive=True))), "doesn't exist"
-        if not found:
-            raise InputError(f"--input {given!r} {words}.")
-        paths.update(dict.fromkeys(found))
-    return list(paths)
-
-
-def output_paths(paths: list[str], folder: str | os.PathLike) -> list[str]:
-    """
-    Where each picture is drawn: below ``folder`` as below the deepest folder that holds all of them.
-
-    Raises:
-        InputError: if one would overwrite a picture that is read.
-    """
-    above = os.path.dirname(os.path.abspath(paths[0]))
-    if len(paths) > 1:
-        above = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
-    outputs = [os.path.join(folder, os.path.relpath(os.path.abspath(path), above)) for path in paths]
-    names = {os.path.realpath(path) for path in paths}
-    outputs = [path if path.lower().endswith((".jpg", ".jpeg", ".png")) else f"{path}.png" for path in outputs]
-    outputs = _distinct(outputs)
-    for path in outputs:
-        if os.path.realpath(path) in names:
-            raise InputError(f"--output {os.fspath(folder)!r} would overwrite {path!r}; name another folder.")
-    return outputs
-
-
-def _distinct(paths: list[str]) -> list[str]:
-    """One more ending for what would overwrite another: a.bmp and a.bmp.png are both drawn as a.bmp.png else."""
-    taken: dict[str, None] = {}
-    for path in paths:
-        while path in taken:
-            path += ".png"
-        taken[path] = None
-    return list(taken)
-
-
 def predictions(predictor, paths: Iterable[str], broken: list[str]) -> Iterator[Prediction | None]:
     """
-    One by one, None for a picture that can't be read, of which ``broken`` gets a line.
+    One by one, None for an image that can't be read or predicted, of which ``broken`` gets a line.
     """
     for path in paths:
-        try:
-            yield predictor(path)
-        except InputError as error:
-            logger.warning("%s", error)
-            broken.append(str(error))
-            yield None
+        yield attempt(path, broken, predictor, path)
+
+
+def attempt(path: str, failed: list[str], work: Callable[..., T], *arguments) -> T | None:
+    """
+    Work on one image, whose failure costs the others nothing.
+
+    Args:
+        path: of the image.
+        failed: gets a line, which is also logged, if ``work`` raises.
+        work: is called with ``arguments``.
+
+    Returns:
+        what ``work`` returns; None if it raises.
+
+    Raises:
+        StorageError: as ``work``: a disk that is full fails for all images.
+    """
+    try:
+        return work(*arguments)
+    except StorageError:
+        raise
+    except Exception as error:  # whatever a decoder, a model or a renderer makes of one image
+        reason = one_line(reason_of(error))
+        failed.append(reason if isinstance(error, InputError) else f"Image {one_line(path)}: {reason}")
+        logger.warning("%s", failed[-1])
+        return None
 
 
 def _config_for_prediction(weights: str, config_file: str, opts, threshold: float):

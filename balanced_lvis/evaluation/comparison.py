@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .lettering import label_text
 from .paper import PAPER_COLUMNS, PAPER_TABLE_2
 from .report import MARKERS, TASKS, markdown_table, percent, plt
 
@@ -201,5 +202,5 @@ def _draw_method(axes, index, methods, title, runs, labels, hollow) -> None:
         markerfacecolor="white" if hollow else color,
         markeredgewidth=1.3,
         elinewidth=1.2,
-        label=title,
+        label=label_text(title),
     )

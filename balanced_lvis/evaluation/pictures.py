@@ -16,6 +16,7 @@ from pycocotools import mask as mask_util
 from torchvision.ops import nms
 
 from ..data.images import read_image
+from .lettering import label_text, lettering, plain_text
 
 
 def draw_comparison(annotation_file, image_root, predictions: dict[str, list[dict]], image_ids, path) -> None:
@@ -35,9 +36,16 @@ def draw_comparison(annotation_file, image_root, predictions: dict[str, list[dic
     """
     content = json.loads(Path(annotation_file).read_text(encoding="utf-8"))
     images = {image["id"]: image for image in content["images"]}
-    labels = {category["id"]: short_label(category) for category in content["categories"]}
+    labels, families = lettering({c["id"]: short_label(c) for c in content["categories"]}, "category")
     truth = _by_image(content["annotations"])
     found = {method: _by_image(results) for method, results in predictions.items()}
+    with plain_text(families):
+        figure = _figure(images, truth, found, labels, image_root, image_ids)
+        figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def _figure(images, truth, found, labels, image_root, image_ids):
     figure, grid = plt.subplots(
         len(image_ids), 1 + len(found), figsize=(3 * (1 + len(found)), 3 * len(image_ids)), layout="constrained",
         squeeze=False,
@@ -50,9 +58,8 @@ def draw_comparison(annotation_file, image_root, predictions: dict[str, list[dic
         right = {o["category_id"] for o in objects}
         _draw(axes_row[0], pixels, objects, labels, right, "ground truth")
         for axes, (method, results) in zip(axes_row[1:], found.items()):
-            _draw(axes, pixels, best_detections(results[image_id], len(objects)), labels, right, method)
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
+            _draw(axes, pixels, best_detections(results[image_id], len(objects)), labels, right, label_text(method))
+    return figure
 
 
 def short_label(category: dict) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from ..text import one_line
+from .lettering import label_text
 
 COLUMNS = ("AP", "APr", "APc", "APf")
 TASKS = {"bbox": "box", "segm": "mask"}
@@ -86,7 +87,7 @@ def plot_ap_by_frequency(per_category: dict[str, list[dict]], path, task: str = 
             facecolors="none",
             edgecolors=color,
             marker=MARKERS[index % len(MARKERS)],
-            label=method,
+            label=label_text(method),
         )
         for group in "rcf":
             inside = np.array([frequency == group for _, _, frequency in known])

@@ -276,3 +276,14 @@ def test_a_message_about_an_image_is_one_line_whatever_its_name(tmp_path):
         read_image(path)
     assert "a\\n[11-25 12:00:00] forged\\x1b[31m.jpg is no image" in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+@pytest.mark.parametrize(("height", "width"), [(1, 9000), (9000, 1)])
+def test_the_shorter_side_of_a_very_long_image_keeps_a_pixel(tiny_cfg, tmp_path, is_train, height, width):
+    path = png(tmp_path, np.zeros((height, width, 3), np.uint8))
+    record = {"file_name": str(path), "height": height, "width": width, "annotations": []}
+    tiny_cfg.INPUT.MIN_SIZE_TRAIN, tiny_cfg.INPUT.MAX_SIZE_TRAIN = (96,), 320
+    tiny_cfg.INPUT.MIN_SIZE_TEST, tiny_cfg.INPUT.MAX_SIZE_TEST = 96, 320
+    image = ImageMapper(tiny_cfg, is_train)(record)["image"]
+    assert sorted(image.shape) == [1, 3, 320]

@@ -92,7 +92,7 @@ def test_pictures_show_truth_and_predictions(tmp_path):
     polygon = [[5, 5, 20, 5, 20, 20, 5, 20]]
     record = {"image_id": 1, "category_id": 1, "bbox": [5, 5, 15, 15], "segmentation": polygon}
     content = {
-        "images": [{"id": 1, "coco_url": "http://x/train/1.png"}],
+        "images": [{"id": 1, "coco_url": "http://x/train/1.png", "width": 40, "height": 30}],
         "annotations": [record],
         "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
     }
