@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import signal
 import sys
 import warnings
 
@@ -12,6 +13,8 @@ from detectron2.utils.logger import setup_logger
 
 from .. import _detectron2
 from ..errors import DivergedError, InputError, LostProcessError
+from ..parent import end_with_starter
+from .processes.preemption import INTERRUPTED, ends_at_once
 from .storage import clear_errors
 
 # What a command line shows as one message.
@@ -22,6 +25,8 @@ def command_line(function):
     """
     Decorator of a tool's ``main``: a calm screen, and our own errors as one message and their status, no traceback.
 
+    Signals that ask to stop end the process with their status, as Ctrl-C does.
+
     Returns:
         a function that returns the process's exit status.
     """
@@ -29,11 +34,16 @@ def command_line(function):
     @functools.wraps(function)
     def wrapped(*args, **kwargs) -> int:
         quiet()
+        end_with_starter(lambda: os.kill(os.getpid(), signal.SIGTERM))
         try:
-            function(*args, **kwargs)
+            with ends_at_once():
+                function(*args, **kwargs)
         except OURS as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_status
+        except KeyboardInterrupt:
+            print("error: interrupted", file=sys.stderr)
+            return INTERRUPTED
         return 0
 
     return wrapped
