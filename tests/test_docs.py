@@ -5,13 +5,14 @@ import re
 import runpy
 import sys
 from contextlib import redirect_stdout, suppress
+from types import ModuleType
 
 import pytest
 
 from .common import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TOOLS = sorted(path.name for path in (ROOT / "tools").glob("*.py"))
+TOOLS = sorted(path.name for path in (ROOT / "tools").glob("[!_]*.py"))
 # To the end of a line, of a code span or of the command; a backslash goes on with the next line.
 COMMAND = re.compile(r"tools/(\w+\.py)((?:\\\n|[^\n`#;|])*)")
 OPTION = re.compile(r"(?<!\S)--[a-z][\w-]*")
@@ -37,6 +38,7 @@ def test_every_tool_in_the_docs_is_there():
 @pytest.mark.parametrize("tool", TOOLS)
 def test_every_option_in_the_docs_is_one_of_the_tool(tool, monkeypatch):
     monkeypatch.setattr(sys, "argv", [tool, "--help"])
+    monkeypatch.setitem(sys.modules, "_early_signals", ModuleType("_early_signals"))  # this process keeps its handlers
     with redirect_stdout(io.StringIO()) as shown, suppress(SystemExit):
         runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")
     known = set(re.findall(r"--[a-z][\w-]*", shown.getvalue().partition("options:")[2]))

@@ -11,6 +11,9 @@ Train every method with several seeds and compare them as in the paper's Table 2
 An interrupted comparison goes on where it stopped when the same command is given again.
 """
 
+if __name__ == "__main__":
+    import _early_signals  # noqa: F401  before imports that take seconds
+
 import argparse
 import re
 import shlex

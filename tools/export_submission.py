@@ -15,6 +15,9 @@ tells what the server could refuse or misread in a file, JSON or zip, and exits 
     tools/export_submission.py --validate FILE --dataset my_val --config-file mine.yaml     # a data set of your own
 """
 
+if __name__ in ("__main__", "__mp_main__"):
+    import _early_signals  # noqa: F401  before imports that take seconds
+
 import argparse
 import os
 import sys

@@ -6,6 +6,9 @@ Train the sigmoid baseline and Balanced Sigmoid on the rendered data set and com
     tools/quick_start.py --forms --output output/forms SEED 1    # both forms of Balanced Sigmoid beside the baseline
 """
 
+if __name__ == "__main__":
+    import _early_signals  # noqa: F401  before imports that take seconds
+
 import argparse
 import sys
 from pathlib import Path

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +16,7 @@ from detectron2.data import (
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
+from ..parent import end_with_parent
 from .batches import BatchStream, MappedImages, aspect_ratio_groups
 from .broken import BrokenImages
 from .mapper import ImageMapper
@@ -116,12 +118,16 @@ def build_test_loader(cfg, name: str, sampler: Sequence[int] | None = None):
         sampler: indices of the images in turn; None: this process's share of all.
     """
     if cfg.MODEL.LOAD_PROPOSALS or not lvis_source(name):
-        return build_detection_test_loader(cfg, name, mapper=ImageMapper(cfg, False), sampler=sampler)
-    return build_detection_test_loader(
-        load_records(name, filter_empty=False),
-        mapper=ImageMapper(cfg, False),
-        sampler=sampler,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        return _of_watched_workers(
+            build_detection_test_loader(cfg, name, mapper=ImageMapper(cfg, False), sampler=sampler)
+        )
+    return _of_watched_workers(
+        build_detection_test_loader(
+            load_records(name, filter_empty=False),
+            mapper=ImageMapper(cfg, False),
+            sampler=sampler,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
     )
 
 
@@ -129,9 +135,8 @@ def _loader(cfg, dataset, mapper, sampler, images_per_iteration: int, batches: i
     """Detectron2's loader, whose batches follow from the sampler's seed and a position in its stream alone."""
     if sampler is None:
         total = images_per_iteration // batches
-        return TrainLoader(
-            build_detection_train_loader(cfg, mapper=mapper, dataset=dataset, total_batch_size=total), None
-        )
+        loader = build_detection_train_loader(cfg, mapper=mapper, dataset=dataset, total_batch_size=total)
+        return TrainLoader(_of_watched_workers(loader), None)
     groups = aspect_ratio_groups(dataset) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
     stream = BatchStream(sampler, images_per_iteration // (batches * comm.get_world_size()), groups)
     loader = DataLoader(
@@ -139,7 +144,7 @@ def _loader(cfg, dataset, mapper, sampler, images_per_iteration: int, batches: i
         batch_sampler=stream,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_as_list,
-        worker_init_fn=_keep_signal_handlers,
+        worker_init_fn=functools.partial(_start_worker, then=_keep_signal_handlers),
         # So that the step's copies of images to a GPU need not be waited for.
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
         generator=torch.Generator(),  # a seed for its workers, which no one uses, is not drawn from the global one
@@ -149,6 +154,32 @@ def _loader(cfg, dataset, mapper, sampler, images_per_iteration: int, batches: i
 
 def _as_list(records: list[dict]) -> list[dict]:
     return records
+
+
+def _of_watched_workers(loader):
+    """A loader of Detectron2's, which has no option for how its workers start."""
+    inner = loader
+    while not isinstance(inner, DataLoader):  # batches of it, then perhaps a mapped one
+        inner = inner.dataset if hasattr(inner, "dataset") else inner._dataset
+    inner.worker_init_fn = functools.partial(_start_worker, then=inner.worker_init_fn)
+    return loader
+
+
+def _start_worker(worker: int, then: Callable[[int], None] | None = None) -> None:
+    """
+    To be called first in every data worker.
+
+    torch's workers look for their parent only between two batches, and then wait until somebody has read the batches
+    that they have made, which nobody does after the parent was killed.
+
+    Args:
+        worker: its number.
+        then: called with it.
+    """
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends its workers
+    if then is not None:
+        then(worker)
 
 
 def _keep_signal_handlers(worker: int) -> None:

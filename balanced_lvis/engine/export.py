@@ -33,6 +33,7 @@ from .checkpoints.loading import load_for_evaluation
 from .memory import keep_freed_memory
 from .processes.job import find_job
 from .processes.launch import launch
+from .processes.lock import only_job_in
 from .processes.watchdog import Limits, note
 from .run import check, read_config
 from .screen import log_to_files
@@ -99,14 +100,18 @@ def export_checkpoint(args: argparse.Namespace, options: Options) -> None:
     job = find_job(args)
     cfg = read_config(args, job)
 
-    def prepare():
-        check_writable(options.output)
-        log_to_files(options.output, job.rank)
-        check(cfg, args, job)
-        origin = _origin(cfg)
-        _chunks(options).begin(origin, int(origin[_NUM_IMAGES]))
+    with contextlib.ExitStack() as stack:
 
-    launch(job, prepare, _work, (cfg, options), cfg.MODEL.DEVICE, Limits.from_config(cfg))
+        def prepare():
+            if job.rank == 0:
+                stack.enter_context(only_job_in(options.output, "--output"))
+            check_writable(options.output)
+            log_to_files(options.output, job.rank)
+            check(cfg, args, job)
+            origin = _origin(cfg)
+            _chunks(options).begin(origin, int(origin[_NUM_IMAGES]))
+
+        launch(job, prepare, _work, (cfg, options), cfg.MODEL.DEVICE, Limits.from_config(cfg))
 
 
 def _chunks(options: Options) -> Chunks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -35,6 +36,7 @@ from .memory import keep_freed_memory
 from .optimizer import check_clipping, check_optimizer, scale_decay
 from .processes.job import Job, find_job
 from .processes.launch import launch
+from .processes.lock import only_job_in
 from .processes.preemption import StopRequest
 from .processes.scaling import log_scaling, scale_linearly
 from .processes.watchdog import Limits
@@ -66,15 +68,20 @@ def main(arguments: list[str] | None = None) -> None:
     cfg = read_config(args, job)
     if args.predictions:
         check_evaluates_file(args.eval_only, job.world_size)
-        evaluate_file(cfg, args.predictions)
+        with only_job_in(cfg.OUTPUT_DIR):
+            evaluate_file(cfg, args.predictions)
         return
 
-    def prepare():
-        check_writable(cfg.OUTPUT_DIR)
-        log_to_files(cfg.OUTPUT_DIR, job.rank)
-        check(cfg, args, job)
+    with contextlib.ExitStack() as stack:
 
-    launch(job, prepare, _run_in_process, (cfg, args), cfg.MODEL.DEVICE, Limits.from_config(cfg))
+        def prepare():
+            if job.rank == 0:
+                stack.enter_context(only_job_in(cfg.OUTPUT_DIR))
+            check_writable(cfg.OUTPUT_DIR)
+            log_to_files(cfg.OUTPUT_DIR, job.rank)
+            check(cfg, args, job)
+
+        launch(job, prepare, _run_in_process, (cfg, args), cfg.MODEL.DEVICE, Limits.from_config(cfg))
 
 
 def read_config(args, job: Job | None = None):

@@ -17,7 +17,9 @@ from detectron2.utils.logger import setup_logger
 
 from .. import _detectron2
 from ..errors import DivergedError, InputError, LostProcessError, StorageError
+from ..parent import end_with_starter
 from ..user_paths import expand_words
+from .processes.preemption import INTERRUPTED, ends_at_once
 from .showing import escape_logged, print_error
 from .storage import clear_errors, clear_system_errors, is_storage_error
 from .streams import LenientStream, kept_streams
@@ -31,7 +33,8 @@ def command_line(function=None, *, prints_result: bool = False):
     Decorator of a tool's ``main``: a calm screen, and our own errors as one message and their status, no traceback.
 
     Every word of the command line may begin with ~, also where a shell hasn't expanded it. Standard output and error
-    that can't be written to end nothing, except where they are all that a tool is for.
+    that can't be written to end nothing, except where they are all that a tool is for. Signals that ask to stop end the
+    process with their status, as Ctrl-C does.
 
     Args:
         function: whose argument, if it has one, is the command line; None or left out: ``sys.argv``.
@@ -69,12 +72,16 @@ def _call(function, arguments: Sequence[str] | None) -> None:
 
 def _status_of(call) -> int:
     quiet()
+    end_with_starter(lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
-        with clear_system_errors():
+        with ends_at_once(), clear_system_errors():
             call()
     except OURS as error:
         print_error(error)
         return error.exit_status
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        return INTERRUPTED
     return 0
 
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ...errors import InputError
 from ...io import sha256_of
+from ...parent import end_with_parent
 from ...text import one_line
 from .glyphs import alphabet
 from .lvis_json import SplitPlan, categories_json, draw_image, plan_splits, save_image, split_json
@@ -156,7 +157,7 @@ def _draw_split(plan: SplitPlan, folder: Path, workers: int) -> list[tuple[dict,
         else:
             # Forking is quick and does not run the caller's main module again. Not all systems have it.
             context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else None)
-            arguments = (plan, folder, os.getpid())
+            arguments = (plan, folder)
             pool = ProcessPoolExecutor(workers, context, _start_worker, arguments)
             results = stack.enter_context(pool).map(_draw_in_worker, range(total), chunksize=_CHUNK)
         return list(_with_progress(results, total, plan.split))
@@ -171,18 +172,11 @@ def _draw_and_save(plan: SplitPlan, folder: Path, index: int) -> tuple[dict, lis
 _worker_task = None
 
 
-def _start_worker(plan: SplitPlan, folder: Path, parent: int) -> None:
+def _start_worker(plan: SplitPlan, folder: Path) -> None:
     global _worker_task
     _worker_task = functools.partial(_draw_and_save, plan, folder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
-
-
-def _exit_with(parent: int) -> None:
-    """A parent killed outright cannot end its workers, which would wait for work for ever."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+    end_with_parent()
 
 
 def _draw_in_worker(index: int) -> tuple[dict, list[dict]]:

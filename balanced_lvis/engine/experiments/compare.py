@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import portalocker
 from tqdm import tqdm
 
 from ...data.datasets import prepare_rendered, rendered_root
@@ -18,6 +15,7 @@ from ...errors import InputError
 from ...evaluation.comparison import comparison_page, plot_ap_by_bin, statistics_table
 from ...evaluation.report import percent
 from ...io import write_json
+from ..processes.lock import only_job_in
 from ..showing import print_text
 from .runs import RESULTS, Run, train_all
 
@@ -94,7 +92,7 @@ def compare(
 
     Raises:
         InputError: for an unknown method, a negative seed, an override of what each run has to have of its own, a
-            first stage whose weights were removed, an output folder that another comparison writes to, and a
+            first stage whose weights were removed, an output folder that another job writes to, and a
             training that fails, with the end of its output.
     """
     start = time.monotonic()
@@ -102,7 +100,7 @@ def compare(
     _check_overrides(overrides)
     runs = _runs(METHODS, seeds, output, configs, tuple(overrides))
     chosen = [run for (method, _), run in runs.items() if method in methods]
-    with _alone_in(output):
+    with only_job_in(output, "--output"):
         to_do = _unfinished(chosen)
         _discard_stale(to_do, list(runs.values()))
         _prepare_data(to_do)
@@ -163,21 +161,6 @@ def _runs(methods, seeds, output: Path, configs: str, overrides) -> dict[tuple[s
     return runs
 
 
-@contextlib.contextmanager
-def _alone_in(output: Path):
-    """Two comparisons in one folder would train into each other's checkpoints."""
-    output.mkdir(parents=True, exist_ok=True)
-    with open(output / ".lock", "w", encoding="utf-8") as file:
-        try:
-            portalocker.lock(
-                file, portalocker.LOCK_EX | portalocker.LOCK_NB
-            )  # the kernel frees it, however this process ends
-        except portalocker.LockException:
-            remedy = "wait for it or choose another folder"
-            raise InputError(f"--output {output}: another comparison writes there; {remedy}.") from None
-        yield
-
-
 def _unfinished(runs: list[Run]) -> list[Run]:
     """What has to run: what isn't finished as its config asks for, and second stages of such runs."""
     to_do = []
@@ -199,7 +182,7 @@ def _discard_stale(to_do: list[Run], runs: list[Run]) -> None:
         run.discard_other(run.config())
     for run in runs:
         if run.after in to_do:
-            shutil.rmtree(run.output, ignore_errors=True)
+            run.discard()
 
 
 def _prepare_data(runs: list[Run]) -> None:

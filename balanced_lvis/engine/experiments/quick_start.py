@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from ...data.rendered import annotation_file
 from ...evaluation.pictures import draw_comparison
 from ...evaluation.report import comparison_table, plot_ap_by_frequency
 from ...io import write_json
+from ..processes.lock import only_job_in
 from ..showing import print_text
 from .runs import RESULTS, Run, train_all
 
@@ -39,29 +39,30 @@ def quick_start(runs: list[Run], train_net: Path, output: Path, overrides: list[
         of this call}.
 
     Raises:
-        InputError: if a training fails, with the end of its output.
+        InputError: if a training fails, with the end of its output; if another job writes to ``output``.
     """
     start = time.time()
-    if (output / SUMMARY).exists():
-        (output / SUMMARY).unlink()
+    with only_job_in(output, "--output"):
+        if (output / SUMMARY).exists():
+            (output / SUMMARY).unlink()
+            for run in runs:
+                run.discard()
+        runs = [replace(run, overrides=(*run.overrides, *overrides)) for run in runs]
         for run in runs:
-            shutil.rmtree(run.output, ignore_errors=True)
-    runs = [replace(run, overrides=(*run.overrides, *overrides)) for run in runs]
-    for run in runs:
-        run.discard_other(run.config())
-    cfg = runs[0].config()
-    print("Rendering the data set (reused if it is there)", flush=True)
-    prepare_rendered(cfg)
-    print(f"Training {' and '.join(run.title for run in runs)} side by side, then evaluating with the LVIS API")
-    train_all(runs, train_net, jobs=len(runs))
-    summary = {run.key: run.load(RESULTS) for run in runs}
-    _draw(runs, rendered_root(cfg), output)
-    table = comparison_table({run.title: summary[run.key] for run in runs})
-    (output / "table.md").write_text(table, encoding="utf-8")
-    summary["seconds"] = round(time.time() - start, 1)
-    write_json(output / SUMMARY, summary, indent=1)
-    print_text(f"\n{table}\n{summary['seconds']:.0f} s. Table, plot, pictures and {SUMMARY} are in {output}/")
-    return summary
+            run.discard_other(run.config())
+        cfg = runs[0].config()
+        print("Rendering the data set (reused if it is there)", flush=True)
+        prepare_rendered(cfg)
+        print(f"Training {' and '.join(run.title for run in runs)} side by side, then evaluating with the LVIS API")
+        train_all(runs, train_net, jobs=len(runs))
+        summary = {run.key: run.load(RESULTS) for run in runs}
+        _draw(runs, rendered_root(cfg), output)
+        table = comparison_table({run.title: summary[run.key] for run in runs})
+        (output / "table.md").write_text(table, encoding="utf-8")
+        summary["seconds"] = round(time.time() - start, 1)
+        write_json(output / SUMMARY, summary, indent=1)
+        print_text(f"\n{table}\n{summary['seconds']:.0f} s. Table, plot, pictures and {SUMMARY} are in {output}/")
+        return summary
 
 
 def _draw(runs, data_root: Path, output: Path) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +19,9 @@ from tqdm import tqdm
 
 from ...config import load_config
 from ...errors import InputError, StorageError
+from ...parent import child_environment
+from ..processes.lock import only_job_in
+from ..processes.preemption import StopRequest
 
 FINAL_WEIGHTS = "model_final.pth"
 RESULTS = "results.json"
@@ -30,7 +30,6 @@ TAIL_LINES = 15
 LINE_SECONDS = 20
 POLL_SECONDS = 0.1
 SHOW_SECONDS = 1.0
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass
@@ -87,7 +86,18 @@ class Run:
     def discard_other(self, cfg) -> None:
         """Delete the output of a run with another config, which must not be resumed with this one."""
         if (self.output / "config.yaml").exists() and not self._is_of(cfg):
-            shutil.rmtree(self.output)
+            self.discard()
+
+    def discard(self) -> None:
+        """
+        Delete the output.
+
+        Raises:
+            InputError: if a job is at work there.
+        """
+        if self.output.exists():
+            with only_job_in(self.output):
+                shutil.rmtree(self.output)
 
     def load(self, *parts: str):
         """A JSON file that the run has written."""
@@ -139,7 +149,7 @@ def train_all(
     jobs, environment = _shares(runs, jobs)
     waiting, running, ended = list(runs), [], []
     show = _Show(runs)
-    with _ended_by_sigterm():
+    with _ended_by_signals():
         try:
             while waiting or running:
                 for run in _ready(waiting, ended, runs)[: jobs - len(running)]:
@@ -194,8 +204,7 @@ class _Process:
                 [*map(str, command)],
                 stdout=screen,
                 stderr=subprocess.STDOUT,
-                env=environment,
-                preexec_fn=_END_WITH_PARENT,
+                env=child_environment(environment),
             )
 
     def runs(self) -> bool:
@@ -213,32 +222,12 @@ class _Process:
         self._process.wait()
 
 
-def _end_with_parent() -> Callable[[], None] | None:
-    """
-    For the child to call: the kernel ends it when this process is killed, which can't do so itself then.
-
-    A training left behind would write to the folder of the one that resumes it. Linux alone offers this.
-    """
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None).prctl  # found here: between fork and exec there is little that one may do
-    return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-_END_WITH_PARENT = _end_with_parent()
-
-
 @contextlib.contextmanager
-def _ended_by_sigterm():
-    """SIGTERM leaves the block as an exception, so that what it has started is ended too."""
-    if threading.current_thread() is not threading.main_thread():  # where Python allows no handlers
+def _ended_by_signals():
+    """A signal that asks to stop leaves the block as an exception, so that what it has started is ended too."""
+    with StopRequest(unwinds=True) as stop:
+        stop.at_once = True
         yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Show:

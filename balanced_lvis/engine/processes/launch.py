@@ -16,11 +16,13 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, start_processes
 
 from ...errors import DivergedError, InputError, LostProcessError
+from ...parent import end_with_parent
 from ..screen import quiet
 from ..showing import print_error
 from ..storage import clear_system_errors
 from ..streams import kept_streams
 from .job import Job
+from .preemption import INTERRUPTED, SIGNALS, ends_at_once, held
 from .watchdog import Limits, Watchdog, first_line, note
 
 logger = logging.getLogger(__name__)
@@ -30,7 +32,6 @@ MEETING_TIMEOUT = timedelta(minutes=30)
 TIMEOUT = timedelta(hours=2)
 # Seconds that the others get to end by themselves once one process has failed.
 GRACE = 10.0
-_FORWARDED = (signal.SIGTERM, signal.SIGUSR1)
 
 
 def launch(
@@ -77,13 +78,19 @@ def _start(job: Job, work, arguments, *options) -> None:
         store = _store(job, is_host=True)
         job = replace(job, port=store.port)
     job = replace(job, hosts_store=False)
-    context = start_processes(_child, (job, work, arguments, *options), nprocs=job.children, join=False)
-    with _forwarding_signals(context.processes):
+    with contextlib.ExitStack() as stack:
+        with held():
+            context = start_processes(_child, (job, work, arguments, *options), nprocs=job.children, join=False)
+            stack.enter_context(_forwarding_signals(context.processes))
         try:
             while not context.join(grace_period=GRACE):
                 pass
         except ProcessExitedException as error:
             _end_as_child(job, error)
+        except KeyboardInterrupt:
+            for process in context.processes:
+                process.kill()
+            raise
     del store
 
 
@@ -102,7 +109,10 @@ def _hint(signal_name: str) -> str:
 
 def _child(index: int, job: Job, work, arguments, *options) -> None:
     quiet()
-    with kept_streams(), _errors_shown_once(), _joined(replace(job, rank=job.rank + index, children=0), *options):
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the one that started them ends them
+    joined = _joined(replace(job, rank=job.rank + index, children=0), *options)
+    with kept_streams(), ends_at_once(), _errors_shown_once(), joined:
         work(*arguments)
 
 
@@ -115,7 +125,7 @@ def _forwarding_signals(processes) -> Iterator[None]:
             if process.is_alive():
                 os.kill(process.pid, number)
 
-    before = {number: signal.signal(number, forward) for number in _FORWARDED}
+    before = {number: signal.signal(number, forward) for number in SIGNALS}
     try:
         yield
     finally:
@@ -158,7 +168,8 @@ def _watched(job: Job, limits: Limits) -> Iterator[None]:
     comm.synchronize()
     watchdog.start()
     try:
-        yield
+        with ends_at_once(watchdog.say_goodbye):
+            yield
     except BaseException as error:
         watchdog.explain(error)
         watchdog.say_goodbye(_status(error))
@@ -172,6 +183,8 @@ def _watched(job: Job, limits: Limits) -> Iterator[None]:
 
 def _status(error: BaseException) -> int:
     """Of a process that ends by ``error``."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
     status = getattr(error, "exit_status", error.code if isinstance(error, SystemExit) else 1)
     return status if isinstance(status, int) and status else 1
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from balanced_lvis.config import load_config
 from balanced_lvis.engine.experiments.compare import METHODS, QUICK, choose_methods, compare
+from balanced_lvis.engine.processes import lock
 from balanced_lvis.errors import InputError
 
 from ...common import CONFIGS, ROOT, rendered_opts
@@ -180,12 +181,13 @@ def wait_for(condition):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_comparison_ends_its_runs_and_goes_on_where_it_was(comparison, number):
+def test_a_killed_comparison_ends_its_runs_and_goes_on_where_it_was(comparison, number, monkeypatch):
     comparison.behave({"eql/seed_0": "hang"})
     process = start_in_background(comparison, ["rfs", "eql", "crt"])
     wait_for(lambda: (comparison.output / "crt" / "seed_0" / "results.json").exists())
     wait_for(lambda: (comparison.output / "eql" / "seed_0" / "checkpoint").exists())
-    with pytest.raises(InputError, match="another comparison writes there"):
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    with pytest.raises(InputError, match=rf"is in use by another job: process {process.pid} on host .*-c"):
         comparison(["rfs", "eql", "crt"])
     process.send_signal(number)
     process.wait(10)

@@ -29,6 +29,8 @@ def prepare():
 def work(folder):
     rank, size = comm.get_rank(), comm.get_world_size()
     fail = os.environ.get("FAIL", "").split(", ")
+    if "NOTE" in os.environ:
+        open(f"{os.environ['NOTE']}_{rank}", "w").close()
     if "all" in fail or f"rank {rank}" in fail:
         raise InputError("a bad file")
     if f"kill {rank}" in fail:
