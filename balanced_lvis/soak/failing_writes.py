@@ -73,9 +73,13 @@ class FailingWrites:
                 stack.enter_context(mock.patch.object(module, name, function))
             yield
 
-    def write(self, path) -> None:
+    def write(self, path, is_named: bool = True) -> None:
         """
         Note that something is written.
+
+        Args:
+            path: of the file or folder.
+            is_named: whether the error names it, as that of an open file doesn't.
 
         Raises:
             OSError: if it is to fail.
@@ -84,7 +88,7 @@ class FailingWrites:
             return
         self.count += 1
         if self.count == self.number or (self.lasting and self.count > self.number):
-            raise OSError(self.code, os.strerror(self.code), os.fspath(path))
+            raise OSError(self.code, os.strerror(self.code), *([os.fspath(path)] if is_named else []))
 
     def _concerns(self, path) -> bool:
         if not isinstance(path, (str, os.PathLike)):
@@ -109,7 +113,7 @@ class FailingWrites:
 
     def _fsync(self, function, number):
         with contextlib.suppress(FileNotFoundError):
-            self.write(os.readlink(f"/proc/self/fd/{number}"))
+            self.write(os.readlink(f"/proc/self/fd/{number}"), is_named=False)
         return function(number)
 
     def _of_path(self, function, path, *rest, **options):
@@ -125,5 +129,5 @@ class _Raw(io.FileIO):
         self._writes = writes
 
     def write(self, data) -> int:
-        self._writes.write(self.name)
+        self._writes.write(self.name, is_named=False)
         return super().write(data)
