@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
+from ...archives import check_member
 from ...errors import InputError
 from ...io import replacing
 from .room import check_room
@@ -33,6 +34,7 @@ def unpack(archive: str | os.PathLike, name: str, target: str | os.PathLike) -> 
     try:
         with zipfile.ZipFile(archive) as opened:
             member = _member(opened, archive, name)
+            check_member(member)
             check_room(Path(target).parent, member.file_size, name)
             with opened.open(member) as source:
                 _copy(source, target, member.file_size)
