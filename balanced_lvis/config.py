@@ -9,9 +9,10 @@ import re
 import yaml
 
 from . import _detectron2
+from .config_files import check_config_file
 from .errors import InputError
 from .text import one_line
-from .user_paths import expand_values, why_no_file
+from .user_paths import expand_values
 
 _detectron2.require()
 
@@ -165,24 +166,29 @@ def load_config(config_file: str | os.PathLike = "", opts: list[str] | tuple[str
 
 
 def _merge_file(cfg: CN, path: str) -> None:
-    if not os.path.isfile(path):
-        raise InputError(f"--config-file {path!r} {why_no_file(path)}.")
     try:
+        check_config_file(path)
         cfg.merge_from_file(path, allow_unsafe=False)  # else a config could run any code
     except KeyError as error:
         raise InputError(_unknown_key(cfg, error, path)) from error
     except FileNotFoundError as error:
         raise InputError(f"{path}: its _BASE_ {error.filename!r} doesn't exist.") from error
+    except InputError:
+        raise
     except (TypeError, AttributeError) as error:
         raise InputError(f"{path} must be a yaml mapping of config keys to values ({error}).") from error
-    except (ValueError, yaml.YAMLError, AssertionError, RecursionError) as error:
+    except _NESTED as error:
+        raise InputError(f"{path}: {_TOO_DEEP}.") from error
+    except (ValueError, yaml.YAMLError, AssertionError) as error:
         raise InputError(f"{path}: {_type_mismatch(error)}") from error
 
 
 def _merge_opts(cfg: CN, opts: list[str]) -> None:
     options = [word for word in opts if word.startswith("--")]
     if options:
-        raise InputError(f"{options[0]} comes after overrides of the config; put it before the first KEY VALUE pair.")
+        raise InputError(
+            f"{options[0][:80]} comes after overrides of the config; put it before the first KEY VALUE pair."
+        )
     if len(opts) % 2:
         raise InputError(f"Overrides come as KEY VALUE pairs, but there are {len(opts)} words: {' '.join(opts)}")
     for key, value in zip(opts[0::2], opts[1::2]):
@@ -193,10 +199,15 @@ def _merge_opts(cfg: CN, opts: list[str]) -> None:
             if _node(cfg, key) is not None:
                 raise InputError(f"{key} {value}: {error}") from error
             raise InputError(_unknown_key(cfg, KeyError(f"Non-existent key: {key}"), "command line")) from error
+        except _NESTED as error:
+            raise InputError(f"{key} is {value[:40]!r}...: {_TOO_DEEP}.") from error
         except ValueError as error:
-            raise InputError(f"{key} is {value!r}: {_type_mismatch(error)}") from error
+            raise InputError(f"{key} is {value!r:.200}: {_type_mismatch(error)}") from error
 
 
+# Of Python's parser, by which yacs reads values.
+_NESTED = (RecursionError, MemoryError)
+_TOO_DEEP = "a value is nested too deeply"
 # yacs's words for a value of another type than the default's.
 _MISMATCH = re.compile(
     r"Type mismatch \(<class '(.*)'> vs\. <class '.*'>\) with values \((.*) vs\. .*\) for config key: (.*)"

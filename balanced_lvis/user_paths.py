@@ -43,4 +43,6 @@ def _expanded(value):
 
 def why_no_file(path: str | os.PathLike) -> str:
     """What follows the name of a path that should be a file and isn't one."""
-    return "is a folder; name the file in it" if os.path.isdir(path) else f"isn't there (looked in {os.getcwd()})"
+    if os.path.isdir(path):
+        return "is a folder; name the file in it"
+    return "is not a regular file" if os.path.exists(path) else f"doesn't exist (looked in {os.getcwd()})"

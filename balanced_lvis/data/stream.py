@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 _CHUNK = 1 << 22  # bytes read at a time; lists' elements are far smaller
 _NOT_UTF_8 = "it is not UTF-8; save it as UTF-8"
+_LONGEST = 1 << 26  # characters of an element, about: an image's annotation has some thousands
 
 
 class _Text:
@@ -99,7 +100,11 @@ class _Text:
 
 
 def stream_lists(
-    file: BinaryIO, keys: Collection[str], optional: Collection[str] = (), seen: set[str] | None = None
+    file: BinaryIO,
+    keys: Collection[str],
+    optional: Collection[str] = (),
+    seen: set[str] | None = None,
+    longest: float = _LONGEST,
 ) -> Iterator[tuple[str, object]]:
     """
     Parse a JSON object whose bulk is in lists.
@@ -109,6 +114,8 @@ def stream_lists(
         keys: of the members whose values are lists to be taken apart.
         optional: those of them that may be missing.
         seen: gets the keys that are there, each before its first element is yielded.
+        longest: characters that an element of a list, or a member that is none, may have, give or take those that are
+            read at a time.
 
     Yields:
         (key, element) of these, in the file's order, each element as ``json.load`` makes it. Other members are parsed
@@ -118,7 +125,7 @@ def stream_lists(
         ValueError: if the file is not valid JSON (then with the position), not UTF-8, not an object, or if one of
             ``keys`` is missing, is there twice or is not a list.
     """
-    text, seen = _Text(file), set() if seen is None else seen
+    text, seen = _Text(file, longest), set() if seen is None else seen
     text.take("{")
     more = text.peek() != "}"
     if not more:
@@ -135,6 +142,9 @@ def stream_lists(
             if text.peek() not in ("[", ""):
                 raise ValueError(f"its {key!r} is not a list")
             yield from ((key, element) for element in _elements(text))
+        elif text.peek() == "[":
+            for _ in _elements(text):  # dropped one at a time: the list may be longer than memory
+                pass
         else:
             text.value()
         more = text.take(",}") == ","

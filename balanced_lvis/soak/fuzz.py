@@ -6,6 +6,7 @@ import faulthandler
 import json
 import os
 import random
+import resource
 import signal
 import time
 import traceback
@@ -17,6 +18,9 @@ from .targets import Target, targets
 from .waiting import exit_status_within
 
 LONGEST = 60.0  # seconds of one round before it counts as stuck
+# Bytes of address space on top of what a process takes: none of these files is large, so that a parser's constant is
+# all that it may take. One that takes more ends in a MemoryError, which is a crash.
+MEMORY = 1 << 30
 
 
 @dataclass
@@ -133,6 +137,7 @@ def _work(target, folder: Path, report: Path, seed: int, first: int, seconds: fl
     for stream in (1, 2):
         os.dup2(screen, stream)
     faulthandler.enable()
+    _limit_memory(MEMORY)
     end = time.monotonic() + seconds
     path = folder / target.file_name
     lines = os.open(report, os.O_WRONLY | os.O_APPEND)
@@ -144,6 +149,12 @@ def _work(target, folder: Path, report: Path, seed: int, first: int, seconds: fl
         os.write(lines, json.dumps({"outcome": outcome}).encode() + b"\n")
         if time.monotonic() >= end:
             break
+
+
+def _limit_memory(size: int) -> None:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        taken = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + size, resource.RLIM_INFINITY))
 
 
 def _wait(process: int, seconds: float) -> int | None:

@@ -20,10 +20,19 @@ NASTY = (
     None, True, False, 0, -1, 1, 2, 7, 2**31, 2**63, 2**64, -(10**30), 0.5, -0.0, 1e308, float("nan"), float("inf"),
     "", "x", "1", "nan", "x" * 3000, "\0", "\ud800", "../../etc/passwd", "/etc/passwd", "a/../../b", "http://x/y/z.jpg",
     [], {}, [[]], [{}], [1, 2, 3], [[1, 2, 3, 4, 5, 6]], [[0.5]], {"a": 1}, {"size": [3, 4], "counts": "0"},
+    "-" * 20_000 + "1", "[" * 20_000, {"size": [10**6, 10**6], "counts": [10**12]},
     {"size": [3, 4], "counts": [12]}, {"size": [10**9, 10**9], "counts": "1" * 50}, _DEEP,
 )  # fmt: skip
 
 _BYTES = (b"\0", b"[" * 5000, b'{"a":' * 3000, b"\xff\xfe", b"9" * 400, b'"', b"}", b"-", b"\n", b"!!python/x ")
+
+# Opcodes of a pickle that ask for memory, and what is left on the stack then is one value.
+_GREEDY = (
+    b"c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R", b"ctorch\nTensor\nJ\xff\xff\xff\x7f\x85R",
+    b"ctorch\nFloatStorage\nJ\xff\xff\xff\x7f\x85R", b"(" + b"}" * 300_000 + b"l", b"(" + b"\x8f" * 300_000 + b"l",
+    b"(" + b"K\x00" * 1000 + b"lq\x7d0(" + b"c__builtin__\nset\nh\x7d\x85R" * 1000 + b"l", b"K\x01" + b"2\x86" * 60,
+)  # fmt: skip
+_ALIASES = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 11))])
 
 
 def mutated_tree(tree, rng: random.Random):
@@ -100,6 +109,8 @@ def mutated_yaml(data: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.75:
         tree = mutated_tree(yaml.safe_load(data), rng)
         data = _dumped(lambda tree: yaml.safe_dump(tree).encode("utf-8", "surrogatepass"), tree, data)
+    if rng.random() < 0.05:
+        data += b"\n" + rng.choice((_ALIASES, "MODEL: &m {X: *m}", "_BASE_: .", "_BASE_: https://x/y.yaml")).encode()
     return data if rng.random() < 0.7 else mutated_bytes(data, rng)
 
 
@@ -108,6 +119,14 @@ def _dumped(dump, tree, otherwise: bytes) -> bytes:
         return dump(tree)
     except (RecursionError, TypeError, ValueError, yaml.YAMLError):  # what can't be said in this format
         return otherwise
+
+
+def mutated_pickle(data: bytes, rng: random.Random) -> bytes:
+    """A pickle, changed in its bytes, or with opcodes in between that ask for memory or time."""
+    if rng.random() < 0.8:
+        return mutated_bytes(data, rng)
+    at = rng.randrange(len(data))
+    return data[:at] + rng.choice(_GREEDY) + data[at:]
 
 
 def mutated_torch_file(data: bytes, rng: random.Random) -> bytes:
@@ -119,7 +138,7 @@ def mutated_torch_file(data: bytes, rng: random.Random) -> bytes:
     if kind == 0:
         return mutated_bytes(data, rng)
     if kind == 1:
-        return _with_pickle(data, lambda pickled: mutated_bytes(pickled, rng))
+        return _with_pickle(data, lambda pickled: mutated_pickle(pickled, rng))
     tree = mutated_tree(torch.load(io.BytesIO(data), weights_only=True), rng)
     file = io.BytesIO()
     try:

@@ -32,7 +32,8 @@ from ..evaluation.backends import evaluate_tasks
 from ..evaluation.lvis_api import LVIS
 from ..evaluation.submission import ImageList, read_predictions, validate_submission
 from ..priors import ClassPrior
-from .mutations import mutated_bytes, mutated_json, mutated_torch_file, mutated_yaml
+from .mutations import mutated_json, mutated_pickle, mutated_torch_file, mutated_yaml
+from .stored import UNDAMAGED, drawn_damage, export_damaged
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ def targets() -> list[Target]:
         Target("class prior", "class_prior.json", json.dumps(_prior()).encode(), mutated_json, _use_prior),
         Target("config", "config.yaml", yaml.safe_dump(_config()).encode(), mutated_yaml, load_config),
         Target("checkpoint, .pth", "model.pth", _torch_file(_checkpoint()), mutated_torch_file, read_checkpoint),
-        Target("checkpoint, .pkl", "model.pkl", _pickle(), mutated_bytes, read_checkpoint),
+        Target("checkpoint, .pkl", "model.pkl", _pickle(), mutated_pickle, read_checkpoint),
         Target("checkpoint to resume", "model_0000001.pth", _torch_file(_checkpoint()), mutated_torch_file, _resume),
+        Target("chunks of an export", "damage.json", UNDAMAGED, drawn_damage, export_damaged),
     ]
 
 

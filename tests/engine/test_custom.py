@@ -76,5 +76,5 @@ def test_photographs_train_in_two_processes_and_are_evaluated_from_one_yaml(tmp_
 def test_the_config_to_copy_says_what_it_needs(tmp_path):
     done = train_net("--config-file", SMALL, "DATASETS.CUSTOM.my_train.JSON", tmp_path / "nowhere.json")
     assert done.returncode == 2
-    assert "DATASETS.CUSTOM.my_train.JSON: " in done.stderr and "nowhere.json isn't there" in done.stderr
+    assert "DATASETS.CUSTOM.my_train.JSON: " in done.stderr and "nowhere.json doesn't exist" in done.stderr
     assert "Traceback" not in done.stderr

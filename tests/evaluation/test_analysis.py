@@ -184,7 +184,7 @@ def test_shifts_of_the_stream_are_told_where_they_are_asked_for(rendered, tmp_pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("nowhere.json",), "nowhere.json isn't there"),
+        (("nowhere.json",), "nowhere.json doesn't exist"),
         ((str(ROOT / "configs"),), "configs' is not registered. It is a folder; name the annotation file in it"),
         (("lvis_v1_trian",), "Did you mean lvis_v1_train"),
         (("lvis_v1_train", "--threshold", "2"), "repeat threshold is 2.0"),

@@ -27,13 +27,32 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 60  # seconds without a byte
-_ATTEMPTS = 4  # in a row that bring nothing
+_ATTEMPTS = 4  # in a row that bring less than _CHUNK
+_RESTARTS = 3  # from the beginning, as the server's answer doesn't fit what has arrived
 _PAUSE = 1.0  # seconds before the second attempt, and twice as long before each further one
-_FAILURES = (OSError, http.client.HTTPException)  # of the network; urllib's and ssl's own are OSErrors
+# Of the network, among which urllib's and ssl's own are OSErrors; and of headers that make no sense.
+_FAILURES = (OSError, http.client.HTTPException, ValueError, OverflowError)
+_NUMBER = r"(\d{1,18})"
 
 
 class _AgainError(Exception):
-    """A download that stopped on the way, or has to begin anew."""
+    """A download that stopped on the way."""
+
+
+class _RestartError(_AgainError):
+    """One that has to begin anew: what had arrived has been deleted."""
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """To http and https only; urllib itself would follow one to ftp."""
+
+    def redirect_request(self, request, answer, code, message, headers, url):
+        if not url.startswith(("http://", "https://")):
+            raise InputError(f"{request.full_url} redirects to {url:.200}, which is no address of the web.")
+        return super().redirect_request(request, answer, code, message, headers, url)
+
+
+_open = urllib.request.build_opener(_Redirects).open
 
 
 def download(url: str, path: str | os.PathLike, md5: str = "") -> None:
@@ -83,12 +102,14 @@ def file_md5(path: str | os.PathLike) -> str:
 
 def _complete(url: str, partial: Path) -> None:
     """All of the file into ``partial``, in as many attempts as bring something."""
-    fruitless = 0
+    fruitless = restarts = 0
+    furthest = _size(partial)
     while True:
-        before = _size(partial)
         try:
             _attempt(url, partial)
             return
+        except InputError:
+            raise
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code not in (408, 429):
                 raise InputError(f"{url} can't be got: {error.code} {error.reason}.") from error
@@ -96,10 +117,13 @@ def _complete(url: str, partial: Path) -> None:
         except (_AgainError, *_FAILURES) as error:
             cause = getattr(error, "reason", error)
             reason = str(cause) or type(error).__name__
-            if isinstance(cause, (socket.gaierror, ssl.SSLCertVerificationError)) and not before:
+            if isinstance(error, _RestartError):
+                restarts, furthest = restarts + 1, 0
+            if isinstance(cause, (socket.gaierror, ssl.SSLCertVerificationError)) and not furthest:
                 raise InputError(f"{url} can't be got: {reason}.") from error  # there is no network, or a wrong one
-        fruitless = 0 if _size(partial) > before else fruitless + 1
-        if fruitless == _ATTEMPTS:
+        fruitless = 0 if _size(partial) >= furthest + _CHUNK else fruitless + 1
+        furthest = max(furthest, _size(partial))
+        if fruitless == _ATTEMPTS or restarts == _RESTARTS:
             raise InputError(f"{url} can't be got: {reason}. What has arrived is kept; run the command again.")
         logger.info("%s: %s; going on", url, reason)
         time.sleep(_PAUSE * 2 ** max(fruitless - 1, 0))
@@ -117,32 +141,54 @@ def _attempt(url: str, partial: Path) -> None:
         if tag:
             request.add_header("If-Range", tag)
     try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+        response = _open(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         if start and error.code == 416:
             _judge_end(error, partial, start)
             return
         raise
     with response:
-        if response.status != 206:
-            start = 0  # the server begins at the beginning, whatever it was asked for
-        elif _range_start(response) != start:
-            partial.unlink()
-            raise _AgainError("the server sends another part than it was asked for")
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
-        if total:
+        start, total = _part(response, partial, start)
+        if total is not None:
             check_room(partial.parent, total - start, url)
         _write_tag(partial, response.headers)
-        _receive(response, partial, start, total)
-    if total and _size(partial) != total:
+        _receive(response, partial, start, total, url)
+    if not _size(partial):
+        raise _AgainError("the server sends nothing")
+    if total is not None and _size(partial) != total:
         raise _AgainError(f"the connection ended at {_size(partial):,} of {total:,} bytes")
 
 
-def _receive(response, partial: Path, start: int, total: int | None) -> None:
+def _part(response, partial: Path, start: int) -> tuple[int, int | None]:
+    """Where the bytes of an answer begin, and how many the whole file has, where the server says so."""
+    length = response.headers.get("Content-Length")
+    if length is not None and not re.fullmatch(_NUMBER, length.strip()):
+        raise _AgainError(f"the server states a length of {length!r:.40}")
+    if response.status == 200:
+        return 0, None if length is None else int(length)  # the beginning, whatever the server was asked for
+    if response.status != 206:
+        raise _AgainError(f"the server answers with {response.status}")
+    match = re.fullmatch(
+        rf"bytes {_NUMBER}-{_NUMBER}/(?:{_NUMBER}|\*)", response.headers.get("Content-Range", "").strip()
+    )
+    if not match or int(match[1]) != start:
+        _begin_anew(partial, "the server sends another part than it was asked for")
+    if match[3]:
+        return start, int(match[3])
+    return start, None if length is None else start + int(length)
+
+
+def _begin_anew(partial: Path, reason: str) -> None:
+    partial.unlink(missing_ok=True)
+    raise _RestartError(reason)
+
+
+def _receive(response, partial: Path, start: int, total: int | None, url: str) -> None:
     with _writing(partial), open(partial, "ab" if start else "wb", buffering=0) as file:
         with _bar(partial.stem, total, start) as bar:
             while data := _read(response):
+                if total is None:  # it may never end
+                    check_room(partial.parent, len(data), url)
                 file.write(data)
                 bar.update(len(data))
         os.fsync(file.fileno())
@@ -165,15 +211,9 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _judge_end(error: urllib.error.HTTPError, partial: Path, start: int) -> None:
     """The server has nothing from ``start`` on: it is complete if the file ends there."""
-    match = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+    match = re.fullmatch(rf"bytes \*/{_NUMBER}", error.headers.get("Content-Range", "").strip())
     if not match or int(match[1]) != start:
-        partial.unlink()
-        raise _AgainError("more was there than the file has")
-
-
-def _range_start(response) -> int | None:
-    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-    return int(match[1]) if match else None
+        _begin_anew(partial, "the server has another file than what has arrived")
 
 
 def _size(path: Path) -> int:

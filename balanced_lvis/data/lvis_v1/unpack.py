@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
+from ...archives import check_member
 from ...errors import InputError
 from ...io import open_regular, replacing
 from ...text import first_of, one_line
@@ -34,6 +35,7 @@ def unpack(archive: str | os.PathLike, name: str, target: str | os.PathLike) -> 
     try:
         with open_regular(archive) as file, zipfile.ZipFile(file) as opened:
             member = _member(opened, archive, name)
+            check_member(member)
             check_room(Path(target).parent, member.file_size, name)
             with opened.open(member) as source:
                 _copy(source, target, member.file_size)

@@ -10,11 +10,13 @@ from detectron2.utils.file_io import Detectron2Handler, PathManager
 from ...errors import InputError
 from ...modeling.decoupled import CLASSIFIER
 from ...text import one_line
+from . import fetching
 from .checkpointer import Checkpointer
 from .file import check_kind
 from .identity import Identity
 
 logger = logging.getLogger(__name__)
+fetching.register()
 
 # What each use of a checkpoint says where there is none.
 _NEEDS_WEIGHTS = {
@@ -44,6 +46,8 @@ def check_weights(path: str, purpose: str = "training") -> None:
         local = PathManager.get_local_path(local)
         found = os.path.exists(local)
         reason = f"{local} doesn't exist"
+    except InputError as error:
+        found, reason = False, str(error).rstrip(".")
     except Exception as error:  # whatever a download handler raises: URLError, OSError, HTTPError, timeouts
         found, reason = False, f"{type(error).__name__}: {error}"
     if found:

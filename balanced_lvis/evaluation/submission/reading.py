@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
+from ...archives import check_member
 from ...data.stream import stream_list
 from ...errors import InputError
 from ...io import open_regular
@@ -82,5 +83,6 @@ def _content(raw: BinaryIO) -> Iterator[BinaryIO]:
         names = [name for name in archive.namelist() if name.endswith(".json") and not name.startswith("__MACOSX/")]
         if len(names) != 1:
             raise ValueError(f"it is a zip archive with {len(names)} .json files; one is expected")
+        check_member(archive.getinfo(names[0]))
         with archive.open(names[0]) as file:
             yield file

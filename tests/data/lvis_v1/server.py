@@ -16,12 +16,14 @@ class FaultyServer(ThreadingHTTPServer):
         tag: the ETag.
         shift: by how much the part differs from the one that was asked for.
         stalls_after: after how many bytes an answer waits until ``released`` is set; None: never.
+        answer: instead of all that, called with the range that is asked for; status, headers and body.
         requests: (path, Range or None) of all requests.
     """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files, self.ranges, self.cuts, self.errors, self.tag, self.requests = {}, True, [], [], '"1"', []
+        self.answer = None
         self.shift, self.stalls_after, self.released = 0, None, threading.Event()
 
     @property
@@ -46,6 +48,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         server, asked = self.server, self.headers.get("Range")
         server.requests.append((self.path, asked))
+        if server.answer:
+            self.close_connection = True
+            status, headers, body = server.answer(asked)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body)
+            return
         if server.errors:
             self.send_error(server.errors.pop(0))
             return

@@ -147,6 +147,74 @@ def test_an_end_that_does_not_come_is_told_and_what_arrived_is_kept(server, tmp_
     assert server.requests[-1] == ("/file", "bytes=1000-")
 
 
+def start_of(asked):
+    return int(asked[6:-1]) if asked else 0
+
+
+def sent(start, length, size="*"):
+    return {"Content-Range": f"bytes {start}-{start + length - 1}/{size}", "Content-Length": length}
+
+
+ALWAYS = {
+    "one byte a time": lambda asked: (206, sent(start_of(asked), 1, 300_000), b"x") if asked
+    else (200, {"Content-Length": 300_000}, b"x" * 20_000),
+    "nothing": lambda asked: (200, {"Content-Length": 0}, b""),
+    "nothing, of no length": lambda asked: (200, {}, b""),
+    "no content": lambda asked: (204, {}, b""),
+    "short": lambda asked: (200, {"Content-Length": 300_000}, b"x" * (20_000 if asked else 40_000)),
+    "416": lambda asked: (416, {}, b"") if asked else (200, {"Content-Length": 99_999}, b"x" * 50_000),
+    "416 of nonsense": lambda asked: (416, {"Content-Range": "bytes */" + "9" * 5000}, b"") if asked
+    else (200, {"Content-Length": 99_999}, b"x" * 50_000),
+    "another range": lambda asked: (206, sent(5, 40_000), b"x" * 40_000) if asked
+    else (200, {"Content-Length": 99_999}, b"x" * 50_000),
+    "a range of nonsense": lambda asked: (206, {"Content-Range": "bytes what-ever/1e9"}, b"x"),
+    "a range that was not asked for": lambda asked: (206, sent(7, 100), b"x" * 100),
+    "length of nonsense": lambda asked: (200, {"Content-Length": "many"}, b"x" * 100),
+    "negative length": lambda asked: (200, {"Content-Length": "-5"}, b"x" * 100),
+    "length of a million digits": lambda asked: (200, {"Content-Length": "9" * 50_000}, b"x" * 100),
+    "chunks of nonsense": lambda asked: (200, {"Transfer-Encoding": "chunked"}, b"zzz\r\n"),
+    "too many headers": lambda asked: (200, {f"X-{n}": "x" for n in range(500)}, b""),
+    "a loop": lambda asked: (302, {"Location": "/file"}, b""),
+    "a port of nonsense": lambda asked: (302, {"Location": "http://127.0.0.1:99999999/file"}, b""),
+    "a host of nonsense": lambda asked: (302, {"Location": "http://a..b/" + "x" * 10}, b""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_a_server_that_never_answers_well_is_given_up_after_a_few_tries(server, tmp_path, name):
+    server.answer = ALWAYS[name]
+    with pytest.raises(InputError, match="/file can't be got"):
+        get(server, tmp_path, "")
+    assert len(server.requests) <= 12
+    assert not (tmp_path / "deep" / "file").exists()
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/file", "file:///etc/passwd", "data:text/plain,x", "FTP://127.0.0.1/"])
+def test_only_addresses_of_the_web_are_redirected_to(server, tmp_path, url):
+    server.answer = lambda asked: (302, {"Location": url}, b"")
+    with pytest.raises(InputError, match="/file (redirects to|can't be got)"):
+        get(server, tmp_path, "")
+    assert len(server.requests) == 1
+
+
+def test_a_redirect_on_the_web_is_followed(server, tmp_path):
+    def answer(asked):
+        is_first = server.requests[-1][0] == "/file"
+        return (302, {"Location": "/other"}, b"") if is_first else (200, {"Content-Length": len(DATA)}, DATA)
+
+    server.answer = answer
+    assert_whole(get(server, tmp_path))
+
+
+def test_a_stream_without_end_stops_before_the_disk_is_full(server, tmp_path, monkeypatch):
+    frees = iter([*[1 << 30] * 5, *[1 << 20] * 1000])
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: namedtuple("usage", "free")(next(frees)))
+    server.answer = lambda asked: (200, {}, DATA)
+    with pytest.raises(InputError, match="make room"):
+        get(server, tmp_path, "")
+    assert len(server.requests) == 1
+
+
 def test_without_a_network_it_says_so(tmp_path):
     with serving() as server:
         url = server.url
