@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 
 from balanced_lvis.config import load_config
 from balanced_lvis.engine.checkpoints.identity import Identity
-from balanced_lvis.engine.checkpoints.loading import load_for_evaluation
+from balanced_lvis.engine.checkpoints.loading import load_first_stage, load_for_evaluation
 from balanced_lvis.engine.optimizer import build_optimizer, scale_decay
 from balanced_lvis.engine.run import argument_parser, check, read_config, run
 from balanced_lvis.engine.trainer import Trainer
@@ -71,6 +71,42 @@ def test_a_second_stage_changes_the_classifier_and_no_other_bit(method, rendered
     assert changed == SECOND_STAGES[method]
     assert before.keys() <= after.keys()
     assert set(json.loads((tmp_path / "results.json").read_text())) == {"bbox", "segm"}
+
+
+@pytest.fixture
+def frozen_norms(rendered, tmp_path):
+    """A config with ``FrozenBatchNorm2d``, a state dict with random statistics, and the path of its checkpoint."""
+    opts = [*rendered_opts(rendered, tmp_path), "MODEL.RESNETS.NORM", "FrozenBN"]
+    cfg = load_config(CONFIGS / "rendered" / "rfs.yaml", opts)
+    state = build_model(cfg).state_dict()
+    for key, tensor in state.items():
+        if key.startswith("backbone.bottom_up") and ".norm." in key:
+            tensor.uniform_(0.5, 2)
+    assert any(key.endswith("running_var") for key in state)
+    torch.save({"model": state}, tmp_path / "model.pth")
+    return cfg, state, str(tmp_path / "model.pth")
+
+
+def differing(model, state):
+    found = model.state_dict()
+    return {key for key in state if not torch.equal(found[key], state[key])}
+
+
+# ``load_state_dict`` resets frozen statistics that are not in the state dict that it is given.
+@pytest.mark.parametrize("classifier", ["retrain", "finetune", "rescale"])
+def test_frozen_batch_statistics_are_those_of_the_first_stage(classifier, frozen_norms):
+    cfg, state, path = frozen_norms
+    cfg.merge_from_list(["MODEL.META_ARCHITECTURE", "DecoupledRCNN", "MODEL.DECOUPLED.CLASSIFIER", classifier])
+    second = build_model(cfg)
+    load_first_stage(second, path, Identity.from_config(cfg))
+    assert differing(second, state) <= {f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias"}
+
+
+def test_frozen_batch_statistics_are_evaluated_as_they_are_in_the_checkpoint(frozen_norms):
+    cfg, state, path = frozen_norms
+    model = build_model(cfg)
+    load_for_evaluation(model, path)
+    assert not differing(model, state)
 
 
 def test_the_optimizer_holds_the_classifier_alone(rendered, stage_1, tmp_path):

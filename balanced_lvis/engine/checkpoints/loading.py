@@ -111,8 +111,10 @@ class _StrictCheckpointer(Checkpointer):
         state = self.model.state_dict()
         fresh = {key: state[key].clone() for key in self.fresh}
         incompatible = super()._load_model(checkpoint)
-        # Given back rather than taken out of the file, whose names are not these before it has been loaded.
-        self.model.load_state_dict(fresh, strict=False)
+        # Restored rather than taken out of the file, whose names differ from these before it has been loaded. Not by
+        # load_state_dict(), which would reset statistics of frozen batch normalisation, as they are not in ``fresh``.
+        for key, value in fresh.items():
+            state[key].copy_(value)
         missing, unexpected = set(incompatible.missing_keys), incompatible.unexpected_keys
         problems = {key: "missing in the file" for key in missing - fresh.keys()}
         self.hint = ""
