@@ -169,7 +169,8 @@ class Watchdog:
         """
         Wait for the verdict, which ends this process, if ``error`` is what losing another process looks like.
 
-        Whoever loses the connection to a process that died knows of it before anybody knows which.
+        Whoever loses the connection to a process that died knows of it before anybody knows which. Where all processes
+        go on living, the error is this one's own, such as NCCL's of a device that failed, and is not waited with.
         """
         if not isinstance(error, RuntimeError) or not _LOST.search(str(error)):
             return
@@ -177,7 +178,19 @@ class Watchdog:
         logger.info("Another process is lost (%s); finding out which.", reason)
         note(f"stopped by: {reason}", waiting=True)
         # Where there are no verdicts, the other may at least have said why it ends.
-        self._stopped.wait(self._limits.timeout * 1.5 or self._interval * 3)
+        until = time.monotonic() + (self._limits.timeout * 1.5 or self._interval * 3)
+        beats = {rank: one.beat for rank, one in dict(self._seen).items()}
+        while time.monotonic() < until and not self._stopped.wait(self._interval):
+            if self._all_live_since(beats):
+                return
+
+    def _all_live_since(self, beats: dict[int, int]) -> bool:
+        """
+        Whether every process has published since, which takes two beats: the first may have been on its way when its
+        process died.
+        """
+        seen = dict(self._seen)
+        return len(beats) == self._world_size and all(seen[rank].beat >= beat + 2 for rank, beat in beats.items())
 
     def _publish(self) -> None:
         progress = _progress

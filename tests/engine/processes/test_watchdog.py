@@ -118,12 +118,30 @@ def test_who_keeps_the_store_does_not_wait_for_the_dead(watchdog):
 
 def test_only_what_looks_like_a_lost_process_is_waited_for(watchdog, monkeypatch):
     waited = []
+    clock = iter(range(100))
+    monkeypatch.setattr("balanced_lvis.engine.processes.watchdog.time.monotonic", lambda: float(next(clock)))
     monkeypatch.setattr(watchdog._stopped, "wait", waited.append)
     for error in (ValueError("connection closed by peer"), RuntimeError("size mismatch")):
         watchdog.explain(error)
     assert not waited
     watchdog.explain(RuntimeError("[gloo] Connection closed by peer [127.0.0.1]\nException raised from"))
-    assert waited == [15.0]
+    assert waited and all(seconds == 1.0 for seconds in waited)  # up to the verdict, after 15 seconds
+    assert next(clock) > 15
+
+
+def test_an_error_is_shown_soon_where_all_processes_live_on(watchdog, monkeypatch):
+    tell(watchdog, FRESH, FRESH, FRESH)
+    turns = []
+
+    def wait(seconds):
+        turns.append(seconds)
+        for rank in range(3):
+            watchdog._take(rank, {**NOTHING, "beat": 1 + len(turns) - (rank == 2)})
+        assert len(turns) < 10
+
+    monkeypatch.setattr(watchdog._stopped, "wait", wait)
+    watchdog.explain(RuntimeError("NCCL error: unhandled cuda error"))
+    assert len(turns) == 3
 
 
 def test_an_error_without_words_has_a_line():
