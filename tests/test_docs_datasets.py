@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from balanced_lvis.config import load_config
+from balanced_lvis.data.custom.register import source_of
 from balanced_lvis.data.lvis_v1 import ANNOTATIONS, look, show
 from balanced_lvis.engine.run import argument_parser
 
@@ -63,8 +64,10 @@ def test_every_command_is_understood():
             assert not word.startswith("-") or word in known
     for words in commands("tools/train_net.py"):
         args = argument_parser().parse_args(words)
-        assert args.allow_missing
-        load_config(ROOT / args.config_file, args.opts)
+        assert args.allow_missing or args.eval_only
+        cfg = load_config(ROOT / args.config_file if args.config_file else "", args.opts)
+        if args.eval_only:
+            assert cfg.DATASETS.TEST == ("lvis_minival",) and source_of(cfg, "lvis_minival").json_file.endswith(".json")
 
 
 @pytest.mark.parametrize("file", ANNOTATIONS.values(), ids=list(ANNOTATIONS))

@@ -24,12 +24,15 @@ def comparison_table(results: dict[str, dict[str, dict[str, float]]], columns=CO
     A Markdown table with a row per method and, for exactly two methods, one for the second minus the first.
 
     Args:
-        results: {method: {"bbox": {metric: percent}, "segm": {...}}}; None or NaN for what has no value.
+        results: {method: {"bbox": {metric: percent}, "segm": {...}}}; None or NaN for what has no value. A model
+            without masks has no "segm".
         columns: the metrics to show of each task.
     """
     keys = [(task, column) for task in TASKS for column in columns]
     rows = [["method", *(f"{TASKS[task]} {column}" for task, column in keys)]]
-    values = {method: [_number(found[task].get(column)) for task, column in keys] for method, found in results.items()}
+    values = {
+        method: [_number(found.get(task, {}).get(column)) for task, column in keys] for method, found in results.items()
+    }
     for method, row in values.items():
         rows.append([method, *map(percent, row)])
     if len(values) == 2:

@@ -33,6 +33,11 @@ def test_the_table_shows_values_and_the_difference_of_two_methods():
     assert len({len(line) for line in table.splitlines()}) == 1
 
 
+def test_a_model_without_masks_has_no_mask_figures():
+    table = comparison_table({"boxes": {"bbox": {"AP": 20.0}}})
+    assert table.splitlines()[-1].count("–") == 7 and "20.0" in table
+
+
 def test_three_methods_have_no_difference():
     one = {"bbox": metrics(1, 1), "segm": metrics(1, 1)}
     assert len(comparison_table({"a": one, "b": one, "c": one}).splitlines()) == 5

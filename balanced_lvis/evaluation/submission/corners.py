@@ -50,7 +50,8 @@ class CornerBoxes:
         low, second = boxes[:, :2], boxes[:, 2:]
         fits = (low >= -_TOLERANCE) & (second >= low) & (second <= size)
         self._all_fit_as_corners = bool(fits.all())
-        leaves = np.flatnonzero((low + second > size).any(axis=1))
+        with np.errstate(over="ignore"):
+            leaves = np.flatnonzero((low + second > size).any(axis=1))
         self._num += len(used)
         self.leaving += len(leaves)
         for index in leaves[: SHOWN - len(self._examples)].tolist():
