@@ -13,7 +13,10 @@ import torch
 
 from ..config import load_config
 from ..engine import run as engine_run
+from ..engine.processes.lock import only_job_in
+from ..engine.processes.preemption import ends_at_once, held
 from ..engine.step import StepTrainer
+from ..parent import end_with_parent
 from .faults import Fault
 
 ITERATIONS = 24
@@ -121,12 +124,19 @@ class Attempts:
         self.output.mkdir(parents=True, exist_ok=True)
         sys.stdout.flush()
         sys.stderr.flush()
-        process = os.fork()
-        if process:
-            return process
+        parent = os.getpid()
+        with held():
+            process = os.fork()
+            if not process:
+                self._run(parent, fault)
+        return process
+
+    def _run(self, parent: int, fault: Fault | None) -> None:
+        """The forked process, from a moment at which signals are held to its end."""
         status = 1
         try:
             os.setpgid(0, 0)  # with its data workers
+            end_with_parent(parent)
             self._redirect()
             if fault:
                 fault.arm()
@@ -156,7 +166,8 @@ class Attempts:
             write(trainer, names, numbers)
 
         StepTrainer._write_numbers = write_too
-        engine_run.run(self.cfg, self.args)
+        with ends_at_once(), only_job_in(self.output):
+            engine_run.run(self.cfg, self.args)
         return 0
 
     def losses(self) -> list[tuple[int, str]]:
