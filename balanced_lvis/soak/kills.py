@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import random
@@ -12,20 +13,26 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 from ..data.datasets import prepare_datasets
 from ..engine.checkpoints.folder import damage_of
-from ..errors import Preempted, StorageError
+from ..engine.processes import lock
+from ..errors import InputError, Preempted, StorageError
 from .failing_writes import FailingWrites
 from .faults import Fault, damage
 from .training import ITERATIONS, LOSSES, PERIOD, SCREEN, SETTINGS, Attempts, same
-from .waiting import exit_status_within
+from .waiting import exit_status_within, seconds_until_gone
 
 LONGEST = 180.0  # seconds of an attempt, which takes some five, before it counts as stuck
+ORPHANS = 30.0  # seconds that data workers may outlive a main process that was killed; they look twice a second
 LATEST_KILL = 0.5  # of the time of an undisturbed run
 FAILS = "a write fails"
+SECOND_JOB = "beside a second job"
 # How an attempt is disturbed, and how often each.
-KINDS = {"at any moment": 6, "while saving": 5, "asked": 1, "asked, with all its workers": 1, FAILS: 4}
+KINDS = {
+    "at any moment": 6, "while saving": 5, "asked": 1, "asked, with all its workers": 1, SECOND_JOB: 1, FAILS: 4,
+}  # fmt: skip
 
 
 @dataclass
@@ -41,6 +48,7 @@ class KillFigures:
         iterations: computed, those that were computed again among them.
         lost: iterations that had to be computed again after a kill, of each kill that cost any.
         lost_with_damage: those after a kill and damage to the newest checkpoint.
+        longest_orphans: seconds that data workers have outlived a main process at most.
         failures: in words; there should be none.
     """
 
@@ -51,6 +59,7 @@ class KillFigures:
     iterations: int = 0
     lost: list[int] = field(default_factory=list)
     lost_with_damage: list[int] = field(default_factory=list)
+    longest_orphans: float = 0.0
     failures: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict:
@@ -66,6 +75,7 @@ class KillFigures:
             "iterations_lost_at_most_with_damage": max(self.lost_with_damage, default=0),
             "checkpoint_period": PERIOD,
             "iterations_lost_in_all": sum(self.lost + self.lost_with_damage),
+            "seconds_that_workers_outlive_a_kill_at_most": round(self.longest_orphans, 1),
             "failures": self.failures,
         }
 
@@ -133,11 +143,40 @@ class KillLoop:
         attempts = self._attempts(name, "undisturbed")
         shutil.rmtree(attempts.output, ignore_errors=True)
         start = time.monotonic()
-        status = _wait(attempts.start())
+        status = self._wait(attempts.start())
         self._latest = LATEST_KILL * (time.monotonic() - start)
         if status != 0:
             raise RuntimeError(f"{name}: the undisturbed run fails with {status}: {_tail(attempts)}")
         return dict(attempts.losses()), attempts.final_state(), attempts.metrics()
+
+    def _wait(
+        self, process: int, seconds: float = LONGEST, number: int = signal.SIGKILL, group: bool = False
+    ) -> int:  # fmt: skip
+        """
+        Wait for a process's end; after ``seconds``, send it a signal, and one that can't be caught if that doesn't end
+        it. Its data workers have to end by themselves.
+
+        Returns:
+            its exit status, or the signal that ended it, negative.
+        """
+        status = exit_status_within(process, seconds)
+        if status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process, number) if group else os.kill(process, number)
+            status = exit_status_within(process, LONGEST)
+        gone = seconds_until_gone(process, ORPHANS) if status is not None else None
+        if gone is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process, signal.SIGKILL)
+        if status is None:
+            os.waitpid(process, 0)
+            raise _SoakError(f"the process hung for {LONGEST} s after {signal.Signals(number).name}")
+        if gone is None:
+            raise _SoakError(
+                f"data workers have outlived their main process, which ended with {status}, by {ORPHANS} s"
+            )
+        self.figures.longest_orphans = max(self.figures.longest_orphans, gone)
+        return status
 
     def _attempt(self, attempts: Attempts, is_killed: bool) -> bool:
         """Start a process and kill it; whether it ended before that."""
@@ -147,11 +186,17 @@ class KillLoop:
         kind = self.rng.choices(list(KINDS), list(KINDS.values()))[0] if is_killed else ""
         fault = self._fault(kind, attempts)
         process = attempts.start(fault)
+        if kind == SECOND_JOB:
+            try:
+                _start_a_second_job(attempts.output, process)
+            except _SoakError:
+                self._wait(process, 0)
+                raise
         if kind and not fault:
             number = signal.SIGTERM if kind.startswith("asked") else signal.SIGKILL
-            status = _wait(process, self.rng.uniform(0, self._latest), number, group="workers" in kind)
+            status = self._wait(process, self.rng.uniform(0, self._latest), number, group="workers" in kind)
         else:
-            status = _wait(process)
+            status = self._wait(process)
         _check_status(status, kind, attempts)
         if status == StorageError.exit_status:
             _check_message(attempts.shown()[shown:])
@@ -220,25 +265,30 @@ def _whole(folder: Path) -> int:
     return sum(damage_of(path) is None for path in folder.glob("model_*.pth"))
 
 
-def _wait(process: int, seconds: float = LONGEST, number: int = signal.SIGKILL, group: bool = False) -> int:
-    """
-    Wait for a process's end; after ``seconds``, send it a signal, and one that can't be caught if that doesn't end it.
+def _start_a_second_job(folder: Path, process: int) -> None:
+    """In the folder of a running one, which is stopped meanwhile, as it could end just then; it has to be refused."""
+    text = folder / lock.LOCK
+    end = time.monotonic() + LONGEST
+    while time.monotonic() < end and os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        os.kill(process, signal.SIGSTOP)
+        try:
+            if _holder(text) == process:
+                with mock.patch.object(lock, "PATIENCE", 0.0), lock.only_job_in(folder):
+                    raise _SoakError("a second job has begun in the folder of a running one")
+        except InputError as error:
+            if f"process {process} on host" not in str(error):
+                raise _SoakError(f"a second job is told: {error}") from error
+            return
+        finally:
+            os.kill(process, signal.SIGCONT)
+        time.sleep(0.05)
 
-    Returns:
-        its exit status, or the signal that ended it, negative.
-    """
-    status = exit_status_within(process, seconds)
-    if status is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process, number) if group else os.kill(process, number)
-        status = exit_status_within(process, LONGEST)
-    stuck = status is None
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process, signal.SIGKILL)  # its data workers, which would end by themselves, but later
-    if stuck:
-        os.waitpid(process, 0)
-        raise _SoakError(f"the process hung for {LONGEST} s after {signal.Signals(number).name}")
-    return status
+
+def _holder(text: Path) -> int | None:
+    try:
+        return json.loads(text.read_text())["process"]
+    except (OSError, ValueError):
+        return None
 
 
 def _check_status(status: int, kind: str, attempts: Attempts) -> None:
@@ -248,7 +298,7 @@ def _check_status(status: int, kind: str, attempts: Attempts) -> None:
     elif not kind:
         allowed = {0}
     elif kind.startswith("asked"):
-        allowed = {0, Preempted.exit_status, -signal.SIGTERM}  # the last of a process that has hardly begun
+        allowed = {0, Preempted.exit_status}
     if status not in allowed:
         raise _SoakError(f"the process, killed {kind}, ended with {status}: {_tail(attempts)}")
 

@@ -15,8 +15,11 @@ import torch
 from ..config import load_config
 from ..engine import run as engine_run
 from ..engine.metrics import METRICS
+from ..engine.processes.lock import only_job_in
+from ..engine.processes.preemption import held
 from ..engine.screen import command_line
 from ..engine.step import StepTrainer
+from ..parent import end_with_parent
 from .failing_writes import FailingWrites
 from .faults import Fault
 
@@ -124,12 +127,19 @@ class Attempts:
         self.output.mkdir(parents=True, exist_ok=True)
         sys.stdout.flush()
         sys.stderr.flush()
-        process = os.fork()
-        if process:
-            return process
+        parent = os.getpid()
+        with held():
+            process = os.fork()
+            if not process:
+                self._run(parent, fault)
+        return process
+
+    def _run(self, parent: int, fault: Fault | None) -> None:
+        """The forked process, from a moment at which signals are held to its end."""
         status = 1
         try:
             os.setpgid(0, 0)  # with its data workers
+            end_with_parent(parent)
             self._redirect()
             if fault:
                 fault.arm()
@@ -159,7 +169,12 @@ class Attempts:
             write(trainer, names, numbers)
 
         StepTrainer._write_numbers = write_too
-        return command_line(engine_run.run)(self.cfg, self.args)
+
+        def run_alone():
+            with only_job_in(self.output):
+                engine_run.run(self.cfg, self.args)
+
+        return command_line(run_alone)()
 
     def losses(self) -> list[tuple[int, str]]:
         """Iterations and their losses, to the last bit, as they were computed; those of all attempts, in turn."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 
 def exit_status_within(process: int, seconds: float) -> int | None:
@@ -15,3 +16,24 @@ def exit_status_within(process: int, seconds: float) -> int | None:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.005)
     return None
+
+
+def seconds_until_gone(group: int, seconds: float) -> float | None:
+    """How long a process group still has processes; None if it has after ``seconds``. 0 where there is no /proc."""
+    start = time.monotonic()
+    while _has_processes(group):
+        if time.monotonic() - start > seconds:
+            return None
+        time.sleep(0.05)
+    return time.monotonic() - start
+
+
+def _has_processes(group: int) -> bool:
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, of = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it has ended
+            continue
+        if int(of) == group and state not in "ZX":
+            return True
+    return False

@@ -113,7 +113,7 @@ def test_an_error_of_another_file_is_told_of_that_file_and_one_of_reading_is_not
 
 
 def test_a_tools_own_output_that_can_not_be_written_is_one_message(tmp_path, capsys):
-    assert command_line(tmp_path.write_text)("") == StorageError.exit_status
+    assert command_line(lambda: tmp_path.write_text(""))() == StorageError.exit_status
     assert "a folder is in the file's place" in only_message(capsys)
 
 
