@@ -123,7 +123,7 @@ def _dumped(dump, tree, otherwise: bytes) -> bytes:
 
 def mutated_pickle(data: bytes, rng: random.Random) -> bytes:
     """A pickle, changed in its bytes, or with opcodes in between that ask for memory or time."""
-    if rng.random() < 0.8:
+    if rng.random() < 0.95:
         return mutated_bytes(data, rng)
     at = rng.randrange(len(data))
     return data[:at] + rng.choice(_GREEDY) + data[at:]

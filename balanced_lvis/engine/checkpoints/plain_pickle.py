@@ -17,11 +17,14 @@ class _DType:
     """In place of ``numpy.dtype``, whose own ``__setstate__`` believes anything."""
 
     def __init__(self, name: str):
+        if not isinstance(name, str):  # whose words could be without end
+            raise RefusedError("an array of a type without name")
         self.order = "="
-        self.base = np.dtype(str(name))
+        self.base = np.dtype(name)
 
     def set_state(self, state) -> None:
-        self.order = {"<": "<", ">": ">", "|": "|"}.get(state[1], "=")
+        order = state[1]
+        self.order = order if isinstance(order, str) and order in ("<", ">", "|") else "="
 
     def resolve(self) -> np.dtype:
         if self.base.kind not in _KINDS:
@@ -53,7 +56,7 @@ def _scalar(dtype: _DType, content):
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     if encoding not in ("latin1", "latin-1"):
-        raise RefusedError(f"bytes in {str(encoding)[:40]!r}")
+        raise RefusedError("bytes in another encoding than latin1")
     return text.encode("latin1")
 
 

@@ -101,10 +101,10 @@ def _rebuilt(storage, offset, size, stride, *others) -> _Tensor:
     """A tensor that lies in its storage: torch makes the storage longer for one that doesn't."""
     dtype = next((value for value in others if isinstance(value, torch.dtype)), storage.dtype)
     if type(offset) is not int or not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
-        raise RefusedError(f"a tensor of the shape {size!r:.80}")
+        raise RefusedError("a tensor whose shape is no whole numbers")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride))
     if len(size) != len(stride) or (math.prod(size) and (last + 1) * _item_size(dtype) > storage.size):
-        raise RefusedError(f"a tensor with a shape of {tuple(size)!r:.80}, for which the file has no values")
+        raise RefusedError(f"a tensor with a shape of {tuple(size[:8])}, for which the file has no values")
     return _Tensor()
 
 
@@ -180,12 +180,12 @@ class _TorchUnpickler(LimitedUnpickler):
         kind, storage_type, key, _, numel, *view = pid
         is_known = kind == "storage" and isinstance(storage_type, _Name) and type(key) in (str, int)
         if not is_known or view not in ([], [None]):
-            raise RefusedError(f"what is no storage, {pid!r:.80}")
+            raise RefusedError("a persistent object that is no storage")
+        if type(numel) is not int or numel < 0:
+            raise RefusedError("a storage whose size is no whole number")
         dtype = _dtype_of(storage_type)
         size = numel * _item_size(dtype)
         if key not in self._storages:
-            if type(numel) is not int or numel < 0:
-                raise RefusedError(f"a storage of {numel!r:.40} elements")
             if self._sizes is not None and size > self._sizes.get(str(key), -1):
                 raise RefusedError(f"a storage of {size:,} bytes, which the file hasn't")
             self.budget.take(size)

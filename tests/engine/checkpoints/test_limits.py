@@ -134,6 +134,39 @@ def test_a_key_that_takes_for_ever_to_hash_is_refused(tmp_path, put_in):
         read_checkpoint(tmp_path / "x.pkl")
 
 
+NESTED = b"K\x01" + b"2\x86" * 100  # a tuple of 2**100 values, in words
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"cnumpy\ndtype\n(" + NESTED + b"tR",
+        b"cnumpy\ndtype\n(X\x02\x00\x00\x00u1tR(K\x01" + NESTED + b"tb",
+        b"c_codecs\nencode\n(X\x01\x00\x00\x00a" + NESTED + b"tR",
+        NESTED,
+        b"K\x01" + b"2\x86l" * 3,
+    ],
+)
+def test_a_value_whose_words_have_no_end_is_refused(tmp_path, value):
+    (tmp_path / "x.pkl").write_bytes(under_model(value))
+    with pytest.raises(InputError):
+        read_checkpoint(tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        NESTED + b"Q",
+        storage(4).replace(b"\x8a\x08" + struct.pack("<q", 4), NESTED),
+        tensor(4, 4).replace(b"(\x8a\x08" + struct.pack("<q", 1), b"(" + NESTED),
+        NESTED,
+    ],
+)
+def test_a_value_whose_words_have_no_end_is_refused_in_a_torch_file(tmp_path, value):
+    with pytest.raises(InputError):
+        read_checkpoint(zipped(tmp_path / "x.pth", under_model(value), [16]))
+
+
 @pytest.mark.parametrize("code", [b"I", b"L"])
 def test_a_number_of_a_million_digits_is_refused(tmp_path, code):
     (tmp_path / "x.pkl").write_bytes(b"\x80\x02" + code + b"9" * 1_000_000 + b"\n.")
