@@ -173,7 +173,7 @@ R50 = {
 
 
 def test_r50_trains_and_is_evaluated_and_so_does_its_second_stage(rendered, tmp_path):
-    overrides = {**R50, **FLOAT16, **CLIP}
+    overrides = {**R50, **BFLOAT16, **CLIP}
     before = train("r50_balanced_sigmoid.yaml", rendered, tmp_path / "first", **overrides)
     check_results(tmp_path / "first")
     assert all(tensor.isfinite().all() for tensor in before.values())

@@ -1,0 +1,37 @@
+"""How often the host waits for the device. Run by test_gpu_tests.py with the simulated device."""
+
+import os
+
+import pytest
+
+from .waits import CONTENDERS, Size, measure, tables
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(os.environ.get("SIMCUDA") != "1", reason="counts the waits of the simulated device"),
+]
+SMALL = {"depth": 18, "channels": 32}
+
+
+@pytest.fixture(scope="module")
+def found():
+    return measure(Size(**SMALL))
+
+
+@pytest.mark.xfail(strict=True, reason="SampledRPNHead waits at every offset of its kernel")
+def test_the_host_waits_no_more_often_than_with_detectron2(found):
+    assert all(counts["ours"].total <= counts["stock"].total for counts in found.values()), tables(found)
+
+
+def test_waits_do_not_grow_with_classes_rois_objects_or_detections(found):
+    larger = measure(Size(classes=40, rois=64, objects=7, detections=20, **SMALL), ["ours"])
+    for work, counts in found.items():
+        assert larger[work]["ours"].waits == counts["ours"].waits, work
+
+
+def test_the_tables_have_a_row_for_every_place(found):
+    text = tables(found)
+    for work, counts in found.items():
+        assert f"| {work} | {counts['stock'].total} | {counts['ours'].total} |" in text
+    places = sum(len(counts[contender].waits) for counts in found.values() for contender in CONTENDERS)
+    assert sum(line.count("`aten::") + line.count("`torchvision::") for line in text.splitlines()) == places
