@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 
+from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
@@ -13,6 +14,7 @@ from ..errors import InputError
 from ..findings import SHOWN
 from ..text import first_of
 from .annotations import CheckedAnnotations, check_annotations
+from .checks import CONVERTED_FILE
 from .custom.summary import Summary
 from .index import MODE
 from .records import converted_file, load_records, lvis_source
@@ -92,6 +94,8 @@ def leave_out_missing(records, together: bool = True):
 
 def _check_annotations(name: str, evaluated: bool) -> None:
     source, file = lvis_source(name), converted_file(name)
+    if file is None and evaluated:  # of a dataset that is registered in COCO format
+        file = MetadataCatalog.get(name).get(CONVERTED_FILE)
     if file is not None:  # errors were refused when it was converted
         warnings = [problem for problem in _report_of(file).warnings if problem.kind not in FILLED_IN]
     elif source is None:  # read by someone else's loader, which has its own ideas of what is right

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -28,7 +27,7 @@ def gather_on_main(folder: str | os.PathLike) -> None:
     """
     if comm.get_world_size() == 1:
         return
-    group = _cpu_group()
+    group = comm._get_global_gloo_group()  # files are not on the GPU, where NCCL wants what it sends
     checksums, damaged = _manifest(folder), []
     if not comm.is_main_process():
         for name in FILES:
@@ -51,12 +50,6 @@ def _manifest(folder: str | os.PathLike) -> dict[str, Checksum]:
         return read_manifest(folder)
     except DamagedFileError as error:
         raise StorageError(f"Stored detections are damaged: {error}. Check that disk, then run it again.") from error
-
-
-@cache
-def _cpu_group():
-    """Files are not on the GPU, where NCCL wants what it sends."""
-    return dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
 
 
 def _send(path: Path, checksum: Checksum, group) -> None:

@@ -142,11 +142,13 @@ def _joined(job: Job, device: str, limits: Limits) -> Iterator[None]:
         torch.cuda.set_device(job.local_rank if torch.cuda.device_count() > 1 else 0)
     # Kept, as rank 0's keeps everybody's; and its answers are only of this attempt.
     store = _store(job, is_host=job.hosts_store and job.rank == 0)
+    timeout = max(TIMEOUT, timedelta(seconds=limits.slow_timeout))
     dist.init_process_group(
         "nccl" if on_gpu else "gloo", store=_of_attempt(job, store), rank=job.rank, world_size=job.world_size,
-        timeout=max(TIMEOUT, timedelta(seconds=limits.slow_timeout)),
+        timeout=timeout,
     )  # fmt: skip
     _make_local_groups(job.local_size)
+    _make_exchange_group(timeout)
     with _watched(job, limits):
         yield
     dist.destroy_process_group()
@@ -220,6 +222,16 @@ def _make_local_groups(local_size: int) -> None:
         group = dist.new_group(ranks)
         if comm.get_rank() in ranks:
             comm._LOCAL_PROCESS_GROUP = group
+
+
+def _make_exchange_group(timeout: timedelta) -> None:
+    """
+    What Detectron2 exchanges Python objects over beside NCCL, and evaluation its files. Detectron2's own would have
+    torch's default of 30 minutes, in which rank 0 may still be evaluating.
+    """
+    if dist.get_backend() == "nccl":
+        group = dist.new_group(backend="gloo", timeout=timeout)
+        comm._get_global_gloo_group = lambda: group
 
 
 def _prepare_in_turn(job: Job, prepare) -> None:
