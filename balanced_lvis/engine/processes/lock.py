@@ -108,11 +108,12 @@ def _is_in_place(file: IO[str], folder: str | os.PathLike) -> bool:
 
 
 def _this_job() -> dict:
+    command = shlex.join(sys.argv)
     return {
         "host": socket.gethostname(),
         "process": os.getpid(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        "command": shlex.join(sys.argv),
+        "command": command if len(command) <= _SHOWN else f"{command[:_SHOWN]}...",
     }
 
 
@@ -132,6 +133,5 @@ def _holder(file: IO[str]) -> str:
         host, process, since, command = (str(told[key]) for key in ("host", "process", "since", "command"))
     except (ValueError, TypeError, KeyError, RecursionError):
         return "its process and command are unknown"
-    command = command if len(command) <= _SHOWN else f"{command[:_SHOWN]}..."
     text = f"process {process} on host {host}, started at {since} by: {command}"
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
