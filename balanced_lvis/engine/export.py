@@ -23,7 +23,8 @@ from ..data.loader import build_test_loader
 from ..errors import InputError
 from ..evaluation.detections import unpasted
 from ..evaluation.lvis_api import MAX_DETECTIONS_PER_IMAGE
-from ..evaluation.lvis_evaluator import category_ids_of, write_outputs
+from ..evaluation.lvis_evaluator import category_ids_of
+from ..evaluation.output_writer import OutputWriter
 from ..evaluation.submission.chunks import Chunks
 from ..evaluation.submission.write import Written, write_submission
 from ..io import sha256_of
@@ -200,10 +201,10 @@ def _detect(cfg, dataset: str, chunks: Chunks, num_images: int, missing: list[in
     batches = iter(bar)
     with _detector(cfg) as detector:
         for number in mine:
-            with chunks.writing(number) as writer:
+            with chunks.writing(number) as writer, OutputWriter(writer) as output:
                 for inputs in itertools.islice(batches, len(chunks.images(number, num_images))):
                     note("detecting", slow=True)  # the whole may take any time; what is judged is a batch
-                    write_outputs(writer, inputs, detector(inputs))
+                    output.write(inputs, detector(inputs))
 
 
 @contextlib.contextmanager

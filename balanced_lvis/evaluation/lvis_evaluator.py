@@ -20,9 +20,9 @@ from ..data.frequency import missing_groups, source_of_groups
 from ..errors import InputError
 from ..io import write_json
 from .backends import check_backend, evaluate_tasks
-from .detections import instances_to_arrays
 from .gathering import gather_on_main
 from .lvis_api import IOU_TYPES, LVIS
+from .output_writer import OutputWriter
 from .store import Detections, DetectionWriter
 
 logger = logging.getLogger(__name__)
@@ -57,15 +57,16 @@ class LVISEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._distributed = distributed
         self._backend = backend
-        self._writer = None
-        self._with_masks = False  # whether the model makes masks, even if it finds nothing
+        self._writer = self._output = None
 
     def reset(self):
         """Begin anew."""
         if self._writer is not None:
+            self._output.close()
             self._writer.close()
             self._detections().delete()
-        self._writer, self._with_masks = DetectionWriter(self._folder()), False
+        self._writer = DetectionWriter(self._folder())
+        self._output = OutputWriter(self._writer)
 
     def _folder(self) -> str:
         """Beside the results, where there is room for large files; what a killed run left is overwritten."""
@@ -82,7 +83,7 @@ class LVISEvaluator(DatasetEvaluator):
         Raises:
             InputError: for a model that returns no instances.
         """
-        self._with_masks |= write_outputs(self._writer, inputs, outputs)
+        self._output.write(inputs, outputs)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """
@@ -92,12 +93,14 @@ class LVISEvaluator(DatasetEvaluator):
         Raises:
             StorageError: if the stored detections are not what was written.
         """
+        self._output.close()
         self._writer.close()
         self._writer, detections = None, self._detections()
         try:
             if self._distributed:
                 gather_on_main(detections.folder)
-                self._with_masks = any(comm.all_gather(self._with_masks))  # not all need to have had an image
+                # Not all need to have had an image.
+                self._output.with_masks = any(comm.all_gather(self._output.with_masks))
                 if not comm.is_main_process():
                     return None
             detections.require_whole()
@@ -114,7 +117,7 @@ class LVISEvaluator(DatasetEvaluator):
             return {}
         if self._output_dir:
             detections.save_json(os.path.join(self._output_dir, "lvis_instances_results.json"))
-        return self.evaluate_stored(detections, IOU_TYPES if self._with_masks else ("bbox",))
+        return self.evaluate_stored(detections, IOU_TYPES if self._output.with_masks else ("bbox",))
 
     def evaluate_stored(self, detections: Detections, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
         """
@@ -188,34 +191,6 @@ def category_ids_of(metadata) -> list[int] | None:
     """
     mapping = metadata.get("thing_dataset_id_to_contiguous_id")
     return None if mapping is None else sorted(mapping, key=mapping.get)
-
-
-def write_outputs(writer: DetectionWriter, inputs: list[dict], outputs: list[dict]) -> bool:
-    """
-    Write what a model found in a batch of images.
-
-    Args:
-        writer: takes it.
-        inputs: of the model; ``image_id`` is read.
-        outputs: of the model, with "instances".
-
-    Returns:
-        whether they have masks; those of a mask model do, even if nothing was found.
-
-    Raises:
-        InputError: for a model that returns no instances.
-    """
-    with_masks = False
-    for record, output in zip(inputs, outputs):
-        if "instances" not in output:
-            raise InputError(
-                f"The model returns {', '.join(output) or 'nothing'}, but instances are evaluated; choose a "
-                "MODEL.META_ARCHITECTURE that detects instances, such as GeneralizedRCNN."
-            )
-        boxes, scores, classes, rles = instances_to_arrays(output["instances"])
-        writer.write(record["image_id"], boxes, scores, classes, rles)
-        with_masks |= rles is not None
-    return with_masks
 
 
 def category_table(lvis_gt: LVIS, per_category: dict[str, dict[int, float]]) -> list[dict]:

@@ -151,7 +151,7 @@ def test_a_data_set_without_annotations_is_exported(rendered, trained, tmp_path)
 
 def interrupt(monkeypatch, chunks: int):
     """Let an export fail after this many chunks."""
-    write, calls = module.write_outputs, []
+    write, calls = module.OutputWriter.write, []
 
     def fail(*args):
         calls.append(args)
@@ -159,7 +159,7 @@ def interrupt(monkeypatch, chunks: int):
             raise KeyboardInterrupt
         write(*args)
 
-    monkeypatch.setattr(module, "write_outputs", fail)
+    monkeypatch.setattr(module.OutputWriter, "write", fail)
 
 
 def test_detections_of_something_else_are_not_continued(rendered, trained, tiny_cfg, tmp_path, monkeypatch, capsys):
