@@ -77,8 +77,12 @@ class Counts:
         return sum(self.waits.values())
 
 
-def measure(size: Size = Size()) -> dict[str, dict[str, Counts]]:
+def measure(size: Size, contenders=CONTENDERS) -> dict[str, dict[str, Counts]]:
     """
+    Args:
+        size: of the models and their work.
+        contenders: "stock" is Detectron2.
+
     Returns:
         {work: {"stock": counts, "ours": counts}} of one step each, after one that isn't counted.
     """
