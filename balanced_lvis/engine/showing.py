@@ -53,5 +53,5 @@ class EscapingFormatter(logging.Formatter):
 
 
 def _escape_what_is_lacking(stream) -> None:
-    if hasattr(stream, "reconfigure"):
+    if hasattr(stream, "reconfigure") and not stream.closed:
         stream.reconfigure(errors="backslashreplace")

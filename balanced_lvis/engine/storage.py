@@ -43,7 +43,7 @@ def check_writable(folder: str | os.PathLike) -> None:
         InputError: if its name can't be used.
         StorageError: if that can't be done, or a folder stands where a file is to be written, or the reverse.
     """
-    _check_name(os.fspath(folder))
+    check_folder_name(folder)
     probe = os.path.join(folder, f"{_PROBE}.{os.getpid()}")
     with clear_errors(folder):
         os.makedirs(folder, exist_ok=True)
@@ -63,16 +63,25 @@ def check_writable(folder: str | os.PathLike) -> None:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
 
 
-def _check_name(folder: str) -> None:
-    """Detectron2 reads the path of a checkpoint as a URL, which drops or changes some characters."""
-    remedy = "choose another name"
+def check_folder_name(folder: str | os.PathLike, argument: str = "OUTPUT_DIR") -> None:
+    """
+    Detectron2 reads the path of a checkpoint as a URL, which drops or changes some characters.
+
+    Args:
+        folder: to write to.
+        argument: what the user named it by.
+
+    Raises:
+        InputError: if its name can't be used.
+    """
+    folder, remedy = os.fspath(folder), "choose another name"
     if not folder:
-        raise InputError(f"OUTPUT_DIR is empty; {remedy}.")
+        raise InputError(f"{argument} is empty; {remedy}.")
     bad = sorted({letter for letter in folder if letter == "?" or not letter.isprintable()})
     if bad:
-        raise InputError(f"OUTPUT_DIR {folder!r} has {', '.join(map(repr, bad))} in its name; {remedy}.")
+        raise InputError(f"{argument} {folder!r} has {', '.join(map(repr, bad))} in its name; {remedy}.")
     if folder != folder.strip() or "://" in folder:
-        raise InputError(f"OUTPUT_DIR {folder!r} begins or ends with a space, or is a URL; {remedy}.")
+        raise InputError(f"{argument} {folder!r} begins or ends with a space, or is a URL; {remedy}.")
 
 
 def check_present(folder: str | os.PathLike) -> None:

@@ -15,7 +15,8 @@ from balanced_lvis.data.custom.register import source_of
 from balanced_lvis.data.samplers import class_aware
 from balanced_lvis.data.validation import validate_annotations
 from balanced_lvis.engine.screen import command_line, log_to_files
-from balanced_lvis.engine.showing import escape_logged, print_error, print_text, take_any_character
+from balanced_lvis.engine.showing import escape_logged, print_error, print_text
+from balanced_lvis.engine.streams import keep_streams
 from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation.comparison import seeds_table, statistics_table
 from balanced_lvis.evaluation.report import comparison_table, markdown_table
@@ -98,7 +99,7 @@ def test_a_terminal_of_another_encoding_gets_escapes(monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", write_through=True)
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(sys, "stderr", None)  # as without a console
-    take_any_character()
+    keep_streams()
     print_text("\u732b \x9b31m é")
     assert stream.buffer.getvalue() == b"\\u732b \\x9b31m \xe9\n"
 

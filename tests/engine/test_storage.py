@@ -46,7 +46,7 @@ def test_a_folder_with_letters_that_mean_something_elsewhere_is_trained_in_resum
     assert json.loads((odd / "metrics.json").read_text().splitlines()[-1])["iteration"] == 2
     weights = odd / "model_final.pth"
     assert main(arguments(rendered, odd / "eval", "--eval-only", MODEL__WEIGHTS=weights)) == 0
-    assert (odd / "eval" / "results.json").is_file()
+    assert (odd / "eval" / "evaluation" / "results.json").is_file()
 
 
 @pytest.mark.parametrize("name", ["a?b", "a\nb", "a\tb", "\x1b[31m", "a\x7f", " a", "a ", "s3://a", "", "\udc80"])

@@ -141,7 +141,7 @@ def _contiguous_ids(summary: Summary) -> dict[int, int]:
 def _check_file(cfg, name: str) -> None:
     path = source_of(cfg, name).json_file
     if not os.path.isfile(path):
-        kind = "is a folder" if os.path.isdir(path) else "isn't there"
+        kind = "is a folder" if os.path.isdir(path) else "doesn't exist"
         raise InputError(f"DATASETS.CUSTOM.{name}.JSON: {path} {kind}; set it to the annotation file.")
 
 

@@ -118,7 +118,8 @@ def render_dataset(spec: RenderedSpec, root: str | os.PathLike, workers: int | N
                 _build(spec, partial, _usable_workers(workers))
                 _replace(target, partial)
             except OSError as error:
-                error.filename = error.filename or str(root)  # a write names none
+                if error.errno is not None:
+                    error.filename = error.filename or str(root)  # a write names none
                 raise
             finally:
                 _remove_partial(target)

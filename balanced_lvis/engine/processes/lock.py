@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from ...errors import InputError
-from ..storage import clear_errors
+from ..storage import check_folder_name, clear_errors
 
 try:
     import fcntl
@@ -47,9 +47,11 @@ def only_job_in(folder: str | os.PathLike, argument: str = "OUTPUT_DIR") -> Iter
         argument: what the user named it by.
 
     Raises:
-        InputError: if another process has the lock, and still has after :data:`PATIENCE`.
+        InputError: if the folder's name can't be used; if another process has the lock, and still has after
+            :data:`PATIENCE`.
         StorageError: if the folder can't be written to.
     """
+    check_folder_name(folder, argument)
     end = time.monotonic() + PATIENCE
     while True:
         with clear_errors(folder):
