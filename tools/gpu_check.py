@@ -7,6 +7,8 @@ Run this first on a machine with a GPU: does everything work there, and with the
 One line per check; status 1 if one failed. The JSON has versions, errors and measurements, to be sent with a report.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 import tempfile
@@ -14,14 +16,15 @@ from pathlib import Path
 
 from balanced_lvis.engine.experiments.compare import METHODS
 from balanced_lvis.engine.screen import command_line
+from balanced_lvis.engine.showing import print_text
 from balanced_lvis.gpu_check import CHECKS, FAILED, Context, run_checks
 from balanced_lvis.io import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@command_line
-def main() -> None:
+@command_line(prints_result=True)
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ", ".join(CHECKS)
     parser.add_argument("--only", nargs="+", choices=CHECKS, default=list(CHECKS), metavar="CHECK", help=names)
@@ -30,13 +33,13 @@ def main() -> None:
                         help=f"of the check of this name; default: all of {', '.join(METHODS)}")  # fmt: skip
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="cpu tries the checks themselves")
     parser.add_argument("--json", type=Path, help="write verdicts and measurements to this file")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     checks = {name: check for name, check in CHECKS.items() if name in args.only and name not in args.skip}
     results = []
     with tempfile.TemporaryDirectory(prefix="gpu_check_") as folder:
         context = Context(args.device, Path(folder), ROOT, tuple(args.methods))
         for result in run_checks(checks, context):
-            print(result.line(), flush=True)
+            print_text(result.line())
             results.append(result)
             if args.json:
                 write_json(args.json, [one.as_dict() for one in results], indent=1)

@@ -27,14 +27,14 @@ def activations(context: Context):
     logits, gt_classes = 3 * torch.randn(200, 7), torch.randint(0, 7, (200,))
     names = activation_names()
     for name in names:
-        found = {}
+        found = []
         for device in ("cpu", context.device):
             x = logits.to(device, copy=True).requires_grad_()
             activation = build_activation(name, 6, PRIOR, **OPTIONS.get(name, {})).to(device)
             loss = activation.loss(x, gt_classes.to(device))
             loss.backward()
-            found[device] = loss.detach().cpu(), x.grad.cpu()
-        for what, on_cpu, on_device in zip(("loss", "gradient"), found["cpu"], found[context.device]):
+            found.append((loss.detach().cpu(), x.grad.cpu()))
+        for what, on_cpu, on_device in zip(("loss", "gradient"), *found):
             _require_close(f"{what} of {name}", on_device, on_cpu, 1e-5)
     return f"{len(names)} losses and gradients equal the CPU's", {}
 

@@ -67,7 +67,7 @@ def resume(context: Context):
 def two_ranks(context: Context):
     """Two processes, one GPU each, as ``--num-gpus 2`` starts them."""
     _require_two_gpus(context)
-    _train(context, "two_ranks", "balanced_sigmoid", {}, "--num-gpus", "2")
+    _train(context, "two_ranks", "balanced_sigmoid", {"MODEL.EMA.ENABLED": True}, "--num-gpus", "2")
     return "two processes trained and evaluated together", {}
 
 

@@ -1,6 +1,5 @@
 """What is printed and logged shows names from files escaped."""
 
-import importlib.util
 import io
 import json
 import logging
@@ -22,17 +21,10 @@ from balanced_lvis.evaluation.comparison import seeds_table, statistics_table
 from balanced_lvis.evaluation.report import comparison_table, markdown_table
 from balanced_lvis.priors import ClassPrior
 
-from ..common import ROOT
+from ..common import load_tool
 
 FORGED = "cat\x1b[31m\n[11/25 00:00:00 balanced_lvis]: forged\ud800"
 SHOWN = "cat\\x1b[31m\\n[11/25 00:00:00 balanced_lvis]: forged\\ud800"
-
-
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(f"{name}_tool", ROOT / "tools" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
