@@ -1,5 +1,7 @@
 """Rare, common and frequent categories: a file's own groups, or those of the training images."""
 
+from __future__ import annotations
+
 import copy
 import functools
 import json
