@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import threading
+import time
 from pathlib import Path
+
+import torch
 
 from .collectives import patch_distributed
 from .compiled import load_guard
@@ -25,7 +29,7 @@ def install() -> None:
     """
     if STATE.guard is not None:
         return
-    import torch._dynamo  # torch imports it at the first operator, and compares functions that are replaced below
+    importlib.import_module("torch._dynamo")  # before it compares functions with those that are replaced below
 
     STATE.guard = load_guard()
     os.register_at_fork(after_in_child=_after_fork)
@@ -35,6 +39,7 @@ def install() -> None:
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") copies by a dispatched operator
     SimulatedMode().__enter__()
     _enter_mode_in_every_thread()
+    atexit.register(_let_device_threads_finish)
     if folder := os.environ.get("SIMCUDA_WAITS"):
         atexit.register(_save_waits, Path(folder), os.getpid())
 
@@ -51,6 +56,18 @@ def _enter_mode_in_every_thread() -> None:
             run(self)
 
     threading.Thread.run = run_in_mode
+
+
+def _let_device_threads_finish() -> None:
+    """
+    Autograd's device thread may still be releasing tensors of the last backward pass, which simulated ones need Python
+    for. Python would end the thread for that, and C++ the process.
+    """
+    if STATE.in_forked_process:
+        return
+    x = torch.ones((), device="cuda", requires_grad=True)
+    (x * 1).backward()  # waits for what the thread does before
+    time.sleep(0.05)
 
 
 def _save_waits(folder: Path, process: int) -> None:

@@ -103,7 +103,7 @@ def measure(size: Size, contenders=CONTENDERS) -> dict[str, dict[str, Counts]]:
                 step()
                 STATE.reset()
                 step()
-            found[work][contender] = Counts(STATE.waits.copy(), STATE.operators.total())
+            found[work][contender] = Counts(STATE.waits.copy(), sum(STATE.operators.values()))
     return found
 
 
