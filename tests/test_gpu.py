@@ -209,7 +209,6 @@ class FailsFirst(torch.nn.Module):
         return {"loss": self.weight.sum()}
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the scaler has no scale before it has scaled a loss")
 def test_a_first_step_whose_losses_cannot_be_used_is_skipped_with_float16():
     model = FailsFirst().cuda().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

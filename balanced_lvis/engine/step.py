@@ -127,7 +127,10 @@ class StepTrainer(SimpleTrainer):
         if self._device == "cpu":
             return batch
         device = self._parameters[0].device
-        return [{**record, "image": record["image"].to(device, non_blocking=True)} for record in batch]
+        return [
+            {**record, "image": record["image"].to(device, non_blocking=True)} if "image" in record else record
+            for record in batch
+        ]
 
     @property
     def _device(self) -> str:

@@ -60,7 +60,8 @@ def resume(context: Context):
     _train(context, "resumed", "balanced_sigmoid", {})
     _train(context, "resumed", "balanced_sigmoid", {"SOLVER.MAX_ITER": ITERATIONS + 1}, "--resume")
     words = _overrides(context, "resumed", {"MODEL.WEIGHTS": _weights(context, "resumed")})
-    _run(context, "export_submission.py", "balanced_sigmoid", "--output", context.folder / "submission", *words)
+    _run(context, "export_submission.py", "balanced_sigmoid", "--dataset", "rendered_test_dev",
+         "--output", context.folder / "submission", *words)  # fmt: skip
     return "resumed, and exported a submission", {}
 
 

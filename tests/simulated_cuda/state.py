@@ -35,7 +35,7 @@ class Wait(NamedTuple):
 class State:
     """
     Attributes:
-        devices: how many there are.
+        devices: how many there are: ``SIMCUDA_DEVICES``, or fewer by ``CUDA_VISIBLE_DEVICES``.
         waits: number of waits by :class:`Wait`.
         operators: number of calls on the device, by operator.
         lacking_on_cpu: operators that were run in float32, as the CPU has no kernel for half precision.
@@ -46,6 +46,10 @@ class State:
 
     def __init__(self):
         self.devices = int(os.environ.get("SIMCUDA_DEVICES", 1))
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if visible is not None:
+            self.devices = min(self.devices, len(visible.split(",")))
+            os.environ["SIMCUDA_DEVICES"] = str(self.devices)  # for the compiled library and child processes
         self.waits: collections.Counter[Wait] = collections.Counter()
         self.operators: collections.Counter[str] = collections.Counter()
         self.lacking_on_cpu: collections.Counter[str] = collections.Counter()
