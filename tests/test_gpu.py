@@ -88,8 +88,8 @@ def check_resuming(config, root, output, weights, **overrides):
     for name, tensor in weights.items():
         if IS_SIMULATED:
             assert torch.equal(resumed[name], tensor), name
-        else:  # some of CUDA's kernels add up in another order every time
-            torch.testing.assert_close(resumed[name], tensor, rtol=1e-2, atol=1e-3, msg=name)
+        else:  # CUDA's sums vary from run to run, and AdamW's first updates are +-lr for gradients of any size
+            torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=1e-2, msg=name)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -106,7 +106,7 @@ def test_losses_and_gradients_agree_with_the_cpu(name, dtype):
             loss = copy.deepcopy(activation).to(device).loss(x, gt_classes.to(device))
         loss.backward()
         found.append((loss.detach().cpu(), x.grad.cpu()))
-    # A GPU's exp and log are rounded otherwise.
+    # A GPU rounds exp and log differently.
     rtol, atol = {torch.float32: (1e-5, 1e-6), torch.float16: (2e-3, 1e-5), torch.bfloat16: (2e-2, 1e-5)}[dtype]
     torch.testing.assert_close(found[1], found[0], rtol=rtol, atol=atol)
 
