@@ -69,7 +69,7 @@ class StepTrainer(SimpleTrainer):
         """float16's least positive number is 6e-8: gradients are computed of a larger loss."""
         if self.autocast != torch.float16:
             return None
-        scaler = torch.cuda.amp.GradScaler()
+        scaler = torch.amp.GradScaler("cuda")
         # A scaler has no scale until it has scaled something, and can't be updated before. Without this, an error in
         # the first step of a run, which is skipped before its losses are scaled, would end the run.
         scaler.scale(torch.zeros((), device=self._parameters[0].device))

@@ -18,8 +18,6 @@ from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead, ma
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from .autocast import autocast_enabled
-
 
 def chosen_logits(features: Tensor, classes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
@@ -43,7 +41,7 @@ def chosen_logits(features: Tensor, classes: Tensor, weight: Tensor, bias: Tenso
     weight = F.embedding(classes, weight.flatten(1))
     bias = F.embedding(classes, bias[:, None])
     # Autocast would choose the dtypes inside a function of its own, and not those of its backward pass.
-    weigh = _weigh if autocast_enabled(features.device.type) else _Weigh.apply
+    weigh = _weigh if torch.is_autocast_enabled(features.device.type) else _Weigh.apply
     logits = weigh(bias[:, :, None], weight[:, None, :], features.flatten(2))
     return logits.view(-1, *features.shape[2:])
 

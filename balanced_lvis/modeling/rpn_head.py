@@ -21,8 +21,6 @@ from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .autocast import autocast_enabled
-
 OFFSETS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]  # of a 3x3 kernel, in the order of its weights
 
 
@@ -60,7 +58,7 @@ class SampledRPNHead(StandardRPNHead):
             features[0].device.type == "cpu"
             and torch.is_grad_enabled()
             and isinstance(self.conv, nn.Conv2d)
-            and not autocast_enabled("cpu")
+            and not torch.is_autocast_enabled("cpu")
             and not torch.jit.is_tracing()
         )
 
