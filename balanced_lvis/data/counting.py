@@ -66,7 +66,7 @@ class _Counts:
         if isinstance(record, Image):
             self.images.add(record.id)
         elif isinstance(record, Category):
-            self.names[record.id] = record.name
+            self.names[record.id] = record.class_name
         elif record.is_object:
             self.instances[record.image_id, record.category_id] += 1
         else:
