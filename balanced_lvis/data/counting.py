@@ -21,7 +21,7 @@ def count_classes(json_file: str | os.PathLike, progress: bool = False, filter_e
     Count the classes of an annotation file in COCO or LVIS format, as they are trained on: without crowd regions and
     ignored objects.
 
-    Nothing but what is counted is looked at, and nothing is written.
+    Every record has to be readable; masks aren't looked at, and nothing is written.
 
     Args:
         json_file: path.
