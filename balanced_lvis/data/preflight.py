@@ -165,16 +165,19 @@ def _check_images(name: str, filter_empty: bool, allowed: bool, remedy: str) -> 
 
 def _spelling(name: str, missing: list[str]) -> str:
     """What is to be said of paths that a file may have in another spelling; "" where there is no such path."""
+    converted = converted_file(name)
     spelled = [path for path in missing if other_spellings(os.path.basename(path))]
     if not spelled:
+        if converted and _report_of(converted).count("path_respelled"):
+            return f"If images were renamed since {converted} was made, delete it, and start again; else get them."
         return ""
     folder, base = os.path.split(spelled[0])
     (found,) = find_images(folder, [base])
     if found is None:
         other = other_spellings(base)[-1]
         return f"There is no {os.path.join(folder, other)} either: correct the paths, or the image folder."
-    if converted_file(name):  # converted before it was there
-        return f"{os.path.join(folder, found)} is there now: delete {converted_file(name)}, and start again."
+    if converted:  # before it was there
+        return f"{os.path.join(folder, found)} is there now: delete {converted}, and start again."
     return f"{os.path.join(folder, found)} is there: correct the paths, or name the file under DATASETS.CUSTOM."
 
 
