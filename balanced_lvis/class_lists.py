@@ -86,6 +86,20 @@ class HasClassLists(Protocol):
         """The classes of all its images, in their order."""
 
 
+def check_crowds(dataset_dicts) -> None:
+    """
+    Args:
+        dataset_dicts: as of :meth:`ClassLists.of`.
+
+    Raises:
+        InputError: as :meth:`ClassLists.of`, where nothing else makes them.
+    """
+    if not isinstance(dataset_dicts, HasClassLists):
+        for record in dataset_dicts:
+            for annotation in record.get("annotations", ()):
+                _is_crowd(annotation, record)
+
+
 def _classes_of(record: Mapping) -> list[int]:
     return [a["category_id"] for a in record.get("annotations", ()) if not _is_crowd(a, record)]
 

@@ -14,7 +14,7 @@ _MOST_FILES = 20  # a config and those that it builds on
 _MOST_NODES = 100_000  # with aliases written out, as they are when configs are copied
 _LONGEST_SCALAR = 1 << 16  # characters
 _DEEPEST = 50
-_BASE = "_BASE_"
+_BASE, _MERGE = "_BASE_", "tag:yaml.org,2002:merge"
 
 
 def check_config_file(path: str, _above: tuple[str, ...] = ()) -> None:
@@ -71,13 +71,16 @@ def _count(node: yaml.Node, path: str, done: dict[int, int | None], depth: int) 
 
 
 def _bases(root: yaml.Node, path: str) -> list[str]:
-    """The names under ``_BASE_``, one or a list of them."""
+    """The names under ``_BASE_``, one or a list of them; also of mappings that are merged in by ``<<``."""
     if not isinstance(root, yaml.MappingNode):
         return []
     names = []
     for key, value in root.value:
-        if isinstance(key, yaml.ScalarNode) and key.value == _BASE:
-            for part in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+        parts = value.value if isinstance(value, yaml.SequenceNode) else [value]
+        if key.tag == _MERGE:
+            names += [name for part in parts for name in _bases(part, path)]
+        elif isinstance(key, yaml.ScalarNode) and key.value == _BASE:
+            for part in parts:
                 if not isinstance(part, yaml.ScalarNode) or "://" in part.value:
                     shown = part.value if isinstance(part, yaml.ScalarNode) else "a list or mapping"
                     raise InputError(f"{path}: its _BASE_ is {shown!r:.200}; it must be the path of a file.")

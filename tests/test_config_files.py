@@ -72,6 +72,27 @@ def test_bases_are_files(tmp_path):
         assert "x.yaml" in str(error.value) and "_BASE_" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<<: {_BASE_: https://example.org/a.yaml}\n",
+        "<<: [{SEED: 3}, {_BASE_: https://example.org/a.yaml}]\n",
+        "A: &a {<<: &b {_BASE_: https://example.org/a.yaml}}\n<<: *a\n",
+        "!!merge x: {_BASE_: https://example.org/a.yaml}\n",
+    ],
+)
+def test_a_base_that_is_merged_in_is_a_file_too(tmp_path, content):
+    (tmp_path / "x.yaml").write_text(content)
+    with pytest.raises(InputError, match="must be the path of a file"):
+        load_config(tmp_path / "x.yaml")
+
+
+def test_a_base_may_be_merged_in(tmp_path):
+    (tmp_path / "base.yaml").write_text("SEED: 3\n")
+    (tmp_path / "x.yaml").write_text("<<: {_BASE_: base.yaml}\n")
+    assert load_config(tmp_path / "x.yaml").SEED == 3
+
+
 def test_bases_in_a_circle_or_without_end_are_refused(tmp_path):
     for n in range(3):
         (tmp_path / f"{n}.yaml").write_text(f"_BASE_: {(n + 1) % 3}.yaml\n")

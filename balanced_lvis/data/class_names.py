@@ -53,7 +53,7 @@ def _names_in(json_file: str) -> list[str]:
         with open(json_file, "rb") as file:
             for _, element in stream_lists(file, ("categories",)):
                 category = read_category(element)
-                names[category.id] = category.name
+                names[category.id] = category.class_name
     except OSError as error:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:

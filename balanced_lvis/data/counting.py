@@ -21,7 +21,7 @@ def count_classes(json_file: str | os.PathLike, progress: bool = False, filter_e
     Count the classes of an annotation file in COCO or LVIS format, as they are trained on: without crowd regions and
     ignored objects.
 
-    Nothing but what is counted is looked at, and nothing is written.
+    Every record has to be readable; masks aren't looked at, and nothing is written.
 
     Args:
         json_file: path.
@@ -66,7 +66,7 @@ class _Counts:
         if isinstance(record, Image):
             self.images.add(record.id)
         elif isinstance(record, Category):
-            self.names[record.id] = record.name
+            self.names[record.id] = record.class_name
         elif record.is_object:
             self.instances[record.image_id, record.category_id] += 1
         else:

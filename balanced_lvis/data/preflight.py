@@ -6,10 +6,11 @@ import logging
 import os
 from collections.abc import Sequence
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
+from ..class_lists import check_crowds
 from ..errors import InputError
 from ..findings import SHOWN
 from ..text import first_of
@@ -97,8 +98,10 @@ def _check_annotations(name: str, evaluated: bool) -> None:
     if file is None and evaluated:  # of a dataset that is registered in COCO format
         file = MetadataCatalog.get(name).get(CONVERTED_FILE)
     if file is not None:  # errors were refused when it was converted
-        warnings = [problem for problem in _report_of(file).warnings if problem.kind not in FILLED_IN]
+        known = FILLED_IN if converted_file(name) else (*FILLED_IN, "path_respelled")  # which another loader can't find
+        warnings = [problem for problem in _report_of(file).warnings if problem.kind not in known]
     elif source is None:  # read by someone else's loader, which has its own ideas of what is right
+        _check_crowds(name)
         return
     else:
         checked = check_annotations(PathManager.get_local_path(source.json_file))
@@ -109,6 +112,13 @@ def _check_annotations(name: str, evaluated: bool) -> None:
         warnings = checked.report.warnings
     for problem in warnings:
         logger.warning("%s: %s", name, problem.told)
+
+
+def _check_crowds(name: str) -> None:
+    try:
+        check_crowds(DatasetCatalog.get(name))
+    except InputError as error:
+        raise InputError(f"Data set {name}: {error}") from error
 
 
 def _report_of(converted: str) -> Report:
@@ -155,16 +165,19 @@ def _check_images(name: str, filter_empty: bool, allowed: bool, remedy: str) -> 
 
 def _spelling(name: str, missing: list[str]) -> str:
     """What is to be said of paths that a file may have in another spelling; "" where there is no such path."""
+    converted = converted_file(name)
     spelled = [path for path in missing if other_spellings(os.path.basename(path))]
     if not spelled:
+        if converted and _report_of(converted).count("path_respelled"):
+            return f"If images were renamed since {converted} was made, delete it, and start again; else get them."
         return ""
     folder, base = os.path.split(spelled[0])
     (found,) = find_images(folder, [base])
     if found is None:
         other = other_spellings(base)[-1]
         return f"There is no {os.path.join(folder, other)} either: correct the paths, or the image folder."
-    if converted_file(name):  # converted before it was there
-        return f"{os.path.join(folder, found)} is there now: delete {converted_file(name)}, and start again."
+    if converted:  # before it was there
+        return f"{os.path.join(folder, found)} is there now: delete {converted}, and start again."
     return f"{os.path.join(folder, found)} is there: correct the paths, or name the file under DATASETS.CUSTOM."
 
 

@@ -71,6 +71,13 @@ class Category(NamedTuple):
     name: str
     content: dict
 
+    @property
+    def class_name(self) -> str:
+        """As Detectron2 names the class: by the first synonym in LVIS's files, where one of 1,203 has another name."""
+        synonyms = self.content.get("synonyms") if "synset" in self.content else None
+        is_named = isinstance(synonyms, list) and synonyms and isinstance(synonyms[0], str)
+        return synonyms[0] if is_named else self.name
+
 
 class Annotation(NamedTuple):
     """

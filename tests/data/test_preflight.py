@@ -229,6 +229,25 @@ def test_a_path_in_another_spelling_is_explained(tmp_path):
         preflight([name])
 
 
+def test_images_that_are_renamed_after_the_conversion_are_found_by_the_remedy(tmp_path):
+    content = custom.content()
+    custom.write(tmp_path, "train", content)
+    (tmp_path / "images" / "1.jpg").rename(tmp_path / "images" / "a b.jpg")
+    content["images"][0]["file_name"] = "a%20b.jpg"
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    cfg = custom.config(tmp_path, test="")
+    prepare_custom(cfg)
+    preflight(cfg.DATASETS.TRAIN)
+    (tmp_path / "images" / "a b.jpg").rename(tmp_path / "images" / "a%20b.jpg")
+    with pytest.raises(InputError, match=r"a b\.jpg\. If images were renamed since .* was made, delete it") as caught:
+        preflight(cfg.DATASETS.TRAIN)
+    (converted,) = tmp_path.glob("train.json.lvis-*.json")
+    assert str(converted) in str(caught.value)
+    converted.unlink()
+    prepare_custom(cfg)
+    preflight(cfg.DATASETS.TRAIN)
+
+
 def test_missing_images_are_counted_and_named(tmp_path):
     name = register(tmp_path, there=[7])
     with pytest.raises(InputError) as caught:

@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.lvis import load_lvis_json
+from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 
 from balanced_lvis.config import load_config
+from balanced_lvis.data.class_names import class_names_of
+from balanced_lvis.data.class_prior import class_prior_of_dataset
+from balanced_lvis.data.counting import count_classes
 from balanced_lvis.data.custom.register import prepare_custom
 from balanced_lvis.data.preflight import preflight
 from balanced_lvis.engine.evaluate_file import evaluate_file
@@ -107,6 +111,24 @@ def test_groups_follow_from_a_class_prior_only_where_the_file_has_none(tmp_path)
     assert groups_of("own_val") == own_groups()
     prepare_custom(config(tmp_path, changed(without_frequency), None, *prior))
     assert {group for _, group in groups_of("own_val")} == {"f"}
+
+
+def test_a_part_of_lvis_is_evaluated_by_a_config_that_trains_on_lvis(tmp_path):
+    content = {**CONTENT, "categories": LVIS_CATEGORIES}
+    prepare_custom(config(tmp_path, content, None, "DATASETS.TRAIN", "('lvis_v1_train',)"))
+    assert groups_of("own_val") == own_groups(content)
+    # Category 162 is "bull" in LVIS's files, and "horned_cow" in Detectron2's metadata, priors and checkpoints.
+    names = class_prior_of_dataset("lvis_v1_train").class_names
+    assert (LVIS_CATEGORIES[161]["name"], names[161]) == ("bull", "horned_cow")
+    assert tuple(MetadataCatalog.get("own_val").thing_classes) == names
+    assert count_classes(tmp_path / "val.json").class_names == names
+    assert tuple(class_names_of(tmp_path / "val.json")) == names
+
+
+@pytest.mark.parametrize("more", [{"synonyms": ["other"]}, {"synset": "x.n.01", "synonyms": []}, {"synset": "x.n.01"}])
+def test_other_classes_have_their_own_names(tmp_path, more):
+    prepare_custom(config(tmp_path, changed(lambda category: category.update(more)), None))
+    assert MetadataCatalog.get("own_val").thing_classes == [c["name"] for c in CONTENT["categories"]]
 
 
 def test_a_frequency_of_null_is_none(tmp_path):

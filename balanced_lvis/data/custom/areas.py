@@ -25,6 +25,8 @@ def mask_area(segmentation: list[list] | dict, width: int, height: int) -> float
     for polygon in segmentation:
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError("a polygon has fewer than three points, or an odd number of coordinates")
+        if not {float, int}.issuperset(map(type, polygon)):
+            raise ValueError(f"a polygon is {polygon!r:.60}")
         if not all(-_FURTHEST <= value <= _FURTHEST for value in polygon):
             raise ValueError(f"a polygon reaches beyond {_FURTHEST:,} pixels, so that its area can't be computed")
     if width * height > _LARGEST_IMAGE:

@@ -213,7 +213,7 @@ class _Conversion:
         return Summary(
             source=dict(source),
             category_ids=ids,
-            class_names=[self._categories[i].name for i in ids],
+            class_names=[self._categories[i].class_name for i in ids],
             image_count=list(image_count.values()),
             instance_count=[self._instances.get(i, 0) for i in ids],
             num_images=len(self._images),

@@ -13,6 +13,7 @@ from detectron2.utils.file_io import PathManager
 from ...errors import InputError, did_you_mean
 from ...priors import ClassPrior
 from ...text import one_line
+from ...user_paths import why_no_file
 from ..checks import CONVERTED_FILE
 from ..class_prior import class_prior_of_dataset
 from ..frequency import OWN_IMAGES
@@ -141,8 +142,7 @@ def _contiguous_ids(summary: Summary) -> dict[int, int]:
 def _check_file(cfg, name: str) -> None:
     path = source_of(cfg, name).json_file
     if not os.path.isfile(path):
-        kind = "is a folder" if os.path.isdir(path) else "doesn't exist"
-        raise InputError(f"DATASETS.CUSTOM.{name}.JSON: {path} {kind}; set it to the annotation file.")
+        raise InputError(f"DATASETS.CUSTOM.{one_line(name)}.JSON: {path} {why_no_file(path)}.")
 
 
 def _check_spelling(cfg) -> None:

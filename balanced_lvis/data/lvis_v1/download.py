@@ -124,7 +124,8 @@ def _complete(url: str, partial: Path) -> None:
         fruitless = 0 if _size(partial) >= furthest + _CHUNK else fruitless + 1
         furthest = max(furthest, _size(partial))
         if fruitless == _ATTEMPTS or restarts == _RESTARTS:
-            raise InputError(f"{url} can't be got: {reason}. What has arrived is kept; run the command again.")
+            kept = "What has arrived is kept; run" if _size(partial) else "Run"
+            raise InputError(f"{url} can't be got: {reason}. {kept} the command again later.")
         logger.info("%s: %s; going on", url, reason)
         time.sleep(_PAUSE * 2 ** max(fruitless - 1, 0))
 

@@ -367,7 +367,7 @@ def test_a_byte_order_mark_is_no_obstacle(tmp_path):
 @pytest.mark.parametrize(
     "segmentation",
     [[[1, 2, 3]], [[0, 0, 3e9, 0, 3e9, 3e9]], [[0, 0, 1e300, 0, 1e300, 1e300]], {"size": [48, 64], "counts": "\x7f~"},
-     {"size": [48, 64], "counts": [-5, 1 << 40]}],
+     {"size": [48, 64], "counts": [-5, 1 << 40]}, [["1", 2, 3, 4, 5, 6]], [[None] * 6], [[[1, 2]] * 6]],
 )  # fmt: skip
 def test_an_area_that_cannot_be_drawn_is_refused_and_not_tried(tmp_path, segmentation):
     content = made.content()

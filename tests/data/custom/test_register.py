@@ -243,7 +243,8 @@ def test_different_categories_of_training_and_evaluation_name_both(polygons, cha
         ({"DATASETS__CUSTOM__my_val__JSON": ""}, r"DATASETS.CUSTOM.my_val.JSON is ''; set it to the annotation file"),
         ({"DATASETS__CUSTOM__my_val__IMAGES": ""}, r"DATASETS.CUSTOM.my_val.IMAGES is ''"),
         ({"DATASETS__CUSTOM__my_val__JSON": "nowhere.json"}, r"my_val.JSON: .*nowhere.json doesn't exist"),
-        ({"DATASETS__CUSTOM__my_val__JSON": "."}, r"my_val.JSON: .* is a folder; set it to the annotation file"),
+        ({"DATASETS__CUSTOM__my_val__JSON": "."}, r"my_val.JSON: .* is a folder; name the file in it"),
+        ({"DATASETS__CUSTOM__my_val__JSON": "/dev/null"}, r"my_val.JSON: /dev/null is not a regular file"),
         ({"DATASETS__CUSTOM__lvis_v1_val__JSON": "x.json"}, r"DATASETS.CUSTOM.lvis_v1_val.IMAGES is None"),
     ],
 )

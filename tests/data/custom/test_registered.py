@@ -13,6 +13,7 @@ from balanced_lvis.data.checks import evaluation_file_of
 from balanced_lvis.data.class_names import class_names_of
 from balanced_lvis.data.custom.register import prepare_custom
 from balanced_lvis.data.loader import build_test_loader
+from balanced_lvis.data.preflight import preflight
 from balanced_lvis.engine.evaluate_file import evaluate_file
 from balanced_lvis.engine.run import argument_parser, check, read_config
 from balanced_lvis.errors import InputError
@@ -166,6 +167,31 @@ def test_what_can_not_be_evaluated_is_told_at_the_start(tmp_path, opts, metadata
     register_coco_instances("their_val", metadata, str(tmp_path / "val.json"), str(tmp_path / "images"))
     with pytest.raises(InputError, match=words):
         prepare_custom(config(tmp_path, *opts))
+
+
+@pytest.mark.parametrize("flag", ["0", None, 2])
+@pytest.mark.parametrize("activation", ["sigmoid", "balanced_sigmoid"])
+def test_a_flag_by_which_training_would_lose_objects_is_refused_whatever_counts_them(tmp_path, activation, flag):
+    content = made.content()
+    content["annotations"][0]["iscrowd"] = flag
+    register(tmp_path, "train", content)
+    opts = ("DATASETS.TEST", "()", "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME", activation)
+    with pytest.raises(InputError, match=f"Image 10 has an annotation whose iscrowd is {flag!r}; write 0 or 1"):
+        checked(tmp_path, *opts, "DATALOADER.SAMPLER_TRAIN", "TrainingSampler", "TEST.EVAL_PERIOD", "0")
+
+
+def test_a_path_that_detectron2s_loader_does_not_find_is_not_said_to_be_used(tmp_path, caplog):
+    content = made.content()
+    made.write(tmp_path, "val", content)
+    (tmp_path / "images" / "sub").mkdir()
+    (tmp_path / "images" / "1.jpg").rename(tmp_path / "images" / "sub" / "1.jpg")
+    content["images"][0]["file_name"] = "sub\\1.jpg"
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    register_coco_instances("their_val", {}, str(tmp_path / "val.json"), str(tmp_path / "images"))
+    prepare_custom(config(tmp_path, "DATASETS.TRAIN", "()"))
+    with pytest.raises(InputError, match="is there: correct the paths, or name the file under DATASETS.CUSTOM"):
+        preflight((), ("their_val",))
+    assert "Those files are used" not in caplog.text
 
 
 def test_other_categories_than_those_of_training_name_both(tmp_path):
