@@ -145,8 +145,9 @@ def clear_system_errors() -> AbstractContextManager[None]:
 
 
 def is_storage_error(error: BaseException | None) -> bool:
-    """Whether an error is one that :func:`clear_system_errors` makes a message of."""
-    return isinstance(error, OSError) and error.errno in _KINDS and error.errno != errno.ENOENT
+    """Whether an error is one that :func:`clear_system_errors` makes a message of, also where torch hides it."""
+    cause = _os_error(error) if isinstance(error, (OSError, RuntimeError)) else None
+    return cause is not None and cause.errno in _KINDS and cause.errno != errno.ENOENT
 
 
 def _is_in(cause: OSError, folder: str | os.PathLike) -> bool:

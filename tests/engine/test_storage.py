@@ -1,16 +1,24 @@
 """Whatever can't be written ends a command line with one message and status 4, or is refused before work starts."""
 
 import errno
+import io
 import json
 import os
 import shutil
 
 import pytest
+import torch
 
 from balanced_lvis.data.index.opening import places_of
 from balanced_lvis.engine import main
 from balanced_lvis.engine.screen import command_line
-from balanced_lvis.engine.storage import check_present, check_writable, clear_errors, clear_system_errors
+from balanced_lvis.engine.storage import (
+    check_present,
+    check_writable,
+    clear_errors,
+    clear_system_errors,
+    is_storage_error,
+)
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.errors import InputError, StorageError
 from balanced_lvis.soak.failing_writes import FailingWrites
@@ -123,3 +131,19 @@ def test_without_a_home_there_is_no_cache_and_training_goes_on(monkeypatch):
     assert len(places_of("/data/a.json", ".index")) == 2
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     assert places_of("/data/a.json", ".index") == ["/data/a.json.index"]
+
+
+def test_what_torchs_writer_makes_of_a_failed_write_is_an_error_of_storage_too():
+    """It raises an error of its own about its position in the file, while it handles the system's."""
+
+    class Full(io.BytesIO):
+        def write(self, data):
+            if self.tell() > 1000:
+                raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+            return super().write(data)
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.save({"weights": torch.ones(1000)}, Full())
+    assert is_storage_error(caught.value)
+    for other in (RuntimeError("size mismatch"), ValueError("bad"), OSError(errno.ENOENT, "nothing there"), None):
+        assert not is_storage_error(other)
