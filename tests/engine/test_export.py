@@ -81,7 +81,8 @@ def test_a_mask_file_has_no_boxes_and_a_box_file_no_masks(exported):
     assert all(set(record) == {"image_id", "category_id", "score", "bbox"} for record in boxes)
     assert {record["category_id"] for record in boxes} <= set(range(1, 13))
     assert f"{VAL}_segm.json: {len(masks):,} detections in 12 images" in done.stdout
-    assert sorted(path.name for path in output.iterdir()) == ["log.txt", f"{VAL}_bbox.json", f"{VAL}_segm.json"]
+    names = sorted(path.name for path in output.iterdir())
+    assert names == [".lock", "log.txt", f"{VAL}_bbox.json", f"{VAL}_segm.json"]
 
 
 def test_the_official_api_finds_the_numbers_of_the_evaluation_in_the_files(exported, trained, rendered):
