@@ -49,9 +49,10 @@ class StorageError(InputError):
 
 class Preempted(SystemExit):
     """
-    A training that was asked to stop (SIGTERM, SIGUSR1) and has saved a checkpoint, from which ``--resume`` goes on.
+    A job that was asked to stop (SIGTERM, SIGUSR1), and has saved a checkpoint if there was anything to save.
 
-    Processes exit with status 75, EX_TEMPFAIL of sysexits.h: try again later.
+    The same command with ``--resume`` continues it. Processes exit with status 75, EX_TEMPFAIL of sysexits.h: try again
+    later.
     """
 
     exit_status = 75

@@ -8,6 +8,7 @@ from balanced_lvis.data.custom.store import converted
 from balanced_lvis.data.index.opening import open_index
 from balanced_lvis.data.validation import validate_annotations
 from balanced_lvis.engine.checkpoints.file import read_checkpoint
+from balanced_lvis.engine.diagnostics import replay
 from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation.submission import ImageList
 from balanced_lvis.evaluation.submission.reading import batches_of
@@ -57,6 +58,7 @@ _READERS = {
     "an image list": lambda path: ImageList(path),
     "a results file": lambda path: list(batches_of(path)),
     "a checkpoint": lambda path: read_checkpoint(path),
+    "a training step": lambda path: replay(path),
     "a class prior": lambda path: ClassPrior.load(path),
     "what is hashed": lambda path: sha256_of(path),
 }

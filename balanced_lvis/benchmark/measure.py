@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
+from ..parent import child_environment, end_with_starter
 
 MARK = "benchmark-result "
 # Where stock takes longer, one round is enough: its seconds vary by a few percent.
@@ -131,7 +132,7 @@ def in_fresh_process(function: str, job: dict) -> dict:
     """
     code = "import sys; from balanced_lvis.benchmark.measure import _answer; _answer(*sys.argv[1:])"
     command = [sys.executable, "-W", "ignore", "-c", code, function, json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if done.returncode or not lines:
         raise InputError(f"The measurement of {job} failed:\n{done.stderr[-2000:]}")
@@ -140,6 +141,7 @@ def in_fresh_process(function: str, job: dict) -> dict:
 
 def _answer(function: str, job: str) -> None:
     """The other side of :func:`in_fresh_process`."""
+    end_with_starter()
     module, name = function.split(":")
     found = getattr(importlib.import_module(module), name)(json.loads(job))
     print(MARK + json.dumps({"peak_mb": peak_mb(), **found}))

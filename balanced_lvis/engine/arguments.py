@@ -22,8 +22,8 @@ Overrides of the config come last. The model, logs and results.json are in its O
 OUTPUT_DIR/evaluation. Several machines, SLURM: docs/scaling.md. Without a GPU everything runs on the CPU, and
 --num-gpus counts processes.
 
-exit status: 0 done; 2 bad input; 3 diverged; 4 disk or folder; 5 a process was lost; 75 stopped by SIGTERM or SIGUSR1
-with a checkpoint saved, from which --resume goes on"""
+exit status: 0 done; 2 bad input; 3 diverged; 4 disk or folder; 5 a process was lost; 75 asked to stop by SIGTERM or
+SIGUSR1, with a checkpoint saved if there was anything to save; 130 interrupted by Ctrl-C. --resume continues"""
 
 
 def argument_parser() -> argparse.ArgumentParser:

@@ -168,6 +168,8 @@ def _load(path) -> dict:
         content = load_torch_file(path)
     except OSError as error:
         raise InputError(f"{os.fspath(path)!r} can't be read: {error.strerror}.") from error
+    except InputError:
+        raise
     except Exception as error:  # torch, pickle and zipfile each have their own for a broken file
         raise InputError(f"{os.fspath(path)!r} is not a saved training step ({type(error).__name__}).") from error
     wanted = {"iteration", "losses", "batches", "random_states", "model"}

@@ -71,14 +71,17 @@ class OutputWriter(contextlib.AbstractContextManager):
         Raises:
             OSError: if something can't be.
         """
-        while self._pending:
-            self._pending.popleft().result()
-        self._end_thread()
+        try:
+            while self._pending:
+                self._pending.popleft().result()
+        finally:
+            self._end_thread()
 
     def __exit__(self, kind, error, trace):
         if kind is None:
             self.close()
-        self._end_thread()
+        else:
+            self._end_thread()
 
     def _write(self, found: list[tuple[int, Instances]]) -> None:
         for image_id, instances in found:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ..engine.experiments.compare import METHODS
+from ..parent import child_environment
 from .report import CheckFailedError, CheckSkippedError, Context
 
 RENDERED = {
@@ -109,9 +110,9 @@ def _slurm_environment(rank: int, port: int) -> dict[str, str]:
 
 
 def _environment() -> dict[str, str]:
-    """Without a launcher's variables: a check is a job of its own."""
+    """Without a launcher's variables: a check is a job of its own, which ends with this process."""
     launchers = re.compile(r"SLURM_|PMI|RANK$|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_|TORCHELASTIC")
-    return {name: value for name, value in os.environ.items() if not launchers.match(name)}
+    return child_environment({name: value for name, value in os.environ.items() if not launchers.match(name)})
 
 
 def _free_port() -> int:

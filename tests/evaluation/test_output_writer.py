@@ -77,6 +77,20 @@ def test_an_error_of_writing_is_raised(kind):
         writer.write([{"image_id": "bad"}], [output(kind, 0.5)])
 
 
+def test_no_thread_is_left_after_an_error():
+    recorder, gate = Recorder(), threading.Event()
+    write = recorder.write
+    recorder.write = lambda *args: (gate.wait(), write(*args))
+    writer = OutputWriter(recorder)
+    for name in ("bad", "later", "last"):
+        writer.write([{"image_id": name}], [output(OnGPU, 0.5)])
+    before = threading.active_count()
+    gate.set()
+    with pytest.raises(OSError, match="no space left"):
+        writer.close()
+    assert threading.active_count() == before - 1
+
+
 def test_a_model_without_instances_is_refused():
     with pytest.raises(InputError, match="returns sem_seg, but instances are evaluated"):
         OutputWriter(Recorder()).write([{"image_id": 1}], [{"sem_seg": None}])

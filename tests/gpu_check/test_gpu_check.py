@@ -1,6 +1,7 @@
 """The checks of tools/gpu_check.py on the CPU; tests/simulated_cuda has them on a simulated GPU."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -102,6 +103,7 @@ def test_a_launchers_variables_are_not_those_of_a_check(monkeypatch):
     assert not [
         name for name in found if name.startswith(("SLURM", "RANK", "LOCAL", "WORLD", "MASTER", "TORCHELASTIC"))
     ]
+    assert found["BALANCED_LVIS_PARENT"] == str(os.getpid())  # what is started ends with the check
     assert [training._slurm_environment(rank, 1)["CUDA_VISIBLE_DEVICES"] for rank in (0, 1)] == ["4", "5"]
 
 

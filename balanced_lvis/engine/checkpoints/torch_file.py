@@ -18,6 +18,7 @@ import torch
 
 from ...budget import Budget
 from ...errors import InputError
+from ...io import open_regular
 from .limited_pickle import LimitedUnpickler, RefusedError, size_of
 
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save of before 1.6: a magic number first
@@ -37,7 +38,7 @@ def load_torch_file(path: str | os.PathLike, weights_only: bool = True, mapped: 
     Raises:
         RefusedError: if it names or calls what weights don't need.
         OverBudgetError: if it asks for more memory than a file of its size can need.
-        InputError: for another zip archive.
+        InputError: for another zip archive, and what is not a regular file.
         Exception: of any kind for a broken file.
     """
     if weights_only:
@@ -46,9 +47,8 @@ def load_torch_file(path: str | os.PathLike, weights_only: bool = True, mapped: 
 
 
 def _check(path: str) -> None:
-    size = os.path.getsize(path)
-    budget = Budget(size)
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
+        budget = Budget(os.path.getsize(path))
         if file.read(len(OLD_TORCH)) == OLD_TORCH:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 for _ in range(_PARTS):

@@ -15,11 +15,11 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, start_processes
 
-from ...errors import DivergedError, InputError, LostProcessError
+from ...errors import DivergedError, InputError, LostProcessError, StorageError
 from ...parent import end_with_parent
 from ..screen import quiet
 from ..showing import print_error
-from ..storage import clear_system_errors
+from ..storage import clear_system_errors, is_storage_error
 from ..streams import kept_streams
 from .job import Job
 from .preemption import INTERRUPTED, SIGNALS, ends_at_once, held
@@ -187,6 +187,8 @@ def _status(error: BaseException) -> int:
     """Of a process that ends by ``error``."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
+    if is_storage_error(error):  # which becomes a message further out
+        return StorageError.exit_status
     status = getattr(error, "exit_status", error.code if isinstance(error, SystemExit) else 1)
     return status if isinstance(status, int) and status else 1
 

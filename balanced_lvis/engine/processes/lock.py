@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from ...errors import InputError
+from ...text import one_line
 from ..storage import check_folder_name, clear_errors
 
 try:
@@ -135,5 +136,4 @@ def _holder(file: IO[str]) -> str:
         host, process, since, command = (str(told[key]) for key in ("host", "process", "since", "command"))
     except (ValueError, TypeError, KeyError, RecursionError):
         return "its process and command are unknown"
-    text = f"process {process} on host {host}, started at {since} by: {command}"
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return one_line(f"process {process} on host {host}, started at {since} by: {command}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import re
 import threading
 import time
@@ -15,6 +14,7 @@ from datetime import timedelta
 
 from ...errors import InputError, LostProcessError
 from ..showing import print_error
+from .preemption import exit_now
 
 logger = logging.getLogger(__name__)
 
@@ -259,7 +259,7 @@ class Watchdog:
             rank, status = next(iter(statuses.items()))
             logger.info("Ends as rank %d does, with status %d.", rank, status)
             self._take_leave(status)
-            _exit(status)
+            exit_now(status)
 
     def _verdict(self, now: float) -> str | None:
         """Who is to blame for what, if anybody; a little early, so as to be in time."""
@@ -296,19 +296,13 @@ class Watchdog:
             print_error(message)
         if ask:
             self._take_leave(LostProcessError.exit_status)
-        _exit(LostProcessError.exit_status)
+        exit_now(LostProcessError.exit_status)
 
     def _is_first(self) -> bool:
         try:
             return self._store.add("verdicts", 1) == 1
         except RuntimeError:
             return True
-
-
-def _exit(status: int) -> None:
-    """Whatever the main thread is in."""
-    logging.shutdown()
-    os._exit(status)
 
 
 def first_line(error: Exception) -> str:

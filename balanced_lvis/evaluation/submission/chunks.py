@@ -119,7 +119,8 @@ class Chunks:
         try:
             yield writer
         except BaseException:
-            writer.close()
+            with contextlib.suppress(OSError):  # such as the one that has brought it here
+                writer.close()
             shutil.rmtree(partial, ignore_errors=True)
             raise
         writer.close()
@@ -151,9 +152,10 @@ class Chunks:
 
 def _read(path: Path) -> dict | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none yet; or not ours
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # none yet; or not ours
         return None
+    return found if isinstance(found, dict) else None
 
 
 def _sync(path: Path) -> None:

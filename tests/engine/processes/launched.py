@@ -1,6 +1,7 @@
 """A command line that joins a job and does what it is told: what torchrun, SLURM and arguments start in the tests."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -33,6 +34,8 @@ def work(folder):
         open(f"{os.environ['NOTE']}_{rank}", "w").close()
     if "all" in fail or f"rank {rank}" in fail:
         raise InputError("a bad file")
+    if f"full {rank}" in fail:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/elsewhere/file")
     if f"kill {rank}" in fail:
         os.kill(os.getpid(), signal.SIGKILL)
     if f"stop {rank}" in fail:

@@ -167,6 +167,12 @@ def test_an_error_of_one_task_alone_ends_the_other(rank, who, tmp_path):
     assert "error: " not in done[1 - rank][2]
 
 
+def test_a_full_disk_that_one_task_meets_ends_the_other_with_the_same_status(tmp_path):
+    done = [finished(process) for process in by_slurm(tmp_path, FAIL="full 1")]
+    assert [status for status, _, _ in done] == [4, 4], done
+    assert done[1][2] == "error: rank 1: '/elsewhere/file' can't be written: the disk is full.\n"
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_without_a_timeout_a_task_that_fails_still_ends_one_that_does_not_meet_it(rank, tmp_path):
     done = [finished(process) for process in by_slurm(tmp_path, FAIL=f"rank {rank}, hang {1 - rank}", TIMEOUT="0")]

@@ -86,7 +86,7 @@ def test_what_is_published_is_what_is_read(watchdog):
 
 def test_a_process_that_has_said_why_it_ends_is_followed(watchdog, monkeypatch):
     statuses = []
-    monkeypatch.setattr("balanced_lvis.engine.processes.watchdog._exit", statuses.append)
+    monkeypatch.setattr("balanced_lvis.engine.processes.watchdog.exit_now", statuses.append)
     monkeypatch.setattr(watchdog._stopped, "wait", lambda seconds: False)
     tell(watchdog, FRESH, FRESH, FRESH)
     watchdog._follow()

@@ -14,6 +14,7 @@ from balanced_lvis.evaluation.store import FILES
 from balanced_lvis.evaluation.submission.chunks import Chunks
 from balanced_lvis.evaluation.submission.run_lengths import REASONS, mask_areas
 from balanced_lvis.evaluation.submission.write import write_submission
+from balanced_lvis.soak.failing_writes import FailingWrites
 
 from ..made import HEIGHT, WIDTH, box_mask, lvis_of, made_content, stored
 
@@ -126,9 +127,22 @@ def test_a_chunk_of_fewer_images_is_damaged(tmp_path, caplog):
     assert "has 1 images, not 2" in caplog.text
 
 
-def test_chunks_without_an_origin_are_computed_again_and_counted(tmp_path, caplog):
+def test_a_chunk_that_fails_on_a_full_disk_leaves_nothing(tmp_path):
+    chunks = Chunks(tmp_path / "chunks", 2)
+    chunks.begin({"checkpoint": "a"}, 5)
+    failing = FailingWrites(str(tmp_path), 10**9)
+    with pytest.raises(RuntimeError, match="no more images"), failing.armed(), chunks.writing(0) as writer:
+        writer.write(1, [[0, 0, 5, 5]], [0.5], [0], [box_mask([0, 0, 5, 5])])
+        failing.number = failing.count + 1
+        raise RuntimeError("no more images")
+    assert failing.has_failed
+    assert sorted(path.name for path in chunks.folder.iterdir()) == ["origin.json"]
+
+
+@pytest.mark.parametrize("origin", ["{", "[1]", "null", "[" * 100_000])
+def test_chunks_without_an_origin_are_computed_again_and_counted(origin, tmp_path, caplog):
     interrupted(tmp_path)
-    (tmp_path / "origin.json").write_text("{")
+    (tmp_path / "origin.json").write_text(origin)
     resumed = Chunks(tmp_path, 2)
     resumed.begin({"checkpoint": "a"}, 6)
     assert resumed.missing(6) == [0, 1, 2]
