@@ -65,7 +65,9 @@ def make_submission(job: dict) -> dict:
         Path(job["folder"], "annotations.json"),
         {
             "images": [{"id": image_id, "height": HEIGHT, "width": WIDTH} for image_id in image_ids],
-            "categories": [{"id": category_id} for category_id in range(1, len(counts) + 1)],
+            "categories": [
+                {"id": category_id, "name": f"class {category_id}"} for category_id in range(1, len(counts) + 1)
+            ],
         },
     )
     with open(Path(job["folder"], "submission.json"), "w", encoding="ascii") as file:

@@ -147,4 +147,6 @@ def test_a_signal_to_one_task_that_has_nothing_to_save_ends_the_others(rank, tmp
     os.kill(tasks[rank]._process.pid, signal.SIGTERM)
     done = [finished(task) for task in tasks]
     assert [status for status, _, _ in done] == [75, 75], done
-    assert "".join(err for _, _, err in done) == "Asked to stop (SIGTERM): ended at once.\n"
+    shown = "".join(err for _, _, err in done)
+    assert shown.count("Asked to stop (SIGTERM): ended at once.\n") == 1
+    assert "Traceback" not in shown and "error: " not in shown  # torch may log that the other has gone
