@@ -78,14 +78,15 @@ def slurm(context: Context):
     _require_two_gpus(context)
     port = _free_port()
     command = _command(context, "train_net.py", "balanced_sigmoid", *_overrides(context, "slurm", {}))
-    tasks = [
-        subprocess.Popen(command, env=_slurm_environment(rank, port), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                         text=True, errors="replace")
-        for rank in range(2)
-    ]  # fmt: skip
-    outputs = [task.communicate()[0] for task in tasks]
-    for task, output in zip(tasks, outputs):
-        _require_success(task.returncode, output)
+    # Files, not pipes: a task that waits for the other must not be kept by a pipe that nobody reads.
+    shown = [context.folder / f"slurm_task_{rank}.txt" for rank in range(2)]
+    tasks = []
+    for rank, path in enumerate(shown):
+        with open(path, "w") as file:
+            environment = _slurm_environment(rank, port)
+            tasks.append(subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT))
+    for task, path in zip(tasks, shown):
+        _require_success(task.wait(), path.read_text(errors="replace"))
     _require_results(context, "slurm")
     return "two tasks, each with one visible GPU, trained and evaluated together", {}
 

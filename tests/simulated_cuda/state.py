@@ -48,7 +48,7 @@ class State:
         self.devices = int(os.environ.get("SIMCUDA_DEVICES", 1))
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         if visible is not None:
-            self.devices = min(self.devices, len(visible.split(",")))
+            self.devices = min(self.devices, len([device for device in visible.split(",") if device]))
             os.environ["SIMCUDA_DEVICES"] = str(self.devices)  # for the compiled library and child processes
         self.waits: collections.Counter[Wait] = collections.Counter()
         self.operators: collections.Counter[str] = collections.Counter()
