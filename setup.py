@@ -24,7 +24,7 @@ setup(
     packages=find_packages(include=["balanced_lvis", "balanced_lvis.*"]),
     python_requires=">=3.10",
     # Detectron2 is not on PyPI under its own name: README.md says how to install it.
-    install_requires=["torch>=2.4", "torchvision", "lvis==0.5.3", *REQUIREMENTS],
+    install_requires=["torch>=2.6", "torchvision", "lvis==0.5.3", *REQUIREMENTS],
     extras_require={
         "test": ["pytest", "pytest-xdist", "hypothesis", "ruff"],
         "docs": ["mkdocs"],
