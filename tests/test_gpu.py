@@ -22,6 +22,7 @@ from balanced_lvis.engine.run import argument_parser, check, read_config, run
 from balanced_lvis.engine.step import StepTrainer
 from balanced_lvis.modeling.decoupled import CLASSIFIER
 from balanced_lvis.priors import ClassPrior
+from balanced_lvis.random_state import current_states, set_states
 
 from .common import CONFIGS, ROOT, rendered_opts
 
@@ -218,3 +219,13 @@ def test_a_first_step_whose_losses_cannot_be_used_is_skipped_with_float16():
             trainer.run_step()
     assert trainer.skipped == 1
     torch.testing.assert_close(model.weight.detach().cpu(), torch.full((2,), 0.9))
+
+
+def test_a_gpus_random_state_is_restored_on_a_machine_with_any_number_of_gpus(monkeypatch):
+    states = current_states()
+    expected = torch.rand(3, device="cuda")
+    assert len(states["cuda"]) == 1
+    torch.manual_seed(12345)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    set_states(states)
+    assert torch.equal(torch.rand(3, device="cuda"), expected)

@@ -7,9 +7,12 @@ from detectron2.data import DatasetCatalog, DatasetMapper
 from detectron2.modeling import build_model
 from detectron2.structures import pairwise_iou
 from detectron2.structures.boxes import Boxes
+from detectron2.utils.events import EventStorage
 
 from balanced_lvis.benchmark import models, trained
 from balanced_lvis.benchmark.boxes import proposals_around
+
+from ..common import CONFIGS
 
 
 def step(**losses):
@@ -20,6 +23,40 @@ def test_losses_agree_up_to_rounding_and_in_every_measurement():
     assert models.losses_agree([step(), step()], [step(loss_cls=2.0 + 1e-6)])
     assert not models.losses_agree([step(), step()], [step(), step(loss_cls=2.001)])
     assert not models.losses_agree([step()], [step(loss_box_reg=0.1)])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_both_contenders_train_in_the_precision_of_the_config(dtype):
+    job = {"config_file": str(CONFIGS / "r50_rfs.yaml"), "device": "cpu",
+           "opts": ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", dtype]}  # fmt: skip
+    for contender in models.CONTENDERS:
+        cfg = models._config({**job, "contender": contender})
+        assert models._autocast(cfg) == getattr(torch, dtype)
+        assert models._autocast(models._config({**job, "contender": contender, "opts": []})) is None
+
+
+class Doubles(torch.nn.Module):
+    """A model that keeps the dtype of what it computes."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2, 2))
+        self.device = torch.device("cpu")
+
+    def forward(self, batch):
+        self.dtype = (self.weight @ self.weight).dtype
+        return {"loss": self.weight.sum()}
+
+
+@pytest.mark.parametrize(("autocast", "dtype"), [(None, torch.float32), (torch.bfloat16, torch.bfloat16)])
+def test_stocks_trainer_computes_in_that_precision(autocast, dtype):
+    model = Doubles()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = models._stock_trainer(model, iter(lambda: [{}], None), optimizer, autocast)
+    with EventStorage():
+        trainer.iter = 0
+        trainer.run_step()
+    assert model.dtype == dtype
 
 
 @pytest.fixture

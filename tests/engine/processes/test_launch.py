@@ -7,12 +7,15 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from detectron2.utils import comm
 
 from balanced_lvis.engine import run
+from balanced_lvis.engine.processes import launch
 
 from ...common import CONFIGS, ROOT, rendered_opts
 from ..forking import context
@@ -257,3 +260,17 @@ def test_torchrun_is_killed_goes_on_and_evaluates_to_the_numbers_of_an_undisturb
     folders = {name: tmp_path / name / ("evaluation" if name == "again" else "") for name in runs}
     results = {name: json.loads((folder / "results.json").read_text()) for name, folder in folders.items()}
     assert results["straight"] == results["killed"] == results["again"]
+
+
+@pytest.mark.parametrize("backend", ["gloo", "nccl"])
+def test_exchanges_beside_nccl_have_the_jobs_own_time_limit(monkeypatch, backend):
+    made = []
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: backend)
+    monkeypatch.setattr(torch.distributed, "new_group", lambda **options: made.append(options) or "a group")
+    monkeypatch.setattr(comm, "_get_global_gloo_group", comm._get_global_gloo_group)  # put back at the end
+    launch._make_exchange_group(timedelta(hours=3))
+    if backend == "gloo":
+        assert not made
+    else:
+        assert made == [{"backend": "gloo", "timeout": timedelta(hours=3)}]
+        assert comm._get_global_gloo_group() == "a group"
