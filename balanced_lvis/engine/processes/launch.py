@@ -97,8 +97,9 @@ def _start(job: Job, work, arguments, *options) -> None:
 def _end_as_child(job: Job, error: ProcessExitedException) -> None:
     if error.exit_code > 0:  # it has said why
         raise SystemExit(error.exit_code) from None
+    pid = error.pid if hasattr(error, "pid") else error.error_pid  # older torch and newer
     raise LostProcessError(
-        f"rank {job.rank + error.error_index} (process {error.error_pid}) was ended by {error.signal_name}"
+        f"rank {job.rank + error.error_index} (process {pid}) was ended by {error.signal_name}"
         f"{_hint(error.signal_name)}; the other processes were stopped. --resume goes on from the last checkpoint."
     ) from None
 
