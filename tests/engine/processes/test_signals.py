@@ -34,6 +34,14 @@ def signal_itself(arguments):
             raise
 
 
+@pytest.fixture(autouse=True)
+def heeds_ctrl_c():
+    """As in a terminal: what a shell starts in the background ignores it, and so do all processes started there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def forked(tmp_path):
     """Exit status and standard error of a command line's ``main`` in a process of its own."""
@@ -53,8 +61,13 @@ def test_a_signal_where_nothing_is_to_be_saved_ends_the_process_without_an_excep
     assert forked(signal_itself, name, "at once") == (75, f"Asked to stop ({name}): ended at once.\n")
 
 
+def interrupt_itself(arguments):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in a program that a terminal starts
+    return signal_itself(["SIGINT"])
+
+
 def test_ctrl_c_is_one_line_and_a_status_of_its_own(forked):
-    assert forked(signal_itself, "SIGINT") == (130, "error: interrupted\n")
+    assert forked(interrupt_itself) == (130, "error: interrupted\n")
 
 
 def test_handlers_are_as_before_when_a_command_line_has_ended():
