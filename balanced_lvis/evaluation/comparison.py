@@ -28,7 +28,8 @@ MASK_COLUMNS = {"AP": "AP mask", "APf": "APf", "APc": "APc", "APr": "APr", "AP_b
 BOX_COLUMNS = {"AP_box": "AP", "AP_box_f": "APf", "AP_box_c": "APc", "AP_box_r": "APr"}
 # Upper ends of the plot's bins, in training images; LVIS's groups end at 10 and 100.
 BIN_ENDS = (3, 10, 30, 100, 300, math.inf)
-COLORS = plt.get_cmap("tab10").colors
+_PAIRS = plt.get_cmap("tab20").colors  # strong and light in turn
+COLORS = (*_PAIRS[::2], *_PAIRS[1::2])
 
 
 def statistics_table(results: dict[str, list[dict]]) -> dict[str, dict[str, dict]]:
