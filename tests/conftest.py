@@ -44,3 +44,16 @@ def _rendered_as_it_was(request):
 def tiny_cfg(rendered, tmp_path):
     """The quick-start Balanced Sigmoid config on the ``rendered`` fixture."""
     return load_config(CONFIGS / "quick_start" / "balanced_sigmoid.yaml", rendered_opts(rendered, tmp_path / "out"))
+
+
+@pytest.fixture
+def own_catalogs():
+    """Datasets that a test registers are removed after it."""
+    # Not above, as balanced_lvis may bring Detectron2's copy.
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+
+    before = set(DatasetCatalog.list())
+    yield
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

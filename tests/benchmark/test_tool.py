@@ -1,6 +1,5 @@
 """The command line of the benchmarks."""
 
-import importlib.util
 import json
 import sys
 
@@ -8,14 +7,12 @@ import pytest
 
 from balanced_lvis.benchmark.measure import Options, row
 
-from ..common import ROOT
+from ..common import load_tool
 
 
 @pytest.fixture
 def tool(monkeypatch):
-    spec = importlib.util.spec_from_file_location("benchmark_tool", ROOT / "tools" / "benchmark.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_tool("benchmark")
 
     def broken(options):
         raise ValueError("no such thing")

@@ -1,12 +1,10 @@
 """The command line of a training, an evaluation and a prediction."""
 
-import importlib.util
-
 import pytest
 
 from balanced_lvis.engine.arguments import split_overrides
 
-from ..common import ROOT
+from ..common import load_tool
 
 
 @pytest.mark.parametrize("last", [["MODEL.DEVICE", "cpu"], ["SEED", "1", "MODEL.DEVICE", "cpu"], []])
@@ -24,9 +22,7 @@ def test_a_file_that_exists_is_no_override(tmp_path, monkeypatch):
     "end", [["MODEL.DEVICE", "cpu"], ["--threshold", "0.3", "MODEL.DEVICE", "cpu"], ["--opts", "MODEL.DEVICE", "cpu"]]
 )
 def test_overrides_of_predict_come_last_or_after_the_older_option(end, tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("predict", ROOT / "tools/predict.py")
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool("predict")
     seen = []
 
     def predictor(weights, config_file, opts, **_):

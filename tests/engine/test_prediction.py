@@ -1,6 +1,5 @@
 """Pictures: what is drawn and written is what the model finds, and a broken one stops nothing."""
 
-import importlib.util
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from balanced_lvis.engine.prediction import Predictor
 from balanced_lvis.engine.prediction_files import find_pictures, output_paths
 from balanced_lvis.errors import InputError
 
-from ..common import ROOT, SHARED_CASES, SHARED_DATA
+from ..common import SHARED_CASES, SHARED_DATA, load_tool
 
 NAMES = [f"class {chr(97 + i)}" for i in range(12)]
 THRESHOLD = 0.0005
@@ -191,10 +190,7 @@ def test_pictures_of_one_name_are_drawn_apart_and_never_over_what_is_read(tmp_pa
 
 
 def tool(*arguments):
-    spec = importlib.util.spec_from_file_location("predict_tool", ROOT / "tools" / "predict.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main(list(map(str, arguments)))
+    return load_tool("predict").main(list(map(str, arguments)))
 
 
 def test_a_broken_picture_is_told_and_the_others_are_drawn(run_folder, rendered, tmp_path, capsys):

@@ -35,13 +35,7 @@ for _image in CONTENT["images"]:
     _image["coco_url"] = f"http://images.cocodataset.org/val2017/{_image['id']}.jpg"
 
 
-@pytest.fixture(autouse=True)
-def _catalogs():
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+pytestmark = pytest.mark.usefixtures("own_catalogs")
 
 
 def changed(change=lambda category: None) -> dict:

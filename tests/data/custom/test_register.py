@@ -41,13 +41,7 @@ def polygons(tmp_path):
     return tmp_path
 
 
-@pytest.fixture(autouse=True)
-def _catalogs():
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+pytestmark = pytest.mark.usefixtures("own_catalogs")
 
 
 def test_a_yaml_alone_registers_them(polygons):

@@ -25,13 +25,7 @@ from . import made
 CONFIG = CONFIGS / "custom" / "small_balanced_sigmoid.yaml"
 
 
-@pytest.fixture(autouse=True)
-def _catalogs():
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+pytestmark = pytest.mark.usefixtures("own_catalogs")
 
 
 @pytest.fixture(params=[False, True], ids=["polygons", "RLE masks"])

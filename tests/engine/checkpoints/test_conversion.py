@@ -1,6 +1,5 @@
 """Checkpoints of other programs become ours and go back, with the same scores, or are refused in words."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -17,7 +16,7 @@ from balanced_lvis.engine.checkpoints.identity import Identity
 from balanced_lvis.engine.checkpoints.loading import load_for_evaluation
 from balanced_lvis.errors import InputError, StorageError
 
-from ...common import CONFIGS, ROOT, SHARED_DATA, rendered_opts
+from ...common import CONFIGS, SHARED_DATA, load_tool, rendered_opts
 
 K = 12
 CLASSIFIER = "roi_heads.box_predictor.cls_score"
@@ -214,10 +213,7 @@ def test_class_names_of_real_annotations():
 
 
 def tool():
-    spec = importlib.util.spec_from_file_location("convert_checkpoint_tool", ROOT / "tools" / "convert_checkpoint.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return load_tool("convert_checkpoint").main
 
 
 def test_the_tool_says_what_it_did(model, tmp_path, capsys):

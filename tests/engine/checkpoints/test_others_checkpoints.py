@@ -1,6 +1,5 @@
 """Evaluation and prediction on checkpoints of every layout, and the commands of docs/checkpoints.md."""
 
-import importlib.util
 import json
 import os
 import pickle
@@ -19,7 +18,7 @@ from balanced_lvis.engine.checkpoints.conversion import convert_checkpoint
 from balanced_lvis.engine.checkpoints.identity import Identity
 from balanced_lvis.engine.run import argument_parser, check, read_config, run
 
-from ...common import CONFIGS, ROOT, rendered_opts
+from ...common import CONFIGS, ROOT, load_tool, rendered_opts
 
 CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
 
@@ -116,10 +115,7 @@ class _Attack:
 
 
 def main_of(tool):
-    spec = importlib.util.spec_from_file_location(f"{tool[:-3]}_tool", ROOT / "tools" / tool)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return load_tool(tool[:-3]).main
 
 
 def without_numbers(text):

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from balanced_lvis.engine.experiments.compare import METHODS, QUICK, choose_meth
 from balanced_lvis.engine.processes import lock
 from balanced_lvis.errors import InputError
 
-from ...common import CONFIGS, ROOT, rendered_opts
+from ...common import CONFIGS, ROOT, load_tool, rendered_opts
 
 RENDERED = f"{CONFIGS / 'rendered'}/"
 TABLE_METRICS = {"AP", "APf", "APc", "APr", "AP_box", "AP_box_f", "AP_box_c", "AP_box_r"}
@@ -210,10 +209,7 @@ def running(script):
 
 
 def tool():
-    spec = importlib.util.spec_from_file_location("compare_tool", ROOT / "tools" / "compare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("compare")
 
 
 def test_overrides_may_follow_a_list_of_methods():

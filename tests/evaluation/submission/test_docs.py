@@ -1,6 +1,5 @@
 """docs/submission.md: its commands are ones that the tools take, and its table is the checks'."""
 
-import importlib.util
 import json
 import re
 import shlex
@@ -10,24 +9,17 @@ import pytest
 from balanced_lvis.engine.run import argument_parser
 from balanced_lvis.evaluation.submission import KINDS
 
-from ...common import ROOT
+from ...common import ROOT, load_tool
 
 TEXT = (ROOT / "docs" / "submission.md").read_text(encoding="utf-8")
 BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)).replace("\\\n", " ")
 COMMANDS = [line for line in BLOCKS.splitlines() if line.startswith("tools/")]
 
 
-def load_tool():
-    spec = importlib.util.spec_from_file_location("export_submission", ROOT / "tools" / "export_submission.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def tool(monkeypatch):
     """tools/export_submission.py, which notes what it would do."""
-    module = load_tool()
+    module = load_tool("export_submission")
     module.called = []
 
     class Nothing:
@@ -61,7 +53,7 @@ def test_the_table_of_faults_is_that_of_the_checks():
 
 
 def test_a_submission_for_data_of_ones_own_is_checked_by_their_config(tmp_path, capsys):
-    module = load_tool()
+    module = load_tool("export_submission")
     content = {
         "images": [{"id": 3, "height": 10, "width": 10, "file_name": "a.jpg"}],
         "categories": [{"id": 7, "name": "a"}],
