@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from .errors import InputError
+from .utils.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

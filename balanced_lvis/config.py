@@ -10,9 +10,9 @@ import yaml
 
 from . import _detectron2
 from .config_files import check_config_file
-from .errors import InputError
-from .text import one_line
-from .user_paths import expand_values
+from .utils.errors import InputError
+from .utils.text import one_line
+from .utils.user_paths import expand_values
 
 _detectron2.require()
 

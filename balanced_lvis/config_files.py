@@ -6,8 +6,8 @@ import os
 
 import yaml
 
-from .errors import InputError
-from .user_paths import why_no_file
+from .utils.errors import InputError
+from .utils.user_paths import why_no_file
 
 _LARGEST = 1 << 20  # bytes of a file; its nodes take about 500 times as much at most
 _MOST_FILES = 20  # a config and those that it builds on

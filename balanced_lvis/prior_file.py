@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 
-from .errors import InputError
-from .io import open_regular
 from .showings import Showings
+from .utils.errors import InputError
+from .utils.io import open_regular
 
 FORMAT = "balanced_lvis class prior 1"
 

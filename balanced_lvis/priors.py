@@ -24,11 +24,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from .class_lists import ClassLists, HasClassLists
-from .errors import InputError
-from .io import write_json
 from .prior_file import prior_content, read_prior
 from .showings import Showings
-from .text import first_of
+from .utils.errors import InputError
+from .utils.io import write_json
+from .utils.text import first_of
 
 logger = logging.getLogger(__name__)
 

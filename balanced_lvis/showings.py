@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from .class_lists import ClassLists
-from .errors import InputError
+from .utils.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

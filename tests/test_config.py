@@ -1,9 +1,8 @@
 import pytest
 
 from balanced_lvis.config import default_config, load_config
-from balanced_lvis.errors import InputError
-
-from .common import CONFIGS
+from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS
 
 ALL_CONFIGS = sorted(CONFIGS.rglob("*.yaml"))
 

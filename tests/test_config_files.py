@@ -5,9 +5,8 @@ import os
 import pytest
 
 from balanced_lvis.config import load_config
-from balanced_lvis.errors import InputError
-
-from .memory import outcomes_within
+from balanced_lvis.utils.errors import InputError
+from tests.memory import outcomes_within
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 11)

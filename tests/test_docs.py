@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from .common import ROOT
+from tests.common import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TOOLS = sorted(path.name for path in (ROOT / "tools").glob("[!_]*.py"))

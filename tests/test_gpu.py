@@ -22,9 +22,8 @@ from balanced_lvis.engine.run import argument_parser, check, read_config, run
 from balanced_lvis.engine.step import StepTrainer
 from balanced_lvis.modeling.decoupled import CLASSIFIER
 from balanced_lvis.priors import ClassPrior
-from balanced_lvis.random_state import current_states, set_states
-
-from .common import CONFIGS, ROOT, rendered_opts
+from balanced_lvis.utils.random_state import current_states, set_states
+from tests.common import CONFIGS, ROOT, rendered_opts
 
 pytestmark = [
     pytest.mark.gpu,

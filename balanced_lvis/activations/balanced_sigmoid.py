@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..utils.errors import InputError
 from .base import full_precision, register_activation
 from .sigmoid import Sigmoid, sigmoid_loss, weight_rows
 

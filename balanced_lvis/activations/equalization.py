@@ -8,8 +8,8 @@ import logging
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from ..priors import ClassPrior
+from ..utils.errors import InputError
 from .base import full_precision, register_activation
 from .sigmoid import Sigmoid, one_hot_targets, sigmoid_loss
 

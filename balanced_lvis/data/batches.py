@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from ..random_state import seeded
-from .broken import attach, reason_of
+from ..utils.random_state import seeded
+from .broken_images import attach, reason_of
 from .samplers import ResumableSampler
 
 _TRIES = 1000  # images in a row, which can be the same ones again, before there is no use in going on
@@ -111,7 +111,7 @@ class MappedImages(Dataset):
     Args:
         dataset: the images in Detectron2's standard format.
         mapper: makes a training record of one; None where it can't, and another image is taken in its place. So it is
-            where it raises, up to ``max_broken`` times in a row: :mod:`.broken` says what becomes of these.
+            where it raises, up to ``max_broken`` times in a row: :mod:`.broken_images` says what becomes of these.
         max_broken: as ``DATALOADER.MAX_BROKEN``.
     """
 

@@ -16,11 +16,11 @@ from detectron2.data import (
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
-from ..parent import end_with_parent
+from ..utils.parent_process import end_with_parent
 from .batches import BatchStream, MappedImages, aspect_ratio_groups
-from .broken import BrokenImages
+from .broken_images import BrokenImages
+from .dataset_records import has_rle_masks, load_records, lvis_source
 from .mapper import ImageMapper
-from .records import has_rle_masks, load_records, lvis_source
 from .samplers import ClassAwareTrainingSampler, build_sampler, class_names_from_config
 from .training_set import training_records
 

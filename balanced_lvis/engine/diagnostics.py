@@ -14,11 +14,11 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from ..config import load_config
-from ..data.class_prior import SAVED_PRIOR
-from ..errors import InputError
-from ..io import replacing
+from ..data.training_prior import SAVED_PRIOR
 from ..priors import ClassPrior
-from ..random_state import set_states
+from ..utils.errors import InputError
+from ..utils.io import replacing
+from ..utils.random_state import set_states
 from .checkpoints.torch_file import load_torch_file
 
 _PLAIN = (str, int, float, bool, type(None), Tensor)
@@ -35,7 +35,7 @@ def save_diagnostics(
         path: the file to write.
         model: with the weights that the step started from.
         batches: those of the step, as the data loader made them.
-        states: as :func:`balanced_lvis.random_state.current_states` gave them before the step.
+        states: as :func:`balanced_lvis.utils.random_state.current_states` gave them before the step.
         iteration: its number.
         losses: what was found, by name.
     """

@@ -12,9 +12,9 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..io import replacing
-from .storage import check_present
+from ..utils.errors import InputError
+from ..utils.io import replacing
+from ..utils.storage import check_present
 
 logger = logging.getLogger(__name__)
 

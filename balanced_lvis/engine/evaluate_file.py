@@ -6,14 +6,14 @@ import logging
 import os
 import shutil
 
-from ..data.checks import evaluation_file_of
-from ..data.datasets import prepare_datasets
-from ..errors import InputError
+from ..console.command_line import log_to_files
+from ..data.config_datasets import prepare_datasets
+from ..data.dataset_files import evaluation_file_of
 from ..evaluation.lvis_evaluator import LVISEvaluator
 from ..evaluation.submission import ImageList, annotation_file_of, read_predictions
-from ..io import write_json
-from .screen import log_to_files
-from .storage import check_writable
+from ..utils.errors import InputError
+from ..utils.io import write_json
+from ..utils.storage import check_writable
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from ..io import write_json
 from ..meta import MetaReweighter
 from ..priors import ClassPrior
-from ..random_state import RandomState, seed_of
+from ..utils.io import write_json
+from ..utils.random_state import RandomState, seed_of
 from .step import StepTrainer
 
 _META = 1  # tells the random numbers of meta batches from those of the others

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
-from ..errors import InputError
 from ..modeling.decoupled import ScaledLinear
+from ..utils.errors import InputError
 from .speed import optimizer_kernel
 
 FULL_MODEL = "full_model"

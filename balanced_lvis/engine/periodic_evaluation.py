@@ -10,7 +10,7 @@ from detectron2.engine.hooks import EvalHook
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
-from .metrics import has_evaluation
+from .metrics_file import has_evaluation
 
 logger = logging.getLogger(__name__)
 

@@ -16,35 +16,35 @@ from detectron2.utils.env import seed_all_rng
 from .. import _detectron2
 from ..activations import activation_class
 from ..config import load_config
-from ..data.checks import check_datasets, check_num_classes, evaluation_file_of
-from ..data.class_prior import SAVED_PRIOR, class_prior_from_config
-from ..data.datasets import prepare_datasets, resolve_num_classes
+from ..console.command_line import command_line, log_to_files
+from ..data.config_datasets import prepare_datasets, resolve_num_classes
+from ..data.dataset_files import check_datasets, check_num_classes, evaluation_file_of
 from ..data.preflight import preflight
 from ..data.samplers import check_sampler, check_sampler_keys
-from ..errors import InputError
+from ..data.training_prior import SAVED_PRIOR, class_prior_from_config
 from ..evaluation.backends import check_backend
-from ..io import replacing
 from ..modeling.box_predictor import activation_from_config
 from ..modeling.decoupled import classifier_stage
+from ..utils.errors import InputError
+from ..utils.io import replacing
+from ..utils.storage import check_writable, clear_errors
 from .arguments import argument_parser
-from .checkpoints.folder import newest_checkpoint
+from .checkpoints.checkpoint_folder import newest_checkpoint
 from .checkpoints.identity import Identity, is_second_stage
-from .checkpoints.loading import check_weights, load_for_evaluation
+from .checkpoints.weights import check_weights, load_for_evaluation
 from .ema import FOLDER, check_ema
 from .evaluate_file import check_evaluates_file, evaluate_file
-from .memory import keep_freed_memory
+from .freed_memory import keep_freed_memory
 from .optimizer import check_clipping, check_optimizer, scale_decay
 from .processes.job import Job, find_job
 from .processes.launch import launch
+from .processes.linear_scaling import log_scaling, scale_linearly
 from .processes.lock import only_job_in
 from .processes.preemption import StopRequest
-from .processes.scaling import log_scaling, scale_linearly
 from .processes.watchdog import Limits
 from .schedule import check_schedule
-from .screen import command_line, log_to_files
 from .speed import check_speed
 from .step import AUTOCAST
-from .storage import check_writable, clear_errors
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -99,8 +99,8 @@ def read_config(args, job: Job | None = None):
         job: None: as ``args`` and the environment tell.
 
     Raises:
-        InputError: for what :func:`balanced_lvis.config.load_config` and :func:`.scaling.scale_linearly` refuse, and
-            more GPUs than there are.
+        InputError: for what :func:`balanced_lvis.config.load_config` and
+            :func:`.processes.linear_scaling.scale_linearly` refuse, and more GPUs than there are.
     """
     job = job or find_job(args)
     cfg = load_config(args.config_file, args.opts)

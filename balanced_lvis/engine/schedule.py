@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import InputError, did_you_mean
+from ..utils.errors import InputError, did_you_mean
 
 # Detectron2 knows one more, of its newer versions, which no config here uses.
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR")

@@ -10,8 +10,8 @@ import shutil
 import torch
 from torch import nn
 
-from ..errors import InputError
 from ..modeling.activation_checkpointing import check_checkpointing, checkpoint_activations
+from ..utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 

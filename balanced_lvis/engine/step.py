@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import DivergedError
-from ..random_state import current_states
-from ..text import one_line
+from ..utils.errors import DivergedError
+from ..utils.random_state import current_states
+from ..utils.text import one_line
 from .diagnostics import save_diagnostics
 from .processes.watchdog import note
 

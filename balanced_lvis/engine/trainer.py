@@ -15,30 +15,30 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
 from torch.nn.parallel import DistributedDataParallel
 
-from ..data.class_prior import class_prior_from_config
 from ..data.loader import build_test_loader, build_train_loader
-from ..errors import InputError
+from ..data.training_prior import class_prior_from_config
 from ..evaluation import LVISEvaluator, unpasted
-from ..io import write_json
 from ..meta import MetaReweighter
-from ..random_state import seed_all
-from ..text import safe_file_name
-from .broken_images import ListBrokenImages, ShareBrokenImages
-from .checkpoints.folder import POINTER
+from ..utils.errors import InputError
+from ..utils.io import write_json
+from ..utils.random_state import seed_all
+from ..utils.storage import check_present, clear_errors
+from ..utils.text import safe_file_name
+from .broken_image_hooks import ListBrokenImages, ShareBrokenImages
+from .checkpoints.checkpoint_folder import POINTER
 from .checkpoints.identity import Identity, is_second_stage
-from .checkpoints.loading import load_first_stage
 from .checkpoints.saving import SaveHook
+from .checkpoints.weights import load_first_stage
 from .default_trainer import ddp_on_own_device, durable_checkpointer
 from .ema import FOLDER, AverageHook, WeightAverage
 from .meta_trainer import MetaTrainer
-from .metrics import CloseHook, MetricsWriter, WriteHook, forget_after, set_aside
+from .metrics_file import CloseHook, MetricsWriter, WriteHook, forget_after, set_aside
 from .optimizer import build_optimizer, clip_norm
 from .periodic_evaluation import ResumableEvalHook
 from .processes.preemption import StopRequest
 from .processes.watchdog import note
 from .speed import apply_speed
 from .step import AUTOCAST, StepTrainer
-from .storage import check_present, clear_errors
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class Trainer(DefaultTrainer):
         ]  # fmt: skip
 
     def build_writers(self):
-        """Detectron2's, with :class:`.metrics.MetricsWriter` in place of its ``JSONWriter``."""
+        """Detectron2's, with :class:`.metrics_file.MetricsWriter` in place of its ``JSONWriter``."""
         folder = self.cfg.OUTPUT_DIR
         os.makedirs(folder, exist_ok=True)
         return [CommonMetricPrinter(self.max_iter), MetricsWriter(folder), TensorboardXWriter(folder)]

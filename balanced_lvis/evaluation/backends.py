@@ -21,7 +21,8 @@ import lvis.eval
 import numpy as np
 from pycocotools import mask as mask_util
 
-from ..errors import InputError
+from ..utils.errors import InputError
+from .detection_store import Detections
 from .lvis_api import (
     LVIS,
     MAX_DETECTIONS_PER_IMAGE,
@@ -31,7 +32,6 @@ from .lvis_api import (
     summarise,
     unknown_images,
 )
-from .store import Detections
 
 try:
     import hotcoco

@@ -15,7 +15,7 @@ from pycocotools import mask as mask_util
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .rle import masks_to_rle
+from .mask_rle import masks_to_rle
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def _at_output_size(instances: Instances, record: dict) -> Instances:
 
 def instances_to_arrays(instances: Instances) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict] | None]:
     """
-    An image's detections as :meth:`balanced_lvis.evaluation.store.DetectionWriter.write` takes them.
+    An image's detections as :meth:`balanced_lvis.evaluation.detection_store.DetectionWriter.write` takes them.
 
     They are those of Detectron2's ``instances_to_coco_json``, without a dict for each.
 

@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 
-from ..checksums import Checksum, DamagedFileError, read_manifest, write_manifest
-from ..errors import StorageError
-from .store import FILES
+from ..utils.checksums import Checksum, DamagedFileError, read_manifest, write_manifest
+from ..utils.errors import StorageError
+from .detection_store import FILES
 
 SEND_BYTES = 1 << 26
 

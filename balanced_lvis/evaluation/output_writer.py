@@ -9,9 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from detectron2.structures import Instances
 
-from ..errors import InputError
+from ..utils.errors import InputError
+from .detection_store import DetectionWriter
 from .detections import instances_to_arrays
-from .store import DetectionWriter
 
 BATCHES_BEHIND = 4  # at most, so that memory doesn't grow where encoding is the slower
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import InputError
+from ..utils.errors import InputError
 
 PARTS = ("backbone", "box_head")
 

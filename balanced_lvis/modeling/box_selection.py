@@ -35,7 +35,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 from torchvision.ops import nms
 
-from ..errors import InputError
+from ..utils.errors import InputError
 
 # The first cut is made at about this many candidates for every detection asked for, the next ones at 4 times as many
 # each. Around an object dozens of RoIs carry its class, of which NMS leaves one or two.

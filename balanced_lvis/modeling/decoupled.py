@@ -19,7 +19,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..utils.errors import InputError
 from .box_predictor import ActivationOutputLayers
 
 CLASSIFIER = "roi_heads.box_predictor.cls_score"

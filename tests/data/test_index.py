@@ -26,18 +26,17 @@ from hypothesis import strategies as st
 
 from balanced_lvis.class_lists import HasClassLists
 from balanced_lvis.data import stream
-from balanced_lvis.data.class_prior import class_prior_of_dataset
+from balanced_lvis.data.dataset_records import LVISSource, load_records, lvis_source
 from balanced_lvis.data.index import LVISRecords, open_index, opening
 from balanced_lvis.data.index.numbers import FLOATS, HUNDREDTHS, TEXT, decode, encode
 from balanced_lvis.data.loader import build_train_loader
-from balanced_lvis.data.records import LVISSource, load_records, lvis_source
 from balanced_lvis.data.samplers import build_sampler
+from balanced_lvis.data.training_prior import class_prior_of_dataset
 from balanced_lvis.data.validation import Report, path_problem
 from balanced_lvis.engine.trainer import Trainer
-from balanced_lvis.errors import InputError
 from balanced_lvis.priors import ClassPrior
-
-from ..common import SHARED_DATA
+from balanced_lvis.utils.errors import InputError
+from tests.common import SHARED_DATA
 
 ROOT = "coco/"
 K = 6

@@ -19,19 +19,18 @@ from balanced_lvis.data import annotations
 from balanced_lvis.data import preflight as module
 from balanced_lvis.data.counting import count_classes
 from balanced_lvis.data.custom.register import prepare_custom
+from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index import LVISRecords, opening
 from balanced_lvis.data.loader import build_train_loader
 from balanced_lvis.data.preflight import leave_out_missing, preflight
-from balanced_lvis.data.records import load_records
 from balanced_lvis.data.validation import KINDS
 from balanced_lvis.engine.run import argument_parser, check, read_config
-from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation.lvis_api import LVIS, evaluate_on_lvis
-
-from ..common import CONFIGS, rendered_opts
-from .custom import made as custom
-from .validation.made import good
-from .validation.test_validation import json_values
+from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS, rendered_opts
+from tests.data.custom import made as custom
+from tests.data.validation.made import good
+from tests.data.validation.test_validation import json_values
 
 NAMES = ("preflight_one", "preflight_two")
 

@@ -27,11 +27,10 @@ from balanced_lvis.data.samplers import (
     register_sampler,
     sampler_names,
 )
-from balanced_lvis.errors import InputError
 from balanced_lvis.priors import ClassPrior
-
-from .. import reference
-from ..common import SHARED_DATA
+from balanced_lvis.utils.errors import InputError
+from tests import reference
+from tests.common import SHARED_DATA
 
 # Classes of each image, one entry per instance. Class 5 is in no image, the last image holds nothing.
 IMAGES = [[0, 0, 1], [0], [0, 2], [0, 1, 3], [0, 0, 0, 0], [0, 4], [1, 0], [2, 2, 2], [0], []]

@@ -3,8 +3,7 @@
 import pytest
 
 from balanced_lvis.engine.arguments import split_overrides
-
-from ..common import load_tool
+from tests.common import load_tool
 
 
 @pytest.mark.parametrize("last", [["MODEL.DEVICE", "cpu"], ["SEED", "1", "MODEL.DEVICE", "cpu"], []])

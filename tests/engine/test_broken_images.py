@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ..common import CONFIGS, ROOT
-from ..data.custom import made
+from tests.common import CONFIGS, ROOT
+from tests.data.custom import made
 
 CONFIG = CONFIGS / "custom" / "small_balanced_sigmoid.yaml"
 

@@ -9,8 +9,7 @@ import pytest
 
 from balanced_lvis.evaluation.lvis_api import LVIS, METRICS, evaluate_on_lvis
 from balanced_lvis.priors import ClassPrior
-
-from ..common import CONFIGS, ROOT, SHARED_DATA
+from tests.common import CONFIGS, ROOT, SHARED_DATA
 
 COCO_TINY = SHARED_DATA / "coco_tiny"
 SMALL = CONFIGS / "custom" / "small_balanced_sigmoid.yaml"

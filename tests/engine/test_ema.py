@@ -5,11 +5,10 @@ import json
 import pytest
 import torch
 
-from balanced_lvis.engine.checkpoints.loading import load_for_evaluation
+from balanced_lvis.engine.checkpoints.weights import load_for_evaluation
 from balanced_lvis.engine.ema import WeightAverage
 from balanced_lvis.engine.trainer import Trainer
-
-from .toy import Toy
+from tests.engine.toy import Toy
 
 
 def changed(model, seed):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from balanced_lvis.engine.metrics import forget_after, has_evaluation
+from balanced_lvis.engine.metrics_file import forget_after, has_evaluation
 
 
 def line(iteration):

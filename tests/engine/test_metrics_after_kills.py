@@ -16,12 +16,11 @@ from detectron2.engine import train_loop
 from balanced_lvis.engine import metrics
 from balanced_lvis.engine.checkpoints import saving
 from balanced_lvis.engine.trainer import Trainer
-from balanced_lvis.errors import StorageError
-
-from ..common import CONFIGS
-from ..test_config import load_config
-from .test_run import command_of
-from .toy import Toy, batches
+from balanced_lvis.utils.errors import StorageError
+from tests.common import CONFIGS
+from tests.engine.test_run import command_of
+from tests.engine.toy import Toy, batches
+from tests.test_config import load_config
 
 ITERATIONS = 45
 PERIODS = [(5, 12), (7, 6), (10, 20), (20, 3), (3, 0), (50, 40), (45, 45), (1, 15)]

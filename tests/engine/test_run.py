@@ -15,13 +15,12 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
 from balanced_lvis.config import load_config
-from balanced_lvis.engine.checkpoints.loading import load_for_evaluation
+from balanced_lvis.engine.checkpoints.weights import load_for_evaluation
 from balanced_lvis.engine.run import argument_parser, check, read_config
-from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation.lvis_api import METRICS
 from balanced_lvis.priors import ClassPrior
-
-from ..common import CONFIGS, ROOT, rendered_opts
+from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS, ROOT, rendered_opts
 
 CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
 

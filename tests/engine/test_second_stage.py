@@ -14,14 +14,13 @@ from detectron2.modeling import build_model
 
 from balanced_lvis.config import load_config
 from balanced_lvis.engine.checkpoints.identity import Identity
-from balanced_lvis.engine.checkpoints.loading import load_first_stage, load_for_evaluation
+from balanced_lvis.engine.checkpoints.weights import load_first_stage, load_for_evaluation
 from balanced_lvis.engine.optimizer import build_optimizer, scale_decay
 from balanced_lvis.engine.run import argument_parser, check, read_config, run
 from balanced_lvis.engine.trainer import Trainer
-from balanced_lvis.errors import InputError
 from balanced_lvis.modeling.decoupled import CLASSIFIER
-
-from ..common import CONFIGS, ROOT, rendered_opts
+from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS, ROOT, rendered_opts
 
 SECOND_STAGES = {
     "crt": {f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias"},

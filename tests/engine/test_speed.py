@@ -12,7 +12,7 @@ from balanced_lvis.config import default_config
 from balanced_lvis.engine.optimizer import build_optimizer
 from balanced_lvis.engine.speed import apply_speed, check_speed
 from balanced_lvis.engine.trainer import Trainer
-from balanced_lvis.errors import InputError
+from balanced_lvis.utils.errors import InputError
 
 
 def test_all_are_off_by_default():

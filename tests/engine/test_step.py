@@ -8,16 +8,15 @@ from detectron2.engine import SimpleTrainer
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage, get_event_storage
 
-from balanced_lvis.data.class_prior import class_prior_from_config
+from balanced_lvis.data.training_prior import class_prior_from_config
 from balanced_lvis.engine.diagnostics import replay
 from balanced_lvis.engine.run import argument_parser, check, read_config
 from balanced_lvis.engine.step import StepTrainer
 from balanced_lvis.engine.trainer import Trainer
-from balanced_lvis.errors import DivergedError, InputError
-from balanced_lvis.random_state import current_states, set_states
-
-from ..common import CONFIGS, rendered_opts
-from .toy import NAN, SPIKE, Toy, batches, record, train, train_on_rank
+from balanced_lvis.utils.errors import DivergedError, InputError
+from balanced_lvis.utils.random_state import current_states, set_states
+from tests.common import CONFIGS, rendered_opts
+from tests.engine.toy import NAN, SPIKE, Toy, batches, record, train, train_on_rank
 
 CLIP = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True"]
 

@@ -14,12 +14,11 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 
-from balanced_lvis.errors import InputError, StorageError
 from balanced_lvis.evaluation import LVISEvaluator, evaluate_on_lvis, gathering, store
 from balanced_lvis.evaluation.detections import instances_to_arrays
-from balanced_lvis.io import write_json
-
-from .made import HEIGHT, WIDTH, call, lvis_of, made_content, stored
+from balanced_lvis.utils.errors import InputError, StorageError
+from balanced_lvis.utils.io import write_json
+from tests.evaluation.made import HEIGHT, WIDTH, call, lvis_of, made_content, stored
 
 NAME = "evaluator_test"
 IMAGES = 9

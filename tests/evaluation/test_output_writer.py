@@ -6,9 +6,9 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation import output_writer
 from balanced_lvis.evaluation.output_writer import OutputWriter
+from balanced_lvis.utils.errors import InputError
 
 
 class Recorder:

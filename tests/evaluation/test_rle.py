@@ -11,13 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 
-from balanced_lvis.benchmark.rle import lvis_like_detections
-from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation import masks_to_rle
 from balanced_lvis.evaluation.pasting import _columns_of_crops, _interpolated_edges
-
-from .. import reference
-from ..common import SHARED_DATA
+from balanced_lvis.utils.errors import InputError
+from benchmarks.mask_encoding import lvis_like_detections
+from tests import reference
+from tests.common import SHARED_DATA
 
 BELOW, ABOVE = np.nextafter(np.float32(0.5), np.float32([0, 1]))
 

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balanced_lvis.checksums import Checksum, write_manifest
-from balanced_lvis.errors import StorageError
 from balanced_lvis.evaluation import Detections, DetectionWriter
 from balanced_lvis.evaluation import store as module
-from balanced_lvis.io import write_json
-
-from .made import box_mask
+from balanced_lvis.utils.checksums import Checksum, write_manifest
+from balanced_lvis.utils.errors import StorageError
+from balanced_lvis.utils.io import write_json
+from tests.evaluation.made import box_mask
 
 BOX = [4.5, 4.25, 10.1, 8.7]
 

@@ -10,15 +10,15 @@ from typing import NamedTuple
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ...errors import InputError, did_you_mean
 from ...priors import ClassPrior
-from ...text import one_line
-from ...user_paths import why_no_file
-from ..checks import CONVERTED_FILE
-from ..class_prior import class_prior_of_dataset
+from ...utils.errors import InputError, did_you_mean
+from ...utils.text import one_line
+from ...utils.user_paths import why_no_file
+from ..dataset_files import CONVERTED_FILE
 from ..frequency import OWN_IMAGES
-from .loading import load_custom
-from .store import converted
+from ..training_prior import class_prior_of_dataset
+from .converted_file import converted
+from .converted_records import load_custom
 from .summary import Summary, TrainCounts
 
 logger = logging.getLogger(__name__)

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ...errors import InputError
-from ...io import open_regular
-from ...text import one_line
-from .room import check_room
+from ...utils.errors import InputError
+from ...utils.io import open_regular
+from ...utils.text import one_line
+from .disk_space import check_room
 
 logger = logging.getLogger(__name__)
 

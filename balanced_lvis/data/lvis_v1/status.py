@@ -10,11 +10,11 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from ...errors import InputError
-from ...findings import SHOWN
-from ..annotations import check_annotations
+from ...utils.errors import InputError
+from ...utils.findings import SHOWN
+from ..check_results import check_annotations
 from ..validation import Report, missing_images
-from .files import ANNOTATIONS, ANNOTATIONS_URL, IMAGE_URL, IMAGES_URL, NUM_COCO_IMAGES, AnnotationFile
+from .lvis_files import ANNOTATIONS, ANNOTATIONS_URL, IMAGE_URL, IMAGES_URL, NUM_COCO_IMAGES, AnnotationFile
 
 THERE, MISSING, INCOMPLETE, WRONG = "there", "missing", "incomplete", "wrong"
 TOOL = "tools/prepare_lvis.py"

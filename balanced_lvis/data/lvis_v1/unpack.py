@@ -11,11 +11,11 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from ...archives import check_member
-from ...errors import InputError
-from ...io import open_regular, replacing
-from ...text import first_of, one_line
-from .room import check_room
+from ...utils.archives import check_member
+from ...utils.errors import InputError
+from ...utils.io import open_regular, replacing
+from ...utils.text import first_of, one_line
+from .disk_space import check_room
 
 _CHUNK = 1 << 20
 

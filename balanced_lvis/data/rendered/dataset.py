@@ -21,10 +21,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ...errors import InputError
-from ...io import sha256_of
-from ...parent import end_with_parent
-from ...text import one_line
+from ...utils.errors import InputError
+from ...utils.io import sha256_of
+from ...utils.parent_process import end_with_parent
+from ...utils.text import one_line
 from .glyphs import alphabet
 from .lvis_json import SplitPlan, categories_json, draw_image, plan_splits, save_image, split_json
 from .spec import SPLITS, RenderedSpec

@@ -15,7 +15,7 @@ from matplotlib import ft2font
 from matplotlib.path import Path as CurvePath
 from PIL import Image, ImageDraw
 
-from ...errors import InputError
+from ...utils.errors import InputError
 
 MAX_CLASSES = 1203  # LVIS-1.0's vocabulary
 

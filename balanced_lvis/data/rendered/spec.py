@@ -6,7 +6,7 @@ import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...errors import InputError
+from ...utils.errors import InputError
 from .glyphs import MAX_CLASSES
 
 SPLITS = ("train", "val", "test_dev")

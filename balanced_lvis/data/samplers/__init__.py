@@ -15,7 +15,8 @@ resumed: :func:`build_sampler` returns None for them.
 """
 
 from .base import Detectron2Sampler, ResumableSampler
-from .build import (
+from .class_aware import ClassAwareTrainingSampler
+from .registry import (
     build_sampler,
     check_sampler,
     check_sampler_keys,
@@ -24,7 +25,6 @@ from .build import (
     sampler_names,
     times_shown,
 )
-from .class_aware import ClassAwareTrainingSampler
 from .repeat_factor import InstanceAwareRepeatFactorTrainingSampler, image_repeat_factors
 
 __all__ = [

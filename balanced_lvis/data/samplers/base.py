@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from detectron2.utils import comm
 from torch.utils.data import Sampler
 
-from ...errors import InputError
+from ...utils.errors import InputError
 
 
 class ResumableSampler(Sampler):

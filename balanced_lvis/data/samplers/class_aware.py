@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from ...class_lists import ClassLists, HasClassLists
-from ...errors import InputError
-from ...text import first_of
+from ...utils.errors import InputError
+from ...utils.text import first_of
 from .base import ResumableSampler
-from .build import class_names_from_config, register_sampler
+from .registry import class_names_from_config, register_sampler
 
 logger = logging.getLogger(__name__)
 

@@ -6,13 +6,14 @@ from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
 
-from ...errors import InputError
-from .file import read_checkpoint
+from ...utils.errors import InputError
+from .checkpoint_file import read_checkpoint
 
 
 class Checkpointer(DetectionCheckpointer):
     """
-    ``DetectionCheckpointer`` that loads through :func:`balanced_lvis.engine.checkpoints.file.read_checkpoint`.
+    ``DetectionCheckpointer`` that loads through
+    :func:`balanced_lvis.engine.checkpoints.checkpoint_file.read_checkpoint`.
 
     Args:
         *args: as for ``DetectionCheckpointer``.

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ...errors import InputError
-from ...io import replacing
-from ..storage import clear_output_errors
-from .file import read_checkpoint
+from ...utils.errors import InputError
+from ...utils.io import replacing
+from ...utils.storage import clear_output_errors
+from .checkpoint_file import read_checkpoint
 from .identity import Identity
 
 FAMILIES = ("sigmoid", "softmax")
@@ -78,7 +78,7 @@ def convert_checkpoint(
             sigmoids.
         class_names: K names in the order of the outputs, where the file doesn't tell.
         num_classes: K, needed only where neither names nor class-specific boxes or masks tell it.
-        trust: as for :func:`balanced_lvis.engine.checkpoints.file.read_checkpoint`.
+        trust: as for :func:`balanced_lvis.engine.checkpoints.checkpoint_file.read_checkpoint`.
 
     Returns:
         what was done.

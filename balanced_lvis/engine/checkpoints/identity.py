@@ -6,8 +6,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ...activations import activation_class
-from ...errors import InputError
 from ...modeling.decoupled import DecoupledRCNN
+from ...utils.errors import InputError
 
 
 class Identity:

@@ -7,7 +7,7 @@ import struct
 import sys
 from typing import IO, ClassVar
 
-from ...budget import Budget
+from ...utils.memory_budget import Budget
 
 _DISABLED = (
     pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID, pickle.NEXT_BUFFER,

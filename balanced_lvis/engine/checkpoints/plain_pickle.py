@@ -7,7 +7,7 @@ from typing import IO
 
 import numpy as np
 
-from ...budget import Budget
+from ...utils.memory_budget import Budget
 from .limited_pickle import LimitedUnpickler, RefusedError, size_of
 
 _KINDS = "biufc"  # NumPy's letters for truth values, integers, floats and complex numbers

@@ -16,9 +16,9 @@ from collections import OrderedDict
 
 import torch
 
-from ...budget import Budget
-from ...errors import InputError
-from ...io import open_regular
+from ...utils.errors import InputError
+from ...utils.io import open_regular
+from ...utils.memory_budget import Budget
 from .limited_pickle import LimitedUnpickler, RefusedError, size_of
 
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save of before 1.6: a magic number first

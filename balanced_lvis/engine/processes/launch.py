@@ -15,12 +15,12 @@ import torch.distributed as dist
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException, start_processes
 
-from ...errors import DivergedError, InputError, LostProcessError, StorageError
-from ...parent import end_with_parent
-from ..screen import quiet
-from ..showing import print_error
-from ..storage import clear_system_errors, is_storage_error
-from ..streams import kept_streams
+from ...console.command_line import quiet
+from ...console.printing import print_error
+from ...console.streams import kept_streams
+from ...utils.errors import DivergedError, InputError, LostProcessError, StorageError
+from ...utils.parent_process import end_with_parent
+from ...utils.storage import clear_system_errors, is_storage_error
 from .job import Job
 from .preemption import INTERRUPTED, SIGNALS, ends_at_once, held
 from .watchdog import Limits, Watchdog, first_line, note
@@ -51,7 +51,7 @@ def launch(
         work: called with ``arguments`` in every process; both can be pickled.
         device: "cuda", where every process of a machine gets a GPU of its own, or "cpu".
         limits: None: the defaults; after which a dead or stuck process ends the job, with
-            :attr:`balanced_lvis.errors.LostProcessError.exit_status`.
+            :attr:`balanced_lvis.utils.errors.LostProcessError.exit_status`.
 
     Raises:
         InputError, DivergedError: of a job of one process.

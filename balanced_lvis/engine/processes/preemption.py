@@ -14,7 +14,7 @@ from multiprocessing import resource_tracker
 import torch
 from detectron2.utils import comm
 
-from ...errors import Preempted
+from ...utils.errors import Preempted
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 # Of a process that was ended by Ctrl-C, as shells have it.
@@ -27,7 +27,7 @@ def ends_at_once(say_goodbye: Callable[[int], None] = lambda status: None) -> It
     Within it, a signal that asks to stop ends the process where it is, with :class:`Preempted`'s status.
 
     No exception is raised: at any place, in an import or in a library's clean-up, it could be lost or become a
-    traceback. What the process has started ends with it (:mod:`balanced_lvis.parent`).
+    traceback. What the process has started ends with it (:mod:`balanced_lvis.utils.parent_process`).
 
     Signals that were held until now (:func:`held`) are heeded from here on. Outside of a process's main thread nothing
     is caught, as Python has it.
@@ -101,7 +101,7 @@ class StopRequest(contextlib.AbstractContextManager):
     Attributes:
         signal_name: of the first signal; "another process's signal" if there was none.
         at_once: whether a signal ends the process where it is, for when there is nothing to save: as
-            :func:`ends_at_once` does within it, and by :class:`balanced_lvis.errors.Preempted` elsewhere.
+            :func:`ends_at_once` does within it, and by :class:`balanced_lvis.utils.errors.Preempted` elsewhere.
     """
 
     def __init__(self, unwinds: bool = False):

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 
-from ...errors import InputError, LostProcessError
-from ..showing import print_error
+from ...console.printing import print_error
+from ...utils.errors import InputError, LostProcessError
 from .preemption import exit_now
 
 logger = logging.getLogger(__name__)

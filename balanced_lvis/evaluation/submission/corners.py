@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...findings import SHOWN
-from .images import ImageList
+from ...utils.findings import SHOWN
+from .image_list import ImageList
 
 _TOLERANCE = 1.0  # pixels over the edge of the image, as rounding makes them
 _SHARE = 0.1  # of all boxes that have to leave their image

@@ -10,14 +10,14 @@ import shutil
 import numpy as np
 from pycocotools import mask as mask_util
 
-from ...errors import InputError
+from ...utils.errors import InputError
+from ..detection_store import Detections, DetectionWriter
 from ..lvis_api import IOU_TYPES
-from ..store import Detections, DetectionWriter
-from .checker import Checker, Row
-from .images import ImageList
+from .image_list import ImageList
 from .problems import Report
-from .reading import BROKEN, batches_of, why_not_json
-from .write import Written, write_submission
+from .results_checker import Checker, Row
+from .results_reader import BROKEN, batches_of, why_not_json
+from .results_writer import Written, write_submission
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def export_predictions(
 
     Args:
         path, images: as of :func:`read_predictions`.
-        stem, zipped: as of :func:`balanced_lvis.evaluation.submission.write.write_submission`.
+        stem, zipped: as of :func:`balanced_lvis.evaluation.submission.results_writer.write_submission`.
 
     Returns:
         what each file holds.

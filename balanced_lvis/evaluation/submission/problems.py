@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 
-from ... import findings
-from ...findings import ERROR, WARNING, Kind
+from ...utils import findings
+from ...utils.findings import ERROR, WARNING, Kind
 
 # kind: severity, title as words after a count, what to do. Errors are what the LVIS API or a decoder of masks refuses,
 # crashes on, or takes for something else; warnings are what it drops, and what may be meant.

@@ -13,15 +13,14 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from balanced_lvis.data import stream
-from balanced_lvis.data.reading import RecordError, read_image
+from balanced_lvis.data.annotation_reader import RecordError, read_image
 from balanced_lvis.data.validation import KINDS, Report, image_path, missing_images, path_problem, validate_annotations
-from balanced_lvis.data.validation.paths import other_spellings
-from balanced_lvis.data.validation.rle import decompress, rle_extent, rle_problem, rle_runs
-from balanced_lvis.errors import InputError
-from balanced_lvis.findings import SHOWN
-
-from ...common import SHARED_DATA
-from .made import TRIANGLE, good, write
+from balanced_lvis.data.validation.safe_paths import other_spellings
+from balanced_lvis.data.validation.untrusted_rle import decompress, rle_extent, rle_problem, rle_runs
+from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.findings import SHOWN
+from tests.common import SHARED_DATA
+from tests.data.validation.made import TRIANGLE, good, write
 
 
 def kinds(report):

@@ -17,8 +17,7 @@ from balanced_lvis.config import load_config
 from balanced_lvis.engine.checkpoints.conversion import convert_checkpoint
 from balanced_lvis.engine.checkpoints.identity import Identity
 from balanced_lvis.engine.run import argument_parser, check, read_config, run
-
-from ...common import CONFIGS, ROOT, load_tool, rendered_opts
+from tests.common import CONFIGS, ROOT, load_tool, rendered_opts
 
 CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from balanced_lvis.config import default_config
 from balanced_lvis.engine.processes.job import Job, expand_hosts, expand_tasks, find_job
-from balanced_lvis.engine.processes.scaling import log_scaling, scale_linearly
-from balanced_lvis.errors import InputError
+from balanced_lvis.engine.processes.linear_scaling import log_scaling, scale_linearly
+from balanced_lvis.utils.errors import InputError
 
 TORCHRUN = {
     "RANK": "9", "WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8", "MASTER_ADDR": "first",

@@ -16,10 +16,9 @@ from detectron2.utils import comm
 
 from balanced_lvis.engine import run
 from balanced_lvis.engine.processes import launch
-
-from ...common import CONFIGS, ROOT, rendered_opts
-from ..forking import context
-from . import launched
+from tests.common import CONFIGS, ROOT, rendered_opts
+from tests.engine.forking import context
+from tests.engine.processes import launched
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"

@@ -7,15 +7,14 @@ import time
 
 import pytest
 
+from balanced_lvis.commands.export import Options, export_checkpoint
 from balanced_lvis.data.loader import DataLoader
 from balanced_lvis.engine import run
-from balanced_lvis.engine.export import Options, export_checkpoint
 from balanced_lvis.engine.processes import lock
 from balanced_lvis.engine.processes.lock import LOCK, only_job_in
-from balanced_lvis.errors import InputError
-
-from ...common import CONFIGS, rendered_opts
-from ..forking import context
+from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS, rendered_opts
+from tests.engine.forking import context
 
 
 def hold(folder, ready, argv=("train_net.py", "--config-file", "a b.yaml"), workers=0):

@@ -15,14 +15,13 @@ from torch.utils.data import DataLoader
 
 from balanced_lvis.config import load_config
 from balanced_lvis.data import loader as loader_module
-from balanced_lvis.data.datasets import prepare_rendered
+from balanced_lvis.data.config_datasets import prepare_rendered
 from balanced_lvis.data.loader import build_test_loader, build_train_loader
 from balanced_lvis.data.rendered import dataset as rendering
-from balanced_lvis.parent import child_environment, end_with_parent
-
-from ...common import CONFIGS, ROOT, rendered_opts
-from ..forking import context, is_running, wait_for
-from .test_launch import children, start
+from balanced_lvis.utils.parent_process import child_environment, end_with_parent
+from tests.common import CONFIGS, ROOT, rendered_opts
+from tests.engine.forking import context, is_running, wait_for
+from tests.engine.processes.test_launch import children, start
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 

@@ -9,14 +9,13 @@ from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
 from balanced_lvis.config import load_config
-from balanced_lvis.data.datasets import prepare_rendered
+from balanced_lvis.data.config_datasets import prepare_rendered
 from balanced_lvis.engine.step import StepTrainer
 from balanced_lvis.engine.trainer import Trainer
-from balanced_lvis.errors import InputError
-
-from ...common import CONFIGS, rendered_opts
-from ..forking import context
-from ..toy import Toy, batches, train
+from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS, rendered_opts
+from tests.engine.forking import context
+from tests.engine.toy import Toy, batches, train
 
 
 def on_ranks(size, tmp_path, function, *arguments):

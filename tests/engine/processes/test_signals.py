@@ -8,13 +8,12 @@ import time
 
 import pytest
 
+from balanced_lvis.console.command_line import command_line
 from balanced_lvis.engine.processes.preemption import StopRequest, ends_at_once, held
-from balanced_lvis.engine.screen import command_line
-from balanced_lvis.errors import Preempted
-
-from ...common import CONFIGS, ROOT, rendered_opts
-from ..forking import context, wait_for
-from .test_launch import by_slurm, children, finished, run_forked, start
+from balanced_lvis.utils.errors import Preempted
+from tests.common import CONFIGS, ROOT, rendered_opts
+from tests.engine.forking import context, wait_for
+from tests.engine.processes.test_launch import by_slurm, children, finished, run_forked, start
 
 TRAIN_NET = (sys.executable, "-u", ROOT / "tools" / "train_net.py", "--config-file")
 CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"

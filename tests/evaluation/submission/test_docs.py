@@ -8,8 +8,7 @@ import pytest
 
 from balanced_lvis.engine.run import argument_parser
 from balanced_lvis.evaluation.submission import KINDS
-
-from ...common import ROOT, load_tool
+from tests.common import ROOT, load_tool
 
 TEXT = (ROOT / "docs" / "submission.md").read_text(encoding="utf-8")
 BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)).replace("\\\n", " ")

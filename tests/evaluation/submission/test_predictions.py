@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_util
 
-from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation import evaluate_detections, evaluate_on_lvis
 from balanced_lvis.evaluation.lvis_api import LVIS
 from balanced_lvis.evaluation.submission import ImageList, export_predictions, read_predictions, validate_submission
-from balanced_lvis.io import write_json
-
-from ...common import SHARED_DATA
-from ..made import HEIGHT, WIDTH, box_mask, lvis_of, made_content
+from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.io import write_json
+from tests.common import SHARED_DATA
+from tests.evaluation.made import HEIGHT, WIDTH, box_mask, lvis_of, made_content
 
 REAL = SHARED_DATA / "lvis_val_100.json"
 

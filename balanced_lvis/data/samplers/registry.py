@@ -1,0 +1,157 @@
+"""Samplers by the name that ``DATALOADER.SAMPLER_TRAIN`` has for them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.data.samplers import TrainingSampler
+
+from ...utils.errors import InputError, did_you_mean
+from .base import Detectron2Sampler, ResumableSampler
+
+logger = logging.getLogger(__name__)
+
+# Names that Detectron2 alone knows how to build, and that can't be resumed.
+DETECTRON2_ONLY = ("RandomSubsetTrainingSampler", "WeightedCategoryTrainingSampler", "WeightedTrainingSampler")
+
+# What they read from the config, which older versions of Detectron2 don't have.
+_KEYS = {
+    "RandomSubsetTrainingSampler": "DATALOADER.RANDOM_SUBSET_RATIO",
+    "WeightedCategoryTrainingSampler": "DATASETS.TRAIN_REPEAT_FACTOR",
+    "WeightedTrainingSampler": "DATASETS.TRAIN_REPEAT_FACTOR",
+}
+
+_SAMPLERS: dict[str, Callable[..., ResumableSampler]] = {}
+_SHOWN: dict[str, Callable[..., np.ndarray]] = {}
+
+
+def register_sampler(name: str, shown: Callable[..., np.ndarray] | None = None):
+    """
+    Decorator: make a function known to :func:`build_sampler` as ``name``.
+
+    The function takes the config and the images in Detectron2's standard format, and returns a
+    :class:`ResumableSampler`.
+
+    Args:
+        name: of the sampler.
+        shown: takes the same and returns (N,) how often each image is expected to be shown per epoch, for
+            :func:`times_shown`. None where that is not known.
+    """
+
+    def register(build):
+        if name in _SAMPLERS or name in DETECTRON2_ONLY:
+            raise InputError(f"A sampler named {name!r} is registered already; choose another name.")
+        _SAMPLERS[name] = build
+        if shown:
+            _SHOWN[name] = shown
+        return build
+
+    return register
+
+
+def sampler_names() -> list[str]:
+    """The names that ``DATALOADER.SAMPLER_TRAIN`` can have, sorted."""
+    return sorted((*_SAMPLERS, *DETECTRON2_ONLY))
+
+
+def check_sampler(name: str) -> None:
+    """
+    Raises:
+        InputError: for an unknown name, listing the valid ones.
+    """
+    if name in _SAMPLERS or name in DETECTRON2_ONLY:
+        return
+    hint = did_you_mean(name, sampler_names())
+    raise InputError(f"DATALOADER.SAMPLER_TRAIN: unknown sampler {name!r}.{hint} Valid: {', '.join(sampler_names())}.")
+
+
+def check_sampler_keys(cfg) -> None:
+    """
+    Raises:
+        InputError: if ``DATALOADER.SAMPLER_TRAIN`` needs a config key that this Detectron2 doesn't have.
+    """
+    name = cfg.DATALOADER.SAMPLER_TRAIN
+    if name not in _KEYS:
+        return
+    node, key = _KEYS[name].split(".")
+    if key not in cfg[node]:
+        others = ", ".join(other for other in sampler_names() if other not in DETECTRON2_ONLY)
+        raise InputError(
+            f"DATALOADER.SAMPLER_TRAIN is {name!r}, which needs the config key {_KEYS[name]}; the installed Detectron2 "
+            f"doesn't have it. Install a newer one, or use one of {others}."
+        )
+
+
+def build_sampler(cfg, dataset_dicts: Sequence[Mapping], name: str | None = None) -> ResumableSampler | None:
+    """
+    A training sampler, to be given to Detectron2's ``build_detection_train_loader(..., sampler=)``.
+
+    All processes have to call it, as they agree on a seed.
+
+    Args:
+        cfg: the config; read are ``DATALOADER.SAMPLER_TRAIN`` and what that sampler depends on.
+        dataset_dicts: the training images in Detectron2's standard format, as the loader has them: the stream's
+            indices are positions in it.
+        name: of another sampler than ``DATALOADER.SAMPLER_TRAIN``.
+
+    Returns:
+        the sampler; None for a name that is left to Detectron2 to build.
+
+    Raises:
+        InputError: for an unknown name, no images, or images and options that don't suit the sampler.
+    """
+    name = cfg.DATALOADER.SAMPLER_TRAIN if name is None else name
+    check_sampler(name)
+    if name in DETECTRON2_ONLY:
+        logger.warning(
+            "%s has no position to go on from and draws no other image for a broken one: --resume starts its stream "
+            "anew, and a broken image ends the training, whatever DATALOADER.MAX_BROKEN.",
+            name,
+        )
+        return None
+    if not len(dataset_dicts):
+        raise InputError(f"{name}: the training set {', '.join(cfg.DATASETS.TRAIN)} has no images to sample.")
+    return _SAMPLERS[name](cfg, dataset_dicts)
+
+
+def times_shown(cfg, dataset_dicts: Sequence[Mapping]) -> np.ndarray:
+    """
+    How often ``DATALOADER.SAMPLER_TRAIN`` is expected to show each image per epoch. No sampler is built.
+
+    Args:
+        cfg: as for :func:`build_sampler`.
+        dataset_dicts: N training images, as for :func:`build_sampler`.
+
+    Returns:
+        (N,) float64.
+
+    Raises:
+        InputError: for a sampler of which that is not known, and as :func:`build_sampler`.
+    """
+    name = cfg.DATALOADER.SAMPLER_TRAIN
+    check_sampler(name)
+    if name not in _SHOWN:
+        raise InputError(
+            f"MODEL.CLASS_PRIOR.SAMPLED is True, but how often {name} shows an image is not known; set it to False, or "
+            f"DATALOADER.SAMPLER_TRAIN to one of {', '.join(sorted(_SHOWN))}."
+        )
+    return np.asarray(_SHOWN[name](cfg, dataset_dicts), np.float64)
+
+
+def class_names_from_config(cfg) -> tuple[str, ...]:
+    """The class names of the training set, or "0".."K-1" by ``MODEL.ROI_HEADS.NUM_CLASSES`` where it has none."""
+    names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") if cfg.DATASETS.TRAIN else None
+    return tuple(names or map(str, range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)))
+
+
+def _each_once(cfg, dataset_dicts):
+    return np.ones(len(dataset_dicts))
+
+
+@register_sampler("TrainingSampler", shown=_each_once)
+def _uniform(cfg, dataset_dicts):
+    return Detectron2Sampler(functools.partial(TrainingSampler, len(dataset_dicts)))
