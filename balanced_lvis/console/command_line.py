@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from detectron2.utils.logger import setup_logger
 
 from .. import _detectron2
-from ..engine.processes.preemption import INTERRUPTED, ends_at_once
 from ..utils.errors import DivergedError, InputError, LostProcessError, StorageError
 from ..utils.parent_process import end_with_starter
 from ..utils.storage import clear_errors, clear_system_errors, is_storage_error
 from ..utils.user_paths import expand_words
 from .printing import escape_logged, print_error
+from .signals import INTERRUPTED, ends_at_once
 from .streams import LenientStream, kept_streams
 
 # What a command line shows as one message.

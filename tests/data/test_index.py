@@ -25,7 +25,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from balanced_lvis.class_lists import HasClassLists
-from balanced_lvis.data import stream
+from balanced_lvis.data import json_stream
 from balanced_lvis.data.dataset_records import LVISSource, load_records, lvis_source
 from balanced_lvis.data.index import LVISRecords, open_index, opening
 from balanced_lvis.data.index.numbers import FLOATS, HUNDREDTHS, TEXT, decode, encode
@@ -300,7 +300,7 @@ def test_lists_are_streamed_wherever_the_pieces_end(elements, others, indent):
     except UnicodeEncodeError:
         data = json.dumps(json.loads(text)).encode()
     with tempfile.TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream, "_CHUNK", 3)
+        patch.setattr(json_stream, "_CHUNK", 3)
         file.write(data)
         file.seek(0)
         assert [element for _, element in stream.stream_lists(file, ("of",))] == elements

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balanced_lvis.class_lists import ClassLists
-from balanced_lvis.data import annotations
+from balanced_lvis.data import check_results
 from balanced_lvis.data import preflight as module
 from balanced_lvis.data.counting import count_classes
 from balanced_lvis.data.custom.register import prepare_custom
@@ -84,7 +84,7 @@ def test_annotations_are_parsed_once_for_all_starts(tmp_path, monkeypatch, caplo
     name = register(tmp_path, content)
     preflight([name])
     monkeypatch.setattr(opening, "build_index", None)
-    monkeypatch.setattr(annotations, "check_records", None)
+    monkeypatch.setattr(check_results, "check_records", None)
     with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
         preflight([name])
     assert f"{name}: 1 boxes more than a pixel over their image's edge: annotation 1 of image 3" in caplog.text

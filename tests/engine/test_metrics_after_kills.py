@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from detectron2.engine import train_loop
 
-from balanced_lvis.engine import metrics
+from balanced_lvis.engine import metrics_file
 from balanced_lvis.engine.checkpoints import saving
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.utils.errors import StorageError
@@ -97,7 +97,7 @@ class ToyTrainer(Trainer):
         return {"bbox": {"AP": float(model.linear.weight.detach().double().sum()), "APr": float("nan")}}
 
     def build_writers(self):
-        return [writer for writer in super().build_writers() if isinstance(writer, metrics.MetricsWriter)]
+        return [writer for writer in super().build_writers() if isinstance(writer, metrics_file.MetricsWriter)]
 
     def after_train(self):
         if not self.places.has_killed:
@@ -109,7 +109,7 @@ def run(tmp_path, monkeypatch):
     """A function that trains until the end or a kill, and returns what was passed on the way."""
     monkeypatch.setattr(train_loop.logging.getLogger(train_loop.__name__), "exception", lambda *_: None)
     monkeypatch.setattr(os, "fsync", lambda number: None)  # nothing here loses power
-    for module, name in ((metrics, "append"), (metrics, "replacing"), (saving, "replacing")):
+    for module, name in ((metrics_file, "append"), (metrics, "replacing"), (saving, "replacing")):
         function = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, _call=function, **kwargs: ToyTrainer.places.around(_call)(
             *args, **kwargs))  # fmt: skip

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balanced_lvis.evaluation import Detections, DetectionWriter
-from balanced_lvis.evaluation import store as module
+from balanced_lvis.evaluation import detection_store as module
 from balanced_lvis.utils.checksums import Checksum, write_manifest
 from balanced_lvis.utils.errors import StorageError
 from balanced_lvis.utils.io import write_json

@@ -17,12 +17,12 @@ from torch.multiprocessing import ProcessExitedException, start_processes
 
 from ...console.command_line import quiet
 from ...console.printing import print_error
+from ...console.signals import INTERRUPTED, ends_at_once, handled_by, held
 from ...console.streams import kept_streams
 from ...utils.errors import DivergedError, InputError, LostProcessError, StorageError
 from ...utils.parent_process import end_with_parent
 from ...utils.storage import clear_system_errors, is_storage_error
 from .job import Job
-from .preemption import INTERRUPTED, SIGNALS, ends_at_once, held
 from .watchdog import Limits, Watchdog, first_line, note
 
 logger = logging.getLogger(__name__)
@@ -126,12 +126,8 @@ def _forwarding_signals(processes) -> Iterator[None]:
             if process.is_alive():
                 os.kill(process.pid, number)
 
-    before = {number: signal.signal(number, forward) for number in SIGNALS}
-    try:
+    with handled_by(forward):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -3,89 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
 
 import torch
 from detectron2.utils import comm
 
+from ...console.signals import SIGNALS
 from ...utils.errors import Preempted
-
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-# Of a process that was ended by Ctrl-C, as shells have it.
-INTERRUPTED = 128 + signal.SIGINT
-
-
-@contextlib.contextmanager
-def ends_at_once(say_goodbye: Callable[[int], None] = lambda status: None) -> Iterator[None]:
-    """
-    Within it, a signal that asks to stop ends the process where it is, with :class:`Preempted`'s status.
-
-    No exception is raised: at any place, in an import or in a library's clean-up, it could be lost or become a
-    traceback. What the process has started ends with it (:mod:`balanced_lvis.utils.parent_process`).
-
-    Signals that were held until now (:func:`held`) are heeded from here on. Outside of a process's main thread nothing
-    is caught, as Python has it.
-
-    Args:
-        say_goodbye: called with the status before the end.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    process = os.getpid()
-
-    def end(number, frame):
-        if os.getpid() == process:  # not in a data worker that has just been forked
-            with contextlib.suppress(Exception):
-                say_goodbye(Preempted.exit_status)
-            _write(f"Asked to stop ({signal.Signals(number).name}): ended at once.\n")
-            exit_now(Preempted.exit_status)
-        os._exit(Preempted.exit_status)
-
-    before = {number: signal.signal(number, end) for number in SIGNALS}
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # a tool's, while it imported
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*SIGNALS, signal.SIGINT})
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def held() -> Iterator[None]:
-    """
-    Hold signals back; processes started within it begin with theirs held.
-
-    So none is ended while it imports what it needs; :func:`ends_at_once` heeds what has come meanwhile.
-    """
-    resource_tracker.ensure_running()  # started by the first process else, which lets signals through in some Pythons
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS, signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def exit_now(status: int) -> None:
-    """End this process, whatever its threads are in."""
-    with contextlib.suppress(Exception):
-        logging.shutdown()
-        sys.stdout.flush()
-    os._exit(status)
-
-
-def _write(text: str) -> None:
-    """To standard error, which the main thread may just be writing to itself."""
-    with contextlib.suppress(OSError):
-        os.write(2, text.encode())
 
 
 class StopRequest(contextlib.AbstractContextManager):
@@ -96,12 +22,13 @@ class StopRequest(contextlib.AbstractContextManager):
 
     Args:
         unwinds: whether the end at once is an exception, for what has to be cleaned up, also within
-            :func:`ends_at_once`.
+            :func:`balanced_lvis.console.signals.ends_at_once`.
 
     Attributes:
         signal_name: of the first signal; "another process's signal" if there was none.
         at_once: whether a signal ends the process where it is, for when there is nothing to save: as
-            :func:`ends_at_once` does within it, and by :class:`balanced_lvis.utils.errors.Preempted` elsewhere.
+            :func:`balanced_lvis.console.signals.ends_at_once` does within it, and by
+            :class:`balanced_lvis.utils.errors.Preempted` elsewhere.
     """
 
     def __init__(self, unwinds: bool = False):

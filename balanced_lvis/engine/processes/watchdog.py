@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 
 from ...console.printing import print_error
+from ...console.signals import exit_now
 from ...utils.errors import InputError, LostProcessError
-from .preemption import exit_now
 
 logger = logging.getLogger(__name__)
 

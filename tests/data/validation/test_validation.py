@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from balanced_lvis.data import stream
+from balanced_lvis.data import json_stream
 from balanced_lvis.data.annotation_reader import RecordError, read_image
 from balanced_lvis.data.validation import KINDS, Report, image_path, missing_images, path_problem, validate_annotations
 from balanced_lvis.data.validation.safe_paths import other_spellings
@@ -325,7 +325,7 @@ def test_warnings_raise_only_where_they_are_asked_for(tmp_path):
 
 def test_what_is_parsed_at_a_time_is_bounded(tmp_path, monkeypatch):
     """Polygons, nearly all of a file, are not kept: a file four times as large takes no more memory."""
-    monkeypatch.setattr(stream, "_CHUNK", 1 << 14)
+    monkeypatch.setattr(json_stream, "_CHUNK", 1 << 14)
     peaks = []
     for points in (500, 2000):
         content = good()
