@@ -303,7 +303,7 @@ def test_lists_are_streamed_wherever_the_pieces_end(elements, others, indent):
         patch.setattr(json_stream, "_CHUNK", 3)
         file.write(data)
         file.seek(0)
-        assert [element for _, element in stream.stream_lists(file, ("of",))] == elements
+        assert [element for _, element in json_stream.stream_lists(file, ("of",))] == elements
 
 
 # ------------------------------------------------------------------ what they are used for

@@ -128,7 +128,7 @@ def test_only_evaluation_needs_areas(tmp_path):
 def test_an_index_of_another_version_is_no_obstacle(tmp_path, monkeypatch):
     name = register(tmp_path)
     preflight([name])
-    monkeypatch.setattr(annotations.Report, "from_dict", lambda content: {}["kind"])
+    monkeypatch.setattr(check_results.Report, "from_dict", lambda content: {}["kind"])
     preflight([name])
 
 

@@ -109,7 +109,7 @@ def run(tmp_path, monkeypatch):
     """A function that trains until the end or a kill, and returns what was passed on the way."""
     monkeypatch.setattr(train_loop.logging.getLogger(train_loop.__name__), "exception", lambda *_: None)
     monkeypatch.setattr(os, "fsync", lambda number: None)  # nothing here loses power
-    for module, name in ((metrics_file, "append"), (metrics, "replacing"), (saving, "replacing")):
+    for module, name in ((metrics_file, "append"), (metrics_file, "replacing"), (saving, "replacing")):
         function = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, _call=function, **kwargs: ToyTrainer.places.around(_call)(
             *args, **kwargs))  # fmt: skip
