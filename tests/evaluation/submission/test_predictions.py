@@ -81,8 +81,8 @@ def read(tmp_path, results):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"image": 77}, "1 detections in images that the data set doesn't have: number 2 of image 77, image_id 77"),
-        ({"category": 77}, "1 detections of categories that the data set doesn't have: number 2 of image 1"),
+        ({"image": 77}, "1 detections in images that are not in the dataset: number 2 of image 77, image_id 77"),
+        ({"category": 77}, "1 detections of categories that are not in the dataset: number 2 of image 1"),
         ({"score": "high"}, "1 detections that can't be read: number 2 has a score of 'high'"),
     ],
 )
