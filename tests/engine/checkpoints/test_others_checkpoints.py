@@ -1,4 +1,4 @@
-"""Evaluation and prediction on checkpoints of every layout, and the commands of docs/checkpoints.md and docs/prediction.md."""
+"""Evaluation and prediction with checkpoints of every layout, and the commands of two pages of the docs."""
 
 import json
 import os

@@ -139,10 +139,10 @@ def test_boxes_that_are_two_corners_get_a_hint(content, tmp_path, caplog):
     boxes = drawn_boxes()
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     words = warnings_of(caplog, tmp_path, boxes_only(corners.tolist()))
-    assert "boxes that leave their image as [x, y, width, height], while all would fit in it as two corners" in words
+    assert "boxes that exceed their image as [x, y, width, height], while all boxes fit as two corners" in words
     assert "If they are [x1, y1, x2, y2], write [x1, y1, x2 - x1, y2 - y1]." in words
     masks = [result(1, bbox=corner) for corner in corners.tolist()]  # and in a file with masks too
-    assert "would fit in it as two corners" in warnings_of(caplog, tmp_path, masks)
+    assert "fit as two corners" in warnings_of(caplog, tmp_path, masks)
 
 
 @pytest.mark.parametrize(
