@@ -29,10 +29,10 @@ def train(cfg, until, resume=False, stop=None):
     trainer = Trainer(cfg, stop)
     trainer.resume_or_load(resume=resume)
     losses = []
-    write = trainer._trainer._write_numbers
-    trainer._trainer._write_numbers = lambda names, numbers: losses.append(numbers[:, 1:]) or write(names, numbers)
+    write = trainer.step._write_numbers
+    trainer.step._write_numbers = lambda names, numbers: losses.append(numbers[:, 1:]) or write(names, numbers)
     trainer.max_iter = until
-    super(Trainer, trainer).train()
+    trainer.train()
     return torch.cat(losses), trainer.checkpointer.model.state_dict()
 
 
