@@ -11,7 +11,7 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 
 from ..activations import activation_class
-from ..config import load_config
+from ..config import import_modules, load_config
 from ..console.command_line import log_to_files
 from ..data.config_datasets import prepare_datasets, resolve_num_classes
 from ..data.dataset_files import check_datasets, check_num_classes, evaluation_file_of
@@ -100,7 +100,8 @@ def check(cfg, args, job: Job | None = None) -> None:
 
 
 def run_in_worker(cfg, args) -> None:
-    """Call :func:`run` in a process of the job, which may not have called :func:`check` itself."""
+    """Call :func:`run` in a process of the job, which has imported and registered nothing yet."""
+    import_modules(cfg.IMPORTS)
     if comm.get_world_size() > 1:
         prepare_datasets(cfg)  # each process has its own catalogs
         resolve_num_classes(cfg)
