@@ -7,6 +7,7 @@ import contextlib
 
 from detectron2.engine import default_argument_parser
 
+from ..config import add_import_argument, import_overrides
 from ..console.command_line import command_line, log_to_files
 from ..engine.processes.job import find_job
 from ..engine.processes.launch import launch
@@ -53,6 +54,7 @@ def argument_parser() -> argparse.ArgumentParser:
     for action in parser._actions:
         name = (action.option_strings or [action.dest])[-1]
         action.help = helps.get(name, action.help)
+    add_import_argument(parser)
     parser.add_argument(
         "--allow-missing",
         action="store_true",
@@ -75,6 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: the command line without the program's name; None for ``sys.argv``.
     """
     args = argument_parser().parse_args(arguments)
+    args.opts = [*args.opts, *import_overrides(args.imports)]
     if not args.config_file and not args.opts:
         raise InputError("--config-file is missing; name a config, such as configs/r50_balanced_sigmoid.yaml.")
     job = find_job(args)

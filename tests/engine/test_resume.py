@@ -8,11 +8,11 @@ import pytest
 import torch
 from detectron2.utils.env import seed_all_rng
 
+from balanced_lvis.config import load_config
 from balanced_lvis.engine.processes.preemption import StopRequest
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.utils.errors import Preempted
 from tests.common import CONFIGS, rendered_opts
-from tests.test_config import load_config
 
 ITERATIONS, STOP = 7, 4
 
