@@ -21,6 +21,7 @@ from ..utils.io import replacing
 from ..utils.random_state import set_states
 from .checkpoints.torch_file import load_torch_file
 
+_REMEDY = "pass an unchanged file OUTPUT_DIR/diagnostics/iteration_*_rank*.pth."
 _PLAIN = (str, int, float, bool, type(None), Tensor)
 
 
@@ -97,7 +98,8 @@ def replay(path: str | os.PathLike, config_file: str | os.PathLike = "", opts: l
         model.load_state_dict(content["model"])
     except RuntimeError as error:
         raise InputError(
-            f"{os.fspath(path)!r} doesn't fit the model of {config_file}: {error}. Pass the config of the run as --config-file."
+            f"{os.fspath(path)!r} doesn't fit the model of {config_file}: {error}. Pass the run's config as "
+            "--config-file."
         ) from error
     batches = _batches(path, content["batches"])
     named = [*model.named_parameters(), *model.named_buffers()]
@@ -189,7 +191,7 @@ def _batches(path, plain) -> list[list[dict]]:
         return [[_record(record) for record in batch] for batch in plain]
     except Exception as error:  # from another program, or edited: any error is possible
         raise InputError(
-            f"{os.fspath(path)!r} contains invalid batches ({type(error).__name__}: {error}); pass an unchanged file of OUTPUT_DIR/diagnostics."
+            f"{os.fspath(path)!r} contains invalid batches ({type(error).__name__}: {error}); {_REMEDY}"
         ) from error
 
 

@@ -96,8 +96,8 @@ def _from_slurm(args, environ) -> Job:
     sizes = set(expand_tasks(environ["SLURM_STEP_TASKS_PER_NODE"]))
     if len(sizes) > 1:
         raise InputError(
-            f"SLURM runs {environ['SLURM_STEP_TASKS_PER_NODE']} tasks on its nodes; all nodes need the same number: use "
-            "sbatch --ntasks-per-node."
+            f"SLURM runs {environ['SLURM_STEP_TASKS_PER_NODE']} tasks on its nodes; all nodes need the same number: "
+            "use sbatch --ntasks-per-node."
         )
     (local_size,) = sizes
     meeting = {
@@ -114,7 +114,8 @@ def _from_slurm(args, environ) -> Job:
 def _check_num_gpus(num_gpus: int, local_size: int, launcher: str) -> None:
     if num_gpus not in (1, local_size):
         raise InputError(
-            f"--num-gpus is {num_gpus}, but {launcher} has started {local_size} process(es) per machine; remove --num-gpus."
+            f"--num-gpus is {num_gpus}, but {launcher} has started {local_size} process(es) per machine; "
+            "remove --num-gpus."
         )
 
 

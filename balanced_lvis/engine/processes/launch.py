@@ -202,12 +202,12 @@ def _store(job: Job, is_host: bool) -> dist.TCPStore:
         meeting = f"{job.address}:{job.port}"
         if is_host:
             raise InputError(
-                f"{meeting}, the address of the rendezvous, can't be opened ({first_line(error)}); choose another port, "
-                "or the host name by which other machines reach this one."
+                f"{meeting}, the address of the rendezvous, can't be opened ({first_line(error)}); choose another "
+                "port, or the host name by which other machines reach this one."
             ) from error
         raise InputError(
-            f"The first machine doesn't answer at {meeting} ({first_line(error)}); check that the job is running there, "
-            "and that this machine can connect to that port."
+            f"The first machine doesn't answer at {meeting} ({first_line(error)}); check that the job is running "
+            "there, and that this machine can connect to that port."
         ) from error
 
 

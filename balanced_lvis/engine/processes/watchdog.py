@@ -263,7 +263,7 @@ class Watchdog:
             exit_now(status)
 
     def _verdict(self, now: float) -> str | None:
-        """A message about the processes that are dead or stuck, if any; before the limit of the exchanges is reached."""
+        """A message about dead or stuck processes, if any; given before the time limit of exchanges is reached."""
         limit = 0.8 * self._limits.timeout
         seen = dict(self._seen)
         silent = {rank: now - one.at for rank, one in seen.items() if now - one.at > limit}
