@@ -176,13 +176,11 @@ def _load(path) -> dict:
         raise
     except Exception as error:  # torch, pickle and zipfile raise different errors for a broken file
         raise InputError(
-            f"{os.fspath(path)!r} is not a saved training step ({type(error).__name__}); pass a file of OUTPUT_DIR/diagnostics."
+            f"{os.fspath(path)!r} is not a saved training step ({type(error).__name__}); {_REMEDY}"
         ) from error
     wanted = {"iteration", "losses", "batches", "random_states", "model"}
     if not isinstance(content, dict) or wanted - content.keys():
-        raise InputError(
-            f"{os.fspath(path)!r} is not a saved training step; pass a file OUTPUT_DIR/diagnostics/iteration_*_rank*.pth."
-        )
+        raise InputError(f"{os.fspath(path)!r} is not a saved training step; {_REMEDY}")
     return content
 
 
