@@ -74,7 +74,7 @@ def test_a_batch_script_alone_is_no_slurm_task():
         (args(4), TORCHRUN, "torchrun has started 8"),
         (args(4), SLURM, "SLURM has started 8"),
         (args(), {**SLURM, "SLURM_STEP_TASKS_PER_NODE": "8,4"}, "same number"),
-        (args(2, 2), {}, "where to meet"),
+        (args(2, 2), {}, "needs --dist-url"),
         (args(2, 2, 2, "tcp://a:1"), {}, "--machine-rank is 2"),
         (args(2, dist_url="file:///tmp/x"), {}, "tcp://HOST:PORT"),
     ],
