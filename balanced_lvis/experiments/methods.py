@@ -1,7 +1,7 @@
 """
-The table of methods: the comparison, the quick start, the tests and docs/methods.md take them from here.
+The table of methods: the comparison, the quick start, the tests and docs/choosing_a_method.md take them from here.
 
-``python -m balanced_lvis.experiments.methods`` prints the table of docs/methods.md.
+``python -m balanced_lvis.experiments.methods`` prints the table in docs/choosing_a_method.md.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _CLASSIFIERS = {
 
 def methods_table(configs: str) -> str:
     """
-    The Markdown table of docs/methods.md.
+    The Markdown table in docs/choosing_a_method.md.
 
     Args:
         configs: what comes before ``KEY.yaml`` in the paths of the configs.
@@ -91,12 +91,12 @@ def methods_table(configs: str) -> str:
 def _row(method: Method, cfg) -> list[str]:
     activation = f"`{cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME}`"
     if cfg.MODEL.CLASS_PRIOR.SAMPLED:
-        activation += ", sampled prior"
+        activation += ", [sampled prior](methods.md#sampled-prior)"
     if cfg.SOLVER.META.ENABLED:
-        activation += ", meta weights"
+        activation += " + class weights"
     stage = "end to end"
     if method.first_stage:
-        stage = f"second, on `{method.first_stage}`: {_CLASSIFIERS[cfg.MODEL.DECOUPLED.CLASSIFIER]}"
+        stage = f"second, after `{method.first_stage}`: {_CLASSIFIERS[cfg.MODEL.DECOUPLED.CLASSIFIER]}"
     paper = method.paper.link() if method.paper else "–"
     return [f"`{method.key}`", method.title, paper, activation, f"`{cfg.DATALOADER.SAMPLER_TRAIN}`", stage]
 
