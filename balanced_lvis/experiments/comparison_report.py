@@ -141,8 +141,8 @@ def binned_ap(rows: list[dict], task: str) -> dict[str, tuple[float, int]]:
         task: "bbox" or "segm".
 
     Returns:
-        {label of the bin: (AP in percent, number of categories)}; without the categories that have no training images or
-        no ground truth.
+        {label of the bin: (AP in percent, number of categories)}; categories without training images or ground truth
+        are left out.
     """
     known = [row for row in rows if row.get(task) is not None]
     values = np.array([row[task] for row in known])
