@@ -360,7 +360,7 @@ def test_the_config_names_the_sampler(name):
 @pytest.mark.parametrize("name", DETECTRON2_ONLY)
 def test_what_only_detectron2_can_build_is_left_to_it_and_what_it_lacks_told(name, caplog):
     assert build_sampler(config(SAMPLER_TRAIN=name), records()) is None
-    assert f"{name} has no position to go on from" in caplog.text and "MAX_BROKEN" in caplog.text
+    assert f"{name} can't be resumed" in caplog.text and "MAX_BROKEN" in caplog.text
 
 
 @pytest.mark.parametrize("name", DETECTRON2_ONLY)
