@@ -417,8 +417,8 @@ def test_class_names_come_from_the_data_set_where_it_has_them(caplog):
             "'instance'; valid: 'image', 'image_and",
         ),
         (lambda: ClassPrior(("a",), [1], 2).repeat_factor(0.1, by="image_and_instance"), "knows image counts only"),
-        (lambda: built("TrainingSampler").load_state_dict({"seed": 1}), "no whole numbers 'seed' and 'start'"),
-        (lambda: built("TrainingSampler").load_state_dict(None), "no whole numbers 'seed' and 'start'"),
+        (lambda: built("TrainingSampler").load_state_dict({"seed": 1}), "must have integers 'seed' and 'start'"),
+        (lambda: built("TrainingSampler").load_state_dict(None), "must have integers 'seed' and 'start'"),
         (lambda: built("TrainingSampler").load_state_dict({"seed": 1, "start": -4}), "start is -4"),
     ],
 )
