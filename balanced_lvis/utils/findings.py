@@ -51,10 +51,10 @@ class Problem:
         return self.KINDS[self.kind].severity
 
     def __str__(self):
-        return f"{self.severity}: {self.told}"
+        return f"{self.severity}: {self.description}"
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """The count, the problem, the first cases and the remedy."""
         kind = self.KINDS[self.kind]
         more = ", ..." if self.count > len(self.examples) else ""
@@ -102,7 +102,7 @@ def refuse(subject: str, problems: Collection[Problem]) -> None:
         InputError: if there are problems. The message lists each kind with its count, first cases and remedy.
     """
     if problems:
-        lines = "\n".join(f"  {problem.told}" for problem in problems)
+        lines = "\n".join(f"  {problem.description}" for problem in problems)
         raise InputError(f"{subject} can't be used:\n{lines}")
 
 

@@ -67,8 +67,8 @@ def safe_file_name(name: str, length: int = 200) -> str:
         kept = "_" * max(len(kept), 1)
     stem, suffix = os.path.splitext(kept)
     suffix = suffix if len(os.fsencode(suffix)) < length else ""
-    room = length - len(os.fsencode(suffix))
-    return os.fsencode(stem)[:room].decode("utf-8", "ignore") + suffix
+    available = length - len(os.fsencode(suffix))
+    return os.fsencode(stem)[:available].decode("utf-8", "ignore") + suffix
 
 
 def _escaped(text: str, kept: str) -> str:

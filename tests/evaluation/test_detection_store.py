@@ -116,9 +116,9 @@ def test_a_detection_takes_32_bytes_and_its_mask(tmp_path):
 
 def test_arguments_that_do_not_belong_together_are_refused(tmp_path):
     writer = DetectionWriter(tmp_path)
-    with pytest.raises(ValueError, match="image 7 are not equally many: .*'classes': 2"):
+    with pytest.raises(ValueError, match="image 7 have different lengths: .*'classes': 2"):
         writer.write(7, [BOX], [0.5], [1, 2])
-    with pytest.raises(ValueError, match="image 7 are not equally many: .*'lengths': 1"):
+    with pytest.raises(ValueError, match="image 7 have different lengths: .*'lengths': 1"):
         writer.write(7, [BOX, BOX], [0.5, 0.5], [1, 2], [box_mask(BOX)])
     other = {"size": [9, 9], "counts": "a1"}
     with pytest.raises(ValueError, match="image 7 have different sizes"):
