@@ -53,9 +53,9 @@ def _count(node: yaml.Node, path: str, done: dict[int, int | None], depth: int) 
         raise InputError(f"{path}: it is nested more than {_DEEPEST} deep.")
     key = id(node)
     if key in done:
-        if done[key] is None:
+        if (known := done[key]) is None:
             raise InputError(f"{path}: an alias contains itself{node.start_mark}.")
-        return done[key]
+        return known
     done[key], number = None, 1
     if isinstance(node, yaml.ScalarNode):
         if len(node.value) > _LONGEST_SCALAR:

@@ -75,6 +75,7 @@ class WeightAverage:
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Within the context, the model has the averaged weights."""
+        assert self.weights is not None  # there from the first iteration on
         own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         model.load_state_dict(self.weights)
         try:

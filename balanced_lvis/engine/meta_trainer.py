@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import torch
 from detectron2.utils import comm
@@ -49,7 +50,7 @@ class MetaTrainer(StepTrainer):
         self.prior = prior
         self.inner_lr = inner_lr
         self._groups = {group: torch.from_numpy(prior.groups() == group) for group in sorted(set(prior.groups()))}
-        self._meta_iter = None
+        self._meta_iter: Iterator | None = None
 
     def _make_scaler(self):
         """None: gradients are the classifier's alone, which are computed in float32."""

@@ -30,6 +30,8 @@ class ResumableEvalHook(EvalHook):
         record: called with the names of an evaluation's numbers once they are in the storage; where there are any.
     """
 
+    _func: Callable  # the base class's
+
     def __init__(
         self, period: int, evaluate: Callable[[], dict], folder: str | os.PathLike,
         record: Callable[[Iterable[str]], None] = lambda names: None,
@@ -59,7 +61,8 @@ class ResumableEvalHook(EvalHook):
         del self._func, self._record
 
     def _do_eval(self):
-        evaluate, found = self._func, {}
+        evaluate = self._func
+        found: dict = {}
         self._func = lambda: found.update(evaluate() or {}) or found
         try:
             super()._do_eval()

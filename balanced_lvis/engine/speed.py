@@ -56,7 +56,7 @@ def apply_speed(cfg, model: nn.Module) -> None:
     if cfg.MODEL.CHANNELS_LAST:
         model.to(memory_format=torch.channels_last)  # what a convolution returns follows its weights
     if cfg.MODEL.COMPILE_BACKBONE:
-        model.backbone.compile(dynamic=True)  # images come in many sizes
+        model.get_submodule("backbone").compile(dynamic=True)  # images come in many sizes
     if parts := cfg.MODEL.ACTIVATION_CHECKPOINTING:
         count = checkpoint_activations(model, parts)
         logger.info("MODEL.ACTIVATION_CHECKPOINTING: %d modules are computed again in the backward pass", count)

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import time
+from typing import Any
 
 import torch
 from detectron2.engine import SimpleTrainer
@@ -111,7 +112,9 @@ class StepTrainer(SimpleTrainer):
             self._update(norm)
             self._statistics.average()
         else:
-            self._skip(batches, dict(zip([*losses, "gradient norm"], numbers[comm.get_rank(), 1:].tolist())), states)
+            self._skip(
+                batches, dict(zip([*losses, "gradient norm"], numbers[comm.get_rank(), 1:].tolist())), states or {}
+            )
         self._write_numbers(list(losses), numbers)
 
     def losses(self, batch: list[dict]) -> dict[str, Tensor]:
@@ -143,13 +146,13 @@ class StepTrainer(SimpleTrainer):
         Raises:
             _NotFiniteError: if a process can't go on to the gradients, in all of them.
         """
-        means = {}
+        means: dict[str, Tensor] = {}
         for index, batch in enumerate(batches):
             with self._gradients_of_this_process(index + 1 < len(batches)):
                 losses = self._usable_losses(batch)
                 if len(batches) > 1:
                     losses = {name: loss / len(batches) for name, loss in losses.items()}
-                total = sum(losses.values())
+                total: Any = sum(losses.values())
                 (total if self._scaler is None else self._scaler.scale(total)).backward()
             for name, loss in losses.items():
                 means[name] = means[name] + loss.detach() if name in means else loss.detach()
@@ -208,7 +211,7 @@ class StepTrainer(SimpleTrainer):
         self._scaler.step(self.optimizer)
         self._scaler.update()
 
-    def _skip(self, batches: list, losses: dict[str, float], states: dict | None) -> None:
+    def _skip(self, batches: list, losses: dict[str, float], states: Any) -> None:
         """Leave everything as it was before the step."""
         self.optimizer.zero_grad()
         if self._scaler is not None:
@@ -294,7 +297,7 @@ class _BatchStatistics:
     def __init__(self, model):
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
         self._buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
-        self._saved = None
+        self._saved: list[Tensor] = []
 
     @torch.no_grad()
     def remember(self) -> None:

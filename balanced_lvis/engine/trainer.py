@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import uuid
+from typing import Any
 
 from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
@@ -57,6 +58,9 @@ class Trainer(DefaultTrainer):
         cfg: the config.
         stop: what is to end the run early, with a checkpoint.
     """
+
+    _trainer: Any
+    iter: int
 
     def __init__(self, cfg, stop: StopRequest | None = None):
         self.stop = stop or StopRequest()

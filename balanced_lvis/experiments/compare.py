@@ -144,7 +144,7 @@ def _check_overrides(overrides) -> None:
 
 def _runs(methods, seeds, output: Path, configs: str, overrides) -> dict[tuple[str, int], Run]:
     """{(method, seed): run}, seed by seed, so that a whole row of methods is there early; first stages come first."""
-    runs = {}
+    runs: dict[tuple[str, int], Run] = {}
     for seed in seeds:
         for method in sorted(methods.values(), key=lambda method: method.stage_1 is not None):
             after = runs.get((method.stage_1, seed))

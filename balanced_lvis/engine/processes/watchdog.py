@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 
+import torch.distributed as dist
+
 from ...console.printing import print_error
 from ...console.signals import exit_now
 from ...utils.errors import InputError, LostProcessError
@@ -119,7 +121,7 @@ class Watchdog:
 
     def __init__(
         self,
-        connect: Callable[[], object],
+        connect: Callable[[], dist.Store],
         rank: int,
         world_size: int,
         limits: Limits,
@@ -165,7 +167,7 @@ class Watchdog:
         note("ending", slow=True)
         self._take_leave(status)
 
-    def explain(self, error: Exception) -> None:
+    def explain(self, error: BaseException) -> None:
         """
         Wait for the verdict, which ends this process, if ``error`` is what losing another process looks like.
 
