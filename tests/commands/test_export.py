@@ -15,9 +15,9 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from balanced_lvis.commands import export as module
+from balanced_lvis.commands.train import main
 from balanced_lvis.console.command_line import quiet
 from balanced_lvis.console.signals import INTERRUPTED
-from balanced_lvis.engine import main
 from balanced_lvis.engine.processes.watchdog import Limits
 from balanced_lvis.evaluation.lvis_api import IOU_TYPES, LVIS, evaluate_on_lvis
 from tests.common import CONFIGS, ROOT, rendered_opts
@@ -205,7 +205,7 @@ def test_what_is_exported_is_valid_and_what_is_not_is_told(exported, rendered, t
     (tmp_path / "cut.json").write_bytes(path.read_bytes()[:-10])
     assert tool([*words, str(tmp_path / "cut.json")]) == 2
     shown = capsys.readouterr()
-    assert "error: 1 file that is no JSON list to its end" in shown.out
+    assert "error: 1 file that is not a complete JSON list" in shown.out
     assert "cut.json is no valid submission" in shown.err
     assert tool(["--dataset", "lvis_v1_vall", "--validate", str(path)]) == 2
     assert "Did you mean 'lvis_v1_val'" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 
 from balanced_lvis.evaluation import LVISEvaluator, detection_store, evaluate_on_lvis, gathering
-from balanced_lvis.evaluation.detections import instances_to_arrays
+from balanced_lvis.evaluation.model_outputs import instances_to_arrays
 from balanced_lvis.utils.errors import InputError, StorageError
 from balanced_lvis.utils.io import write_json
 from tests.evaluation.made import HEIGHT, WIDTH, call, lvis_of, made_content, stored
