@@ -16,8 +16,8 @@ from ..utils.errors import InputError
 from ..utils.io import write_json
 from .comparison_report import comparison_page, plot_ap_by_bin, statistics_table
 from .methods import METHODS
-from .results_table import percent
 from .runs import RESULTS, Run, train_all
+from .tables import percent
 
 TABLE = "table.json"
 PAGE = "table.md"

@@ -11,8 +11,9 @@ import matplotlib
 import numpy as np
 
 from ..prediction.lettering import label_text
+from .plots import MARKERS, plt
 from .published_results import PAPER_COLUMNS, PAPER_TABLE_2
-from .results_table import MARKERS, TASKS, markdown_table, percent, plt
+from .tables import TASKS, markdown_table, percent
 
 # Name of the metric in table.json: its place in results.json.
 METRICS = {
