@@ -67,8 +67,8 @@ def mask_edges(masks: Tensor, boxes: Tensor, height: int, width: int, threshold:
         after the image.
     """
     columns = _columns_of_crops(boxes, height, width)
-    edges, doubt = _interpolated_edges(masks, boxes, columns, threshold)
-    edges = np.concatenate([np.empty(0, np.int64), *edges, *_sampled_edges(masks, boxes, columns[doubt], threshold)])
+    parts, doubt = _interpolated_edges(masks, boxes, columns, threshold)
+    edges = np.concatenate([np.empty(0, np.int64), *parts, *_sampled_edges(masks, boxes, columns[doubt], threshold)])
     edges.sort(kind="stable")  # fast for concatenated ascending sequences
     return _without_pairs(edges)
 

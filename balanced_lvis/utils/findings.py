@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from .errors import InputError
 from .text import one_line
@@ -91,6 +91,9 @@ class Problems:
         return [f"  {problem}" for problem in self.problems] or ["  no problem found"]
 
 
+ProblemType = TypeVar("ProblemType", bound=Problem)
+
+
 def refuse(subject: str, problems: Collection[Problem]) -> None:
     """
     Raise an error if there are problems.
@@ -106,7 +109,7 @@ def refuse(subject: str, problems: Collection[Problem]) -> None:
         raise InputError(f"{subject} can't be used:\n{lines}")
 
 
-class Findings:
+class Findings(Generic[ProblemType]):
     """
     Collects problems during a check: the count and the first cases of each kind.
 
@@ -114,7 +117,7 @@ class Findings:
         problem: the subclass of :class:`Problem` of the check.
     """
 
-    def __init__(self, problem: type[Problem]):
+    def __init__(self, problem: type[ProblemType]):
         self._problem = problem
         self._counts: dict[str, int] = {}
         self._examples: dict[str, list[str]] = {}
@@ -136,7 +139,7 @@ class Findings:
         """Whether there are errors of kinds other than ``but``."""
         return any(self._problem.KINDS[kind].severity == ERROR and kind not in but for kind in self._counts)
 
-    def problems(self) -> tuple[Problem, ...]:
+    def problems(self) -> tuple[ProblemType, ...]:
         """The problems found, in the order of their kinds."""
         return tuple(
             self._problem(kind, self._counts[kind], tuple(self._examples[kind]))
