@@ -118,7 +118,7 @@ def _check_overrides(overrides) -> None:
 
 def _runs(methods, seeds, output: Path, configs: str, overrides) -> dict[tuple[str, int], Run]:
     """{(method, seed): run}, seed by seed, so that all methods have a result early; first stages come first."""
-    runs = {}
+    runs: dict[tuple[str, int], Run] = {}
     for seed in seeds:
         for method in sorted(methods.values(), key=lambda method: method.first_stage is not None):
             after = runs.get((method.first_stage, seed))
