@@ -155,7 +155,7 @@ def test_columns_of_different_lengths_are_damage_even_if_their_checksums_are_rig
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 24 * 12])
         write_manifest(tmp_path, {name: Checksum.of_file(tmp_path / name) for name in module.FILES})
-        assert "not of" in found.damage()
+        assert "not the files of" in found.damage()
         (tmp_path / name).write_bytes(content)
 
 
