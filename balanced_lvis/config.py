@@ -44,6 +44,13 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     box_head.ACTIVATION.EQUALIZATION.TAIL_GROUPS = ""  # instead of THRESHOLD, LVIS's groups: "rc" is rare and common
     box_head.ACTIVATION.EQUALIZATION.PRIOR_PROBABILITY = 0.001
 
+    # Correction of the test-time scores of any checkpoint: see balanced_lvis.calibration for the names. "" for none.
+    box_head.CALIBRATION = CN()
+    box_head.CALIBRATION.NAME = ""
+    box_head.CALIBRATION.LOGIT_ADJUSTMENT = CN()
+    box_head.CALIBRATION.LOGIT_ADJUSTMENT.TAU = 1.0  # strength; 0 leaves scores unchanged
+    box_head.CALIBRATION.LOGIT_ADJUSTMENT.COUNT = "image"  # "image" or "instance"
+
     # Compute each RoI's mask of its own class only, where NAME is "MaskRCNNConvUpsampleHead": the same results up to
     # rounding, without the other classes' masks. False is Detectron2's head to the bit, at its cost.
     cfg.MODEL.ROI_MASK_HEAD.CHOSEN_CLASS_ONLY = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
-from ..modeling.decoupled import ScaledLinear
+from ..modeling.decoupled import has_scales
 from ..utils.errors import InputError
 from .speed import optimizer_kernel
 
@@ -84,7 +84,7 @@ def _with_clipping(cfg, optimizer: type[torch.optim.Optimizer]) -> type[torch.op
 
 def _parameters(cfg, model):
     """Detectron2's parameter groups, and one for the scales of LWS."""
-    scaled = any(isinstance(module, ScaledLinear) for module in model.modules())
+    scaled = has_scales(model)
     return get_default_optimizer_params(
         model,
         base_lr=cfg.SOLVER.BASE_LR,

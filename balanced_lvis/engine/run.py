@@ -21,9 +21,8 @@ from ..data.config_datasets import prepare_datasets, resolve_num_classes
 from ..data.dataset_files import check_datasets, check_num_classes, evaluation_file_of
 from ..data.preflight import preflight
 from ..data.samplers import check_sampler, check_sampler_keys
-from ..data.training_prior import SAVED_PRIOR, class_prior_from_config
 from ..evaluation.backends import check_backend
-from ..modeling.box_predictor import activation_from_config
+from ..modeling.box_predictor import check_classification
 from ..modeling.decoupled import classifier_stage
 from ..utils.errors import InputError
 from ..utils.io import replacing
@@ -32,7 +31,7 @@ from .arguments import argument_parser
 from .checkpoints.checkpoint_folder import newest_checkpoint
 from .checkpoints.identity import Identity, is_second_stage
 from .checkpoints.weights import check_weights, load_for_evaluation
-from .ema import FOLDER, check_ema
+from .ema import check_ema
 from .evaluate_file import check_evaluates_file, evaluate_file
 from .freed_memory import keep_freed_memory
 from .optimizer import check_clipping, check_optimizer, scale_decay
@@ -42,6 +41,7 @@ from .processes.linear_scaling import log_scaling, scale_linearly
 from .processes.lock import only_job_in
 from .processes.preemption import StopRequest
 from .processes.watchdog import Limits
+from .saved_prior import save_class_prior, saved_prior
 from .schedule import check_schedule
 from .speed import check_speed
 from .step import AUTOCAST
@@ -112,16 +112,9 @@ def read_config(args, job: Job | None = None):
     if args.eval_only:
         cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, EVALUATION)
     if args.eval_only and not cfg.MODEL.CLASS_PRIOR.FILE:
-        cfg.MODEL.CLASS_PRIOR.FILE = _saved_prior(cfg.MODEL.WEIGHTS)  # spares the training annotations
+        cfg.MODEL.CLASS_PRIOR.FILE = saved_prior(cfg.MODEL.WEIGHTS)  # a calibration needs no training annotations then
     cfg.freeze()
     return cfg
-
-
-def _saved_prior(weights: str) -> str:
-    """What training has left beside a checkpoint, or above the folder of averaged weights; empty if nothing."""
-    folder = os.path.dirname(weights)
-    folders = [folder, os.path.dirname(folder)] if os.path.basename(folder) == FOLDER else [folder]
-    return next(filter(os.path.isfile, (os.path.join(each, SAVED_PRIOR) for each in folders)), "")
 
 
 def check(cfg, args, job: Job | None = None) -> None:
@@ -142,7 +135,7 @@ def check(cfg, args, job: Job | None = None) -> None:
     if not args.eval_only:
         _check_training(cfg, (job or find_job(args)).world_size)
     _check_data(cfg, args.eval_only)
-    activation_from_config(cfg)
+    check_classification(cfg, training=not args.eval_only)
     if args.eval_only or not (args.resume and newest_checkpoint(cfg.OUTPUT_DIR)):
         check_weights(cfg.MODEL.WEIGHTS, _purpose(cfg, args.eval_only))
     # Last, as it can take minutes the first time.
@@ -289,7 +282,8 @@ def run(cfg, args) -> dict:
         return Trainer.test(cfg, model) or {}
     with StopRequest() as stop:
         stop.at_once = True  # until the first iteration
-        _save_class_prior(cfg)
+        if comm.is_main_process():
+            save_class_prior(cfg)
         trainer = Trainer(cfg, stop)
         trainer.resume_or_load(resume=args.resume)
         trainer.train()
@@ -339,9 +333,3 @@ def _start(cfg, evaluation: bool) -> None:
     if not evaluation:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     keep_freed_memory(cfg.MODEL.DEVICE)
-
-
-def _save_class_prior(cfg) -> None:
-    """For evaluating the checkpoint where the training annotations are not at hand: MODEL.CLASS_PRIOR.FILE."""
-    if comm.is_main_process() and activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).needs_prior:
-        class_prior_from_config(cfg).save(os.path.join(cfg.OUTPUT_DIR, SAVED_PRIOR))

@@ -339,6 +339,7 @@ def test_a_tail_without_classes_is_reported_once_and_leaves_the_plain_sigmoid(ca
     with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
         for _ in range(3):
             activation = build_activation("equalization", K, prior, threshold=0.0123)
+            activation.prepare()
     assert len(caplog.records) == 1
     assert "no class is in the tail by threshold 0.0123" in caplog.text
     expected = build_activation("sigmoid", K).loss(logits, gt_classes)
@@ -398,16 +399,16 @@ def test_a_name_is_registered_once():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda p: build_activation("balanced_sigmoid", K), "needs prior="),
+        (lambda p: build_activation("balanced_sigmoid", K).prepare(), "needs prior="),
         (lambda p: build_activation("balanced_sigmoid", 5, p), "num_classes is 5, but the class prior has 6"),
         (lambda p: build_activation("balanced_sigmoid", K, p, form="both"), "'both'; valid: centred, foreground"),
         (lambda p: build_activation("balanced_softmax", K, p, count="pixel"), "'pixel'"),
         (lambda p: build_activation("sigmoid", K, prior_probability=0), "prior_probability is 0"),
-        (lambda p: build_activation("equalization", K), "needs prior="),
+        (lambda p: build_activation("equalization", K).prepare(), "needs prior="),
         (lambda p: build_activation("equalization", K, p, threshold=0), "threshold of equalization is 0"),
         (lambda p: build_activation("equalization", K, p, threshold=1.5), "threshold of equalization is 1.5"),
         (lambda p: build_activation("equalization", K, p, threshold=float("nan")), "threshold of equalization is nan"),
-        (lambda p: build_activation("equalization", K, p, tail_groups="rx"), "'rx'; 'x' is none of the groups"),
+        (lambda p: build_activation("equalization", K, p, tail_groups="rx"), "'rx'; 'x' is not one of the groups"),
         (lambda p: build_activation("sigmoid", K, form="raw"), "no option 'form'; valid: prior_probability"),
         (lambda p: build_activation("softmax", K, foo=1), "no option 'foo'; valid: none"),
         (lambda p: build_activation("sigmoid", K).loss(torch.zeros(3, K), torch.zeros(3).long()), r"\(3, 6\)"),

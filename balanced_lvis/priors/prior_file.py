@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 
-from .showings import Showings
-from .utils.errors import InputError
-from .utils.io import open_regular
+from ..utils.errors import InputError
+from ..utils.io import open_regular
+from .sampled_counts import SampledCounts
 
 FORMAT = "balanced_lvis class prior 1"
 
@@ -59,13 +59,13 @@ def _arguments(content: dict) -> dict:
         "num_images": content["num_images"],
         "instance_count": None if None in instances else instances,
         "counted": str(content.get("counted", "")),
-        "showings": None if shown is None else _showings(shown, classes),
+        "sampled_counts": None if shown is None else _showings(shown, classes),
     }
 
 
-def _showings(shown: dict, classes: list[dict]) -> Showings:
+def _showings(shown: dict, classes: list[dict]) -> SampledCounts:
     counts = ([c[f"shown_{what}_count"] for c in classes] for what in ("image", "instance"))
-    return Showings(str(shown["sampler"]), shown["num_images"], *counts)
+    return SampledCounts(str(shown["sampler"]), shown["num_images"], *counts)
 
 
 def prior_content(prior) -> dict:
@@ -82,7 +82,7 @@ def prior_content(prior) -> dict:
         for name, images, count in zip(prior.class_names, prior.image_count.tolist(), instances)
     ]
     content = {"format": FORMAT, "num_images": int(prior.num_images), "counted": prior.counted}
-    shown = prior.showings
+    shown = prior.sampled_counts
     if shown is not None:
         content["shown"] = {"sampler": shown.sampler, "num_images": shown.num_images}
         counts = zip(classes, shown.image_count.tolist(), shown.instance_count.tolist())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from balanced_lvis.class_lists import ClassLists, HasClassLists
+from balanced_lvis.priors import ClassLists, HasClassLists
 from balanced_lvis.utils.errors import InputError
 
 RECORDS = [
