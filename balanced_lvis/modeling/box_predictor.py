@@ -19,6 +19,7 @@ from ..calibration import Calibration, build_calibration
 from ..calibration.base import check_family
 from ..data.training_prior import class_prior_from_config
 from ..utils.errors import InputError
+from ..utils.options import chosen_options
 from .box_selection import EncodedBoxes, fast_rcnn_inference
 
 
@@ -206,7 +207,6 @@ def calibration_from_config(cfg) -> Calibration | None:
 
 def _from_node(cfg, node, build):
     """``build`` the class that a node names, with its options and the config's class prior."""
-    options = {key.lower(): value for key, value in node.get(node.NAME.upper(), {}).items()}
     # Of a config's clone, as the prior may be looked up after the config has changed.
     prior = functools.partial(class_prior_from_config, cfg.clone())
-    return build(node.NAME, cfg.MODEL.ROI_HEADS.NUM_CLASSES, prior, **options)
+    return build(node.NAME, cfg.MODEL.ROI_HEADS.NUM_CLASSES, prior, **chosen_options(node, node.NAME))

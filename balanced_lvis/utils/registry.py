@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from .errors import InputError, did_you_mean
+from .options import keyword_options
 
 T = TypeVar("T")
 
@@ -73,9 +73,3 @@ class Registry(Generic[T]):
             if option not in valid:
                 raise InputError(f"{name} has no option {option!r}; valid: {', '.join(valid) or 'none'}.")
         return cls(*args, **options)
-
-
-def keyword_options(cls: type) -> dict[str, object]:
-    """The keyword-only parameters of a constructor with their defaults, in order."""
-    parameters = inspect.signature(cls).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
