@@ -27,8 +27,8 @@ class StateUpdates:
     """
     Updates the state of a model's activations from the batches of each accepted update.
 
-    While an update is computed, activations record their batches. Call :meth:`accept` when the optimizer has made its
-    step, in all processes, or :meth:`discard` when the update is skipped. A model without state costs nothing.
+    While an update is computed, activations record their batches. :meth:`accept` is called in all processes when the
+    optimizer has made its step, :meth:`discard` when the update is skipped. A model without state costs nothing.
 
     Args:
         model: in every process the same one.
@@ -36,7 +36,12 @@ class StateUpdates:
 
     def __init__(self, model: nn.Module):
         self._activations = [activation for _, activation in stateful_activations(model)]
-        self.discard()
+        self.begin()
+
+    def begin(self) -> None:
+        """Start to record the batches of an update."""
+        for activation in self._activations:
+            activation._recorded = []
 
     @torch.no_grad()
     def accept(self) -> None:
@@ -48,12 +53,11 @@ class StateUpdates:
                 activation.observe(logits, gt_classes)
             for name, reduce in activation.states.items():
                 _combine(getattr(activation, name), before[name], reduce)
-        self.discard()
+        self.begin()
 
     def discard(self) -> None:
-        """Forget what was recorded since the last accepted update."""
-        for activation in self._activations:
-            activation._recorded = []
+        """Forget the batches of a skipped update."""
+        self.begin()
 
 
 def _combine(state: Tensor, before: Tensor, reduce: str) -> None:

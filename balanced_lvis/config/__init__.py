@@ -11,9 +11,13 @@ A config may list modules under ``IMPORTS``. They are imported before its keys a
 activations, calibrations and samplers whose options are then valid keys.
 """
 
-from .defaults import add_balanced_lvis_config, default_config
-from .imports import add_import_argument, import_modules, import_overrides
-from .loading import load_config
+from .. import _detectron2
+
+_detectron2.require()
+
+from .defaults import add_balanced_lvis_config, default_config  # noqa: E402
+from .imports import add_import_argument, import_modules, import_overrides  # noqa: E402
+from .loading import load_config  # noqa: E402
 
 __all__ = [
     "add_balanced_lvis_config",

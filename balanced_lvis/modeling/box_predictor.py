@@ -191,6 +191,13 @@ def check_classification(cfg, training: bool) -> None:
         calibration.prepare(activation)
 
 
+def prepare_losses(model) -> None:
+    """Let the activations of a model read the class prior before training, if they need it."""
+    for module in model.modules():
+        if isinstance(module, Activation):
+            module.prepare()
+
+
 def calibration_from_config(cfg) -> Calibration | None:
     """
     The calibration of ``MODEL.ROI_BOX_HEAD.CALIBRATION``, as :func:`activation_from_config`; None if ``NAME`` is empty.

@@ -59,11 +59,11 @@ def _arguments(content: dict) -> dict:
         "num_images": content["num_images"],
         "instance_count": None if None in instances else instances,
         "counted": str(content.get("counted", "")),
-        "sampled_counts": None if shown is None else _showings(shown, classes),
+        "sampled_counts": None if shown is None else _sampled_counts(shown, classes),
     }
 
 
-def _showings(shown: dict, classes: list[dict]) -> SampledCounts:
+def _sampled_counts(shown: dict, classes: list[dict]) -> SampledCounts:
     counts = ([c[f"shown_{what}_count"] for c in classes] for what in ("image", "instance"))
     return SampledCounts(str(shown["sampler"]), shown["num_images"], *counts)
 
