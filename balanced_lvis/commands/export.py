@@ -33,10 +33,9 @@ from ..engine.processes.lock import only_job_in
 from ..engine.processes.watchdog import Limits, note
 from ..engine.run import check, read_config
 from ..engine.trainer import Trainer
-from ..evaluation.detections import unpasted
 from ..evaluation.lvis_api import MAX_DETECTIONS_PER_IMAGE
 from ..evaluation.lvis_evaluator import category_ids_of
-from ..evaluation.output_writer import OutputWriter
+from ..evaluation.model_outputs import OutputWriter, unpasted
 from ..evaluation.submission.chunks import Chunks
 from ..evaluation.submission.results_writer import Written, write_submission
 from ..modeling.box_predictor import calibration_from_config

@@ -24,7 +24,7 @@ from ..engine.checkpoints.identity import Identity
 from ..engine.checkpoints.weights import check_weights, load_for_evaluation
 from ..engine.saved_prior import saved_prior
 from ..engine.speed import apply_speed, check_speed
-from ..evaluation.detections import instance_rles, unpasted
+from ..evaluation.model_outputs import instance_rles, unpasted
 from ..modeling.box_predictor import check_classification
 from ..utils.errors import InputError, StorageError
 from ..utils.text import one_line
