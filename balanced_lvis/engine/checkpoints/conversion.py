@@ -101,8 +101,8 @@ def convert_checkpoint(
     family = _family(source, told, family, background)
     if layout == "no_background" and (has_more or family != "sigmoid"):
         raise InputError(
-            f"{source!r} has a classifier of the family {family!r} with {outputs} outputs for {known} classes; layout "
-            "no_background is for sigmoids with one unused background output. Use layout balanced_lvis."
+            f"{source!r} has a {family} classifier with {outputs} outputs for {known} classes, whose last outputs "
+            "can't be left out; use layout balanced_lvis."
         )
     done = Conversion(known, background, layout != "no_background", family, names, steps=steps)
     if done.has_background and not background:
