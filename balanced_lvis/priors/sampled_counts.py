@@ -41,8 +41,8 @@ class SampledCounts:
             )
         if self.num_images < 1 or np.any(self.image_count > self.num_images * (1 + 1e-6)):
             raise InputError(
-                f"SampledCounts: num_images is {self.num_images:g}; it must be at least 1 and not less "
-                "than any image_count."
+                f"SampledCounts: num_images is {self.num_images:g}; it must be at least 1 and "
+                "no less than any image_count."
             )
 
     @classmethod
