@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 
 from ..activations import build_activation
 from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, WITH_OBJECTS, ClassPrior
 from ..utils.errors import InputError
-from .results_table import markdown_table
+from .plots import plt
+from .tables import markdown_table
 
 GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
 # Activations whose training shift is shown: name, options, the sign of the offset in the shift, title in plots.

@@ -83,6 +83,8 @@ class ClassLists:
 class HasClassLists(Protocol):
     """A dataset that knows its classes without building a record of every image."""
 
+    def __len__(self) -> int: ...
+
     def class_lists(self) -> ClassLists:
         """The classes of all its images, in their order."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 from ..utils.errors import InputError
 from ..utils.io import open_regular
@@ -64,7 +65,7 @@ def _arguments(content: dict) -> dict:
 
 
 def _sampled_counts(shown: dict, classes: list[dict]) -> SampledCounts:
-    counts = ([c[f"shown_{what}_count"] for c in classes] for what in ("image", "instance"))
+    counts: list[Any] = [[c[f"shown_{what}_count"] for c in classes] for what in ("image", "instance")]
     return SampledCounts(str(shown["sampler"]), shown["num_images"], *counts)
 
 

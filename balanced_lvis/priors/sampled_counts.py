@@ -63,7 +63,7 @@ class SampledCounts:
         return cls(
             sampler,
             times.sum(),
-            [times[positions].sum() for positions in images],
+            np.array([times[positions].sum() for positions in images]),
             np.bincount(lists.classes, per_instance, minlength=num_classes),
         )
 
