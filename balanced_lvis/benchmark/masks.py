@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..engine.memory import keep_freed_memory
 from ..modeling.mask_head import ChosenClassMaskHead
-from .measure import Options, in_fresh_process, peak_mb, row, time_alternating
+from .measure import Options, peak_mb, row, time_alternating, with_own_peak, without_tf32
 
 CONTENDERS = ("stock", "ours")
 HEADS = {"stock": MaskRCNNConvUpsampleHead, "ours": ChosenClassMaskHead}
@@ -40,7 +40,7 @@ def masks(options: Options) -> list[dict]:
 
 def _compare(options: Options, rois: int, training: bool, size: str) -> dict:
     job = {"rois": rois, "classes": CLASSES, "training": training, "device": options.device}
-    timed = in_fresh_process(f"{__name__}:time_both", {**job, "rounds": options.rounds})
+    timed = with_own_peak(f"{__name__}:time_both", {**job, "rounds": options.rounds})
     peaks = tuple(_extra_memory({**job, "contender": contender}) for contender in CONTENDERS)
     return row("masks", size, *timed["seconds"], peaks, timed["identical"])
 
@@ -55,9 +55,7 @@ def time_both(job: dict) -> dict:
     if job["device"] == "cpu":
         keep_freed_memory()
     stock, ours = (step_of({**job, "contender": contender}) for contender in CONTENDERS)
-    # Where a GPU rounds a convolution's input to TF32 by default, it doesn't do so with a matrix product's: compared
-    # without, timed as torch comes.
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with without_tf32():
         identical = agree(stock(), ours())
     return {"seconds": time_alternating(stock, ours, job["rounds"], job["device"]), "identical": identical}
 
@@ -72,7 +70,7 @@ def _agree(a: Tensor, b: Tensor) -> bool:
 
 
 def _extra_memory(job: dict) -> float:
-    return in_fresh_process(f"{__name__}:extra_memory", job)["peak_mb"]
+    return with_own_peak(f"{__name__}:extra_memory", job)["peak_mb"]
 
 
 class ReadyMasks:
