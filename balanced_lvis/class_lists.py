@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from .errors import InputError
+from .utils.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,6 +81,8 @@ class ClassLists:
 @runtime_checkable
 class HasClassLists(Protocol):
     """A data set that knows its classes without making a record of every image."""
+
+    def __len__(self) -> int: ...
 
     def class_lists(self) -> ClassLists:
         """The classes of all its images, in their order."""

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from .class_lists import ClassLists
-from .errors import InputError
+from .utils.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ class Showings:
         return cls(
             sampler,
             times.sum(),
-            [times[positions].sum() for positions in images],
+            np.array([times[positions].sum() for positions in images]),
             np.bincount(lists.classes, per_instance, minlength=num_classes),
         )
 

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from balanced_lvis.config import load_config
-from balanced_lvis.data.datasets import register_rendered, rendered_spec
+from balanced_lvis.data.config_datasets import register_rendered, rendered_spec
 from balanced_lvis.data.rendered import render_dataset
-
-from .common import CONFIGS, rendered_opts
+from tests.common import CONFIGS, rendered_opts
 
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(min(2, os.cpu_count() or 1))

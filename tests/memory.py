@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 _CODE = """
 import json, resource, sys
-from balanced_lvis.errors import InputError
+from balanced_lvis.utils.errors import InputError
 {setup}
 with open("/proc/self/statm") as file:
     taken = int(file.read().split()[0]) * resource.getpagesize()

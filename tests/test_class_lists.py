@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from balanced_lvis.class_lists import ClassLists, HasClassLists
-from balanced_lvis.errors import InputError
+from balanced_lvis.utils.errors import InputError
 
 RECORDS = [
     {"image_id": "a", "annotations": [{"category_id": 2}, {"category_id": 0}, {"category_id": 2}]},

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from balanced_lvis import _detectron2
-
-from .common import ROOT
+from tests.common import ROOT
 
 
 def python(code: str, *paths, **environment) -> subprocess.CompletedProcess:

@@ -10,12 +10,11 @@ import sys
 import pytest
 import yaml
 
+from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.data.custom.register import prepare_custom
-from balanced_lvis.engine.run import argument_parser
-from balanced_lvis.errors import InputError
-
-from .common import CONFIGS, ROOT, SHARED_DATA
+from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS, ROOT, SHARED_DATA
 
 TEXT = (ROOT / "docs" / "custom_dataset.md").read_text(encoding="utf-8")
 ANNOTATIONS = SHARED_DATA / "coco_tiny" / "annotations" / "instances_train2017.json"

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balanced_lvis.errors import InputError
 from balanced_lvis.priors import ClassPrior
-
-from . import reference
+from balanced_lvis.utils.errors import InputError
+from tests import reference
 
 
 def make(image_count=(90, 10), num_images=100, **kwargs):

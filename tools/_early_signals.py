@@ -2,8 +2,8 @@
 Signals that come while a tool imports what it needs, which takes seconds; to be imported first.
 
 They end the process at once and without a traceback: those that ask to stop with the status of
-``balanced_lvis.errors.Preempted``. ``balanced_lvis.engine.screen.command_line`` then takes over. The processes of a job
-import the tool too; for them, signals were held until now.
+``balanced_lvis.utils.errors.Preempted``. ``balanced_lvis.console.command_line`` then takes over. The processes of a
+job import the tool too; for them, signals were held until now.
 """
 
 import os

@@ -18,15 +18,15 @@ import os
 import sys
 
 from balanced_lvis.config import load_config
-from balanced_lvis.data.class_prior import class_prior_of_training_sets
+from balanced_lvis.console.command_line import command_line
+from balanced_lvis.console.printing import print_text
+from balanced_lvis.data.config_datasets import prepare_dataset
 from balanced_lvis.data.counting import count_classes
-from balanced_lvis.data.datasets import prepare_dataset
-from balanced_lvis.engine.screen import command_line
-from balanced_lvis.engine.showing import print_text
-from balanced_lvis.errors import InputError
-from balanced_lvis.evaluation.analysis import analysis_tables, analyze, check_plot_file, plot_analysis
-from balanced_lvis.io import write_json
-from balanced_lvis.user_paths import why_no_file
+from balanced_lvis.data.training_prior import class_prior_of_training_sets
+from balanced_lvis.experiments.dataset_analysis import analysis_tables, analyze, check_plot_file, plot_analysis
+from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.io import write_json
+from balanced_lvis.utils.user_paths import why_no_file
 
 
 def _prior(args):

@@ -22,13 +22,14 @@ import argparse
 import sys
 from pathlib import Path
 
+import _checkout  # noqa: F401
 import torch
 
-from balanced_lvis.benchmark import ALL, SUITES, Options, machine, table
-from balanced_lvis.engine.screen import command_line
-from balanced_lvis.errors import InputError
-from balanced_lvis.io import write_json
-from balanced_lvis.text import indented
+from balanced_lvis.console.command_line import command_line
+from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.io import write_json
+from balanced_lvis.utils.text import indented
+from benchmarks import ALL, SUITES, Options, machine, table
 
 ROOT = Path(__file__).resolve().parents[1]
 

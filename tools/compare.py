@@ -20,8 +20,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from balanced_lvis.engine.experiments.compare import METHODS, QUICK, QUICK_SEEDS, SEEDS, compare
-from balanced_lvis.engine.screen import command_line, log_to_screen
+from balanced_lvis.console.command_line import command_line, log_to_screen
+from balanced_lvis.experiments.compare import METHODS, QUICK, QUICK_SEEDS, SEEDS, compare
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+")

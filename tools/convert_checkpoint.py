@@ -11,11 +11,11 @@ Convert checkpoints between the layouts of Detectron2, balanced_lvis, EQL and BA
 import argparse
 import sys
 
+from balanced_lvis.console.command_line import command_line
+from balanced_lvis.console.printing import print_text
 from balanced_lvis.data.class_names import class_names_of
 from balanced_lvis.engine.checkpoints.conversion import FAMILIES, LAYOUTS, convert_checkpoint
-from balanced_lvis.engine.screen import command_line
-from balanced_lvis.engine.showing import print_text
-from balanced_lvis.text import one_line
+from balanced_lvis.utils.text import one_line
 
 
 @command_line

@@ -23,14 +23,14 @@ import os
 import sys
 from pathlib import Path
 
+from balanced_lvis.commands.export import CHUNK, Options, add_job_arguments, export_checkpoint
 from balanced_lvis.config import load_config
-from balanced_lvis.data.datasets import prepare_dataset
-from balanced_lvis.engine.export import CHUNK, Options, add_job_arguments, export_checkpoint
-from balanced_lvis.engine.screen import command_line
-from balanced_lvis.engine.showing import print_text
-from balanced_lvis.errors import InputError
+from balanced_lvis.console.command_line import command_line
+from balanced_lvis.console.printing import print_text
+from balanced_lvis.data.config_datasets import prepare_dataset
 from balanced_lvis.evaluation.submission import ImageList, annotation_file_of, export_predictions, validate_submission
-from balanced_lvis.text import safe_file_name
+from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.text import safe_file_name
 
 
 @command_line

@@ -14,11 +14,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from balanced_lvis.engine.experiments.compare import METHODS
-from balanced_lvis.engine.screen import command_line
-from balanced_lvis.engine.showing import print_text
-from balanced_lvis.gpu_check import CHECKS, FAILED, Context, run_checks
-from balanced_lvis.io import write_json
+import _checkout  # noqa: F401
+
+from balanced_lvis.console.command_line import command_line
+from balanced_lvis.console.printing import print_text
+from balanced_lvis.experiments.compare import METHODS
+from balanced_lvis.utils.io import write_json
+from gpu_check import CHECKS, FAILED, Context, run_checks
 
 ROOT = Path(__file__).resolve().parents[1]
 

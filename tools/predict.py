@@ -13,14 +13,14 @@ import sys
 from PIL import Image
 from tqdm import tqdm
 
-from balanced_lvis.engine.arguments import split_overrides
-from balanced_lvis.engine.prediction import Predictor, attempt, predictions
-from balanced_lvis.engine.prediction_files import find_pictures, output_paths
-from balanced_lvis.engine.screen import command_line, log_to_screen
-from balanced_lvis.engine.showing import print_text
-from balanced_lvis.engine.storage import check_output, clear_output_errors
-from balanced_lvis.errors import InputError, StorageError
-from balanced_lvis.io import replacing, write_json_list
+from balanced_lvis.commands.overrides import split_overrides
+from balanced_lvis.console.command_line import command_line, log_to_screen
+from balanced_lvis.console.printing import print_text
+from balanced_lvis.prediction.input_images import find_pictures, output_paths
+from balanced_lvis.prediction.predictor import Predictor, attempt, predictions
+from balanced_lvis.utils.errors import InputError, StorageError
+from balanced_lvis.utils.io import replacing, write_json_list
+from balanced_lvis.utils.storage import check_output, clear_output_errors
 
 SHOWN = 20  # images of a kind of problem that the last message names
 

@@ -15,13 +15,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from balanced_lvis.data.checks import datasets_root
+from balanced_lvis.console.command_line import command_line, log_to_screen
+from balanced_lvis.console.printing import print_text
+from balanced_lvis.data.dataset_files import datasets_root
 from balanced_lvis.data.lvis_v1 import ANNOTATIONS, look, prepare, show
-from balanced_lvis.data.lvis_v1.files import ANNOTATIONS_URL
+from balanced_lvis.data.lvis_v1.lvis_files import ANNOTATIONS_URL
 from balanced_lvis.data.lvis_v1.prepare import check_splits
-from balanced_lvis.engine.screen import command_line, log_to_screen
-from balanced_lvis.engine.showing import print_text
-from balanced_lvis.errors import InputError
+from balanced_lvis.utils.errors import InputError
 
 
 @command_line

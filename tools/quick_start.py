@@ -13,9 +13,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from balanced_lvis.engine.experiments.quick_start import quick_start
-from balanced_lvis.engine.experiments.runs import Run
-from balanced_lvis.engine.screen import command_line, log_to_screen
+from balanced_lvis.console.command_line import command_line, log_to_screen
+from balanced_lvis.experiments.quick_start import quick_start
+from balanced_lvis.experiments.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 FORM = "MODEL.ROI_BOX_HEAD.ACTIVATION.BALANCED_SIGMOID.FORM"

@@ -10,10 +10,10 @@ import argparse
 import sys
 
 from balanced_lvis.config import load_config
-from balanced_lvis.data.datasets import rendered_root, rendered_spec
+from balanced_lvis.console.command_line import command_line, log_to_screen
+from balanced_lvis.console.printing import print_text
+from balanced_lvis.data.config_datasets import rendered_root, rendered_spec
 from balanced_lvis.data.rendered import render_dataset
-from balanced_lvis.engine.screen import command_line, log_to_screen
-from balanced_lvis.engine.showing import print_text
 
 
 @command_line

@@ -8,10 +8,10 @@ Repeat a training step that was not finite: which losses, which image, which mod
 import argparse
 import sys
 
+from balanced_lvis.console.command_line import command_line
+from balanced_lvis.console.printing import print_text
 from balanced_lvis.engine.diagnostics import replay
-from balanced_lvis.engine.screen import command_line
-from balanced_lvis.engine.showing import print_text
-from balanced_lvis.text import one_line
+from balanced_lvis.utils.text import one_line
 
 
 def _losses(losses: dict) -> str:

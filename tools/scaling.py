@@ -9,12 +9,13 @@ import argparse
 import dataclasses
 import sys
 
+import _checkout  # noqa: F401
 from tabulate import tabulate
 
-from balanced_lvis.benchmark.scaling import Cluster, gradient_bytes, predict
 from balanced_lvis.config import load_config
-from balanced_lvis.engine.screen import command_line
-from balanced_lvis.errors import InputError
+from balanced_lvis.console.command_line import command_line
+from balanced_lvis.utils.errors import InputError
+from benchmarks.throughput_model import Cluster, gradient_bytes, predict
 
 HELP = {
     "images": "images of a GPU in a step",

@@ -14,11 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import _checkout  # noqa: F401
 import torch
 
-from balanced_lvis.engine.screen import command_line
-from balanced_lvis.engine.showing import print_text
-from balanced_lvis.soak import soak
+from balanced_lvis.console.command_line import command_line
+from balanced_lvis.console.printing import print_text
+from soak import soak
 
 ROOT = Path(__file__).resolve().parents[1]
 

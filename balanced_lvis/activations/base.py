@@ -14,8 +14,8 @@ import inspect
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, did_you_mean
 from ..priors import ClassPrior
+from ..utils.errors import InputError, did_you_mean
 
 _ACTIVATIONS: dict[str, type[Activation]] = {}
 

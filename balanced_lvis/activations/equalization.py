@@ -8,8 +8,8 @@ import logging
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from ..priors import ClassPrior
+from ..utils.errors import InputError
 from .base import full_precision, register_activation
 from .sigmoid import Sigmoid, one_hot_targets, sigmoid_loss
 
@@ -78,6 +78,7 @@ class Equalization(Sigmoid):
                 "c (common) and f (frequent)."
             )
         # Not persistent: it follows from the configuration, and stock checkpoints have no such entry.
+        self.tail: Tensor
         self.register_buffer("tail", torch.as_tensor(_tail(prior, threshold, tail_groups)), persistent=False)
 
     def loss(self, logits, gt_classes, roi_weight=None):

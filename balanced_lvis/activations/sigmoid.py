@@ -7,7 +7,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..utils.errors import InputError
 from .base import Activation, full_precision, register_activation
 
 

@@ -7,9 +7,9 @@ import os
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.lvis import get_lvis_instances_meta
 
-from ..errors import InputError
-from .reading import read_category
-from .stream import stream_lists
+from ..utils.errors import InputError
+from .annotation_reader import read_category
+from .json_stream import stream_lists
 
 
 def class_names_of(name_or_json: str | os.PathLike) -> list[str]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections import Counter
 
+import numpy as np
 from tqdm import tqdm
 
-from ..errors import InputError
-from ..io import open_regular
 from ..priors import ALL, WITH_OBJECTS, ClassPrior
-from ..text import one_line
-from .reading import Annotation, Category, Image, RecordError, read_records
-from .validation.report import KINDS
-from .validation.validate import why_not_json
+from ..utils.errors import InputError
+from ..utils.io import open_regular
+from ..utils.text import one_line
+from .annotation_reader import Annotation, Category, Image, RecordError, read_records
+from .validation.annotation_file import why_not_json
+from .validation.validation_report import KINDS
 
 
 def count_classes(json_file: str | os.PathLike, progress: bool = False, filter_empty: bool = True) -> ClassPrior:
@@ -102,8 +103,8 @@ class _Counts:
             )
         return ClassPrior(
             tuple(self.names[i] for i in ids),
-            [image_count[i] for i in ids],
+            np.array([image_count[i] for i in ids]),
             len(occupied) if filter_empty else len(self.images),
-            [instance_count[i] for i in ids],
+            np.array([instance_count[i] for i in ids]),
             WITH_OBJECTS if filter_empty else ALL,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,11 +16,11 @@ from detectron2.data import (
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
-from ..parent import end_with_parent
+from ..utils.parent_process import end_with_parent
 from .batches import BatchStream, MappedImages, aspect_ratio_groups
-from .broken import BrokenImages
+from .broken_images import BrokenImages
+from .dataset_records import has_rle_masks, load_records, lvis_source
 from .mapper import ImageMapper
-from .records import has_rle_masks, load_records, lvis_source
 from .samplers import ClassAwareTrainingSampler, build_sampler, class_names_from_config
 from .training_set import training_records
 
@@ -37,7 +37,7 @@ class TrainLoader:
         broken: images that could not be used, and were replaced by others.
     """
 
-    batches: object
+    batches: Iterable[list[dict]]
     stream: BatchStream | None
     batches_per_iteration: int = 1
     broken: BrokenImages = field(default_factory=BrokenImages)
@@ -53,7 +53,7 @@ class TrainLoader:
         Args:
             iterations: those made since the loader was made or :meth:`load_state_dict` called.
         """
-        return self.stream and self.stream.state_dict(iterations * self.batches_per_iteration)
+        return self.stream.state_dict(iterations * self.batches_per_iteration) if self.stream else None
 
     def load_state_dict(self, state: dict | None) -> None:
         """Go on from a saved position; to be called before the first batch."""
@@ -70,7 +70,7 @@ class MetaTrainLoader(TrainLoader):
         meta: of the same data set, with class-aware sampling.
     """
 
-    meta: TrainLoader | None = None
+    meta: TrainLoader = field(kw_only=True)
 
     def state_dict(self, iterations):
         return {"train": super().state_dict(iterations), "meta": self.meta.state_dict(iterations)}
@@ -81,15 +81,17 @@ class MetaTrainLoader(TrainLoader):
             self.meta.load_state_dict(state["meta"])
 
 
-def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
+def build_train_loader(cfg, masks: bool = True, class_balanced_images: int = 0) -> TrainLoader:
     """
-    The loader of ``DATASETS.TRAIN`` with the sampler that ``DATALOADER.SAMPLER_TRAIN`` names.
-
-    Where ``SOLVER.META.ENABLED``, one of class-balanced meta batches is beside it.
+    Build the loader of ``DATASETS.TRAIN`` with the sampler ``DATALOADER.SAMPLER_TRAIN``.
 
     Args:
         cfg: Detectron2's config with balanced_lvis's keys.
-        masks: whether records get ground-truth masks. Cropping needs them for its boxes in any case.
+        masks: whether records get ground-truth masks. Cropping always loads them to compute boxes.
+        class_balanced_images: images per iteration of a second stream with class-aware sampling; 0 for no such stream.
+
+    Returns:
+        a :class:`MetaTrainLoader` if there is a second stream.
     """
     records = training_records(cfg)
     sampler = build_sampler(cfg, records)
@@ -99,13 +101,14 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
     if any(map(has_rle_masks, cfg.DATASETS.TRAIN)):
         mapper.instance_mask_format = "bitmask"  # whatever INPUT.MASK_FORMAT: run lengths have no polygons
     train = _loader(cfg, dataset, mapper, sampler, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_BATCHES)
-    if not cfg.SOLVER.META.ENABLED:
+    if not class_balanced_images:
         return train
     # A seed that follows from the other leaves the global generators as they are without a meta loader.
-    meta_sampler = ClassAwareTrainingSampler(records, class_names_from_config(cfg), sampler and sampler.seed + 1)
-    meta = _loader(cfg, dataset, mapper, meta_sampler, cfg.SOLVER.META.IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH)
+    seed = sampler.seed + 1 if sampler else None
+    meta_sampler = ClassAwareTrainingSampler(records, class_names_from_config(cfg), seed)
+    meta = _loader(cfg, dataset, mapper, meta_sampler, class_balanced_images)
     meta.broken = train.broken
-    return MetaTrainLoader(train.batches, train.stream, train.batches_per_iteration, train.broken, meta)
+    return MetaTrainLoader(train.batches, train.stream, train.batches_per_iteration, train.broken, meta=meta)
 
 
 def build_test_loader(cfg, name: str, sampler: Sequence[int] | None = None):

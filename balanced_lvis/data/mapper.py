@@ -10,13 +10,14 @@ from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 
-from .images import read_image
+from .image_files import read_image
 from .resize import keep_a_pixel
 
 
 class ImageMapper(DatasetMapper):
     """
-    Detectron2's ``DatasetMapper`` with :func:`balanced_lvis.data.images.read_image`: equal records wherever both can.
+    Detectron2's ``DatasetMapper`` with :func:`balanced_lvis.data.image_files.read_image`: equal records
+    wherever both can.
 
     Semantic segmentation is left out.
     """

@@ -11,18 +11,18 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from ..class_lists import check_crowds
-from ..errors import InputError
-from ..findings import SHOWN
-from ..text import first_of
-from .annotations import CheckedAnnotations, check_annotations
-from .checks import CONVERTED_FILE
+from ..utils.errors import InputError
+from ..utils.findings import SHOWN
+from ..utils.text import first_of
+from .check_results import CheckedAnnotations, check_annotations
 from .custom.summary import Summary
+from .dataset_files import CONVERTED_FILE
+from .dataset_records import converted_file, load_records, lvis_source
 from .index import MODE
-from .records import converted_file, load_records, lvis_source
 from .validation import Report, missing_images
-from .validation.images import find_images
-from .validation.paths import other_spellings
-from .validation.report import EVALUATION_NEEDS, FILLED_IN
+from .validation.image_checks import find_images
+from .validation.safe_paths import other_spellings
+from .validation.validation_report import EVALUATION_NEEDS, FILLED_IN
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def leave_out_missing(records, together: bool = True):
     All processes of a job leave out what any of them lacks, so that they go on sharing one stream of images.
 
     Args:
-        records: from :func:`balanced_lvis.data.records.load_records`, or a list.
+        records: from :func:`balanced_lvis.data.dataset_records.load_records`, or a list.
         together: False: this process alone, without a warning; what the others lack is not known.
 
     Raises:

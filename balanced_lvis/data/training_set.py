@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from detectron2.data import get_detection_dataset_dicts
 
+from .dataset_records import load_records
 from .preflight import leave_out_missing
-from .records import load_records
 
 
 def training_records(cfg, together: bool = True):
@@ -18,7 +18,7 @@ def training_records(cfg, together: bool = True):
         together: all processes of the job call this and leave out what any of them lacks. False: what this one lacks.
 
     Returns:
-        as :func:`balanced_lvis.data.records.load_records`.
+        as :func:`balanced_lvis.data.dataset_records.load_records`.
 
     Raises:
         InputError: if the files can't be read, or no image is left.

@@ -8,6 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
@@ -15,15 +16,15 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
-from ..data.checks import evaluation_file_of
+from ..data.dataset_files import evaluation_file_of
 from ..data.frequency import missing_groups, source_of_groups
-from ..errors import InputError
-from ..io import write_json
+from ..utils.errors import InputError
+from ..utils.io import write_json
 from .backends import check_backend, evaluate_tasks
+from .detection_store import Detections, DetectionWriter
 from .gathering import gather_on_main
 from .lvis_api import IOU_TYPES, LVIS
-from .output_writer import OutputWriter
-from .store import Detections, DetectionWriter
+from .model_outputs import OutputWriter
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class LVISEvaluator(DatasetEvaluator):
 
     Args:
         dataset_name: name of a registered dataset in LVIS format, or of a converted one in COCO format
-            (:func:`balanced_lvis.data.checks.evaluation_file_of`).
+            (:func:`balanced_lvis.data.dataset_files.evaluation_file_of`).
         output_dir: where ``lvis_instances_results.json`` and ``per_category_ap.json`` are written, and detections
             while they are collected; None: nothing stays.
         distributed: gather the predictions of all ranks.
@@ -57,7 +58,8 @@ class LVISEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._distributed = distributed
         self._backend = backend
-        self._writer = self._output = None
+        self._writer: Any = None  # from reset() to evaluate()
+        self._output: Any = None
 
     def reset(self):
         """Begin anew."""

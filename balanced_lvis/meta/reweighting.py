@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..activations import Activation
-from ..errors import InputError
+from ..utils.errors import InputError
 from .inner_step import one_step_ahead
 
 

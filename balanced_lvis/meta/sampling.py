@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..utils.errors import InputError
 
 
 class MetaSampler(nn.Module):

@@ -13,8 +13,8 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.utils.events import get_event_storage
 
 from ..activations import Activation, activation_class, build_activation
-from ..data.class_prior import class_prior_from_config
-from ..errors import InputError
+from ..data.training_prior import class_prior_from_config
+from ..utils.errors import InputError
 from .box_selection import EncodedBoxes, fast_rcnn_inference
 
 

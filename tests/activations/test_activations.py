@@ -19,11 +19,10 @@ from balanced_lvis.activations import (
     sigmoid_loss,
     softmax_loss,
 )
-from balanced_lvis.data.class_prior import class_prior_of_dataset
-from balanced_lvis.errors import InputError
+from balanced_lvis.data.training_prior import class_prior_of_dataset
 from balanced_lvis.priors import ClassPrior
-
-from .. import reference
+from balanced_lvis.utils.errors import InputError
+from tests import reference
 
 K = 6
 IMAGE_COUNT = [1, 5, 20, 60, 150, 400]

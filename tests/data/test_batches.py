@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from balanced_lvis.data.batches import BatchStream, MappedImages, Place, aspect_ratio_groups
 from balanced_lvis.data.loader import build_train_loader
 from balanced_lvis.data.samplers import Detectron2Sampler
-from balanced_lvis.random_state import seed_of, seeded
+from balanced_lvis.utils.random_state import seed_of, seeded
 
 GROUPS = np.array([0, 1, 0, 0, 1, 0, 0])
 

@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from balanced_lvis.data.batches import MappedImages, Place
-from balanced_lvis.data.broken import BrokenImages, attach
-from balanced_lvis.data.datasets import resolve_num_classes
-from balanced_lvis.data.images import ImageError
+from balanced_lvis.data.broken_images import BrokenImages, attach
+from balanced_lvis.data.config_datasets import resolve_num_classes
+from balanced_lvis.data.image_files import ImageError
 from balanced_lvis.data.loader import build_train_loader
-from balanced_lvis.errors import InputError
-
-from .custom import made
+from balanced_lvis.utils.errors import InputError
+from tests.data.custom import made
 
 RECORDS = [{"file_name": f"{i}.jpg", "number": i} for i in range(6)]
 

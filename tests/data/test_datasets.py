@@ -7,13 +7,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_lvis_instances
 
 from balanced_lvis.config import load_config
-from balanced_lvis.data.checks import check_datasets, check_num_classes, evaluation_file_of
-from balanced_lvis.data.class_prior import class_prior_of_dataset
-from balanced_lvis.data.datasets import prepare_rendered, rendered_root, rendered_spec
+from balanced_lvis.data.config_datasets import prepare_rendered, rendered_root, rendered_spec
+from balanced_lvis.data.dataset_files import check_datasets, check_num_classes, evaluation_file_of
 from balanced_lvis.data.rendered import read_spec
-from balanced_lvis.errors import InputError
-
-from ..common import CONFIGS, rendered_opts
+from balanced_lvis.data.training_prior import class_prior_of_dataset
+from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS, rendered_opts
 
 
 def test_the_rendered_data_set_loads_with_detectron2s_lvis_loader(rendered):
@@ -46,7 +45,7 @@ def test_a_config_renders_what_it_names_once(rendered, tmp_path):
         assert read_spec(tmp_path / "data") == rendered_spec(cfg)
         assert str(tmp_path / "data") in MetadataCatalog.get("rendered_train").json_file
     finally:
-        from balanced_lvis.data.datasets import register_rendered
+        from balanced_lvis.data.config_datasets import register_rendered
 
         register_rendered(rendered)
 

@@ -25,19 +25,18 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from balanced_lvis.class_lists import HasClassLists
-from balanced_lvis.data import stream
-from balanced_lvis.data.class_prior import class_prior_of_dataset
+from balanced_lvis.data import json_stream
+from balanced_lvis.data.dataset_records import LVISSource, load_records, lvis_source
 from balanced_lvis.data.index import LVISRecords, open_index, opening
 from balanced_lvis.data.index.numbers import FLOATS, HUNDREDTHS, TEXT, decode, encode
 from balanced_lvis.data.loader import build_train_loader
-from balanced_lvis.data.records import LVISSource, load_records, lvis_source
 from balanced_lvis.data.samplers import build_sampler
+from balanced_lvis.data.training_prior import class_prior_of_dataset
 from balanced_lvis.data.validation import Report, path_problem
 from balanced_lvis.engine.trainer import Trainer
-from balanced_lvis.errors import InputError
 from balanced_lvis.priors import ClassPrior
-
-from ..common import SHARED_DATA
+from balanced_lvis.utils.errors import InputError
+from tests.common import SHARED_DATA
 
 ROOT = "coco/"
 K = 6
@@ -301,10 +300,10 @@ def test_lists_are_streamed_wherever_the_pieces_end(elements, others, indent):
     except UnicodeEncodeError:
         data = json.dumps(json.loads(text)).encode()
     with tempfile.TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stream, "_CHUNK", 3)
+        patch.setattr(json_stream, "_CHUNK", 3)
         file.write(data)
         file.seek(0)
-        assert [element for _, element in stream.stream_lists(file, ("of",))] == elements
+        assert [element for _, element in json_stream.stream_lists(file, ("of",))] == elements
 
 
 # ------------------------------------------------------------------ what they are used for

@@ -15,23 +15,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balanced_lvis.class_lists import ClassLists
-from balanced_lvis.data import annotations
+from balanced_lvis.commands.train import argument_parser
+from balanced_lvis.data import check_results
 from balanced_lvis.data import preflight as module
 from balanced_lvis.data.counting import count_classes
 from balanced_lvis.data.custom.register import prepare_custom
+from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index import LVISRecords, opening
 from balanced_lvis.data.loader import build_train_loader
 from balanced_lvis.data.preflight import leave_out_missing, preflight
-from balanced_lvis.data.records import load_records
 from balanced_lvis.data.validation import KINDS
-from balanced_lvis.engine.run import argument_parser, check, read_config
-from balanced_lvis.errors import InputError
+from balanced_lvis.engine.run import check, read_config
 from balanced_lvis.evaluation.lvis_api import LVIS, evaluate_on_lvis
-
-from ..common import CONFIGS, rendered_opts
-from .custom import made as custom
-from .validation.made import good
-from .validation.test_validation import json_values
+from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS, rendered_opts
+from tests.data.custom import made as custom
+from tests.data.validation.made import good
+from tests.data.validation.test_validation import json_values
 
 NAMES = ("preflight_one", "preflight_two")
 
@@ -85,7 +85,7 @@ def test_annotations_are_parsed_once_for_all_starts(tmp_path, monkeypatch, caplo
     name = register(tmp_path, content)
     preflight([name])
     monkeypatch.setattr(opening, "build_index", None)
-    monkeypatch.setattr(annotations, "check_records", None)
+    monkeypatch.setattr(check_results, "check_records", None)
     with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
         preflight([name])
     assert f"{name}: 1 boxes more than a pixel over their image's edge: annotation 1 of image 3" in caplog.text
@@ -129,7 +129,7 @@ def test_only_evaluation_needs_areas(tmp_path):
 def test_an_index_of_another_version_is_no_obstacle(tmp_path, monkeypatch):
     name = register(tmp_path)
     preflight([name])
-    monkeypatch.setattr(annotations.Report, "from_dict", lambda content: {}["kind"])
+    monkeypatch.setattr(check_results.Report, "from_dict", lambda content: {}["kind"])
     preflight([name])
 
 

@@ -35,7 +35,7 @@ from balanced_lvis.data.rendered.longtail import assign, balanced_counts, max_ob
 from balanced_lvis.data.rendered.lvis_json import draw_image, plan_splits
 from balanced_lvis.data.rendered.paint import coverage
 from balanced_lvis.data.rendered.scene import _place_all, draw_scene, to_polygons
-from balanced_lvis.errors import InputError
+from balanced_lvis.utils.errors import InputError
 
 SMALL = RenderedSpec(num_classes=20, train_images=60, val_images=24, test_images=4, seed=3)
 TINY = RenderedSpec(

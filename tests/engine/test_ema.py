@@ -1,15 +1,14 @@
-"""The moving average of weights: its definition, its place in checkpoints, and its evaluation."""
+"""The moving average of weights: definition, checkpoints and evaluation."""
 
 import json
 
 import pytest
 import torch
 
-from balanced_lvis.engine.checkpoints.loading import load_for_evaluation
+from balanced_lvis.engine.checkpoints.weights import load_for_evaluation
 from balanced_lvis.engine.ema import WeightAverage
 from balanced_lvis.engine.trainer import Trainer
-
-from .toy import Toy
+from tests.engine.toy import Toy
 
 
 def changed(model, seed):
@@ -66,7 +65,7 @@ def test_it_is_evaluated_saved_resumed_to_the_bit_and_loaded_as_any_checkpoint(t
     assert any(not torch.equal(averaged[name], tensor) for name, tensor in trainer.model.state_dict().items())
     results = json.loads((output / "ema" / "results.json").read_text())
     assert set(results) == {"bbox", "segm"}
-    assert trainer._last_eval_results["ema"].keys() == results.keys()
+    assert trainer.results["ema"].keys() == results.keys()
 
     (output / "model_final.pth").unlink()
     (output / "last_checkpoint").write_text("model_0000001.pth")

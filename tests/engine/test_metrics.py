@@ -1,10 +1,10 @@
-"""``metrics.json`` of a run that was killed reads as that of one that wasn't."""
+"""``metrics.json`` after a kill: lines that are written again are removed first."""
 
 import json
 
 import pytest
 
-from balanced_lvis.engine.metrics import forget_after, has_evaluation
+from balanced_lvis.engine.metrics_file import forget_after, has_evaluation
 
 
 def line(iteration):

@@ -1,4 +1,4 @@
-"""Second stages, run as training runs, in this process: what changes, what doesn't, and what is refused."""
+"""Second stages as complete runs: which weights change, which don't, and which checkpoints are refused."""
 
 import json
 import logging
@@ -12,16 +12,16 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
+from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.engine.checkpoints.identity import Identity
-from balanced_lvis.engine.checkpoints.loading import load_first_stage, load_for_evaluation
-from balanced_lvis.engine.optimizer import build_optimizer, scale_decay
-from balanced_lvis.engine.run import argument_parser, check, read_config, run
+from balanced_lvis.engine.checkpoints.weights import load_first_stage, load_for_evaluation
+from balanced_lvis.engine.optimizer import build_optimizer
+from balanced_lvis.engine.run import check, read_config, run
 from balanced_lvis.engine.trainer import Trainer
-from balanced_lvis.errors import InputError
-from balanced_lvis.modeling.decoupled import CLASSIFIER
-
-from ..common import CONFIGS, ROOT, rendered_opts
+from balanced_lvis.modeling.decoupled import CLASSIFIER, scale_decay
+from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS, ROOT, rendered_opts
 
 SECOND_STAGES = {
     "crt": {f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias"},
@@ -53,7 +53,7 @@ def tensors(output, name="model_final"):
 def stage_1(rendered, tmp_path_factory):
     """First stages by activation family."""
     output = tmp_path_factory.mktemp("stage_1")
-    # 12 classes on 24 images: enough to differ from the initial weights, which is all that these tests need.
+    # 12 classes on 24 images: enough for weights that differ from the initial ones.
     methods = {"sigmoid": "rfs", "softmax": "rfs_softmax"}
     return {family: train(method, rendered, output / method) for family, method in methods.items()}
 
@@ -165,7 +165,7 @@ def test_resuming_takes_the_checkpoint_as_it_is(method, rendered, stage_1, tmp_p
     assert trainer.start_iter == 4
     if method == "balms":
         meta = torch.load(output / "model_final.pth", weights_only=True)["trainer"]["_trainer"]["meta"]
-        assert torch.equal(trainer._trainer.reweighter.weights.psi, meta["weights"]["psi"])
+        assert torch.equal(trainer.step.reweighter.weights.psi, meta["weights"]["psi"])
 
 
 @pytest.mark.parametrize("method", ["crt", "lws", "balms"])
@@ -299,11 +299,11 @@ def test_a_classifier_of_a_second_stage_is_not_rescaled_again(rendered, stage_1,
     for method in ("lws", "decoupled_balanced_sigmoid"):
         message = refused(method, rendered, tmp_path / method, MODEL__WEIGHTS=scaled)
         assert f"{CLASSIFIER}.scale: in the file, not used by the model" in message
-    train("crt", rendered, tmp_path / "crt", MODEL__WEIGHTS=scaled)  # which doesn't use the classifier
+    train("crt", rendered, tmp_path / "crt", MODEL__WEIGHTS=scaled)  # doesn't use the classifier
 
 
 def test_crt_starts_anew_whatever_the_file_calls_the_classifier(rendered, stage_1, tmp_path):
-    """As a checkpoint that was saved from within DistributedDataParallel by other code."""
+    """Like a checkpoint saved from within DistributedDataParallel by other code."""
 
     def prefix(content):
         content["model"] = {f"module.{key}": value for key, value in content["model"].items()}
@@ -341,7 +341,7 @@ def test_lws_needs_a_classifier(rendered, stage_1, tmp_path):
     path = altered(weights_for("lws", stage_1), tmp_path, behead)
     message = refused("lws", rendered, tmp_path / "out", MODEL__WEIGHTS=path)
     assert f"{CLASSIFIER}.weight: missing in the file" in message
-    train("crt", rendered, tmp_path / "crt", MODEL__WEIGHTS=path)  # which starts it anew all the same
+    train("crt", rendered, tmp_path / "crt", MODEL__WEIGHTS=path)  # reinitializes the classifier
 
 
 def test_a_classifier_of_the_other_family_is_warned_of_where_it_is_kept(rendered, stage_1, tmp_path, caplog):
@@ -362,7 +362,7 @@ def test_evaluating_a_checkpoint_as_another_model_is_refused(rendered, stage_1, 
     scaled = train("lws", rendered, tmp_path / "lws", MODEL__WEIGHTS=weights_for("lws", stage_1))
     with pytest.raises(InputError, match=r"cls_score\.scale: in the file, not used"):
         load_for_evaluation(build_model(cfg), str(scaled / "model_final.pth"))
-    # Stock Detectron2 files tell neither; their tensors decide.
+    # Detectron2 checkpoints have no identity; their tensors decide.
     model = build_model(cfg)
     DetectionCheckpointer(model, str(tmp_path)).save("stock")
     load_for_evaluation(model, str(tmp_path / "stock.pth"), Identity.from_config(cfg))

@@ -1,4 +1,4 @@
-"""Training steps: Detectron2's own to the bit, accumulated, in half precision, unharmed by what isn't finite."""
+"""Training steps: bit-identical to Detectron2, accumulated, in half precision, skipped if not finite."""
 
 import math
 
@@ -8,21 +8,21 @@ from detectron2.engine import SimpleTrainer
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage, get_event_storage
 
-from balanced_lvis.data.class_prior import class_prior_from_config
+from balanced_lvis.commands.train import argument_parser
+from balanced_lvis.data.training_prior import class_prior_from_config
 from balanced_lvis.engine.diagnostics import replay
-from balanced_lvis.engine.run import argument_parser, check, read_config
-from balanced_lvis.engine.step import StepTrainer
+from balanced_lvis.engine.run import check, read_config
+from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.engine.trainer import Trainer
-from balanced_lvis.errors import DivergedError, InputError
-from balanced_lvis.random_state import current_states, set_states
-
-from ..common import CONFIGS, rendered_opts
-from .toy import NAN, SPIKE, Toy, batches, record, train, train_on_rank
+from balanced_lvis.utils.errors import DivergedError, InputError
+from balanced_lvis.utils.random_state import current_states, set_states
+from tests.common import CONFIGS, rendered_opts
+from tests.engine.toy import NAN, SPIKE, Toy, batches, record, train, train_on_rank
 
 CLIP = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True"]
 
 
-def toy_trainer(data, cls=StepTrainer, frozen_norm=False, **options):
+def toy_trainer(data, cls=TrainingStep, frozen_norm=False, **options):
     model = Toy()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     trainer = cls(model, data, optimizer, **options)
@@ -45,10 +45,10 @@ def test_a_run_is_detectron2s_own_to_the_bit(tiny_cfg, monkeypatch):
     found = {}
     for kind in ("ours", "stock"):
         if kind == "stock":
-            monkeypatch.setattr("balanced_lvis.engine.trainer._step_trainer", lambda cfg, rcnn, plain: plain)
+            monkeypatch.setattr("balanced_lvis.engine.trainer.build_step", lambda cfg, *parts: SimpleTrainer(*parts))
         seed_all_rng(0)
         trainer = Trainer(tiny_cfg)
-        found[kind] = train(trainer._trainer, 3).latest(), trainer.model.state_dict()
+        found[kind] = train(trainer.step, 3).latest(), trainer.model.state_dict()
     assert_same_state(found["ours"][1], found["stock"][1])
     of_time = {"data_time", "rank_data_time"}
     ours, stock = ({k: v for k, v in metrics.items() if k not in of_time} for metrics, _ in found.values())
@@ -77,7 +77,7 @@ def test_accumulated_batches_make_the_update_of_one(parts):
 
 
 def test_accumulated_batches_of_a_real_model_have_the_gradient_of_one_where_losses_are_means_over_images(tiny_cfg):
-    """That is the RPN's; the heads' are normalised by each batch's RoIs, and differ."""
+    """Holds for the RPN; the heads normalize by the RoIs of each batch, and differ."""
     exact = ["MODEL.RESNETS.NORM", "FrozenBN", "MODEL.FPN.NORM", "", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 100_000]
     tiny_cfg.merge_from_list([*exact, "MODEL.RPN.POSITIVE_FRACTION", 1.0, "SOLVER.IMS_PER_BATCH", 4, "SEED", 3])
     found, gradients = [], []
@@ -85,11 +85,11 @@ def test_accumulated_batches_of_a_real_model_have_the_gradient_of_one_where_loss
         tiny_cfg.SOLVER.ACCUMULATE_BATCHES = parts
         seed_all_rng(0)
         trainer = Trainer(tiny_cfg)
-        trainer._trainer._update = lambda norm: None
+        trainer.step._update = lambda norm: None
         with EventStorage():
-            trainer._trainer.run_step()
+            trainer.step.run_step()
             found.append({k: v[0] for k, v in get_event_storage().latest().items()})
-        # What the heads' losses don't reach: proposals have no gradient.
+        # Parameters that the losses of the heads don't reach: proposals have no gradient.
         rpn = trainer.model.proposal_generator.rpn_head.named_parameters()
         gradients.append({name: parameter.grad for name, parameter in rpn})
         state = trainer.data_loader.state_dict(1)
@@ -106,7 +106,11 @@ def test_accumulated_batches_of_a_real_model_have_the_gradient_of_one_where_loss
 def test_the_whole_gradient_is_clipped_as_torch_clips_it(norm):
     ours = toy_trainer(batches(0), clip_norm=norm)
     theirs = toy_trainer(batches(0))
-    theirs.after_backward = lambda: torch.nn.utils.clip_grad_norm_(theirs.model.parameters(), norm)
+
+    def clip(*_):
+        torch.nn.utils.clip_grad_norm_(theirs.model.parameters(), norm)
+
+    theirs.optimizer.register_step_pre_hook(clip)
     for trainer in (ours, theirs):
         train(trainer, 1)
     for a, b in zip(ours.model.parameters(), theirs.model.parameters()):
@@ -118,7 +122,7 @@ def test_the_whole_gradient_is_clipped_as_torch_clips_it(norm):
 
 
 def with_scaler(trainer, scale):
-    """float16 needs a GPU, its scaler does not."""
+    """A scaler on the CPU: float16 needs a GPU, its scaler doesn't."""
     trainer._scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     return trainer
 
@@ -170,6 +174,27 @@ def test_a_step_that_is_not_finite_leaves_no_trace(value, caplog):
     assert "98.jpg" in caplog.text and "Iteration 1 is skipped" in caplog.text
 
 
+class Recorded:
+    """State of a step that records its calls."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattr__(self, name):
+        return lambda: self.calls.append(name)
+
+
+def test_further_state_is_kept_with_an_update_and_discarded_with_a_skipped_or_overflown_one():
+    state = Recorded()
+    train(toy_trainer([*batches(0), [record(5, NAN), record(6)]], states=[state]), 2)
+    assert state.calls == ["begin", "accept", "begin", "discard"]
+    state.calls.clear()
+    trainer = with_scaler(toy_trainer(batches(0), states=[state]), 2.0**127)
+    trainer.model.register_forward_hook(lambda module, inputs, losses: {k: 1e3 * v for k, v in losses.items()})
+    train(trainer, 1)
+    assert trainer.overflows == 1 and state.calls == ["begin", "discard"]
+
+
 def test_a_finite_loss_with_an_infinite_gradient_is_skipped(monkeypatch):
     trainer = toy_trainer(batches(0, 1))
     monkeypatch.setattr(
@@ -211,7 +236,7 @@ def test_a_diverged_run_names_the_file_of_a_process_that_has_saved_one(tmp_path,
 
 
 def test_a_diverged_run_can_be_replayed(rendered, tmp_path):
-    """A learning rate that blows the weights up: every later step fails, and the saved one fails alike."""
+    """A learning rate that makes the weights diverge: every later step fails, and so does its replay."""
     output = tmp_path / "out"
     opts = [*rendered_opts(rendered, output), "SOLVER.BASE_LR", "1e30", "SOLVER.MAX_SKIPPED_STEPS", "1", "SEED", "1"]
     opts += ["SOLVER.WARMUP_FACTOR", "1.0", "INPUT.MASK_FORMAT", "polygon", "TEST.EVAL_PERIOD", "0"]
@@ -231,14 +256,14 @@ def test_a_diverged_run_can_be_replayed(rendered, tmp_path):
     assert found.module
     assert len(found.alone) == 2 and all(name.endswith(".jpg") for name, _ in found.alone)
     assert not found.weights  # the weights themselves are large, but finite
-    # The data sets needn't be there or be known: the classes' frequencies are in the run's folder.
+    # The datasets needn't be available: the class prior is in the folder of the run.
     class_prior_from_config(cfg).save(output / "class_prior.json")
     elsewhere = ["DATASETS.TRAIN", "('gone_train',)", "DATASETS.TEST", "()", "MODEL.ROI_HEADS.NUM_CLASSES", "0"]
     assert replay(saved, opts=elsewhere).module == found.module
     content = torch.load(saved, weights_only=True)
     for changed in (3, [[{"instances": {"fields": {"gt_boxes": ("code", 1)}}}]], [[None]]):
         torch.save({**content, "batches": changed}, saved)
-        with pytest.raises(InputError, match="batches that no training here saved"):
+        with pytest.raises(InputError, match="contains invalid batches"):
             replay(saved)
 
 
@@ -262,7 +287,7 @@ def test_all_processes_skip_what_one_of_them_can_not_use(tmp_path):
     first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
     assert first.pop("skipped") == second.pop("skipped") == 1
     assert_same_state(first, second)
-    # The mean over processes and batches: what one process does with all of them at once.
+    # The mean over processes and batches equals one batch on one process.
     data = [a + b for a, b in zip(batches(*range(6)), batches(*range(10, 16)))]
     together = toy_trainer([data[0] + data[1], data[4] + data[5]], frozen_norm=True)
     together.optimizer = torch.optim.SGD(together.model.parameters(), 0.1)
@@ -276,11 +301,11 @@ def test_bfloat16_trains_on_the_cpu_with_losses_in_float32(tiny_cfg):
     trainer = Trainer(tiny_cfg)
     batch = next(iter(trainer.data_loader))
     with EventStorage():
-        losses = trainer._trainer.losses(batch)
+        losses = trainer.step.losses(batch)
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
-    storage = train(trainer._trainer, 2)
+    storage = train(trainer.step, 2)
     assert storage.latest()["total_loss"][0] > 0
-    assert not trainer._trainer.skipped
+    assert not trainer.step.skipped
 
 
 @pytest.mark.gpu
@@ -288,8 +313,8 @@ def test_bfloat16_trains_on_the_cpu_with_losses_in_float32(tiny_cfg):
 def test_float16_scales_its_losses_on_a_gpu(tiny_cfg):
     tiny_cfg.merge_from_list(["SOLVER.AMP.ENABLED", True, "MODEL.DEVICE", "cuda"])
     trainer = Trainer(tiny_cfg)
-    train(trainer._trainer, 2)
-    assert "grad_scaler" in trainer._trainer.state_dict()
+    train(trainer.step, 2)
+    assert "grad_scaler" in trainer.step.state_dict()
 
 
 @pytest.mark.parametrize(

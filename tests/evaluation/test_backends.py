@@ -10,15 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 
-from balanced_lvis.benchmark.evaluate import make_data
-from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation import Detections, DetectionWriter, backends, evaluate_detections
 from balanced_lvis.evaluation.backends import highest_per_image
 from balanced_lvis.evaluation.lvis_api import METRICS
-
-from ..common import SHARED_DATA
-from .made import assert_equal_numbers, box_mask, lvis_of, made_content, stored
-from .test_lvis_api import made_annotations, predictions
+from balanced_lvis.utils.errors import InputError
+from benchmarks.lvis_evaluation import make_data
+from tests.common import SHARED_DATA
+from tests.evaluation.made import assert_equal_numbers, box_mask, lvis_of, made_content, stored
+from tests.evaluation.test_lvis_api import made_annotations, predictions
 
 REAL = SHARED_DATA / "lvis_val_100.json"
 BOX = [4, 4, 10, 8]

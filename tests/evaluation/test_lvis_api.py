@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_util
 
-from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation import LVIS, evaluate_on_lvis
 from balanced_lvis.evaluation.lvis_api import METRICS
-
-from ..common import SHARED_DATA
+from balanced_lvis.utils.errors import InputError
+from tests.common import SHARED_DATA
 
 REAL = SHARED_DATA / "lvis_val_100.json"
 

@@ -6,10 +6,11 @@ import os
 import pytest
 import torch
 
-from balanced_lvis.gpu_check import CHECKS, Context, exactness, report, run_checks, training
-from balanced_lvis.gpu_check.report import CheckFailedError, CheckSkippedError
-
-from ..common import ROOT, load_tool
+from gpu_check import CHECKS, Context, exactness, run_checks
+from gpu_check import training_checks as training
+from gpu_check import verdicts as report
+from gpu_check.verdicts import CheckFailedError, CheckSkippedError
+from tests.common import ROOT, load_tool
 
 
 @pytest.fixture

@@ -6,12 +6,11 @@ import torch
 from torch import nn
 
 from balanced_lvis.activations import build_activation
-from balanced_lvis.errors import InputError
 from balanced_lvis.meta import ClassWeights, MetaReweighter
 from balanced_lvis.modeling.decoupled import ScaledLinear
 from balanced_lvis.priors import ClassPrior
-
-from .. import reference
+from balanced_lvis.utils.errors import InputError
+from tests import reference
 
 K, D = 5, 3
 PRIOR = ClassPrior(tuple("abcde"), [1, 5, 20, 60, 150], 200)

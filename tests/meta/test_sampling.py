@@ -4,10 +4,9 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from balanced_lvis.errors import InputError
 from balanced_lvis.meta import MetaSampler, one_step_ahead
-
-from .. import reference
+from balanced_lvis.utils.errors import InputError
+from tests import reference
 
 
 def sampler(psi, tau=1.0):

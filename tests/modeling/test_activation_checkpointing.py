@@ -7,7 +7,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
 from balanced_lvis.engine.speed import apply_speed, check_speed
-from balanced_lvis.errors import InputError
+from balanced_lvis.utils.errors import InputError
 
 
 def step(cfg, parts, state=None):

@@ -12,12 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from balanced_lvis.activations import build_activation
-from balanced_lvis.benchmark.boxes import Work, contenders, head_output, identical
-from balanced_lvis.errors import InputError
 from balanced_lvis.modeling import ActivationOutputLayers, box_selection
 from balanced_lvis.modeling.box_selection import EncodedBoxes, fast_rcnn_inference
-
-from .. import reference
+from balanced_lvis.utils.errors import InputError
+from benchmarks.boxes import Work, contenders, head_output, identical
+from tests import reference
 
 IMAGE = (60, 90)
 TRANSFORM = Box2BoxTransform((10.0, 10.0, 5.0, 5.0))

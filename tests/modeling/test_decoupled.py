@@ -7,12 +7,11 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from balanced_lvis.config import load_config
-from balanced_lvis.errors import InputError
 from balanced_lvis.modeling import ClassifierInputs
 from balanced_lvis.modeling.decoupled import CLASSIFIER, CLASSIFIER_STAGES, ScaledLinear
-
-from .. import reference
-from ..common import CONFIGS, rendered_opts
+from balanced_lvis.utils.errors import InputError
+from tests import reference
+from tests.common import CONFIGS, rendered_opts
 
 TRAINED = {
     "retrain": {f"{CLASSIFIER}.weight", f"{CLASSIFIER}.bias"},

@@ -20,8 +20,7 @@ from torch.utils._pytree import tree_flatten
 
 from balanced_lvis.modeling import ChosenClassMaskHead
 from balanced_lvis.modeling.mask_head import chosen_logits, with_chosen_class_masks
-
-from .. import reference
+from tests import reference
 
 K = 5
 SHAPE = ShapeSpec(channels=3, height=4, width=4)

@@ -8,14 +8,13 @@ from detectron2.data import DatasetMapper, detection_utils
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
-from balanced_lvis.benchmark.trained import calibrate_frozen_norms
 from balanced_lvis.config import load_config
-from balanced_lvis.data.class_prior import class_prior_of_dataset
-from balanced_lvis.data.datasets import register_rendered
+from balanced_lvis.data.config_datasets import register_rendered
 from balanced_lvis.data.rendered import RenderedSpec, render_dataset
+from balanced_lvis.data.training_prior import class_prior_of_dataset
 from balanced_lvis.engine.optimizer import build_optimizer
-
-from ..common import CONFIGS, SHARED_DATA, rendered_opts
+from benchmarks.trained import calibrate_frozen_norms
+from tests.common import CONFIGS, SHARED_DATA, rendered_opts
 
 
 def training_step(model, batch):

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from .running import simulated_environment
+from tests.simulated_cuda.running import simulated_environment
 
 
 def main() -> None:

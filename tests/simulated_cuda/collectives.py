@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
-from .state import STATE
-from .tensor import SimulatedTensor, device_index, device_of, tensors_in, unwrapped
+from tests.simulated_cuda.state import STATE
+from tests.simulated_cuda.tensor import SimulatedTensor, device_index, device_of, tensors_in, unwrapped
 
 _nccl_groups: set[str] = set()  # names of process groups
 # Those that write to their first argument.

@@ -6,11 +6,19 @@ import contextlib
 
 import torch
 
-from . import rules
-from .collectives import run_collective
-from .random_numbers import check_generator, generator_of
-from .state import STATE
-from .tensor import SimulatedTensor, device_index, device_of, map_tensors, tensors_in, unwrapped, wrapped
+from tests.simulated_cuda import rules
+from tests.simulated_cuda.collectives import run_collective
+from tests.simulated_cuda.random_numbers import check_generator, generator_of
+from tests.simulated_cuda.state import STATE
+from tests.simulated_cuda.tensor import (
+    SimulatedTensor,
+    device_index,
+    device_of,
+    map_tensors,
+    tensors_in,
+    unwrapped,
+    wrapped,
+)
 
 HALF = (torch.half, torch.bfloat16)
 

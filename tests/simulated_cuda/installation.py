@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from .collectives import patch_distributed
-from .compiled import load_guard
-from .state import STATE
-from .tensor import SimulatedMode
-from .torch_cuda import patch_cuda
+from tests.simulated_cuda.collectives import patch_distributed
+from tests.simulated_cuda.compiled import load_guard
+from tests.simulated_cuda.state import STATE
+from tests.simulated_cuda.tensor import SimulatedMode
+from tests.simulated_cuda.torch_cuda import patch_cuda
 
 
 def install() -> None:

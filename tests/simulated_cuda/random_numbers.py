@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import torch
 
-from .tensor import device_index, device_of
+from tests.simulated_cuda.tensor import device_index, device_of
 
 _CPUGenerator = torch.Generator
 _states: dict[int, torch.Tensor] = {}  # by device

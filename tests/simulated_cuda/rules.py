@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from .state import STATE
-from .tensor import SimulatedTensor, device_of, tensors_in
+from tests.simulated_cuda.state import STATE
+from tests.simulated_cuda.tensor import SimulatedTensor, device_of, tensors_in
 
 COPIES = {"aten::copy_", "aten::_to_copy", "aten::copy", "aten::_copy_from", "aten::_foreach_copy_"}
 INDEXING = {

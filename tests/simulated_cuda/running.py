@@ -14,7 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from .state import ROOT, Wait
+from tests.simulated_cuda.state import ROOT, Wait
 
 STARTUP = Path(__file__).with_name("startup")
 
@@ -91,7 +91,7 @@ def reason_to_skip() -> str | None:
     """
     import torch
 
-    from .compiled import COMPILER
+    from tests.simulated_cuda.compiled import COMPILER
 
     if shutil.which(COMPILER) is None:
         return f"needs {COMPILER}, to compile the simulated device's guard.cpp"

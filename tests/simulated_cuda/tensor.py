@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from .state import STATE
+from tests.simulated_cuda.state import STATE
 
 
 def device_of(index: int) -> torch.device:
@@ -55,7 +55,7 @@ class SimulatedTensor(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        from .dispatch import dispatch  # which imports this module
+        from tests.simulated_cuda.dispatch import dispatch  # which imports this module
 
         return dispatch(func, args, kwargs or {})
 
@@ -113,7 +113,7 @@ class SimulatedMode(TorchDispatchMode):
     """Sees the operators without a simulated tensor among their arguments, in the thread that has entered it."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        from .dispatch import dispatch
+        from tests.simulated_cuda.dispatch import dispatch
 
         return dispatch(func, args, kwargs or {})
 

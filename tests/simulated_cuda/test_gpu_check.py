@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ..common import CONFIGS, ROOT, rendered_opts
-from .running import reason_to_skip, run_simulated
+from tests.common import CONFIGS, ROOT, rendered_opts
+from tests.simulated_cuda.running import reason_to_skip, run_simulated
 
 pytestmark = [
     pytest.mark.slow,

@@ -4,8 +4,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from .running import reason_to_skip, run_simulated
-from .state import ROOT
+from tests.simulated_cuda.running import reason_to_skip, run_simulated
+from tests.simulated_cuda.state import ROOT
 
 pytestmark = [
     pytest.mark.slow,

@@ -15,14 +15,13 @@ import torch
 import torch.distributed as dist
 
 from balanced_lvis.activations import build_activation
+from balanced_lvis.evaluation.mask_rle import masks_to_rle
 from balanced_lvis.evaluation.pasting import mask_edges
-from balanced_lvis.evaluation.rle import masks_to_rle
 from balanced_lvis.meta import MetaSampler
 from balanced_lvis.modeling.mask_head import chosen_logits
 from balanced_lvis.modeling.pooling import axis_weights
 from balanced_lvis.priors import ClassPrior
-
-from .state import STATE
+from tests.simulated_cuda.state import STATE
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,8 +5,8 @@ import subprocess
 import pytest
 import torch
 
-from . import compiled, running
-from .running import reason_to_skip, run_simulated
+from tests.simulated_cuda import compiled, running
+from tests.simulated_cuda.running import reason_to_skip, run_simulated
 
 CODE = """
 import subprocess, sys, torch

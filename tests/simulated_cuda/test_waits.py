@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from .waits import CONTENDERS, Size, measure, tables
+from tests.simulated_cuda.waits import CONTENDERS, Size, measure, tables
 
 pytestmark = [
     pytest.mark.gpu,

@@ -7,9 +7,9 @@ import types
 
 import torch
 
-from . import random_numbers
-from .state import STATE
-from .tensor import SimulatedTensor, device_index, device_of
+from tests.simulated_cuda import random_numbers
+from tests.simulated_cuda.state import STATE
+from tests.simulated_cuda.tensor import SimulatedTensor, device_index, device_of
 
 NAME = "Simulated GPU"
 CAPABILITY = (8, 0)

@@ -9,12 +9,11 @@ import shutil
 import pytest
 import torch
 
-from balanced_lvis.io import append, replacing, write_json
-from balanced_lvis.soak.failing_writes import CODES, FailingWrites
-from balanced_lvis.soak.kills import FAILS, KillLoop
-
-from ..common import CONFIGS
-from .test_kills import in_a_fresh_process
+from balanced_lvis.utils.io import append, replacing, write_json
+from soak.failing_writes import CODES, FailingWrites
+from soak.kills import FAILS, KillLoop
+from tests.common import CONFIGS
+from tests.soak.test_kills import in_a_fresh_process
 
 FAILURES = 8
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from balanced_lvis.errors import InputError
-from balanced_lvis.soak import fuzz
-from balanced_lvis.soak.fuzz import Fuzzer, outcome_of, spoilt
-from balanced_lvis.soak.mutations import mutated_bytes, mutated_tree
-from balanced_lvis.soak.targets import Target, targets
+from balanced_lvis.utils.errors import InputError
+from soak import fuzz
+from soak.fuzz import Fuzzer, outcome_of, spoilt
+from soak.mutations import mutated_bytes, mutated_tree
+from soak.targets import Target, targets
 
 TARGETS = {target.name: target for target in targets()}
 

@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from balanced_lvis.data.loader import TrainLoader
-from balanced_lvis.soak.faults import WRITING, Fault, damage
-from balanced_lvis.soak.kills import KillLoop, newest_whole
-from balanced_lvis.soak.training import SETTINGS, same
-
-from ..common import CONFIGS
+from soak.faults import WRITING, Fault, damage
+from soak.kills import KillLoop, newest_whole
+from soak.training_process import SETTINGS, same
+from tests.common import CONFIGS
 
 KILLS = 6  # of each training
 

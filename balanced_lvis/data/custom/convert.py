@@ -12,21 +12,21 @@ from typing import IO
 from pycocotools import mask as mask_util
 from tqdm import tqdm
 
-from ...errors import InputError
-from ...findings import Findings
-from ...io import open_regular
 from ...priors import frequency_group
-from ...text import one_line
+from ...utils.errors import InputError
+from ...utils.findings import Findings
+from ...utils.io import open_regular
+from ...utils.text import one_line
 from .. import frequency
-from ..reading import LISTS, Annotation, Category, Image, RecordError, read_records
-from ..validation.checker import AnnotationChecker
-from ..validation.images import find_images, report_respelled
-from ..validation.paths import path_problem
-from ..validation.report import Problem, Report
-from ..validation.rle import rle_problem
-from ..validation.validate import why_not_json
+from ..annotation_reader import LISTS, Annotation, Category, Image, RecordError, read_records
+from ..validation.annotation_checker import AnnotationChecker
+from ..validation.annotation_file import why_not_json
+from ..validation.image_checks import find_images, report_respelled
+from ..validation.safe_paths import path_problem
+from ..validation.untrusted_rle import rle_problem
+from ..validation.validation_report import Problem, Report
 from .areas import mask_area
-from .paths import choose_layout
+from .image_paths import choose_layout
 from .summary import FORMAT, Summary, TrainCounts
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,8 @@ def convert(
     Raises:
         InputError: for a file that can't be read or relied on: everything that is wrong with it.
     """
-    conversion, checker, seen = _Conversion(json_file, image_root, output), AnnotationChecker(), set()
+    conversion, checker = _Conversion(json_file, image_root, output), AnnotationChecker()
+    seen: set[str] = set()
     output.write('{"annotations": [')
     with open_regular(json_file) as raw:
         title = f"Converting {one_line(os.path.basename(json_file))}"
@@ -185,7 +186,7 @@ class _Conversion:
             )
         summary = self._summary(source, train)
         image_count = train.image_count if train else summary.image_count
-        if len(image_count) != len(summary.category_ids):
+        if train and len(image_count) != len(summary.category_ids):
             raise InputError(
                 f"Annotations {self._json_file} have {len(summary.category_ids)} categories, but {train.owner} has "
                 f"{len(image_count)}. Give both the same list of categories."

@@ -8,7 +8,7 @@ import os
 from typing import NamedTuple
 
 from .. import frequency
-from ..validation.report import Report
+from ..validation.validation_report import Report
 
 FORMAT = "balanced_lvis custom data set 3"
 

@@ -10,7 +10,7 @@ of the contents decides. A file altered without a change of either is noticed wi
 compares the SHA-256 at every start; to make an index anew, delete it. ``BALANCED_LVIS_INDEX=off`` goes without.
 """
 
+from .image_records import ChainedRecords, LVISRecords
 from .opening import MODE, find_index, open_index
-from .records import ChainedRecords, LVISRecords
 
 __all__ = ["MODE", "ChainedRecords", "LVISRecords", "find_index", "open_index"]

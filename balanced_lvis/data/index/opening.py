@@ -12,11 +12,11 @@ from pathlib import Path
 
 import portalocker
 
-from ...checksums import DamagedFileError
-from ...errors import InputError
-from ...io import replacing, sha256_of
-from .build import NotIndexableError, build_index, stamp_of
-from .file import ArrayFile, copy_with_header
+from ...utils.checksums import DamagedFileError
+from ...utils.errors import InputError
+from ...utils.io import replacing, sha256_of
+from .array_file import ArrayFile, copy_with_header
+from .building import NotIndexableError, build_index, stamp_of
 
 logger = logging.getLogger(__name__)
 

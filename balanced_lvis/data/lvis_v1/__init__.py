@@ -6,7 +6,7 @@ LVIS-1.0 in Detectron2's layout: got, checked, and its images linked; `tools/pre
         print(part.name, part.state, part.remedy)
 """
 
-from .files import ANNOTATIONS, AnnotationFile
+from .lvis_files import ANNOTATIONS, AnnotationFile
 from .prepare import prepare
 from .status import Part, look, show
 

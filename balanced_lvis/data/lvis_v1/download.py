@@ -15,13 +15,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
-from ...errors import InputError
-from ...io import open_regular
-from ...text import one_line
-from .room import check_room
+from ...utils.errors import InputError
+from ...utils.io import open_regular
+from ...utils.text import one_line
+from .disk_space import check_room
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ def _part(response, partial: Path, start: int) -> tuple[int, int | None]:
     return start, None if length is None else start + int(length)
 
 
-def _begin_anew(partial: Path, reason: str) -> None:
+def _begin_anew(partial: Path, reason: str) -> NoReturn:
     partial.unlink(missing_ok=True)
     raise _RestartError(reason)
 

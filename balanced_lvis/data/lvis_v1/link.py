@@ -6,8 +6,8 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from ...errors import InputError
-from ...text import first_of
+from ...utils.errors import InputError
+from ...utils.text import first_of
 
 
 def link_folders(coco: str | os.PathLike, root: str | os.PathLike, folders: Collection[str]) -> list[str]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import portalocker
 
-from ...errors import InputError, did_you_mean
+from ...utils.errors import InputError, did_you_mean
 from .download import download, file_md5
-from .files import ANNOTATIONS, ANNOTATIONS_URL, AnnotationFile
 from .link import link_folders
+from .lvis_files import ANNOTATIONS, ANNOTATIONS_URL, AnnotationFile
 from .status import Part, look
 from .unpack import copy, unpack
 

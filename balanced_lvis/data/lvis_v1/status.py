@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
-from ...errors import InputError
-from ...findings import SHOWN
-from ..annotations import check_annotations
+from ...utils.errors import InputError
+from ...utils.findings import SHOWN
+from ..check_results import check_annotations
 from ..validation import Report, missing_images
-from .files import ANNOTATIONS, ANNOTATIONS_URL, IMAGE_URL, IMAGES_URL, NUM_COCO_IMAGES, AnnotationFile
+from .lvis_files import ANNOTATIONS, ANNOTATIONS_URL, IMAGE_URL, IMAGES_URL, NUM_COCO_IMAGES, AnnotationFile
 
 THERE, MISSING, INCOMPLETE, WRONG = "there", "missing", "incomplete", "wrong"
 TOOL = "tools/prepare_lvis.py"
@@ -178,7 +178,7 @@ def _get_images(root: Path, folder: str, missing: Sequence[str] = ()) -> str:
     )
 
 
-def _why(folder: str, users: Mapping[str, object]) -> tuple[str, ...]:
+def _why(folder: str, users: Mapping[str, Collection[str] | None]) -> tuple[str, ...]:
     """What surprises everyone."""
     if folder != "val2017" or "val" not in users:
         return ()

@@ -12,10 +12,10 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from torch import Tensor
 
 from ...class_lists import ClassLists, HasClassLists
-from ...errors import InputError
 from ...priors import ClassPrior
+from ...utils.errors import InputError
 from .base import Detectron2Sampler
-from .build import class_names_from_config, register_sampler
+from .registry import class_names_from_config, register_sampler
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ there is :mod:`balanced_lvis.data.preflight`, which keeps what was found. :func:
 folder at a time.
 """
 
-from .images import missing_images
-from .paths import image_path, path_problem
-from .report import KINDS, Problem, Report
-from .validate import validate_annotations
+from .annotation_file import validate_annotations
+from .image_checks import missing_images
+from .safe_paths import image_path, path_problem
+from .validation_report import KINDS, Problem, Report
 
 __all__ = [
     "KINDS",

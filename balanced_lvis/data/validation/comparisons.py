@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...findings import SHOWN, Findings
+from ...utils.findings import SHOWN, Findings
 from .extents import TOLERANCE, Extents
 
 _BOX_TOLERANCE = 2.0  # pixels that an edge of a box may be off its mask; of a larger mask, the share of its side:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
 
-from ...errors import InputError
-from .file import read_checkpoint
+from ...utils.errors import InputError
+from .checkpoint_file import read_checkpoint
 
 
 class Checkpointer(DetectionCheckpointer):
     """
-    ``DetectionCheckpointer`` that loads through :func:`balanced_lvis.engine.checkpoints.file.read_checkpoint`.
+    ``DetectionCheckpointer`` that loads through
+    :func:`balanced_lvis.engine.checkpoints.checkpoint_file.read_checkpoint`.
 
     Args:
         *args: as for ``DetectionCheckpointer``.
@@ -35,6 +37,8 @@ class Checkpointer(DetectionCheckpointer):
             return super().load(path, *args, **kwargs)
         finally:
             self._parsed_url_during_load = None  # else a load after a failed one would fail as well
+
+    _parsed_url_during_load: Any  # Detectron2's own
 
     def _load_file(self, filename):
         content = read_checkpoint(filename, self.trust)

@@ -11,13 +11,13 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from ...errors import Preempted
-from ...io import replacing
+from ...utils.errors import Preempted
+from ...utils.io import replacing
+from ...utils.storage import check_space, clear_errors
 from ..ema import WeightAverage
 from ..processes.preemption import StopRequest
-from ..storage import check_space, clear_errors
+from .checkpoint_folder import POINTER, newest_checkpoint, remove_partial
 from .checkpointer import Checkpointer
-from .folder import POINTER, newest_checkpoint, remove_partial
 
 logger = logging.getLogger(__name__)
 

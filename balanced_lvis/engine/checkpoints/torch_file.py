@@ -16,9 +16,9 @@ from collections import OrderedDict
 
 import torch
 
-from ...budget import Budget
-from ...errors import InputError
-from ...io import open_regular
+from ...utils.errors import InputError
+from ...utils.io import open_regular
+from ...utils.memory_budget import Budget
 from .limited_pickle import LimitedUnpickler, RefusedError, size_of
 
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save of before 1.6: a magic number first
@@ -56,8 +56,8 @@ def _check(path: str) -> None:
             return
     sizes = _sizes_of_storages(path)
     # As torch finds it: another reader of zip archives might find another one.
-    content = torch._C.PyTorchFileReader(path).get_record(_PICKLE)
-    _TorchUnpickler(io.BytesIO(content), budget, sizes).load()
+    record = torch._C.PyTorchFileReader(path).get_record(_PICKLE)
+    _TorchUnpickler(io.BytesIO(record), budget, sizes).load()
 
 
 def _sizes_of_storages(path: str) -> dict[str, int]:

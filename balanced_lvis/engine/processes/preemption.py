@@ -1,107 +1,35 @@
-"""The end that a scheduler asks for by a signal: at once, or after the step under way, with a checkpoint."""
+"""Handling of preemption signals: stop at once, or after the current step with a checkpoint."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
+from typing import Any
 
 import torch
 from detectron2.utils import comm
 
-from ...errors import Preempted
-
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-# Of a process that was ended by Ctrl-C, as shells have it.
-INTERRUPTED = 128 + signal.SIGINT
-
-
-@contextlib.contextmanager
-def ends_at_once(say_goodbye: Callable[[int], None] = lambda status: None) -> Iterator[None]:
-    """
-    Within it, a signal that asks to stop ends the process where it is, with :class:`Preempted`'s status.
-
-    No exception is raised: at any place, in an import or in a library's clean-up, it could be lost or become a
-    traceback. What the process has started ends with it (:mod:`balanced_lvis.parent`).
-
-    Signals that were held until now (:func:`held`) are heeded from here on. Outside of a process's main thread nothing
-    is caught, as Python has it.
-
-    Args:
-        say_goodbye: called with the status before the end.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    process = os.getpid()
-
-    def end(number, frame):
-        if os.getpid() == process:  # not in a data worker that has just been forked
-            with contextlib.suppress(Exception):
-                say_goodbye(Preempted.exit_status)
-            _write(f"Asked to stop ({signal.Signals(number).name}): ended at once.\n")
-            exit_now(Preempted.exit_status)
-        os._exit(Preempted.exit_status)
-
-    before = {number: signal.signal(number, end) for number in SIGNALS}
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # a tool's, while it imported
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*SIGNALS, signal.SIGINT})
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def held() -> Iterator[None]:
-    """
-    Hold signals back; processes started within it begin with theirs held.
-
-    So none is ended while it imports what it needs; :func:`ends_at_once` heeds what has come meanwhile.
-    """
-    resource_tracker.ensure_running()  # started by the first process else, which lets signals through in some Pythons
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS, signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def exit_now(status: int) -> None:
-    """End this process, whatever its threads are in."""
-    with contextlib.suppress(Exception):
-        logging.shutdown()
-        sys.stdout.flush()
-    os._exit(status)
-
-
-def _write(text: str) -> None:
-    """To standard error, which the main thread may just be writing to itself."""
-    with contextlib.suppress(OSError):
-        os.write(2, text.encode())
+from ...console.signals import SIGNALS
+from ...utils.errors import Preempted
 
 
 class StopRequest(contextlib.AbstractContextManager):
     """
-    Whether this process was asked to stop; within its context, the signals are caught that ask for it.
+    Context that catches the signals that ask this process to stop.
 
-    Outside of a process's main thread nothing is caught, as Python has it.
+    Python handles signals only in the main thread; in other threads, nothing is caught.
 
     Args:
-        unwinds: whether the end at once is an exception, for what has to be cleaned up, also within
-            :func:`ends_at_once`.
+        unwinds: whether to stop at once by an exception, so that clean-up code runs, even within
+            :func:`balanced_lvis.console.signals.ends_at_once`.
 
     Attributes:
-        signal_name: of the first signal; "another process's signal" if there was none.
-        at_once: whether a signal ends the process where it is, for when there is nothing to save: as
-            :func:`ends_at_once` does within it, and by :class:`balanced_lvis.errors.Preempted` elsewhere.
+        signal_name: name of the last signal; "another process's signal" if this process received none.
+        at_once: whether a signal ends the process immediately, because there is nothing to save: by the handler of
+            :func:`balanced_lvis.console.signals.ends_at_once` within that context, and by raising
+            :class:`balanced_lvis.utils.errors.Preempted` elsewhere.
     """
 
     def __init__(self, unwinds: bool = False):
@@ -109,8 +37,8 @@ class StopRequest(contextlib.AbstractContextManager):
         self._unwinds = unwinds
         self.signal_name = "another process's signal"
         self._wanted = False
-        self._process = None
-        self._before: dict[int, object] = {}
+        self._process: int | None = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self):
         self._process = os.getpid()
@@ -139,10 +67,10 @@ class StopRequest(contextlib.AbstractContextManager):
 
     def _end_worker(self, number) -> None:
         """
-        For a data worker, which has been forked with its parent's handlers.
+        Handle a signal in a data worker, which has inherited its parent's handlers.
 
-        A scheduler may tell all processes at once, but the parent needs its workers for the step under way, and ends
-        them itself; so the second signal counts.
+        A scheduler may signal all processes at the same time, but the parent needs its workers for the current step,
+        and ends them itself. A worker therefore ignores the first signal.
         """
         if self._wanted:
             signal.signal(number, signal.SIG_DFL)
@@ -150,7 +78,7 @@ class StopRequest(contextlib.AbstractContextManager):
         self._wanted = True
 
     def is_wanted_anywhere(self) -> bool:
-        """Whether any process of the job was asked to stop; all of them have to ask, and get the same answer."""
+        """Whether any process of the job was asked to stop. A collective call: all processes get the same answer."""
         if comm.get_world_size() == 1:
             return self._wanted
         device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
@@ -160,5 +88,5 @@ class StopRequest(contextlib.AbstractContextManager):
 
 
 def _is_of_worker(error: Exception) -> bool:
-    """Whether a data worker has ended, as it may by the same signal, just after it was forked."""
+    """Whether the error is that of an ended data worker, which the same signal can end just after its start."""
     return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)

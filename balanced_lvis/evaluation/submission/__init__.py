@@ -6,11 +6,11 @@ A submission is a JSON list of detections, {"image_id", "category_id" (the data 
 box file. A mask file has no "bbox": the LVIS API would take width x height for the area of a mask.
 """
 
-from .images import ImageList, annotation_file_of
+from .image_list import ImageList, annotation_file_of
 from .predictions import export_predictions, read_predictions
 from .problems import KINDS, Problem, Report
-from .validate import validate_submission
-from .write import Written, write_submission
+from .results_checker import validate_submission
+from .results_writer import Written, write_submission
 
 __all__ = [
     "KINDS",

@@ -10,10 +10,10 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ...checksums import MANIFEST
-from ...errors import InputError
-from ...io import write_json
-from ..store import FILES, Detections, DetectionWriter
+from ...utils.checksums import MANIFEST
+from ...utils.errors import InputError
+from ...utils.io import write_json
+from ..detection_store import FILES, Detections, DetectionWriter
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Chunks:
         """
         Args:
             num_images: of the data set.
-            category_ids: as of :class:`balanced_lvis.evaluation.store.Detections`.
+            category_ids: as of :class:`balanced_lvis.evaluation.detection_store.Detections`.
 
         Yields:
             chunk after chunk, all of which are there.

@@ -10,14 +10,14 @@ import shutil
 import numpy as np
 from pycocotools import mask as mask_util
 
-from ...errors import InputError
+from ...utils.errors import InputError
+from ..detection_store import Detections, DetectionWriter
 from ..lvis_api import IOU_TYPES
-from ..store import Detections, DetectionWriter
-from .checker import Checker, Row
-from .images import ImageList
+from .image_list import ImageList
 from .problems import Report
-from .reading import BROKEN, batches_of, why_not_json
-from .write import Written, write_submission
+from .results_checker import Checker, Row
+from .results_reader import BROKEN, batches_of, why_not_json
+from .results_writer import Written, write_submission
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def export_predictions(
 
     Args:
         path, images: as of :func:`read_predictions`.
-        stem, zipped: as of :func:`balanced_lvis.evaluation.submission.write.write_submission`.
+        stem, zipped: as of :func:`balanced_lvis.evaluation.submission.results_writer.write_submission`.
 
     Returns:
         what each file holds.
@@ -103,12 +103,11 @@ def export_predictions(
 
 def _write(writer: DetectionWriter, rows: list[Row], images: ImageList) -> None:
     classes = np.searchsorted(images.category_ids, [row.category_id for row in rows])
-    boxes = [row.box for row in rows]
-    if rows and any(box is None for box in boxes):
-        boxes = _boxes_of_masks(rows)
+    known = [row.box for row in rows if row.box is not None]
+    boxes = known if len(known) == len(rows) else _boxes_of_masks(rows)
     begin = 0
-    for image_id, group in itertools.groupby(rows, key=lambda row: row.image_id):
-        group = list(group)
+    for image_id, grouped in itertools.groupby(rows, key=lambda row: row.image_id):
+        group = list(grouped)
         part = slice(begin, begin + len(group))
         rles = None
         if group[0].counts is not None:
@@ -119,6 +118,6 @@ def _write(writer: DetectionWriter, rows: list[Row], images: ImageList) -> None:
 
 def _boxes_of_masks(rows: list[Row]) -> list[list[float]]:
     """What the LVIS API takes for the box of a mask that has none."""
-    rles = [{"size": list(row.size), "counts": row.counts.encode("ascii")} for row in rows]
+    rles = [{"size": list(row.size), "counts": (row.counts or "").encode("ascii")} for row in rows]
     parts = [mask_util.toBbox(rles[begin : begin + _AT_ONCE]) for begin in range(0, len(rles), _AT_ONCE)]
     return np.concatenate(parts).tolist()

@@ -8,8 +8,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from balanced_lvis.config import load_config
-
-from ...common import CONFIGS
+from tests.common import CONFIGS
 
 WIDTH, HEIGHT = 64, 48
 # Ids with gaps, not in order; no annotation has the last.

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 
 from balanced_lvis.data.custom.convert import Summary, TrainCounts, convert
-from balanced_lvis.data.custom.store import converted
-from balanced_lvis.errors import InputError
+from balanced_lvis.data.custom.converted_file import converted
 from balanced_lvis.evaluation.lvis_api import LVIS, evaluate_on_lvis
-
-from ...common import SHARED_DATA
-from . import made
+from balanced_lvis.utils.errors import InputError
+from tests.common import SHARED_DATA
+from tests.data.custom import made
 
 
 def convert_file(path, train=None, image_root="nowhere"):
@@ -238,7 +237,7 @@ def test_in_a_folder_that_cannot_be_written_it_goes_to_the_cache(tmp_path, monke
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(made.content()))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    import balanced_lvis.data.custom.store as store
+    import balanced_lvis.data.custom.converted_file as store
 
     real = store.replacing
 

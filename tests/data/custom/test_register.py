@@ -12,19 +12,18 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BitMasks, PolygonMasks
 
 from balanced_lvis.config import load_config
-from balanced_lvis.data.class_prior import class_prior_from_config
+from balanced_lvis.data.config_datasets import resolve_num_classes
+from balanced_lvis.data.custom.converted_file import converted
 from balanced_lvis.data.custom.register import prepare_custom
-from balanced_lvis.data.custom.store import converted
-from balanced_lvis.data.datasets import resolve_num_classes
+from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index import LVISRecords
 from balanced_lvis.data.loader import build_test_loader, build_train_loader
 from balanced_lvis.data.preflight import preflight
-from balanced_lvis.data.records import load_records
-from balanced_lvis.errors import InputError
+from balanced_lvis.data.training_prior import class_prior_from_config
 from balanced_lvis.evaluation import LVISEvaluator
 from balanced_lvis.priors import ClassPrior
-
-from . import made
+from balanced_lvis.utils.errors import InputError
+from tests.data.custom import made
 
 
 @pytest.fixture(params=[False, True], ids=["polygons", "run lengths"])

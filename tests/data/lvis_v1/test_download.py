@@ -11,9 +11,8 @@ import pytest
 
 from balanced_lvis.data.lvis_v1 import download as module
 from balanced_lvis.data.lvis_v1.download import download, file_md5
-from balanced_lvis.errors import InputError
-
-from .server import serving
+from balanced_lvis.utils.errors import InputError
+from tests.data.lvis_v1.server import serving
 
 DATA = random.Random(0).randbytes(300_000)
 MD5 = hashlib.md5(DATA).hexdigest()

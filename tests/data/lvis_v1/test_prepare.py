@@ -13,13 +13,12 @@ from pathlib import Path
 import pytest
 
 from balanced_lvis.data.lvis_v1 import ANNOTATIONS, download, look, prepare, show, unpack
-from balanced_lvis.data.lvis_v1.files import AnnotationFile
 from balanced_lvis.data.lvis_v1.link import link_folders
-from balanced_lvis.errors import InputError
-
-from ...common import ROOT
-from ..validation.made import good
-from .server import serving
+from balanced_lvis.data.lvis_v1.lvis_files import AnnotationFile
+from balanced_lvis.utils.errors import InputError
+from tests.common import ROOT
+from tests.data.lvis_v1.server import serving
+from tests.data.validation.made import good
 
 SPLITS = ("train", "val", "test_dev")
 FOLDERS = {"train": ("train2017",), "val": ("train2017", "val2017"), "test_dev": ("test2017",)}

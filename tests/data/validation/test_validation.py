@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from balanced_lvis.data import stream
-from balanced_lvis.data.reading import RecordError, read_image
+from balanced_lvis.data import json_stream
+from balanced_lvis.data.annotation_reader import RecordError, read_image
 from balanced_lvis.data.validation import KINDS, Report, image_path, missing_images, path_problem, validate_annotations
-from balanced_lvis.data.validation.paths import other_spellings
-from balanced_lvis.data.validation.rle import decompress, rle_extent, rle_problem, rle_runs
-from balanced_lvis.errors import InputError
-from balanced_lvis.findings import SHOWN
-
-from ...common import SHARED_DATA
-from .made import TRIANGLE, good, write
+from balanced_lvis.data.validation.safe_paths import other_spellings
+from balanced_lvis.data.validation.untrusted_rle import decompress, rle_extent, rle_problem, rle_runs
+from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.findings import SHOWN
+from tests.common import SHARED_DATA
+from tests.data.validation.made import TRIANGLE, good, write
 
 
 def kinds(report):
@@ -326,7 +325,7 @@ def test_warnings_raise_only_where_they_are_asked_for(tmp_path):
 
 def test_what_is_parsed_at_a_time_is_bounded(tmp_path, monkeypatch):
     """Polygons, nearly all of a file, are not kept: a file four times as large takes no more memory."""
-    monkeypatch.setattr(stream, "_CHUNK", 1 << 14)
+    monkeypatch.setattr(json_stream, "_CHUNK", 1 << 14)
     peaks = []
     for points in (500, 2000):
         content = good()

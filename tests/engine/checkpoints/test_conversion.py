@@ -10,13 +10,12 @@ from detectron2.modeling import build_model
 
 from balanced_lvis.config import load_config
 from balanced_lvis.data.class_names import class_names_of
+from balanced_lvis.engine.checkpoints.checkpoint_file import read_checkpoint
 from balanced_lvis.engine.checkpoints.conversion import convert_checkpoint
-from balanced_lvis.engine.checkpoints.file import read_checkpoint
 from balanced_lvis.engine.checkpoints.identity import Identity
-from balanced_lvis.engine.checkpoints.loading import load_for_evaluation
-from balanced_lvis.errors import InputError, StorageError
-
-from ...common import CONFIGS, SHARED_DATA, load_tool, rendered_opts
+from balanced_lvis.engine.checkpoints.weights import load_for_evaluation
+from balanced_lvis.utils.errors import InputError, StorageError
+from tests.common import CONFIGS, SHARED_DATA, load_tool, rendered_opts
 
 K = 12
 CLASSIFIER = "roi_heads.box_predictor.cls_score"
@@ -230,7 +229,7 @@ def test_the_tool_says_what_it_did(model, tmp_path, capsys):
 
 def test_weights_of_a_converted_file_train_a_second_stage(rendered, model, tmp_path):
     """A first stage of EQL's or BALMS's, for cRT, LWS or BALMS here."""
-    from balanced_lvis.engine.checkpoints.loading import load_first_stage
+    from balanced_lvis.engine.checkpoints.weights import load_first_stage
 
     start = saved(tmp_path / "x.pth", model=without_background(model.state_dict()))
     convert_checkpoint(start, tmp_path / "y.pth", num_classes=K)

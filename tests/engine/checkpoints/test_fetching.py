@@ -9,10 +9,9 @@ from detectron2.utils.file_io import PathManager
 
 from balanced_lvis.data.lvis_v1 import download
 from balanced_lvis.engine.checkpoints.checkpointer import Checkpointer
-from balanced_lvis.engine.checkpoints.loading import check_weights
-from balanced_lvis.errors import InputError
-
-from ...data.lvis_v1.server import serving
+from balanced_lvis.engine.checkpoints.weights import check_weights
+from balanced_lvis.utils.errors import InputError
+from tests.data.lvis_v1.server import serving
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from balanced_lvis.config import load_config
+from balanced_lvis.engine.checkpoints.checkpoint_file import read_checkpoint
 from balanced_lvis.engine.checkpoints.checkpointer import Checkpointer
 from balanced_lvis.engine.checkpoints.conversion import convert_checkpoint
-from balanced_lvis.engine.checkpoints.file import read_checkpoint
 from balanced_lvis.engine.checkpoints.identity import Identity
-from balanced_lvis.engine.checkpoints.loading import check_weights, load_first_stage, load_for_evaluation
+from balanced_lvis.engine.checkpoints.weights import check_weights, load_first_stage, load_for_evaluation
 from balanced_lvis.engine.diagnostics import replay
 from balanced_lvis.engine.trainer import Trainer
-from balanced_lvis.errors import InputError
+from balanced_lvis.utils.errors import InputError
 
 WEIGHTS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "a.bias": np.array([1.0, -2.0], np.float64)}
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balanced_lvis.engine.checkpoints.folder import newest_checkpoint, remove_partial
-from balanced_lvis.errors import InputError
+from balanced_lvis.engine.checkpoints.checkpoint_folder import newest_checkpoint, remove_partial
+from balanced_lvis.utils.errors import InputError
 
 
 def save(folder, name, iteration, run="a", at=None):

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from balanced_lvis.engine.checkpoints.file import read_checkpoint
-from balanced_lvis.errors import InputError
-
-from ...memory import outcomes_within
+from balanced_lvis.engine.checkpoints.checkpoint_file import read_checkpoint
+from balanced_lvis.utils.errors import InputError
+from tests.memory import outcomes_within
 
 LIMIT = 600 << 20  # bytes of address space
-SETUP = "from balanced_lvis.engine.checkpoints.file import read_checkpoint as read"
+SETUP = "from balanced_lvis.engine.checkpoints.checkpoint_file import read_checkpoint as read"
 
 
 def assert_refused(*paths, words=""):

@@ -1,4 +1,4 @@
-"""Evaluation and prediction on checkpoints of every layout, and the commands of docs/checkpoints.md."""
+"""Evaluation and prediction with checkpoints of every layout, and the commands of two pages of the docs."""
 
 import json
 import os
@@ -13,12 +13,12 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from PIL import Image
 
+from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.engine.checkpoints.conversion import convert_checkpoint
 from balanced_lvis.engine.checkpoints.identity import Identity
-from balanced_lvis.engine.run import argument_parser, check, read_config, run
-
-from ...common import CONFIGS, ROOT, load_tool, rendered_opts
+from balanced_lvis.engine.run import check, read_config, run
+from tests.common import CONFIGS, ROOT, load_tool, rendered_opts
 
 CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
 
@@ -80,7 +80,8 @@ _BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 
 def documented():
     """(command, what it prints) of every console block."""
-    for block in _BLOCK.findall((ROOT / "docs" / "checkpoints.md").read_text()):
+    pages = "".join((ROOT / "docs" / f"{page}.md").read_text() for page in ("checkpoints", "prediction"))
+    for block in _BLOCK.findall(pages):
         command, _, printed = block.partition("\n")
         assert command.startswith("$ ")
         yield command[2:], printed

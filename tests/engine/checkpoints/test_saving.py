@@ -11,14 +11,13 @@ import pytest
 import torch
 from detectron2.engine import TrainerBase
 
-from balanced_lvis.engine.checkpoints.folder import newest_checkpoint
+from balanced_lvis.engine.checkpoints.checkpoint_folder import newest_checkpoint
 from balanced_lvis.engine.checkpoints.saving import DurableSaves, SaveHook
 from balanced_lvis.engine.processes.preemption import StopRequest
-from balanced_lvis.engine.storage import check_space, check_writable, clear_errors
-from balanced_lvis.errors import Preempted, StorageError
-from balanced_lvis.io import replacing
-
-from ...common import CONFIGS, ROOT, rendered_opts
+from balanced_lvis.utils.errors import Preempted, StorageError
+from balanced_lvis.utils.io import replacing
+from balanced_lvis.utils.storage import check_space, check_writable, clear_errors
+from tests.common import CONFIGS, ROOT, rendered_opts
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 

@@ -1,4 +1,4 @@
-"""Two jobs in one output folder: real processes, as a lock of this one is none to itself."""
+"""Two jobs in one output folder: real processes, because a lock doesn't exclude its own process."""
 
 import json
 import os
@@ -7,15 +7,15 @@ import time
 
 import pytest
 
+from balanced_lvis.commands import train
+from balanced_lvis.commands.export import Options, export_checkpoint
+from balanced_lvis.config import load_config
 from balanced_lvis.data.loader import DataLoader
-from balanced_lvis.engine import run
-from balanced_lvis.engine.export import Options, export_checkpoint
 from balanced_lvis.engine.processes import lock
 from balanced_lvis.engine.processes.lock import LOCK, only_job_in
-from balanced_lvis.errors import InputError
-
-from ...common import CONFIGS, rendered_opts
-from ..forking import context
+from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS, rendered_opts
+from tests.engine.forking import context
 
 
 def hold(folder, ready, argv=("train_net.py", "--config-file", "a b.yaml"), workers=0):
@@ -28,7 +28,7 @@ def hold(folder, ready, argv=("train_net.py", "--config-file", "a b.yaml"), work
 
 @pytest.fixture
 def start(tmp_path):
-    """A process with the lock of ``tmp_path``, and the process ids of its data workers."""
+    """A process that holds the lock of ``tmp_path``, and the process ids of its data workers."""
     started = []
 
     def begin(**options):
@@ -70,7 +70,7 @@ def test_a_second_job_is_refused_and_told_of_the_first_until_that_is_killed(star
 
 
 def test_data_workers_that_outlive_a_killed_job_do_not_have_its_lock(start, tmp_path):
-    """Plain workers of torch's, which don't watch their parent as ours do."""
+    """Workers of torch, which don't watch their parent."""
     first, workers = start(workers=1)
     os.kill(first.pid, signal.SIGKILL)
     first.join()
@@ -128,15 +128,15 @@ def test_without_locks_in_the_file_system_a_job_runs_and_says_so(tmp_path, monke
     monkeypatch.setattr(lock.fcntl, "lockf", lockf)
     with only_job_in(tmp_path):
         pass
-    assert "has no locks (No locks available)" in caplog.text
+    assert "doesn't support locks (No locks available)" in caplog.text
 
 
 def test_training_evaluating_and_exporting_are_refused_before_any_work(start, rendered, tmp_path, capsys):
     start()
     words = ["--config-file", CONFIGS / "quick_start" / "balanced_sigmoid.yaml", *rendered_opts(rendered, tmp_path)]
-    assert run.main([*map(str, words)]) == 2
+    assert train.main([*map(str, words)]) == 2
     assert "error: OUTPUT_DIR" in (err := capsys.readouterr().err) and "is in use by another job" in err
-    args = run.argument_parser().parse_args([*map(str, words)])
+    args = train.argument_parser().parse_args([*map(str, words)])
     with pytest.raises(InputError, match="--output .* is in use by another job"):
         export_checkpoint(args, Options("rendered_val", str(tmp_path)))
     assert os.listdir(tmp_path) == [LOCK]
@@ -144,6 +144,6 @@ def test_training_evaluating_and_exporting_are_refused_before_any_work(start, re
 
 def test_two_evaluations_in_one_folder_are_refused_too(start, rendered, tmp_path, monkeypatch):
     start()
-    monkeypatch.setattr(run, "read_config", lambda args, job: run.load_config("", ["OUTPUT_DIR", str(tmp_path)]))
-    assert run.main(["--eval-only", "--predictions", "x.json", "OUTPUT_DIR", str(tmp_path)]) == 2
+    monkeypatch.setattr(train, "read_config", lambda args, job: load_config("", ["OUTPUT_DIR", str(tmp_path)]))
+    assert train.main(["--eval-only", "--predictions", "x.json", "OUTPUT_DIR", str(tmp_path)]) == 2
     assert os.listdir(tmp_path) == [LOCK]

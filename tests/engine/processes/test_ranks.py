@@ -1,4 +1,4 @@
-"""What processes compute together is what one computes alone."""
+"""Several processes compute the same as one."""
 
 import json
 
@@ -9,14 +9,13 @@ from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
 from balanced_lvis.config import load_config
-from balanced_lvis.data.datasets import prepare_rendered
-from balanced_lvis.engine.step import StepTrainer
+from balanced_lvis.data.config_datasets import prepare_rendered
+from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.engine.trainer import Trainer
-from balanced_lvis.errors import InputError
-
-from ...common import CONFIGS, rendered_opts
-from ..forking import context
-from ..toy import Toy, batches, train
+from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS, rendered_opts
+from tests.engine.forking import context
+from tests.engine.toy import Toy, batches, train
 
 
 def on_ranks(size, tmp_path, function, *arguments):
@@ -40,7 +39,7 @@ def _rank(rank, size, where, function, arguments):
 
 @pytest.fixture(scope="module")
 def odd_cfg(tmp_path_factory):
-    """A data set of 7 images, and a model whose scores differ from one image to the next."""
+    """A dataset of 7 images, and a model whose scores differ between images."""
     root = tmp_path_factory.mktemp("odd")
     cfg = load_config(CONFIGS / "quick_start" / "balanced_sigmoid.yaml", rendered_opts(root / "data", root / "out"))
     cfg.merge_from_list(["DATASETS.RENDERED.VAL_IMAGES", 7, "DATASETS.RENDERED.TRAIN_IMAGES", 12])
@@ -57,7 +56,7 @@ def evaluate(cfg, weights, output):
 
 
 def test_any_number_of_processes_evaluates_to_the_same_numbers(odd_cfg, tmp_path):
-    """7 images in shares of 4 and 3; of 2, 2, 2 and 1; and of one each for all but the eighth process."""
+    """7 images shared as 4 and 3, as 2, 2, 2 and 1, and as one per process except the eighth."""
     prepare_rendered(odd_cfg)
     torch.manual_seed(1)
     model = build_model(odd_cfg)
@@ -73,10 +72,10 @@ def test_any_number_of_processes_evaluates_to_the_same_numbers(odd_cfg, tmp_path
 
 
 def train_toy(folder):
-    """Two updates, of images of the rank's own."""
+    """Two updates with images of this rank."""
     model = Toy()
     data = batches(*range(10 * comm.get_rank(), 10 * comm.get_rank() + 2), size=4)
-    trainer = StepTrainer(
+    trainer = TrainingStep(
         DistributedDataParallel(model, broadcast_buffers=False), data, torch.optim.SGD(model.parameters(), 0.1)
     )  # fmt: skip
     train(trainer, 2)

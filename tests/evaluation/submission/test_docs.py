@@ -6,10 +6,9 @@ import shlex
 
 import pytest
 
-from balanced_lvis.engine.run import argument_parser
+from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.evaluation.submission import KINDS
-
-from ...common import ROOT, load_tool
+from tests.common import ROOT, load_tool
 
 TEXT = (ROOT / "docs" / "submission.md").read_text(encoding="utf-8")
 BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)).replace("\\\n", " ")
@@ -68,4 +67,4 @@ def test_a_submission_for_data_of_ones_own_is_checked_by_their_config(tmp_path, 
     own = [f"DATASETS.CUSTOM.my_val.{key}" for key in ("JSON", "IMAGES")]
     overrides = [own[0], str(tmp_path / "val.json"), own[1], str(tmp_path)]
     assert module.main([*arguments, *overrides]) == 2
-    assert "doesn't have: number 1 of image 3, category_id 1." in capsys.readouterr().out
+    assert "not in the dataset: number 1 of image 3, category_id 1." in capsys.readouterr().out

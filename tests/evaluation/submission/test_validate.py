@@ -12,11 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 
-from balanced_lvis.errors import InputError
 from balanced_lvis.evaluation.submission import KINDS, ImageList, validate_submission
-from balanced_lvis.io import write_json
-
-from ..made import HEIGHT, WIDTH, box_mask, made_content
+from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.io import write_json
+from tests.evaluation.made import HEIGHT, WIDTH, box_mask, made_content
 
 IMAGES = 4
 
@@ -162,10 +161,10 @@ def test_what_is_no_list_is_told(tmp_path, images, content):
 
 
 def test_a_broken_element_does_not_make_all_the_rest_be_read(tmp_path, images, monkeypatch):
-    from balanced_lvis.data import stream
+    from balanced_lvis.data import json_stream
 
-    monkeypatch.setattr(stream, "_CHUNK", 100)
-    monkeypatch.setattr("balanced_lvis.evaluation.submission.reading._LONGEST", 1000)
+    monkeypatch.setattr(json_stream, "_CHUNK", 100)
+    monkeypatch.setattr("balanced_lvis.evaluation.submission.results_reader._LONGEST", 1000)
     report = validated(tmp_path / "x.json", '[{"image_id": 1 ' + json.dumps(submission()) * 20, images)
     assert "longer than 1,000 characters" in str(report)
 

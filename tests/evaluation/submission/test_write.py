@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_util
 
-from balanced_lvis.checksums import MANIFEST
-from balanced_lvis.errors import StorageError
 from balanced_lvis.evaluation import evaluate_detections, evaluate_on_lvis
-from balanced_lvis.evaluation.store import FILES
+from balanced_lvis.evaluation.detection_store import FILES
 from balanced_lvis.evaluation.submission.chunks import Chunks
-from balanced_lvis.evaluation.submission.run_lengths import REASONS, mask_areas
-from balanced_lvis.evaluation.submission.write import write_submission
-from balanced_lvis.soak.failing_writes import FailingWrites
-
-from ..made import HEIGHT, WIDTH, box_mask, lvis_of, made_content, stored
+from balanced_lvis.evaluation.submission.compressed_rle import REASONS, mask_areas
+from balanced_lvis.evaluation.submission.results_writer import write_submission
+from balanced_lvis.utils.checksums import MANIFEST
+from balanced_lvis.utils.errors import StorageError
+from soak.failing_writes import FailingWrites
+from tests.evaluation.made import HEIGHT, WIDTH, box_mask, lvis_of, made_content, stored
 
 EMPTY = mask_util.encode(np.zeros((HEIGHT, WIDTH), np.uint8, order="F"))
 

@@ -1,0 +1,1 @@
+"""What a command line prints and how it reports errors."""

@@ -1,0 +1,262 @@
+"""
+The records of annotation files in COCO or LVIS format, each field with one type and one meaning.
+
+The check, the index, the conversion and the counts of classes all read records here, so that no field means one thing
+in one of them and another elsewhere. docs/custom_dataset.md lists the meanings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
+
+from ..utils.flags import read_flag
+from .json_stream import Readable, stream_lists
+
+LISTS = ("images", "categories", "annotations")
+_LARGEST_ID = 2**62
+_FLOAT, _LIST = {float}, {list}
+
+
+class RecordError(ValueError):
+    """
+    A record that can't be read. The message says why, in words that follow the record's name.
+
+    Attributes:
+        field: the field at fault; None where the record is no JSON object.
+        missing: whether the field is not there.
+        kind: of :data:`balanced_lvis.data.validation.KINDS`; None for the malformed ones of its list.
+        record: its name in words, once :func:`read_records` has put it there.
+    """
+
+    def __init__(self, reason: str, field: str | None = None, missing: bool = False, kind: str | None = None):
+        super().__init__(reason)
+        self.field, self.missing, self.kind = field, missing, kind
+        self.record = ""
+
+    @property
+    def named(self) -> str:
+        """The record and what is wrong with it."""
+        return f"{self.record} {self}"
+
+
+class Image(NamedTuple):
+    """
+    Attributes:
+        id, width, height: whole numbers.
+        file_name, coco_url: text; None where missing, null or empty.
+        negative: ``neg_category_ids``; None where missing or null.
+        not_exhaustive: ``not_exhaustive_category_ids``; empty where missing or null.
+    """
+
+    id: int
+    width: int
+    height: int
+    file_name: str | None
+    coco_url: str | None
+    negative: list[int] | None
+    not_exhaustive: list[int]
+
+
+class Category(NamedTuple):
+    """
+    Attributes:
+        id: a whole number.
+        name: text.
+        content: all of the record.
+    """
+
+    id: int
+    name: str
+    content: dict
+
+    @property
+    def class_name(self) -> str:
+        """As Detectron2 names the class: by the first synonym in LVIS's files, where one of 1,203 has another name."""
+        synonyms = self.content.get("synonyms") if "synset" in self.content else None
+        if isinstance(synonyms, list) and synonyms and isinstance(synonyms[0], str):
+            return synonyms[0]
+        return self.name
+
+
+class Annotation(NamedTuple):
+    """
+    Attributes:
+        id, image_id, category_id: whole numbers.
+        box: four numbers, x, y, width, height, which may not be finite.
+        segmentation: a list of lists, polygons; a dict, RLE; None for no mask. Their content isn't checked here.
+        area: a finite number from 0 up; None where missing or null.
+        is_crowd: ``iscrowd``: a region with any number of objects, which is no object itself.
+        is_ignored: ``ignore``: an object that is neither trained on, nor counted, nor to be found.
+    """
+
+    id: int
+    image_id: int
+    category_id: int
+    box: list
+    segmentation: list | dict | None
+    area: float | None
+    is_crowd: bool
+    is_ignored: bool
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"annotation {self.id} of image {self.image_id}"
+
+    @property
+    def is_object(self) -> bool:
+        """Whether it is trained on, counted and to be found."""
+        return not (self.is_crowd or self.is_ignored)
+
+
+def read_records(
+    file: Readable, optional: Collection[str] = (), seen: set[str] | None = None
+) -> Iterator[tuple[str, Image | Category | Annotation | RecordError]]:
+    """
+    All records of an annotation file, as a stream.
+
+    Args:
+        file: JSON in UTF-8.
+        optional: those of :data:`LISTS` that may be missing.
+        seen: gets the lists that are there.
+
+    Yields:
+        the list's name and a record of it, or why it can't be read.
+
+    Raises:
+        ValueError: as :func:`.json_stream.stream_lists`.
+    """
+    readers: dict[str, Callable] = {"images": read_image, "categories": read_category, "annotations": read_annotation}
+    record: Image | Category | Annotation | RecordError
+    number = dict.fromkeys(LISTS, 0)
+    for key, element in stream_lists(file, LISTS, optional=optional, seen=seen):
+        number[key] += 1
+        try:
+            record = readers[key](element)
+        except RecordError as error:
+            record = error
+            error.record = _name(key, number[key], element)
+        yield key, record
+
+
+def _name(key: str, number: int, element) -> str:
+    """By the file's own ids where there are any."""
+    kind = {"images": "image", "categories": "category", "annotations": "annotation"}[key]
+    if not isinstance(element, dict) or type(element.get("id")) is not int:
+        return f"number {number}"
+    of_image = element.get("image_id") if kind == "annotation" else None
+    place = f" of image {of_image}" if type(of_image) is int else ""
+    return f"{kind} {element['id']}{place}:"[:100]
+
+
+def read_image(element) -> Image:
+    """
+    Raises:
+        RecordError: if it is no image.
+    """
+    _check_object(element)
+    width, height = (_whole(element, name) for name in ("width", "height"))
+    for name, size in zip(("width", "height"), (width, height)):
+        if size < 1:
+            raise RecordError(f"{name} is {size}", name)
+    return Image(
+        _whole(element, "id"),
+        width,
+        height,
+        _text(element, "file_name"),
+        _text(element, "coco_url"),
+        _ids(element, "neg_category_ids"),
+        _ids(element, "not_exhaustive_category_ids") or [],
+    )
+
+
+def read_category(element) -> Category:
+    """
+    Raises:
+        RecordError: if it is no category.
+    """
+    _check_object(element)
+    name = _value(element, "name")
+    if not isinstance(name, str):
+        raise RecordError(f"name is {name!r:.60}", "name")
+    return Category(_whole(element, "id"), name, element)
+
+
+def read_annotation(element) -> Annotation:
+    """
+    Raises:
+        RecordError: if it is no annotation.
+    """
+    # A file has a million of them: what is usual is found out with few calls.
+    _check_object(element)
+    own_id, image_id, category_id = (_whole(element, name) for name in ("id", "image_id", "category_id"))
+    box = _value(element, "bbox")
+    if type(box) is not list or len(box) != 4 or not (_FLOAT.issuperset(map(type, box)) or all(map(_is_number, box))):
+        raise RecordError(f"bbox is {box!r:.60}", "bbox")
+    crowd, ignored = _flags(element) if "iscrowd" in element or "ignore" in element else (False, False)
+    return Annotation(own_id, image_id, category_id, box, _segmentation(element), _area(element), crowd, ignored)
+
+
+def _segmentation(element: dict) -> list | dict | None:
+    value = element.get("segmentation")
+    if value is None or isinstance(value, dict):
+        return value
+    if not isinstance(value, list) or not _LIST.issuperset(map(type, value)):
+        raise RecordError(f"segmentation is {value!r:.60}", "segmentation")
+    return value or None
+
+
+def _area(element: dict) -> float | None:
+    value = element.get("area")
+    if value is not None and not (_is_number(value) and 0 <= value < math.inf):
+        raise RecordError(f"area is {value!r:.60}", "area", kind="area_invalid")
+    return value
+
+
+def _flags(element: dict) -> tuple[bool, bool]:
+    try:
+        return read_flag(element, "iscrowd"), read_flag(element, "ignore")
+    except ValueError as error:
+        raise RecordError(str(error), str(error).partition(" ")[0], kind="flag_invalid") from error
+
+
+def _check_object(element) -> None:
+    if not isinstance(element, dict):
+        raise RecordError(f"is {element!r:.60}")
+
+
+def _value(element: dict, name: str):
+    try:
+        return element[name]
+    except KeyError:
+        raise RecordError(f"has no {name!r}", name, missing=True) from None
+
+
+def _whole(element: dict, name: str) -> int:
+    value = element.get(name)
+    if type(value) is int and -_LARGEST_ID <= value <= _LARGEST_ID:
+        return value
+    value = _value(element, name)
+    raise RecordError(f"{name} is {value!r:.60}", name)
+
+
+def _text(element: dict, name: str) -> str | None:
+    value = element.get(name)
+    if value is not None and not isinstance(value, str):
+        raise RecordError(f"{name} is {value!r:.60}", name)
+    return value or None
+
+
+def _ids(element: dict, name: str) -> list[int] | None:
+    value = element.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or any(type(i) is not int or abs(i) > _LARGEST_ID for i in value):
+        raise RecordError(f"{name} is {value!r:.60}", name)
+    return value
+
+
+def _is_number(value) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) <= _LARGEST_ID)

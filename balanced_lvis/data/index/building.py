@@ -1,0 +1,343 @@
+"""From an LVIS JSON file to the arrays of its index, in one pass over the file and in bounded memory."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import tempfile
+import zlib
+from array import array
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ...utils.errors import InputError
+from ...utils.io import open_regular
+from ...utils.text import one_line
+from ..annotation_reader import Annotation, Image, RecordError, read_records
+from ..validation.annotation_checker import AnnotationChecker
+from ..validation.annotation_file import why_not_json
+from ..validation.safe_paths import LVIS, image_path, path_problem
+from ..validation.validation_report import Report
+from .array_file import ArrayWriter
+from .numbers import encode
+
+_SPOOL_NUMBERS = 1 << 20  # kept in memory before they are written out
+_EXACT = 2**53  # whole numbers up to here are exact in float64
+
+
+class NotIndexableError(Exception):
+    """A file that Detectron2's loader may read but the index can't hold, as ids that are words."""
+
+
+class _HashingFile:
+    """A file whose SHA-256 comes with reading it."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self.sha256 = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.sha256.update(data)
+        return data
+
+
+def build_index(json_file: str, output: IO[bytes]) -> None:
+    """
+    Write the index of an LVIS JSON file. :mod:`balanced_lvis.data.index.image_records` says what its arrays mean.
+
+    The polygons' coordinates, nearly all of the file, wait in a nameless temporary file (8 bytes each) beside the
+    output until it is known which image each annotation belongs to. What is wrong with the file, short of what makes it
+    useless, goes into the header's "report", so that it is known at every start and the file is parsed once.
+
+    A file without ``annotations``, as test-dev's, has images without any. Annotations with ``ignore`` 1, which the LVIS
+    API doesn't want to be found, are left out, as they are not to be trained on or counted.
+
+    Args:
+        json_file: path.
+        output: an empty file, open for writing.
+
+    Raises:
+        InputError: if the file can't be read, is no valid JSON, or is refused by Detectron2's loader too.
+        NotIndexableError: if it holds what the index can't.
+        OSError: if the output can't be written.
+    """
+    try:
+        source = open_regular(json_file)
+    except OSError as error:
+        raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
+    with source, tempfile.TemporaryFile(dir=os.path.dirname(output.name) or ".") as spool:
+        stamp, title = stamp_of(source.fileno()), f"Indexing {one_line(os.path.basename(json_file))}"
+        with tqdm.wrapattr(source, "read", total=stamp["size"], desc=title, disable=None) as counted:
+            hashing, content = _HashingFile(counted), _Content(json_file, spool)
+            report = _read(json_file, source, hashing, content)
+        writer = ArrayWriter(output)
+        try:
+            content.write(writer)
+        except InputError as error:
+            raise _with_report(error, report) from error
+        if stamp_of(source.fileno()) != stamp:
+            raise InputError(f"Annotations {json_file} changed while they were read; start again.")
+        source_of = {**stamp, "sha256": hashing.sha256.hexdigest()}
+        writer.finish({"source": source_of, "report": report.to_dict()})
+
+
+def _read(json_file: str, source: IO[bytes], file: _HashingFile, content: _Content) -> Report:
+    """All of a file into ``content``; past what that refuses, the file is read on for the report on all of it."""
+    checker, refused = AnnotationChecker(LVIS), None
+    seen: set[str] = set()
+    try:
+        for key, record in read_records(file, optional=("annotations",), seen=seen):
+            checker.add(key, record)
+            if refused is None:
+                try:
+                    content.add(key, record)
+                except InputError as error:
+                    refused = error
+    except (ValueError, RecursionError) as error:
+        refused = InputError(f"Annotations {json_file} are not in LVIS format: {why_not_json(source, error)}.")
+    report = checker.finish(json_file, "annotations" in seen)
+    if refused is not None:
+        raise _with_report(refused, report) from refused
+    return report
+
+
+def _with_report(error: InputError, report: Report) -> InputError:
+    """The reason why a file can't be used, and what else is wrong with it."""
+    found = "".join(f"\n  {problem}" for problem in report.errors)
+    return InputError(f"{error}\nIn all of it that could be read:{found}" if found else str(error))
+
+
+def stamp_of(file: str | int) -> dict[str, int]:
+    """Size in bytes and time of the last change, in nanoseconds, of a path or descriptor."""
+    status = os.stat(file)
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+class _Content:
+    """What has been read so far, in the file's order. Ragged lists are lengths here and their elements there."""
+
+    def __init__(self, json_file: str, spool: IO[bytes]):
+        self._json_file, self._spool = json_file, spool
+        self._images = {name: array("q") for name in ("id", "height", "width")}
+        self._names: list[bytes] = []
+        self._categories: dict[str, list] = {
+            name: [] for name in ("not_exhaustive", "negative")
+        }  # arrays, one per image
+        self._of = {name: array("q") for name in ("id", "image_id", "category_id", "num_polygons", "num_numbers")}
+        self._polygon_lengths = array("i")
+        self._numbers = array("d")  # of each annotation its box, then its polygons
+        self._whole: dict[int, bytes] = {}  # annotation -> for each number whether it is an int
+        self._refused: dict[int, str] = {}  # annotation -> why Detectron2 refuses it if its image is there
+
+    def add(self, key: str, record) -> None:
+        """
+        Args:
+            key, record: from :func:`balanced_lvis.data.annotation_reader.read_records`.
+
+        Raises:
+            InputError, NotIndexableError: as :func:`build_index`.
+        """
+        try:
+            if isinstance(record, Annotation):
+                self._add_annotation(record)
+            elif isinstance(record, Image):
+                self._add_image(record)
+            elif isinstance(record, RecordError) and key != "categories":
+                raise record
+        except RecordError as error:
+            if error.missing or error.field in (None, "segmentation"):  # Detectron2 stumbles over it too
+                raise self._error(f"in its {key}, {error.named}") from error
+            raise NotIndexableError(error.named) from error
+        except OverflowError as error:
+            raise NotIndexableError(f"{record!r:.200} has too large a number") from error
+
+    def _error(self, reason: str) -> InputError:
+        return InputError(f"Annotations {self._json_file} are not in LVIS format: {reason}.")
+
+    def _add_image(self, image: Image) -> None:
+        try:
+            path = image_path(image, LVIS)
+        except RecordError as error:
+            raise self._error(f"image {image.id} {error}") from error
+        if problem := path_problem(path):
+            shown = image.coco_url or path
+            raise self._error(f"path {shown!r:.100} of image {image.id} leads to a file that {problem}")
+        for name, values in self._images.items():
+            values.append(getattr(image, name))
+        self._names.append(path.encode("utf-8", "surrogatepass"))
+        for name, ids in (("not_exhaustive", image.not_exhaustive), ("negative", image.negative or [])):
+            self._categories[name].append(array("i", ids))
+
+    def _add_annotation(self, annotation: Annotation) -> None:
+        if annotation.is_ignored:
+            return
+        polygons: Any = annotation.segmentation
+        row = len(self._of["id"])
+        reason = _refusal(polygons)
+        if reason:
+            self._refused[row], polygons = reason, []
+        numbers = list(itertools.chain(annotation.box, *polygons))
+        self._add_numbers(row, numbers)
+        self._polygon_lengths.extend(map(len, polygons))
+        self._of["id"].append(annotation.id)
+        self._of["image_id"].append(annotation.image_id)
+        self._of["category_id"].append(annotation.category_id)
+        self._of["num_polygons"].append(len(polygons))
+        self._of["num_numbers"].append(len(numbers))
+
+    def _add_numbers(self, row: int, numbers: list) -> None:
+        types = set(map(type, numbers))
+        if types != {float}:
+            if not types <= {float, int} or any(abs(n) > _EXACT for n in numbers if type(n) is int):
+                raise NotIndexableError(f"{numbers!r:.200} are not all numbers")
+            self._whole[row] = bytes(type(n) is int for n in numbers)
+        self._numbers.extend(numbers)
+        if len(self._numbers) > _SPOOL_NUMBERS:
+            self._spill()
+
+    def _spill(self) -> None:
+        self._numbers.tofile(self._spool)
+        del self._numbers[:]
+
+    # ------------------------------------------------------------------ sorted by image, as Detectron2 does
+
+    def write(self, writer: ArrayWriter) -> None:
+        """
+        Raises:
+            InputError: if Detectron2 refuses the annotations of an image.
+        """
+        self._spill()
+        images = _last_of_each(np.array(self._images["id"], np.int64))
+        for name, values in self._images.items():
+            writer.add_array(f"image_{name}", np.array(values, np.int64)[images])
+        _write_ragged(writer, "name", [np.frombuffer(self._names[i], np.uint8) for i in images], np.uint8)
+        for name, lists in self._categories.items():
+            _write_ragged(writer, name, [lists[i] for i in images], np.int32)
+        order, first = self._by_image(np.array(self._images["id"], np.int64)[images])
+        self._check(order)
+        writer.add_array("first_annotation", first)
+        writer.add_array("category_id", _smallest(np.array(self._of["category_id"], np.int64)[order]))
+        self._write_polygon_lengths(writer, order, first)
+        self._write_numbers(writer, order, first)
+
+    def _by_image(self, image_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Annotations of known images, image after image and else in the file's order; where each image's begin."""
+        of_annotation = np.array(self._of["image_id"], np.int64)
+        places = np.searchsorted(image_ids, of_annotation)
+        if len(image_ids):
+            known = image_ids[np.minimum(places, len(image_ids) - 1)] == of_annotation
+        else:
+            known = np.zeros(len(places), bool)
+        order = np.argsort(places, kind="stable")
+        order = order[known[order]]
+        counts = np.bincount(places[known], minlength=len(image_ids))
+        return order, _bounds(counts)
+
+    def _check(self, order: np.ndarray) -> None:
+        ids = np.array(self._of["id"], np.int64)[order]
+        found, counts = np.unique(ids, return_counts=True)
+        if len(found) < len(ids):
+            raise InputError(
+                f"Annotations {self._json_file}: the id {found[counts > 1][0]} is that of several annotations; ids "
+                "must be unique."
+            )
+        refused = sorted(self._refused.keys() & set(order.tolist())) if self._refused else []
+        if refused:
+            row = refused[0]
+            raise InputError(
+                f"Annotations {self._json_file}: annotation {self._of['id'][row]} of image "
+                f"{self._of['image_id'][row]} {self._refused[row]}; Detectron2's LVIS loader takes lists of polygons, "
+                "each of at least 3 points. Correct or remove it, or name the file under DATASETS.CUSTOM, which takes "
+                "RLE masks, and boxes without masks where MODEL.MASK_ON is False."
+            )
+
+    def _write_polygon_lengths(self, writer: ArrayWriter, order: np.ndarray, first: np.ndarray) -> None:
+        counts = np.array(self._of["num_polygons"], np.int64)
+        starts = np.cumsum(counts) - counts
+        lengths = np.array(self._polygon_lengths, np.int32)[_ranges(starts[order], counts[order])]
+        writer.add_array("num_polygons", _smallest(counts[order]))
+        writer.add_array("polygon_length", _smallest(lengths))
+        writer.add_array("first_polygon", _bounds(counts[order])[first])  # of each image
+
+    def _write_numbers(self, writer: ArrayWriter, order: np.ndarray, first: np.ndarray) -> None:
+        codes, sizes, checksums = array("B"), array("q"), array("L")
+
+        def encoded() -> Iterator[bytes]:
+            for numbers, whole in self._numbers_by_image(order, first):
+                code, data = encode(numbers, whole)
+                codes.append(code)
+                sizes.append(len(data))
+                checksums.append(zlib.crc32(data))
+                yield data
+
+        # Of each image its own checksum is compared, when it is read: all of them would take a second at the start.
+        writer.add("numbers", encoded(), np.uint8, checked=False)
+        writer.add_array("number_code", np.array(codes, np.uint8))
+        writer.add_array("first_number", _bounds(np.array(sizes, np.int64)))
+        writer.add_array("number_crc32", np.array(checksums, np.uint32))
+
+    def _numbers_by_image(self, order, first) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Of each image all numbers, and which of them are whole; None where none is."""
+        counts = np.array(self._of["num_numbers"], np.int64)
+        ends = np.cumsum(counts)
+        spool = np.memmap(self._spool, np.float64, "r").view(np.ndarray) if len(ends) else np.empty(0)
+        for start, end in zip(first[:-1].tolist(), first[1:].tolist()):
+            rows = order[start:end]
+            pieces = [spool[ends[row] - counts[row] : ends[row]] for row in rows]
+            numbers = np.concatenate([np.empty(0), *pieces])
+            whole = None
+            if self._whole and not self._whole.keys().isdisjoint(rows.tolist()):
+                masks = [self._whole.get(row) or bytes(int(counts[row])) for row in rows.tolist()]
+                whole = np.frombuffer(b"".join(masks), bool)
+            yield numbers, whole
+
+
+def _refusal(segmentation: list[list] | dict | None) -> str:
+    """Why Detectron2's loader raises; "" where it doesn't."""
+    if segmentation is None:
+        return "has no polygon"
+    if isinstance(segmentation, dict):
+        return f"has an RLE mask, {json.dumps(segmentation):.60}"
+    for polygon in segmentation:
+        if len(polygon) % 2 or len(polygon) < 6:
+            return f"has an invalid polygon of {len(polygon)} numbers"
+    return ""
+
+
+def _last_of_each(ids: np.ndarray) -> np.ndarray:
+    """Positions of the ids, ascending; of an id that is there several times only the last."""
+    order = np.argsort(ids, kind="stable")
+    return order[np.append(np.diff(ids[order]) > 0, True)[: len(order)]]
+
+
+def _bounds(lengths: np.ndarray) -> np.ndarray:
+    """(n + 1,) where each of n parts begins, and the last ends."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """All of start, start + 1, ... for each start, as many as its length."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+
+
+def _smallest(values: np.ndarray) -> np.ndarray:
+    """The same numbers in the smallest type that holds them."""
+    for dtype in (np.uint8, np.uint16, np.int32):
+        limits = np.iinfo(dtype)
+        if not values.size or (limits.min <= values.min() and values.max() <= limits.max):
+            return values.astype(dtype)
+    return values
+
+
+def _write_ragged(writer: ArrayWriter, name: str, lists: list, dtype) -> None:
+    """Lists, one after the other, and where each begins."""
+    elements = np.concatenate([np.empty(0, dtype), *lists]).astype(dtype)
+    writer.add_array(f"first_{name}", _bounds(np.array([len(one) for one in lists], np.int64)))
+    writer.add_array(name, elements)

@@ -1,0 +1,212 @@
+"""Weights: found before anything is built, and whole when they are evaluated or trained on."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from detectron2.utils.file_io import Detectron2Handler, PathManager
+
+from ...modeling.decoupled import CLASSIFIER
+from ...utils.errors import InputError
+from ...utils.text import one_line
+from . import remote_files
+from .checkpoint_file import check_kind
+from .checkpointer import Checkpointer
+from .identity import Identity
+
+logger = logging.getLogger(__name__)
+remote_files.register()
+
+# What each use of a checkpoint says where there is none.
+_NEEDS_WEIGHTS = {
+    "evaluation": "--eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth",
+    "second stage": "MODEL.META_ARCHITECTURE DecoupledRCNN trains the classifier of a trained model: add MODEL.WEIGHTS "
+    "path/to/model_final.pth of the first stage, which configs/*_rfs.yaml trains",
+}
+
+
+def check_weights(path: str, purpose: str = "training") -> None:
+    """
+    Fetch or find the weights that ``MODEL.WEIGHTS`` names.
+
+    Args:
+        path: a file, a URL, or a name of Detectron2's model zoo (``detectron2://...``). Empty means none.
+        purpose: "training", or "evaluation" or "second stage", which need weights.
+
+    Raises:
+        InputError: if they can't be had, saying where to put the file.
+    """
+    if not path:
+        if purpose in _NEEDS_WEIGHTS:
+            raise InputError(_NEEDS_WEIGHTS[purpose])
+        return
+    local = path.split("?", 1)[0]
+    try:
+        local = PathManager.get_local_path(local)
+        found = os.path.exists(local)
+        reason = f"{local} doesn't exist"
+    except InputError as error:
+        found, reason = False, str(error).rstrip(".")
+    except Exception as error:  # whatever a download handler raises: URLError, OSError, HTTPError, timeouts
+        found, reason = False, f"{type(error).__name__}: {error}"
+    if found:
+        check_kind(local)
+    else:
+        raise InputError(f"MODEL.WEIGHTS {path!r} can't be read ({reason}).{_remedy(path, purpose)}")
+
+
+def _remedy(path: str, purpose: str) -> str:
+    if "://" not in path and purpose == "second stage":
+        return " Train the first stage first, or set MODEL.WEIGHTS to its model_final.pth."
+    if "://" not in path and purpose == "evaluation":
+        return " Check the path."
+    if "://" not in path:
+        return " Check the path, or set MODEL.WEIGHTS '' to start from random weights."
+    name = path.rsplit("/", 1)[-1]
+    return (
+        f" Download {resolve_url(path)} on a machine with a network, put the file anywhere, and point to it:"
+        f" MODEL.WEIGHTS /path/to/{name}."
+        + (" To start from random weights instead: MODEL.WEIGHTS ''." if purpose == "training" else "")
+    )
+
+
+def resolve_url(path: str) -> str:
+    """The https address behind ``detectron2://`` names."""
+    handler = Detectron2Handler
+    if path.startswith(handler.PREFIX):
+        return handler.S3_DETECTRON2_PREFIX + path[len(handler.PREFIX) :]
+    return path
+
+
+_UNKNOWN_FAMILY = (
+    "%s doesn't tell its classes and activation. It is taken to have the classes of the data set, in its order, and a "
+    "classifier for a %s; if that is wrong, all scores are. Detectron2's own LVIS and COCO models are trained with a "
+    "softmax unless USE_SIGMOID_CE was on, those of BALMS and EQL with sigmoids. For the other kind: "
+    "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME %s. tools/convert_checkpoint.py writes classes and activation into a file."
+)
+
+_NO_BACKGROUND = (
+    "Its classifier has {} outputs, one less than the model: it may be without background, as those of BALMS and EQL. "
+    "`tools/convert_checkpoint.py INPUT OUTPUT` adds the output that sigmoids don't use.\n"
+)
+
+
+class _StrictCheckpointer(Checkpointer):
+    """
+    Remembers how the file and the model differ.
+
+    Args:
+        fresh: names in the state dict that keep the model's values; in the file they may be missing, but not of another
+            shape, which would be another vocabulary's.
+        whole_classifier: whether the file's classifier is used, so that nothing of it may be lost: its scales, say.
+    """
+
+    def __init__(self, model, fresh=(), whole_classifier=True, trust=False):
+        super().__init__(model, trust=trust)
+        self.fresh = fresh
+        self.whole_classifier = whole_classifier
+
+    def _load_model(self, checkpoint):
+        state = self.model.state_dict()
+        fresh = {key: state[key].clone() for key in self.fresh}
+        incompatible = super()._load_model(checkpoint)
+        # Restored rather than taken out of the file, whose names differ from these before it has been loaded. Not by
+        # load_state_dict(), which would reset statistics of frozen batch normalisation, as they are not in ``fresh``.
+        for key, value in fresh.items():
+            state[key].copy_(value)
+        missing, unexpected = set(incompatible.missing_keys), incompatible.unexpected_keys
+        problems = {key: "missing in the file" for key in missing - fresh.keys()}
+        self.hint = ""
+        for key, in_file, in_model in incompatible.incorrect_shapes:  # these count as missing too
+            if key.endswith("cls_score.bias") and in_file[0] == in_model[0] - 1:
+                self.hint = _NO_BACKGROUND.format(*in_file)
+            problems[key] = f"{tuple(in_file)} in the file, {tuple(in_model)} in the model"
+        if self.whole_classifier:
+            lost = {*(fresh.keys() - missing), *(key for key in unexpected if key.startswith(f"{CLASSIFIER}."))}
+            problems.update({key: "in the file, not used by the model" for key in lost})
+        self.problems = [f"  {one_line(key)}: {problem}" for key, problem in sorted(problems.items())]
+        return incompatible
+
+
+def load_for_evaluation(model, path: str, identity: Identity | None = None, trust: bool = False) -> Identity | None:
+    """
+    Load a checkpoint that has to provide every parameter of the model.
+
+    Args:
+        identity: what the model is evaluated as; a checkpoint of other classes or another family of scores is refused,
+            if the checkpoint tells.
+        trust: as for :func:`.checkpoint_file.read_checkpoint`.
+
+    Returns:
+        what the checkpoint tells; None where it doesn't, as other programs'.
+
+    Raises:
+        InputError: if the file is broken; or listing the tensors that are missing or have another shape, with both.
+    """
+    found = _load(
+        _StrictCheckpointer(model, trust=trust), path, "evaluating it would use random values for",
+        "Use the config that the checkpoint was trained with (backbone, MODEL.ROI_HEADS.NUM_CLASSES, heads).",
+    )  # fmt: skip
+    if identity is None:
+        return found
+    if found is None:
+        logger.warning(_UNKNOWN_FAMILY, path, identity.family, {"sigmoid": "softmax"}.get(identity.family, "sigmoid"))
+        return None
+    identity.check_class_names(found, f"MODEL.WEIGHTS {path!r}")
+    if found.family != identity.family:
+        raise InputError(
+            f"MODEL.WEIGHTS {path!r} was trained with a {found.family} activation, but "
+            f"MODEL.ROI_BOX_HEAD.ACTIVATION.NAME is of the {identity.family} family, whose scores would be "
+            "meaningless; use the config that the checkpoint was trained with."
+        )
+    return found
+
+
+def load_first_stage(model, path: str, identity: Identity, trust: bool = False) -> None:
+    """
+    Load the first stage's checkpoint into a :class:`balanced_lvis.modeling.DecoupledRCNN`.
+
+    It has to provide everything but ``model.fresh_keys``. Where the classifier is kept and was trained for the other
+    family of scores, sigmoid or softmax, a warning says what that means.
+
+    Raises:
+        InputError: if the file is broken or of other classes; or listing the tensors that are missing or have another
+            shape, with both.
+    """
+    whole_classifier = not model.stage.from_scratch
+    checkpointer = _StrictCheckpointer(model, model.fresh_keys, whole_classifier, trust)
+    found = _load(
+        checkpointer, path, "the second stage would freeze random values of",
+        "Use the first stage's own config but for META_ARCHITECTURE, DECOUPLED and ACTIVATION.",
+    )  # fmt: skip
+    if found is None:
+        logger.info("%s doesn't tell its classes and activation; its classifier is taken to fit.", path)
+        return
+    identity.check_class_names(found, f"MODEL.WEIGHTS {path!r}")
+    if found.family != identity.family and not model.stage.from_scratch:
+        logger.warning(
+            "%s has a classifier that was trained with a %s activation, and goes on with a %s one: its logits, biases "
+            "above all, are calibrated for the other. Expect high losses at first; MODEL.DECOUPLED.CLASSIFIER retrain "
+            "starts the classifier anew.", path, found.family, identity.family,
+        )  # fmt: skip
+
+
+def _load(checkpointer: _StrictCheckpointer, path: str, consequence: str, remedy: str) -> Identity | None:
+    """Load strictly; the checkpoint's :class:`Identity`, or None where it has none."""
+    try:
+        rest = checkpointer.load(path)
+    except InputError:
+        raise
+    except Exception as error:  # torch, pickle and zipfile each have their own for a broken file
+        raise InputError(
+            f"MODEL.WEIGHTS {path!r} is not a readable checkpoint ({type(error).__name__}: {error}); it may be "
+            "truncated or of another program."
+        ) from error
+    problems = checkpointer.problems
+    if problems:
+        shown = "\n".join(problems[:20]) + (f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else "")
+        raise InputError(
+            f"MODEL.WEIGHTS {path!r} doesn't fit the model; {consequence}\n{shown}\n{checkpointer.hint}{remedy}"
+        )
+    return Identity.read(rest, f"MODEL.WEIGHTS {path!r}")

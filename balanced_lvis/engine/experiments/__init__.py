@@ -1,1 +1,0 @@
-"""Several trainings beside each other: the quick start and the comparison."""

@@ -1,0 +1,188 @@
+"""Detections on their way from a model to an evaluator: masks stay as small as the mask head made them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from detectron2.evaluation import inference_context
+from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling.postprocessing import detector_postprocess
+from detectron2.structures import Instances, ROIMasks
+from pycocotools import mask as mask_util
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..utils.errors import InputError
+from .detection_store import DetectionWriter
+from .mask_rle import masks_to_rle
+
+BATCHES_BEHIND = 4  # at most, so that memory doesn't grow where encoding is the slower
+
+
+@contextlib.contextmanager
+def unpasted(model: nn.Module):
+    """
+    A model that leaves masks in their boxes, for ``inference_on_dataset``.
+
+    What else Detectron2 does after the heads stays its own: boxes are scaled to the output's size, clipped, and dropped
+    where nothing is left of them. ``pred_masks`` is a ``ROIMasks``, M x M values per box, instead of the image's
+    pixels, so that a GPU has little to hand over. The model itself is unchanged, and in evaluation mode here.
+
+    Args:
+        model: as trained, with or without ``DistributedDataParallel`` around it. One that is not a ``GeneralizedRCNN``,
+            or has its own ``inference``, is handed back as it is, and pastes.
+
+    Yields:
+        a function from records to [{"instances": ``Instances``}], or ``model``.
+    """
+    rcnn = model.module if isinstance(model, DistributedDataParallel) else model
+    if getattr(type(rcnn), "inference", None) is not GeneralizedRCNN.inference:
+        yield model
+        return
+    with inference_context(rcnn):
+        yield functools.partial(_detect, rcnn)
+
+
+def _detect(rcnn: GeneralizedRCNN, batched_inputs: list[dict]) -> list[dict]:
+    found = rcnn.inference(batched_inputs, do_postprocess=False)
+    return [{"instances": _at_output_size(*pair)} for pair in zip(found, batched_inputs)]
+
+
+def _at_output_size(instances: Instances, record: dict) -> Instances:
+    """Detectron2's own post-processing, to which the masks are a field like any other."""
+    height, width = (record.get(key, size) for key, size in zip(("height", "width"), instances.image_size))
+    instances, masks = _without_masks(instances)
+    if masks is None:
+        return detector_postprocess(instances, height, width)
+    instances.roi_masks = masks if isinstance(masks, ROIMasks) else ROIMasks(masks[:, 0])
+    instances = detector_postprocess(instances, height, width)
+    instances.pred_masks = instances.roi_masks
+    instances.remove("roi_masks")
+    return instances
+
+
+def instances_to_arrays(instances: Instances) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict] | None]:
+    """
+    An image's detections as :meth:`balanced_lvis.evaluation.detection_store.DetectionWriter.write` takes them.
+
+    They are those of Detectron2's ``instances_to_coco_json``, without a dict for each.
+
+    Args:
+        instances: Detectron2's, at the output's size, with pred_boxes, scores, pred_classes and perhaps pred_masks: a
+            ``ROIMasks``, as a model in :func:`unpasted` leaves them, or (n, H, W).
+
+    Returns:
+        (N, 4) float32 x, y, w, h; (N,) float64 scores; (N,) int64 class indices; N RLEs, or None without masks.
+    """
+    instances = instances.to(torch.device("cpu"))
+    boxes = instances.pred_boxes.tensor.numpy().astype(np.float32)
+    boxes[:, 2:] -= boxes[:, :2]
+    scores = instances.scores.numpy().astype(np.float64)
+    classes = instances.pred_classes.numpy().astype(np.int64)
+    return boxes, scores, classes, instance_rles(instances) if instances.has("pred_masks") else None
+
+
+def instance_rles(instances: Instances) -> list[dict]:
+    """
+    Args:
+        instances: on the CPU, at the output's size, with ``pred_masks``: a ``ROIMasks`` or (n, H, W).
+
+    Returns:
+        {"size": [H, W], "counts": str} for each.
+    """
+    masks = instances.pred_masks
+    if isinstance(masks, ROIMasks):
+        return masks_to_rle(masks.tensor, instances.pred_boxes, instances.image_size)
+    rles = [mask_util.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in masks.numpy()]
+    return [{**rle, "counts": rle["counts"].decode("ascii")} for rle in rles]
+
+
+def _without_masks(instances: Instances):
+    """Other instances, with the same fields but ``pred_masks``; and those, None where there are none."""
+    fields = dict(instances.get_fields())
+    masks = fields.pop("pred_masks", None)
+    return Instances(instances.image_size, **fields), masks
+
+
+class OutputWriter(contextlib.AbstractContextManager):
+    """
+    Writes a model's outputs in the order in which they come; by a thread of its own where they come from a GPU.
+
+    To be used as a context, or closed.
+
+    Args:
+        writer: takes the detections.
+
+    Attributes:
+        with_masks: whether the outputs so far have masks; those of a mask model do, even if nothing was found.
+    """
+
+    def __init__(self, writer: DetectionWriter):
+        self.with_masks = False
+        self._writer = writer
+        self._thread: ThreadPoolExecutor | None = None
+        self._pending: deque[Future] = deque()
+
+    def write(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """
+        Args:
+            inputs: of the model; ``image_id`` is read.
+            outputs: of the model, with "instances".
+
+        Raises:
+            InputError: for a model that returns no instances.
+            OSError: if these, or earlier ones, can't be written.
+        """
+        found = []
+        for record, output in zip(inputs, outputs):
+            if "instances" not in output:
+                raise InputError(
+                    f"The model returns {', '.join(output) or 'nothing'}, but instances are evaluated; choose a "
+                    "MODEL.META_ARCHITECTURE that detects instances, such as GeneralizedRCNN."
+                )
+            self.with_masks |= output["instances"].has("pred_masks")
+            found.append((record["image_id"], output["instances"]))
+        if not any(instances.pred_boxes.device.type == "cuda" for _, instances in found):
+            self._write(found)
+            return
+        self._thread = self._thread or ThreadPoolExecutor(1, "write detections")
+        # Copied here, in the order of the GPU's work: a copy by the thread would wait for the next batch too.
+        found = [(image_id, instances.to(torch.device("cpu"))) for image_id, instances in found]
+        self._pending.append(self._thread.submit(self._write, found))
+        while len(self._pending) > BATCHES_BEHIND:
+            self._pending.popleft().result()
+
+    def close(self) -> None:
+        """
+        Wait until all is written.
+
+        Raises:
+            OSError: if something can't be.
+        """
+        try:
+            while self._pending:
+                self._pending.popleft().result()
+        finally:
+            self._end_thread()
+
+    def __exit__(self, kind, error, trace):
+        if kind is None:
+            self.close()
+        else:
+            self._end_thread()
+
+    def _write(self, found: list[tuple[int, Instances]]) -> None:
+        for image_id, instances in found:
+            self._writer.write(image_id, *instances_to_arrays(instances))
+
+    def _end_thread(self) -> None:
+        """Without what has not begun yet: after an error nobody wants it."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+            self._thread = None
+            self._pending.clear()

@@ -1,0 +1,89 @@
+"""The images and categories that a submission is about."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from ...data.annotation_reader import Category, Image, RecordError, read_records
+from ...utils.errors import InputError, did_you_mean
+from ...utils.io import open_regular
+
+LVIS_CATEGORIES = 1203
+
+
+class ImageList:
+    """
+    Args:
+        json_file: path of an annotation file, whose annotations may be missing and are not kept. One without
+            categories has those of LVIS-1.0.
+
+    Attributes:
+        ids: (I,) sorted.
+        heights, widths: (I,) in pixels.
+        category_ids: (K,) sorted.
+
+    Raises:
+        InputError: if the file can't be read, or is not in LVIS or COCO format.
+    """
+
+    def __init__(self, json_file: str | os.PathLike):
+        images, categories = [], []
+        try:
+            with open_regular(json_file) as file:
+                for key, record in read_records(file, optional=("categories", "annotations")):
+                    if isinstance(record, RecordError) and key != "annotations":
+                        raise ValueError(f"in its {key}, {record.named}")
+                    if isinstance(record, Image):
+                        images.append([record.id, record.height, record.width])
+                    elif isinstance(record, Category):
+                        categories.append(record.id)
+            table = np.array(sorted(images), np.int64)
+            self.category_ids = np.unique(np.array(categories or range(1, LVIS_CATEGORIES + 1), np.int64))
+        except OSError as error:
+            raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
+        except InputError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"{json_file} is no annotation file with images' id, height and width, and categories' id and name "
+                f"({error})."
+            ) from error
+        if not images:
+            raise InputError(f"{json_file} lists no images.")
+        self.ids, self.heights, self.widths = np.ascontiguousarray(table.T)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def annotation_file_of(dataset: str, argument: str = "--dataset") -> str:
+    """
+    Args:
+        dataset: name of a registered data set, or path of an annotation file.
+        argument: what names it, for messages.
+
+    Raises:
+        InputError: if it is neither, or the data set's file isn't there.
+    """
+    if os.path.isfile(dataset):
+        return dataset
+    if dataset not in DatasetCatalog:
+        hint = did_you_mean(dataset, DatasetCatalog.list())
+        own = " One of your own needs the --config-file that has it." if argument == "--dataset" else ""
+        kind = ", but a folder: name the annotation file in it" if os.path.isdir(dataset) else ""
+        raise InputError(f"{argument}: {dataset!r} is neither a file nor a registered data set{kind}.{hint}{own}")
+    json_file = MetadataCatalog.get(dataset).get("json_file")
+    if not json_file:
+        raise InputError(f"Data set {dataset!r} has no annotation file; give the path of one as {argument}.")
+    local = PathManager.get_local_path(json_file)
+    if not os.path.isfile(local):
+        raise InputError(
+            f"The annotation file of {dataset}, {Path(local).absolute()}, isn't there; tools/prepare_lvis.py gets "
+            f"LVIS's, or give the path of one as {argument}."
+        )
+    return local

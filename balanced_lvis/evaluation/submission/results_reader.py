@@ -1,0 +1,88 @@
+"""A results file's detections, some at a time, from JSON or from a zip archive with one JSON file."""
+
+from __future__ import annotations
+
+import contextlib
+import lzma
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import IO
+
+from tqdm import tqdm
+
+from ...data.json_stream import stream_list
+from ...utils.archives import check_member
+from ...utils.errors import InputError
+from ...utils.io import open_regular
+from ...utils.text import one_line
+
+# What reading a file that is broken may raise; ValueError is the parser's.
+BROKEN = (
+    ValueError, RecursionError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError,
+    RuntimeError, OSError,
+)  # fmt: skip
+# Detections, and bytes of the file, that are in memory at a time.
+_BATCH, _BYTES = 5_000, 1 << 22
+# A mask of a 4,096 x 4,096 image takes less than a tenth of it, if it is no noise.
+_LONGEST = 1 << 26
+
+
+def batches_of(path: str | os.PathLike, progress: bool = True) -> Iterator[list]:
+    """
+    Args:
+        path: of the file; what it is shows in its first bytes.
+        progress: show how far it is, on a terminal.
+
+    Yields:
+        lists of its elements, any JSON values, in their order.
+
+    Raises:
+        InputError: if the file isn't there or can't be opened.
+        ValueError, or another of :data:`BROKEN`: if it is no list to its end.
+    """
+    try:
+        raw = open_regular(path)
+    except OSError as error:
+        raise InputError(f"Results {os.fspath(path)} can't be read: {error.strerror}.") from error
+    hidden = None if progress else True
+    size = os.fstat(raw.fileno()).st_size
+    title = f"Reading {one_line(os.path.basename(path))}"
+    with raw, tqdm(total=size, desc=title, unit="B", unit_scale=True, disable=hidden) as bar, _content(raw) as file:
+        batch, begin = [], 0
+        try:
+            for element in stream_list(file, _LONGEST):
+                batch.append(element)
+                if len(batch) == _BATCH or file.tell() - begin > _BYTES:
+                    yield batch
+                    batch, begin = [], file.tell()
+                    bar.update(raw.tell() - bar.n)
+        except BROKEN:
+            yield batch  # what is before the fault
+            raise
+        yield batch
+
+
+def why_not_json(error: Exception) -> str:
+    """One of :data:`BROKEN` in words."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    text = str(error) or type(error).__name__
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
+@contextlib.contextmanager
+def _content(raw: IO[bytes]) -> Iterator[IO[bytes]]:
+    mark = raw.read(4)
+    raw.seek(0)
+    if mark[:2] != b"PK":
+        yield raw
+        return
+    with zipfile.ZipFile(raw) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".json") and not name.startswith("__MACOSX/")]
+        if len(names) != 1:
+            raise ValueError(f"it is a zip archive with {len(names)} .json files; one is expected")
+        check_member(archive.getinfo(names[0]))
+        with archive.open(names[0]) as file:
+            yield file

@@ -1,0 +1,186 @@
+"""How long a data set's tail is, and what each method makes of it."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, WITH_OBJECTS, ClassPrior
+from ..utils.errors import InputError
+from .plots import plt
+from .tables import markdown_table
+
+GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
+# Of each class: the method of ClassPrior, the sign with which training applies it to the logit, and its name in plots.
+OFFSETS = {
+    "balanced_sigmoid_foreground": ("foreground_offset", -1, "Balanced Sigmoid, foreground form (−offset)"),
+    "balanced_sigmoid_centred": ("centred_offset", -1, "Balanced Sigmoid, centred form (−offset)"),
+    "balanced_softmax": ("softmax_offset", 1, "Balanced Softmax (+offset)"),
+}
+SHIFT_NOTE = (
+    "The columns of methods are the shift of a class's logit in training, what is added to it: minus Balanced\n"
+    "Sigmoid's offset (foreground form: on foreground RoIs only), plus Balanced Softmax's. Test-time scores have none."
+)
+
+
+def analyze(prior: ClassPrior, threshold: float) -> dict:
+    """
+    Args:
+        prior: of the training set.
+        threshold: of repeat factor sampling, DATALOADER.REPEAT_THRESHOLD.
+
+    Returns:
+        for JSON: what :meth:`ClassPrior.save` writes, so that it can be given to ``MODEL.CLASS_PRIOR.FILE``, with
+        "group", "frequency", "repeat_factor", "offset" and "logit_shift" of each class, and a "summary". "offset" is
+        each method's own (Balanced Sigmoid subtracts it from a training logit, Balanced Softmax adds it);
+        "logit_shift" is what training adds to the logit, and so compares between methods. Where the prior has
+        showings, frequencies, offsets and shifts are of the images shown.
+
+    Raises:
+        InputError: for a threshold outside [0, 1].
+    """
+    found = prior.to_dict()
+    columns = {
+        "group": prior.groups().tolist(),
+        "frequency": prior.image_frequency().tolist(),
+        "repeat_factor": prior.repeat_factor(threshold).tolist(),
+    }
+    offsets = {name: getattr(prior, method)().tolist() for name, (method, _, _) in OFFSETS.items()}
+    for row, record in enumerate(found["classes"]):
+        record.update({name: values[row] for name, values in columns.items()})
+        record["offset"] = {name: values[row] for name, values in offsets.items()}
+        # 0.0 +, so that an offset of 0 isn't shown as -0.0.
+        record["logit_shift"] = {name: 0.0 + sign * record["offset"][name] for name, (_, sign, _) in OFFSETS.items()}
+    instances = prior.instance_count
+    found["summary"] = {
+        "num_classes": prior.num_classes,
+        "num_instances": None if instances is None else int(instances.sum()),
+        "groups": {group: int((prior.groups() == group).sum()) for group in GROUPS},
+        "classes_without_images": int((prior.image_count == 0).sum()),
+        "repeat_threshold": threshold,
+        "imbalance_factor": imbalance_factor(prior.image_count),
+        "imbalance_factor_of_instances": None if instances is None else imbalance_factor(instances),
+    }
+    return found
+
+
+def imbalance_factor(counts: np.ndarray) -> float | None:
+    """The largest count over the smallest one that is not 0; None where all are 0."""
+    known = counts[counts > 0]
+    return float(known.max() / known.min()) if len(known) else None
+
+
+def analysis_tables(found: dict, shown: int = 5) -> str:
+    """
+    Args:
+        found: from :func:`analyze`.
+        shown: classes to name at either end.
+
+    Returns:
+        two Markdown tables: the groups, and the most and least frequent classes, with the shift of the training logit.
+    """
+    classes = sorted(found["classes"], key=lambda record: (-record["image_count"], record["name"]))
+    groups = [["group", "classes", "images of a class", "instances", "repeat factor", *OFFSETS]]
+    for group, name in {**GROUPS, "": "all"}.items():
+        rows = [record for record in classes if record["group"].startswith(group)]
+        groups.append([name, *_group_row(rows)])
+    ends = classes if len(classes) <= 2 * shown else [*classes[:shown], None, *classes[len(classes) - shown :]]
+    single = [["class", "group", "images", "instances", "repeat factor", *OFFSETS]]
+    single += [_class_row(record) if record else ["…"] + [""] * (len(single[0]) - 1) for record in ends]
+    return f"{_summary_line(found)}\n\n{SHIFT_NOTE}\n\n{markdown_table(groups)}\n{markdown_table(single)}"
+
+
+def _summary_line(found: dict) -> str:
+    summary = found["summary"]
+    known = summary["num_instances"] is not None
+    instances = f"{summary['num_instances']:,} instances" if known else "instances not known"
+    factors = ["imbalance_factor", *(["imbalance_factor_of_instances"] if known else [])]
+    words = ["images", "instances"][: len(factors)]
+    imbalance = ", ".join(f"{summary[key] or 0:,.0f} by {word}" for key, word in zip(factors, words))
+    images = f"{found['num_images']:,} {WITH_OBJECTS if found['counted'] == WITH_OBJECTS else 'images'}"
+    line = f"{images}, {summary['num_classes']:,} classes, {instances}; imbalance {imbalance}"
+    if shown := found.get("shown"):
+        line += f"; frequencies and shifts of the {shown['num_images']:,.0f} images per epoch of {shown['sampler']}"
+    absent = summary["classes_without_images"]
+    return f"{line}; {absent:,} classes in no image, which count as half an image" if absent else line
+
+
+def _group_row(records: list[dict]) -> list[str]:
+    if not records:
+        return ["0", *["–"] * (3 + len(OFFSETS))]
+    counts = [record["instance_count"] for record in records]
+    return [
+        f"{len(records):,}",
+        _span([record["image_count"] for record in records], ",d"),
+        "–" if None in counts else f"{sum(counts):,}",
+        _span([record["repeat_factor"] for record in records], ".2f"),
+        *(_span([record["logit_shift"][name] for record in records], ".2f") for name in OFFSETS),
+    ]
+
+
+def _class_row(record: dict) -> list[str]:
+    instances = record["instance_count"]
+    return [
+        record["name"],
+        record["group"],
+        f"{record['image_count']:,}",
+        "–" if instances is None else f"{instances:,}",
+        f"{record['repeat_factor']:.2f}",
+        *(f"{record['logit_shift'][name]:.2f}" for name in OFFSETS),
+    ]
+
+
+def _span(values: list, form: str) -> str:
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
+
+
+def check_plot_file(path: str) -> None:
+    """
+    Raises:
+        InputError: for a name whose ending says no kind of picture that can be written.
+    """
+    known = plt.figure().canvas.get_supported_filetypes()
+    plt.close()
+    ending = os.path.splitext(path)[1][1:].lower()
+    if ending not in known:
+        raise InputError(f"--plot {path}: {ending!r} is no kind of picture; use one of {', '.join(sorted(known))}.")
+
+
+def plot_analysis(found: dict, path) -> None:
+    """
+    Images of every class by rank; shifts of the training logit and repeat factors against a class's images.
+
+    Args:
+        found: from :func:`analyze`.
+        path: the picture file to write.
+    """
+    classes = sorted(found["classes"], key=lambda record: -record["image_count"])
+    counts = np.array([max(record["image_count"], 0.5) for record in classes])
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    ranks = np.arange(1, len(classes) + 1)
+    for index, (group, name) in enumerate(reversed(GROUPS.items())):
+        inside = np.array([record["group"] == group for record in classes])
+        if inside.any():
+            label = f"{name}: {inside.sum():,}"
+            left.bar(ranks[inside], counts[inside], 1.0, color=f"C{index}", label=label)
+    left.set(yscale="log", xlabel="class, by images", ylabel="training images", ylim=(0.4, None))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.legend(frameon=False)
+    for index, (name, (_, _, title)) in enumerate(OFFSETS.items()):
+        shifts = [record["logit_shift"][name] for record in classes]
+        # The last two are nearly the same where classes are many: one is seen through the other.
+        style = {"linewidth": 5, "alpha": 0.4} if name == "balanced_sigmoid_centred" else {}
+        right.plot(counts, shifts, color=f"C{3 + index}", label=title, **style)
+    right.axhline(0, color="0.85", linewidth=1, zorder=0)
+    factors = [record["repeat_factor"] for record in classes]
+    threshold = found["summary"]["repeat_threshold"]
+    right.plot(counts, factors, color="0.3", linestyle="--", label=f"repeat factor, t = {threshold:g}")
+    for edge in (RARE_MAX_IMAGES + 0.5, COMMON_MAX_IMAGES + 0.5):
+        right.axvline(edge, color="0.85", linewidth=1, zorder=0)
+    right.set(xscale="log", xlabel="training images of the class", ylabel="added to the training logit; repeat factor")
+    right.xaxis.set_major_formatter("{x:g}")
+    right.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=1)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

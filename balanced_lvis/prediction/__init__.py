@@ -1,0 +1,1 @@
+"""Prediction on images that belong to no dataset."""

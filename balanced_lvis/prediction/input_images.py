@@ -1,0 +1,97 @@
+"""Which images are predicted, and where each is drawn."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+from collections.abc import Iterable
+
+from ..data.image_files import image_suffixes
+from ..utils.errors import InputError
+from ..utils.text import first_of, one_line, safe_file_name
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 5
+_DRAWN = (".jpg", ".jpeg", ".png")  # other formats are drawn as PNG
+
+
+def find_pictures(inputs: Iterable[str | os.PathLike]) -> list[str]:
+    """
+    Args:
+        inputs: files, patterns like ``a/*.jpg``, and folders, of which the files with an image's suffix are taken. What
+            is left out of a folder is logged as a warning.
+
+    Returns:
+        paths, each once, in the order given; of folders and patterns sorted.
+
+    Raises:
+        InputError: naming the first input without an image.
+    """
+    paths: dict[str, None] = {}
+    for given in (os.fspath(path) for path in inputs):
+        if os.path.isdir(given):
+            found, words = _in_folder(given), "has no image directly in it, by the suffixes of its files"
+        elif os.path.exists(given):
+            found, words = [given], ""
+        else:
+            found, words = sorted(filter(os.path.isfile, glob.glob(given, recursive=True))), "doesn't exist"
+        if not found:
+            raise InputError(f"--input {given!r} {words}.")
+        paths.update(dict.fromkeys(found))
+    return list(paths)
+
+
+def _in_folder(folder: str) -> list[str]:
+    taken: list[str] = []
+    other: list[str] = []
+    folders: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                suffix = os.path.splitext(entry.name)[1].lower()
+                (folders if entry.is_dir() else taken if suffix in image_suffixes() else other).append(entry.name)
+    except OSError as error:
+        raise InputError(f"--input {folder!r} can't be listed: {error.strerror}.") from error
+    for names, what in ((other, "file(s) without the suffix of an image"), (folders, "folder(s)")):
+        if names:
+            shown = first_of(sorted(names), _SHOWN)
+            logger.warning("%s: %d %s left out: %s", one_line(folder), len(names), what, shown)
+    return [os.path.join(folder, name) for name in sorted(taken)]
+
+
+def output_paths(paths: list[str], folder: str | os.PathLike) -> list[str]:
+    """
+    Where each image is drawn: below ``folder`` as below the deepest folder that holds all of them, with names that any
+    file system takes.
+
+    Raises:
+        InputError: if one would overwrite an image that is read, or is a folder.
+    """
+    above = os.path.dirname(os.path.abspath(paths[0]))
+    if len(paths) > 1:
+        above = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    names = {os.path.realpath(path) for path in paths}
+    outputs = _distinct([os.path.join(folder, _drawn_name(os.path.relpath(path, above))) for path in paths])
+    for path in outputs:
+        if os.path.realpath(path) in names:
+            raise InputError(f"--output {os.fspath(folder)!r} would overwrite {path!r}; name another folder.")
+        if os.path.isdir(path):
+            raise InputError(f"--output {os.fspath(folder)!r} has a folder in the place of {path!r}; name another one.")
+    return outputs
+
+
+def _drawn_name(path: str) -> str:
+    name = os.path.join(*map(safe_file_name, path.split(os.sep)))
+    return name if name.lower().endswith(_DRAWN) else f"{name}.png"
+
+
+def _distinct(paths: list[str]) -> list[str]:
+    """With ".png" added to a path that another one has: a.bmp and a.bmp.png would both be drawn as a.bmp.png."""
+    taken: dict[str, None] = {}
+    for path in paths:
+        while path in taken:
+            path += ".png"
+        taken[path] = None
+    return list(taken)

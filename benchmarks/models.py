@@ -1,0 +1,310 @@
+"""
+Training steps and inference of an LVIS config beside stock Detectron2's own, on the same rendered images.
+
+Weights are random and images rendered, so that nothing has to be downloaded; :mod:`.trained` makes them work as a
+trained model's. Stock's classifier is Detectron2's own sigmoid one (``USE_SIGMOID_CE``), so that both have the same
+losses and scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import tempfile
+import time
+
+import numpy as np
+import torch
+from detectron2 import model_zoo
+from detectron2.data import DatasetCatalog, DatasetMapper
+from detectron2.data import transforms as T
+from detectron2.engine import AMPTrainer, SimpleTrainer
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.modeling import build_model
+from detectron2.solver import build_optimizer as build_stock_optimizer
+from detectron2.utils.events import EventStorage
+
+from balanced_lvis.config import load_config
+from balanced_lvis.data.config_datasets import register_rendered
+from balanced_lvis.data.dataset_files import datasets_root
+from balanced_lvis.data.rendered import RenderedSpec, render_dataset
+from balanced_lvis.engine.optimizer import build_optimizer
+from balanced_lvis.engine.speed import apply_speed
+from balanced_lvis.engine.step import AUTOCAST, TrainingStep
+from balanced_lvis.evaluation import unpasted
+from balanced_lvis.evaluation.model_outputs import instances_to_arrays
+from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.memory_allocator import keep_freed_memory
+
+from . import trained
+from .measure import Options, peak_mb, row, wait_for, with_own_peak, without_tf32
+
+CONTENDERS = ("stock", "ours")
+STOCK_CONFIG = "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+CLASSIFIER_BIAS = "roi_heads.box_predictor.cls_score.bias"
+START_BIAS = -6.9  # a score of 0.001, at which sigmoid classifiers start
+WARM_UPS = {"cpu": 1, "cuda": 5}  # on a GPU, memory is allocated and kernels are loaded in the first steps
+TOLERANCE = 1e-5  # of losses, to each other, and of the masks' probabilities
+
+# LVIS's vocabulary and about its density of objects (12.7 an image in train).
+SPEC = RenderedSpec(
+    num_classes=1203, train_images=8, val_images=1, test_images=1, image_size=(800, 1216), objects_per_image=12
+)
+TRAIN_SIDE = 720  # the mean of LVIS configs' 640 to 800
+OUTPUT_SIZE = (421, 640)  # a photograph of COCO's that is resized to 800 x 1216
+
+
+def train(options: Options) -> list[dict]:
+    """A whole training step of both: forward, backward, optimizer, metrics."""
+    return [_compare("train", "r50_rfs.yaml", options)]
+
+
+def stage_2(options: Options) -> list[dict]:
+    """A training step of cRT, beside stock Detectron2 with all but the classifier frozen by ``requires_grad``."""
+    return [_compare("stage2", "r50_crt.yaml", options)]
+
+
+def inference(options: Options) -> list[dict]:
+    """An image to boxes, scores, classes and run-length encoded masks."""
+    return [_compare("inference", "r50_rfs.yaml", options)]
+
+
+def _compare(suite: str, config: str, options: Options) -> dict:
+    """
+    Both contenders, alternating, on the CPU each in fresh processes; ``options.iterations`` steps after a warm-up.
+
+    Raises:
+        InputError: if a measurement fails, with the end of its output.
+    """
+    found: dict[str, list[dict]] = {contender: [] for contender in CONTENDERS}
+    batch = options.batch or (1 if suite == "inference" else 2)
+    job = {
+        "suite": suite,
+        "config_file": options.config_file or str(options.configs / config),
+        "opts": options.opts,
+        "device": options.device,
+        "batch": batch,
+        "iterations": options.iterations,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        job["folder"] = folder
+        for _ in range(options.rounds):
+            for contender in CONTENDERS:
+                found[contender].append(with_own_peak(f"{__name__}:run_job", {**job, "contender": contender}))
+        identical = None if suite == "stage2" else _IDENTICAL[suite](*found.values())
+        if suite == "train" and found["ours"][0]["autocast"]:
+            identical = None  # half precision is rounded before sums whose order differs
+        if suite == "inference":
+            identical = identical and masks_agree(*(_masks_path(folder, contender) for contender in CONTENDERS))
+    seconds = [[result["seconds"] for result in found[contender]] for contender in CONTENDERS]
+    peaks = tuple(max(result["peak_mb"] for result in found[contender]) for contender in CONTENDERS)
+    return row(suite, _size(suite, batch), seconds[0], seconds[1], peaks, identical)
+
+
+def _size(suite: str, batch: int) -> str:
+    if suite == "inference":
+        return f"{batch} image(s) of 800x1216, 1000 proposals and {trained.DETECTIONS} detections each"
+    height, width = TRAIN_SIDE, round(SPEC.image_size[1] * TRAIN_SIDE / SPEC.image_size[0])
+    return f"{batch} images of {height}x{width}, 512 RoIs each, of which 128 foreground"
+
+
+def losses_agree(stock: list[dict], ours: list[dict]) -> bool:
+    """
+    Whether all measurements have the same losses, up to float32's rounding.
+
+    Args:
+        stock, ours: results of :func:`run_job` with "losses", {name: value} of every step.
+    """
+    first = stock[0]["losses"]
+    return all(
+        [set(step) for step in result["losses"]] == [set(step) for step in first]
+        and all(abs(step[n] - to[n]) <= TOLERANCE * abs(to[n]) for step, to in zip(result["losses"], first) for n in to)
+        for result in (*stock, *ours)
+    )
+
+
+def detections_equal(stock: list[dict], ours: list[dict]) -> bool:
+    """Whether all measurements have the same detections, to the bit, and as many as they should."""
+    return len({tuple(result["detections"]) for result in (*stock, *ours)}) == 1
+
+
+def masks_agree(stock: str, ours: str) -> bool:
+    """Whether two files have the same probabilities, up to float32's rounding."""
+    return bool(np.allclose(np.load(stock), np.load(ours), rtol=0, atol=TOLERANCE))
+
+
+_IDENTICAL = {"train": losses_agree, "inference": detections_equal}
+
+
+def run_job(job: dict) -> dict:
+    """One measurement in this process, whose settings are afterwards what they were."""
+    torch.manual_seed(0)
+    precision = torch.get_float32_matmul_precision()
+    torch.set_flush_denormal(True)  # random weights produce denormals, which a trained model doesn't
+    try:
+        return _run_job(job)
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_float32_matmul_precision(precision)
+
+
+def _run_job(job: dict) -> dict:
+    register_rendered(render_dataset(SPEC, datasets_root() / "rendered_benchmark"))
+    cfg = _config(job)
+    model = build_model(cfg)
+    if job["contender"] == "ours":
+        keep_freed_memory(job["device"])  # as tools/train_net.py does
+        apply_speed(cfg, model)
+    batches = _batches(cfg, job["batch"], job["suite"] != "inference")
+    _share_weights(model, batches[0], os.path.join(job["folder"], "weights.pth"))
+    return (_infer if job["suite"] == "inference" else _train)(job, cfg, model, batches)
+
+
+def _timed(job: dict, step) -> dict:
+    for _ in range(WARM_UPS[job["device"]]):
+        step()
+    wait_for(job["device"])
+    if job["device"] == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    for _ in range(job["iterations"]):
+        step()
+    wait_for(job["device"])
+    return {"seconds": (time.perf_counter() - start) / job["iterations"], "peak_mb": peak_mb(job["device"])}
+
+
+def _train(job: dict, cfg, model, batches: list[list[dict]]) -> dict:
+    stock = job["contender"] == "stock"
+    if job["suite"] == "stage2" and stock:
+        _freeze_naively(model)
+    trained.propose_around_objects(model, batches)
+    model.train()
+    optimizer = (build_stock_optimizer if stock else build_optimizer)(cfg, model)
+    autocast = _autocast(cfg)
+    make = _stock_trainer if stock else TrainingStep
+    trainer = make(model, itertools.cycle(batches), optimizer, autocast=autocast)
+    losses = []
+    torch.manual_seed(0)  # RoIs are sampled at random: the same for all
+    with EventStorage() as storage:
+
+        def step():
+            trainer.run_step()
+            losses.append({name: value for name, (value, _) in storage.latest().items() if name.startswith("loss_")})
+
+        found = _timed(job, step)
+        sampled = [storage.latest()[f"roi_head/num_{kind}_samples"][0] for kind in ("fg", "bg")]
+    if sampled != [128, 384]:
+        raise InputError(f"{sampled} foreground and background RoIs were sampled in an image, not 128 and 384.")
+    return {**found, "losses": losses, "autocast": autocast is not None}
+
+
+def _autocast(cfg) -> torch.dtype | None:
+    return AUTOCAST[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None
+
+
+def _stock_trainer(model, data, optimizer, autocast: torch.dtype | None) -> SimpleTrainer:
+    """Detectron2's; its mixed precision is float16, so for another one its plain trainer runs under autocast."""
+    if autocast == torch.float16:
+        return AMPTrainer(model, data, optimizer)
+    return SimpleTrainer(model if autocast is None else _UnderAutocast(model, autocast), data, optimizer)
+
+
+class _UnderAutocast(torch.nn.Module):
+    def __init__(self, model, dtype: torch.dtype):
+        super().__init__()
+        self.model, self.dtype = model, dtype
+
+    def forward(self, batch):
+        with torch.autocast(self.model.device.type, dtype=self.dtype):
+            return self.model(batch)
+
+
+def _infer(job: dict, cfg, model, batches: list[list[dict]]) -> dict:
+    model.eval()
+    computed = trained.detect_as_trained(model, job["batch"])
+    batch = [{"image": r["image"], "height": OUTPUT_SIZE[0], "width": OUTPUT_SIZE[1]} for r in batches[0]]
+    results: list = []
+
+    @torch.no_grad()
+    def step_of_stock():
+        results[:] = [instances_to_coco_json(o["instances"].to(torch.device("cpu")), 0) for o in model(batch)]
+
+    @torch.no_grad()
+    def step_of_ours():
+        with unpasted(model) as detector:
+            results[:] = [instances_to_arrays(o["instances"]) for o in detector(batch)]
+
+    step = step_of_stock if job["contender"] == "stock" else step_of_ours
+    found = _timed(job, step)
+    if job["device"] == "cuda":
+        with without_tf32():
+            step()
+    masks = torch.cat(computed[-job["batch"] :]).cpu().numpy()
+    np.save(_masks_path(job["folder"], job["contender"]), masks)
+    to_arrays = _arrays if job["contender"] == "stock" else tuple
+    return {**found, "detections": [digest(*to_arrays(result)) for result in results]}
+
+
+def _masks_path(folder: str, contender: str) -> str:
+    return os.path.join(folder, f"masks_{contender}.npy")
+
+
+def _arrays(results: list[dict]):
+    """Detectron2's results as balanced_lvis's evaluator keeps them."""
+    boxes = np.array([r["bbox"] for r in results], np.float32)
+    scores = np.array([r["score"] for r in results], np.float64)
+    classes = np.array([r["category_id"] for r in results], np.int64)
+    return boxes, scores, classes, [r["segmentation"] for r in results]
+
+
+def digest(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, rles: list[dict]) -> str:
+    """Number and hash of an image's detections, in their order."""
+    content = hashlib.sha256()
+    for array, dtype in ((boxes, np.float32), (scores, np.float64), (classes, np.int64)):
+        content.update(np.ascontiguousarray(array, dtype).tobytes())
+    for rle in rles:
+        content.update(f"{list(rle['size'])} {rle['counts']} ".encode())
+    return f"{len(scores)} {content.hexdigest()}"
+
+
+def _share_weights(model, batch, path: str) -> None:
+    """The first process's random weights for all, so that all have the same losses and masks."""
+    if not os.path.exists(path):
+        trained.calibrate_frozen_norms(model, batch)
+        state = model.state_dict()
+        state[CLASSIFIER_BIAS].fill_(START_BIAS)
+        torch.save(state, path)
+    model.load_state_dict(torch.load(path, weights_only=True))
+
+
+def _config(job):
+    cfg = load_config(job["config_file"], job["opts"])
+    if job["contender"] == "stock":
+        amp = cfg.SOLVER.AMP
+        cfg = model_zoo.get_config(STOCK_CONFIG)
+        cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = True
+        cfg.SOLVER.AMP = amp  # a comparison of speed is one at the same precision
+    cfg.MODEL.DEVICE = job["device"]
+    cfg.MODEL.WEIGHTS = ""
+    cfg.SOLVER.BASE_LR = 0.0  # a full step that changes nothing: the work of every iteration is that of the first
+    return cfg
+
+
+def _batches(cfg, size: int, is_train: bool) -> list[list[dict]]:
+    """The same images for both contenders, already read and resized: data loading is not measured here."""
+    mapper = DatasetMapper(
+        is_train=is_train,
+        augmentations=[T.ResizeShortestEdge(TRAIN_SIDE if is_train else SPEC.image_size[0], 1333)],
+        image_format=cfg.INPUT.FORMAT,
+        use_instance_mask=True,
+    )
+    records = [r for r in DatasetCatalog.get("rendered_train") if r["annotations"]]
+    mapped = [mapper(record) for record in records[: 2 * size]]
+    return [mapped[:size], mapped[size:]]
+
+
+def _freeze_naively(model) -> None:
+    """What one does without a second stage of its own: no gradients but the classifier's, all else as ever."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = ".cls_score." in name

@@ -1,0 +1,174 @@
+"""Short runs of the tools on this device: every method, every precision, resuming, exporting, several processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from balanced_lvis.experiments.compare import METHODS
+from balanced_lvis.utils.parent_process import child_environment
+
+from .verdicts import CheckFailedError, CheckSkippedError, Context
+
+RENDERED = {
+    "DATASETS.RENDERED.NUM_CLASSES": 12,
+    "DATASETS.RENDERED.TRAIN_IMAGES": 24,
+    "DATASETS.RENDERED.VAL_IMAGES": 8,
+    "DATASETS.RENDERED.TEST_IMAGES": 4,
+    "DATASETS.RENDERED.IMAGE_SIZE": (96, 96),
+    "DATASETS.RENDERED.OBJECTS_PER_IMAGE": 3,
+    "DATASETS.RENDERED.OBJECT_SCALE": (0.16, 0.42),
+    "MODEL.ROI_HEADS.NUM_CLASSES": 12,
+    "SOLVER.IMS_PER_BATCH": 2,
+    "SOLVER.WARMUP_ITERS": 1,
+    "DATALOADER.NUM_WORKERS": 1,
+}
+ITERATIONS = 2
+OPTIONS = {
+    "SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": "bfloat16", "SOLVER.ACCUMULATE_BATCHES": 2,
+    "SOLVER.CLIP_GRADIENTS.ENABLED": True, "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": "full_model", "MODEL.EMA.ENABLED": True,
+    "MODEL.ACTIVATION_CHECKPOINTING": ("backbone", "box_head"),
+}  # fmt: skip
+
+
+def methods(context: Context):
+    """Training steps and an evaluation of every method; second stages start from the first stage trained here."""
+    chosen = [key for key in METHODS if not context.methods or key in context.methods]
+    for key in _with_first_stages(chosen):
+        first = METHODS[key].first_stage
+        _train(context, key, key, {"MODEL.WEIGHTS": _weights(context, first)} if first else {})
+    return f"{len(chosen)} methods: {', '.join(chosen)}", {}
+
+
+def precision(context: Context):
+    """float16, bfloat16 and the options of a large run, with Balanced Sigmoid."""
+    if context.device == "cuda":
+        _train(context, "float16", "balanced_sigmoid", {"SOLVER.AMP.ENABLED": True})
+    _train(context, "options", "balanced_sigmoid", OPTIONS)
+    tried = ["float16"] * (context.device == "cuda") + ["bfloat16 with accumulation, clipping, EMA and checkpointing"]
+    return "; ".join(tried), {}
+
+
+def resume(context: Context):
+    """A run that is resumed, and a submission exported from its checkpoint."""
+    _train(context, "resumed", "balanced_sigmoid", {})
+    _train(context, "resumed", "balanced_sigmoid", {"SOLVER.MAX_ITER": ITERATIONS + 1}, "--resume")
+    words = _overrides(context, "resumed", {"MODEL.WEIGHTS": _weights(context, "resumed")})
+    _run(context, "export_submission.py", "balanced_sigmoid", "--dataset", "rendered_test_dev",
+         "--output", context.folder / "submission", *words)  # fmt: skip
+    return "resumed, and exported a submission", {}
+
+
+def two_ranks(context: Context):
+    """Two processes, one GPU each, as ``--num-gpus 2`` starts them."""
+    _require_two_gpus(context)
+    _train(context, "two_ranks", "balanced_sigmoid", {"MODEL.EMA.ENABLED": True}, "--num-gpus", "2")
+    return "two processes trained and evaluated together", {}
+
+
+def slurm(context: Context):
+    """Two processes as SLURM starts them where each task is shown its own GPU only."""
+    _require_two_gpus(context)
+    port = _free_port()
+    command = _command(context, "train_net.py", "balanced_sigmoid", *_overrides(context, "slurm", {}))
+    # Files, not pipes: a task that waits for the other must not be kept by a pipe that nobody reads.
+    shown = [context.folder / f"slurm_task_{rank}.txt" for rank in range(2)]
+    tasks = []
+    for rank, path in enumerate(shown):
+        with open(path, "w") as file:
+            environment = _slurm_environment(rank, port)
+            tasks.append(subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT))
+    for task, path in zip(tasks, shown):
+        _require_success(task.wait(), path.read_text(errors="replace"))
+    _require_results(context, "slurm")
+    return "two tasks, each with one visible GPU, trained and evaluated together", {}
+
+
+def _with_first_stages(keys: list[str]) -> list[str]:
+    firsts = [METHODS[key].first_stage for key in keys]
+    return list(dict.fromkeys([*filter(None, firsts), *keys]))
+
+
+def _require_two_gpus(context: Context) -> None:
+    if context.device == "cuda" and torch.cuda.device_count() < 2:
+        raise CheckSkippedError("one GPU here; two processes need two")
+
+
+def _slurm_environment(rank: int, port: int) -> dict[str, str]:
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "0,1").split(",")
+    return {
+        **_environment(), "CUDA_VISIBLE_DEVICES": shown[rank % len(shown)], "MASTER_PORT": str(port),
+        "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0", "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": str(port),
+    }  # fmt: skip
+
+
+def _environment() -> dict[str, str]:
+    """Without a launcher's variables: a check is a job of its own, which ends with this process."""
+    launchers = re.compile(r"SLURM_|PMI|RANK$|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_|TORCHELASTIC")
+    return child_environment({name: value for name, value in os.environ.items() if not launchers.match(name)})
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def _train(context: Context, folder: str, config: str, overrides: dict, *arguments: str) -> None:
+    """A short run in a process of its own, as a fault of a kernel ends the process."""
+    _run(context, "train_net.py", config, *arguments, *_overrides(context, folder, overrides))
+    _require_results(context, folder)
+
+
+def _run(context: Context, tool: str, config: str, *words) -> None:
+    done = subprocess.run(_command(context, tool, config, *words), env=_environment(), stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, errors="replace", check=False)  # fmt: skip
+    _require_success(done.returncode, done.stdout)
+
+
+def _command(context: Context, tool: str, config: str, *words) -> list[str]:
+    tools, configs = context.root / "tools", context.root / "configs" / "rendered"
+    return [sys.executable, str(tools / tool), "--config-file", str(configs / f"{config}.yaml"), *map(str, words)]
+
+
+def _overrides(context: Context, folder: str, overrides: dict) -> list[str]:
+    values = {
+        **RENDERED, "DATASETS.RENDERED.ROOT": context.folder / "rendered", "MODEL.DEVICE": context.device,
+        "SOLVER.MAX_ITER": ITERATIONS, "OUTPUT_DIR": context.folder / folder, **overrides,
+    }  # fmt: skip
+    return [str(word) for pair in values.items() for word in pair]
+
+
+def _weights(context: Context, folder: str) -> Path:
+    return context.folder / folder / "model_final.pth"
+
+
+def _require_success(status: int, output: str) -> None:
+    if status:
+        raise CheckFailedError(f"{output[-4000:]}\nstatus {status}: {_last_error(output)}")
+
+
+def _last_error(output: str) -> str:
+    lines = [line.strip() for line in output.splitlines() if re.match(r"(\w+\.)*\w*(Error|Exception|error)\b", line)]
+    return (lines or output.strip().splitlines() or ["no output"])[-1]
+
+
+def _require_results(context: Context, folder: str) -> None:
+    """An evaluation of boxes and masks, and losses that are finite."""
+    path = context.folder / folder
+    results = json.loads((path / "results.json").read_text())
+    if not {"bbox", "segm"} <= set(results):
+        raise CheckFailedError(f"{path / 'results.json'} has {', '.join(results)}, not bbox and segm")
+    lines = [json.loads(line) for line in (path / "metrics.json").read_text().splitlines()]
+    losses = [line["total_loss"] for line in lines if "total_loss" in line]
+    if not losses or not all(map(math.isfinite, losses)):
+        raise CheckFailedError(f"{folder}: losses are {losses}")

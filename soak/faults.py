@@ -1,0 +1,117 @@
+"""What kills a training from inside, at a place in the writing of a checkpoint; and what damages its files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from balanced_lvis.engine.checkpoints import saving
+from balanced_lvis.engine.checkpoints.checkpoint_folder import damage_of
+from balanced_lvis.utils.io import replacing
+
+WRITING = ("the weights", "before the new name", "before the note", "the note", "after the note")
+
+
+@dataclass
+class Fault:
+    """
+    SIGKILL while a checkpoint is written.
+
+    Attributes:
+        place: one of :data:`WRITING`.
+        save: which checkpoint of the process, from 0 on.
+        byte: of the file, for "the weights".
+    """
+
+    place: str
+    save: int
+    byte: int
+
+    @classmethod
+    def drawn(cls, rng: random.Random) -> Fault:
+        place = rng.choices(WRITING, [3, 1, 1, 1, 1])[0]
+        return cls(place, rng.choice((0, 0, 1)), rng.choice((0, 1, rng.randrange(20_000_000))))
+
+    def arm(self) -> None:
+        """Lie in wait in this process."""
+        self._files = 0  # two per checkpoint: its own and the note
+        saving.replacing = self._replacing  # type: ignore[assignment]  # in this process only
+
+    @contextlib.contextmanager
+    def _replacing(self, path, mode="w", **options):
+        place = self.place if self._files // 2 == self.save else None
+        is_note = self._files % 2 == 1
+        self._files += 1
+        if is_note and place == "before the note":
+            _kill()
+        with replacing(path, mode, **options) as file:
+            if is_note and place == "the note":
+                file.write("model_")
+                file.flush()
+                _kill()
+            yield _Counting(file, self.byte) if not is_note and place == "the weights" else file
+            if not is_note and place in ("the weights", "before the new name"):
+                _kill()
+        if is_note and place == "after the note":
+            _kill()
+
+
+class _Counting:
+    """A file that kills its process when a byte is reached."""
+
+    def __init__(self, file, byte: int):
+        self._file, self._left = file, byte
+
+    def write(self, data) -> int:
+        if len(data) > self._left:
+            self._file.write(bytes(memoryview(data))[: self._left])
+            self._file.flush()
+            _kill()
+        self._left -= len(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def damage(folder: Path, rng: random.Random) -> str:
+    """
+    Do to a folder of checkpoints what a bad disk, a power cut or a user may do.
+
+    Args:
+        folder: with two whole checkpoints at least, of which one is left as it is.
+        rng: draws what happens.
+
+    Returns:
+        what was done.
+    """
+    whole = [path for path in folder.glob("model_*.pth") if damage_of(path) is None]
+    newest = max(whole, key=lambda path: path.stat().st_mtime_ns)
+    note = folder / "last_checkpoint"
+    kind = rng.choice(("truncated", "a byte changed", "emptied", "note lost", "note wrong", "note of a lost file"))
+    if kind == "truncated":
+        os.truncate(newest, rng.randrange(newest.stat().st_size))
+    elif kind == "emptied":
+        os.truncate(newest, 0)
+    elif kind == "a byte changed":
+        _change_a_byte(newest, rng)
+    elif kind == "note lost":
+        note.unlink(missing_ok=True)
+    else:
+        note.write_bytes(rng.randbytes(20) if kind == "note wrong" else b"model_0999999.pth")
+    return kind
+
+
+def _change_a_byte(path: Path, rng: random.Random) -> None:
+    """In the weights, which are most of the file; elsewhere a byte may mean nothing."""
+    content = bytearray(path.read_bytes())
+    content[rng.randrange(len(content) // 4, len(content) // 2)] ^= 1 << rng.randrange(8)
+    path.write_bytes(content)

@@ -1,0 +1,184 @@
+import pytest
+
+from balanced_lvis.config import default_config, load_config
+from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS
+
+ALL_CONFIGS = sorted(CONFIGS.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", ALL_CONFIGS, ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_every_config_loads(path):
+    load_config(path)
+
+
+def test_a_config_that_is_to_be_copied_stands_alone():
+    for path in (CONFIGS / "custom").glob("*.yaml"):
+        assert "_BASE_" not in path.read_text()
+
+
+ACTIVATION = "MODEL.ROI_BOX_HEAD.ACTIVATION."
+SECOND_STAGE = {"MODEL.META_ARCHITECTURE", "MODEL.WEIGHTS", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD"}
+# Where a method may differ from RFS, beside its activation and output folder; "schedule" is the second stage's own.
+METHODS = {
+    "rfs": set(),
+    "rfs_softmax": set(),
+    "eql": set(),
+    "balanced_sigmoid": set(),
+    "balanced_sigmoid_sampled": {"MODEL.CLASS_PRIOR.SAMPLED"},
+    "balanced_softmax": set(),
+    "crt": SECOND_STAGE | {"DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD"},
+    "lws": SECOND_STAGE
+    | {
+        "DATALOADER.SAMPLER_TRAIN",
+        "DATALOADER.REPEAT_THRESHOLD",
+        "MODEL.DECOUPLED.CLASSIFIER",
+        "MODEL.DECOUPLED.SCALE_FORM",
+        "MODEL.DECOUPLED.SCALE_WEIGHT_DECAY",
+    },
+    "decoupled_sigmoid": SECOND_STAGE | {"MODEL.DECOUPLED.CLASSIFIER"},
+    "decoupled_balanced_sigmoid": SECOND_STAGE | {"MODEL.DECOUPLED.CLASSIFIER"},
+    "decoupled_balanced_softmax": SECOND_STAGE | {"MODEL.DECOUPLED.CLASSIFIER"},
+    "balms": SECOND_STAGE | {"MODEL.DECOUPLED.CLASSIFIER", "SOLVER.META.ENABLED"},
+}
+SETS = {"r50_": {"SOLVER.STEPS"}, "r101_": {"SOLVER.STEPS"}, "rendered/": {"SOLVER.WARMUP_ITERS"}}
+
+
+@pytest.mark.parametrize("prefix", SETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_differs_from_rfs_in_what_makes_it_alone(prefix, method):
+    """The comparison is on equal terms."""
+    rfs, cfg = (flat(load_config(f"{CONFIGS}/{prefix}{name}.yaml")) for name in ("rfs", method))
+    different = {key for key in rfs if rfs[key] != cfg[key] and not key.startswith(ACTIVATION)} - {"OUTPUT_DIR"}
+    schedule = SETS[prefix] if METHODS[method] >= SECOND_STAGE else set()
+    assert different <= METHODS[method] | schedule
+    assert METHODS[method] - different <= {"DATALOADER.REPEAT_THRESHOLD", "MODEL.DECOUPLED.SCALE_WEIGHT_DECAY"}
+    assert cfg["OUTPUT_DIR"].endswith(method)
+
+
+@pytest.mark.parametrize("prefix", SETS)
+def test_a_second_stage_starts_where_its_first_stage_ends(prefix):
+    for method in METHODS:
+        cfg = load_config(f"{CONFIGS}/{prefix}{method}.yaml")
+        if cfg.MODEL.META_ARCHITECTURE != "DecoupledRCNN":
+            continue
+        first = load_config(f"{CONFIGS}/{prefix}{'rfs_softmax' if method.endswith('softmax') else 'rfs'}.yaml")
+        assert f"{first.OUTPUT_DIR}/model_final.pth" == cfg.MODEL.WEIGHTS
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+def test_lvis_configs_say_what_the_recipe_is(depth):
+    for method in METHODS:
+        cfg = load_config(CONFIGS / f"r{depth}_{method}.yaml")
+        assert depth == cfg.MODEL.RESNETS.DEPTH
+        assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 1203
+        assert cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST == 1e-4
+        assert cfg.TEST.DETECTIONS_PER_IMAGE == 300
+        assert tuple(cfg.INPUT.MIN_SIZE_TRAIN) == (640, 672, 704, 736, 768, 800)
+        assert cfg.SOLVER.BASE_LR == 0.02
+        if cfg.MODEL.META_ARCHITECTURE == "DecoupledRCNN":
+            assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (22_000, (11_000, 18_000))
+        else:
+            assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (180_000, (120_000, 160_000))
+        if cfg.DATALOADER.SAMPLER_TRAIN != "ClassAwareTrainingSampler":
+            assert cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
+            assert cfg.DATALOADER.REPEAT_THRESHOLD == 0.001
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+def test_lvis_configs_agree_with_detectron2s_own_lvis_config(depth):
+    from detectron2 import model_zoo
+
+    stock = model_zoo.get_config(f"LVISv1-InstanceSegmentation/mask_rcnn_R_{depth}_FPN_1x.yaml")
+    ours = load_config(CONFIGS / f"r{depth}_rfs.yaml")
+    differ = {key for key, value in flat(stock).items() if flat(ours)[key] != value}
+    # WARMUP_FACTOR is 1/1000 in both, once as a fraction and once in the yaml's words.
+    assert differ <= {"MODEL.ROI_HEADS.NAME", "MODEL.RPN.HEAD_NAME", "OUTPUT_DIR"}
+
+
+def flat(node, prefix=""):
+    out = {}
+    for key, value in node.items():
+        out.update(flat(value, f"{prefix}{key}.") if hasattr(value, "items") else {prefix + key: value})
+    return out
+
+
+def test_the_quick_start_pair_differs_in_the_activation_only():
+    baseline = load_config(CONFIGS / "quick_start" / "sigmoid.yaml")
+    balanced = load_config(CONFIGS / "quick_start" / "balanced_sigmoid.yaml")
+    balanced.MODEL.ROI_BOX_HEAD.ACTIVATION = baseline.MODEL.ROI_BOX_HEAD.ACTIVATION
+    balanced.OUTPUT_DIR = baseline.OUTPUT_DIR
+    assert balanced == baseline
+
+
+def write(tmp_path, text):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "MODEL:\n  ROI_BOX_HEAD:\n    ACTIVATION:\n      NMAE: x\n",
+            r"ACTIVATION.NMAE.*Did you mean .*NAME\?.*SIGMOID",
+        ),
+        ("MODLE:\n  MASK_ON: True\n", r"unknown config key MODLE.*Did you mean MODEL\?"),
+        ("MODEL: [unclosed\n", "x.yaml"),
+        ("", "x.yaml must be a yaml mapping"),
+        ("- MODEL\n", "x.yaml must be a yaml mapping"),
+        ("_BASE_: nowhere.yaml\n", "_BASE_ .*nowhere.yaml"),
+        ("SOLVER:\n  MAX_ITER: many\n", "MAX_ITER"),
+    ],
+)
+def test_bad_files_are_explained(tmp_path, text, message):
+    with pytest.raises(InputError, match=f"(?s){message}"):
+        load_config(write(tmp_path, text))
+
+
+def test_a_missing_file_says_where_it_was_looked_for(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere.yaml.*looked in"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["SOLVER.BASE_LR"], "KEY VALUE pairs"),
+        (["SOLVER.BASELR", "1"], r"SOLVER.BASELR.*Did you mean SOLVER.BASE_LR\?"),
+        (["SOLVR.BASE_LR", "1"], r"Did you mean SOLVER\?"),
+        (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER is 'many': SOLVER.MAX_ITER must be of type int, like 40000"),
+        (["SOLVER.MAX_ITER", "3", "--resume"], "--resume comes after"),
+        (["SOLVER.MAX_ITER.FOO", "3"], "unknown config key SOLVER.MAX_ITER.FOO"),
+    ],
+)
+def test_bad_overrides_are_explained(opts, message):
+    with pytest.raises(InputError, match=message):
+        load_config("", opts)
+
+
+def test_defaults_do_not_need_a_file():
+    assert load_config() == default_config()
+
+
+def test_the_home_folder_may_be_a_tilde_in_any_value(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text(
+        "MODEL: {WEIGHTS: ~/model.pth}\n"
+        "DATASETS: {CUSTOM: {mine: {JSON: '~/mine.json', IMAGES: ~/images}}, PROPOSAL_FILES_TRAIN: ['~/p.pkl', a~b]}\n"
+    )
+    opts = ["OUTPUT_DIR", "~/out", "MODEL.CLASS_PRIOR.FILE", "~/prior.json", "DATASETS.CUSTOM.other.JSON", "~/o.json"]
+    cfg = load_config("~/mine.yaml", [*opts, "DATASETS.RENDERED.ROOT", "~"])
+    assert (f"{tmp_path}/model.pth", f"{tmp_path}/out") == (cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR)
+    assert (f"{tmp_path}/prior.json", str(tmp_path)) == (cfg.MODEL.CLASS_PRIOR.FILE, cfg.DATASETS.RENDERED.ROOT)
+    assert cfg.DATASETS.CUSTOM.mine == {"JSON": f"{tmp_path}/mine.json", "IMAGES": f"{tmp_path}/images"}
+    assert f"{tmp_path}/o.json" == cfg.DATASETS.CUSTOM.other.JSON
+    assert list(cfg.DATASETS.PROPOSAL_FILES_TRAIN) == [f"{tmp_path}/p.pkl", "a~b"]
+    # All else is what it is without.
+    assert load_config().dump() == default_config().dump()
+
+
+def test_a_folder_as_config_file_is_called_one(tmp_path):
+    with pytest.raises(InputError, match="is a folder; name the file in it"):
+        load_config(tmp_path)

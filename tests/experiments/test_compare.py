@@ -1,0 +1,239 @@
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from balanced_lvis.config import load_config
+from balanced_lvis.engine.processes import lock
+from balanced_lvis.experiments.compare import METHODS, QUICK, choose_methods, compare
+from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS, ROOT, load_tool, rendered_opts
+
+RENDERED = f"{CONFIGS / 'rendered'}/"
+TABLE_METRICS = {"AP", "APf", "APc", "APr", "AP_box", "AP_box_f", "AP_box_c", "AP_box_r"}
+
+
+def tiny(root, **extra):
+    """Overrides of the ``rendered`` fixture's data, without what each run sets itself."""
+    opts = rendered_opts(root, "unused")
+    pairs = {**dict(zip(opts[::2], opts[1::2])), **extra}
+    return [word for key, value in pairs.items() if key != "OUTPUT_DIR" for word in (key, str(value))]
+
+
+class Comparison:
+    """Calls ``compare`` with fake_train_net.py on the ``rendered`` fixture's data."""
+
+    def __init__(self, folder, data):
+        self.train_net, self.output, self.data = folder / "fake" / "train_net.py", folder / "compare", data
+        self.train_net.parent.mkdir()
+        shutil.copy(Path(__file__).with_name("fake_train_net.py"), self.train_net)
+        self.behave({})
+
+    def behave(self, behaviour):
+        (self.train_net.parent / "behaviour.json").write_text(json.dumps(behaviour))
+
+    def __call__(self, methods, seeds=(0,), **overrides):
+        """{run: its events} of this call."""
+        log = self.train_net.parent / "log.txt"
+        log.unlink(missing_ok=True)
+        self.table = compare(methods, seeds, self.train_net, self.output, RENDERED, tiny(self.data, **overrides))
+        return self.started()
+
+    def started(self):
+        log = self.train_net.parent / "log.txt"
+        words = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+        return {name: word for word, name, _ in words if word != "end"}
+
+    def files(self):
+        return {str(p.relative_to(self.output)) for p in self.output.glob("*/*")}
+
+
+@pytest.fixture
+def comparison(rendered, tmp_path):
+    return Comparison(tmp_path, rendered)
+
+
+def test_every_method_of_the_table_has_its_configs():
+    for method in METHODS:
+        for prefix in ("rendered/", "r50_", "r101_"):
+            assert (CONFIGS / f"{prefix}{method}.yaml").is_file()
+
+
+def test_first_stages_train_from_scratch_and_second_stages_name_theirs():
+    for method in METHODS.values():
+        weights = load_config(CONFIGS / "rendered" / f"{method.key}.yaml").MODEL.WEIGHTS
+        assert weights == (f"output/rendered/{method.first_stage}/model_final.pth" if method.first_stage else "")
+
+
+def test_a_second_stage_brings_its_first_one_along():
+    assert choose_methods(["balms", "eql"]) == ["rfs", "eql", "balms"]
+    assert choose_methods(METHODS) == list(METHODS)
+
+
+def test_unknown_methods_are_named_beside_the_valid_ones():
+    with pytest.raises(InputError, match=r"--methods: 'rsf'; valid: rfs, crt, .*balms"):
+        choose_methods(["rfs", "rsf"])
+    with pytest.raises(InputError, match="--methods: empty"):
+        choose_methods([])
+
+
+def test_what_each_run_sets_itself_cannot_be_overridden(comparison):
+    with pytest.raises(InputError, match="SEED differs between .* use --seeds"):
+        comparison(["rfs"], SEED=3)
+    with pytest.raises(InputError, match=r"--seeds: \[-1\]"):
+        comparison(["rfs"], seeds=[-1])
+
+
+def test_tables_and_plots_of_all_methods(comparison, capsys):
+    started = comparison(METHODS, seeds=(0, 2))
+    assert set(started) == {f"{method}/seed_{seed}" for method in METHODS for seed in (0, 2)}
+    table = json.loads((comparison.output / "table.json").read_text())
+    assert table == comparison.table and list(table) == list(METHODS)
+    for metrics in table.values():
+        assert set(metrics) == TABLE_METRICS
+    # The fake's mask AP is 10 + seed², so 10 and 14: their mean 12, their deviations ±2, so (4 + 4) / (2 - 1) = 8.
+    assert table["crt"]["AP"] == {"mean": 12.0, "std": pytest.approx(8**0.5), "runs": [10.0, 14.0]}
+    assert table["crt"]["AP_box"]["runs"] == [20.0, 24.0]
+    assert table["crt"]["APr"] == {"mean": None, "std": None, "runs": [None, None]}
+    page = (comparison.output / "table.md").read_text()
+    assert re.search(r"\| cRT \(stage 2 of RFS\) +\| 12\.0 ± 2\.8 \|", page)
+    assert "on LVIS-1.0" in page and f"Made by `compare` with 2 seeds: {2 * len(METHODS)} runs in " in page
+    for name in ("box_ap_by_frequency", "mask_ap_by_frequency"):
+        assert min(Image.open(comparison.output / f"{name}.png").size) > 400
+    printed = capsys.readouterr().out
+    assert page in printed
+    assert re.search(r"rfs seed 0: mask AP 10\.0, APr –, box AP 20\.0, 0\.0 min; runs left: \d+\n", printed)
+    assert "; runs left: 0\n" in printed
+
+
+def test_second_stages_start_from_the_first_stage_of_their_seed_after_it(comparison):
+    comparison.behave({"rfs/seed_1": 0.5})  # the fake fails where the weights aren't there
+    comparison(["crt"], seeds=(1, 0), **{"MODEL.WEIGHTS": ""})
+    for seed in (0, 1):
+        folder = comparison.output / "crt" / f"seed_{seed}"
+        cfg = load_config(folder / "config.yaml")
+        assert seed == cfg.SEED
+        assert str(comparison.output / "rfs" / f"seed_{seed}" / "model_final.pth") == cfg.MODEL.WEIGHTS
+
+
+def test_a_second_call_trains_nothing_and_a_missing_result_reruns_that_run_only(comparison):
+    comparison(["rfs", "crt", "eql"], seeds=(0, 1))
+    before = comparison.table
+    assert comparison(["rfs", "crt", "eql"], seeds=(0, 1)) == {}
+    assert comparison.table == before
+    (comparison.output / "eql" / "seed_1" / "results.json").unlink()
+    (comparison.output / "crt" / "seed_0" / "results.json").unlink()
+    assert comparison(["rfs", "crt", "eql"], seeds=(0, 1)) == {"eql/seed_1": "resume", "crt/seed_0": "resume"}
+    assert comparison(["rfs", "eql"], seeds=(1, 2)) == {"rfs/seed_2": "start", "eql/seed_2": "start"}
+
+
+def test_other_overrides_start_anew(comparison):
+    comparison(["eql"])
+    assert comparison(["eql"], **{"SOLVER.MAX_ITER": 5}) == {"eql/seed_0": "start"}
+
+
+def test_second_stages_of_a_first_stage_that_runs_again_are_discarded_even_if_not_asked_for(comparison):
+    comparison(["crt", "decoupled_balanced_softmax", "eql"], seeds=(0, 1))
+    (comparison.output / "rfs" / "seed_0" / "results.json").unlink()
+    comparison(["rfs"], seeds=(0, 1))
+    assert "crt/seed_0" not in comparison.files()
+    assert {"crt/seed_1", "eql/seed_0", "decoupled_balanced_softmax/seed_0", "rfs/seed_1"} <= comparison.files()
+    (comparison.output / "rfs" / "seed_1" / "results.json").unlink()
+    again = comparison(["crt", "eql"], seeds=(0, 1))
+    assert again == {"crt/seed_0": "start", "rfs/seed_1": "resume", "crt/seed_1": "start"}
+
+
+def test_a_first_stage_without_weights_is_named(comparison):
+    comparison(["rfs"])
+    (comparison.output / "rfs" / "seed_0" / "model_final.pth").unlink()
+    with pytest.raises(
+        InputError, match=r"model_final.pth, from which crt seed 0 starts, doesn't exist; .*last_checkpoint"
+    ):
+        comparison(["crt"])
+
+
+def start_in_background(comparison, methods):
+    code = (
+        "import sys; from pathlib import Path; from balanced_lvis.experiments.compare import compare\n"
+        "train_net, output, configs, methods, *opts = sys.argv[1:]\n"
+        "compare(methods.split(), [0], Path(train_net), Path(output), configs, opts, jobs=2)"
+    )
+    arguments = [comparison.train_net, comparison.output, RENDERED, " ".join(methods), *tiny(comparison.data)]
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.DEVNULL)
+
+
+def wait_for(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_comparison_ends_its_runs_and_goes_on_where_it_was(comparison, number, monkeypatch):
+    comparison.behave({"eql/seed_0": "hang"})
+    process = start_in_background(comparison, ["rfs", "eql", "crt"])
+    wait_for(lambda: (comparison.output / "crt" / "seed_0" / "results.json").exists())
+    wait_for(lambda: (comparison.output / "eql" / "seed_0" / "checkpoint").exists())
+    monkeypatch.setattr(lock, "PATIENCE", 0.0)
+    with pytest.raises(InputError, match=rf"is in use by another job: process {process.pid} on host .*-c"):
+        comparison(["rfs", "eql", "crt"])
+    process.send_signal(number)
+    process.wait(10)
+    wait_for(lambda: not running(comparison.train_net))
+    comparison.behave({})
+    assert comparison(["rfs", "eql", "crt"]) == {"eql/seed_0": "resume"}
+
+
+def running(script):
+    """Process ids of the Pythons that run a script."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:  # has ended
+            continue
+        if len(words) > 1 and words[1] == os.fsencode(script):
+            found.append(path.parent.name)
+    return found
+
+
+def tool():
+    return load_tool("compare")
+
+
+def test_overrides_may_follow_a_list_of_methods():
+    args, overrides = tool().parse(["--seeds", "3", "--methods", "rfs", "crt", "SOLVER.MAX_ITER", "5", "SEED", "1"])
+    assert (args.methods, args.seeds, overrides) == (["rfs", "crt"], [3], ["SOLVER.MAX_ITER", "5", "SEED", "1"])
+    args, overrides = tool().parse(["--jobs", "1", "VERSION", "2"])
+    assert (args.methods, args.seeds, overrides) == (list(METHODS), None, ["VERSION", "2"])
+
+
+def test_the_smoke_test_is_a_valid_config_of_every_method():
+    for method in METHODS:
+        assert load_config(f"{RENDERED}{method}.yaml", QUICK).SOLVER.MAX_ITER <= 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("methods", [["rfs", "balanced_softmax"], ["rfs", "crt"]], ids=" ".join)
+def test_end_to_end(rendered, tmp_path, methods):
+    command = [sys.executable, ROOT / "tools" / "compare.py", "--output", tmp_path / "out", "--seeds", "0"]
+    command += ["--methods", *methods, *tiny(rendered)]
+    found = subprocess.run([*map(str, command)], capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert list(table) == methods
+    for method in methods:
+        results = json.loads((tmp_path / "out" / method / "seed_0" / "results.json").read_text())
+        assert table[method]["AP_box"] == {"mean": results["bbox"]["AP"], "std": None, "runs": [results["bbox"]["AP"]]}
+    page = (tmp_path / "out" / "table.md").read_text()
+    assert page in found.stdout and f"--methods {' '.join(methods)} " in page

@@ -1,0 +1,121 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from balanced_lvis.experiments import runs as runs_module
+from balanced_lvis.experiments.runs import Run, train_all
+from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """Path of a copy of fake_train_net.py, whose log and behaviour lie beside it."""
+    path = tmp_path / "fake" / "train_net.py"
+    path.parent.mkdir()
+    shutil.copy(Path(__file__).with_name("fake_train_net.py"), path)
+    behave(path)
+    return path
+
+
+def behave(fake, **by_name):
+    content = {f"{name}/run": value for name, value in by_name.items()}
+    (fake.parent / "behaviour.json").write_text(json.dumps(content))
+
+
+def log(fake):
+    """(word, name, threads) of what has happened."""
+    lines = [line.split() for line in (fake.parent / "log.txt").read_text().splitlines()]
+    return [(word, name.removesuffix("/run"), threads) for word, name, threads in lines]
+
+
+def events(fake):
+    return [f"{word} {name}" for word, name, _ in log(fake)]
+
+
+def run(output, name, after=None):
+    return Run(name, name, CONFIGS / "quick_start" / "sigmoid.yaml", output / name / "run", (), after)
+
+
+def test_a_run_starts_after_the_one_it_comes_after_and_no_more_run_than_jobs(fake, tmp_path):
+    first = run(tmp_path, "first")
+    second = run(tmp_path, "second", after=first)
+    behave(fake, first=0.5, other=1.5, second=0.1)
+    ended = []
+    train_all(
+        [second, first, run(tmp_path, "other"), run(tmp_path, "last")], fake, 2, lambda r, s: ended.append((r.key, s))
+    )
+    found = events(fake)
+    assert set(found[:2]) == {"start first", "start other"}
+    assert found[2:5] == ["end first", "start second", "end second"]
+    assert found.index("start last") > found.index("end second")
+    assert [key for key, _ in ended[:2]] == ["first", "second"] and len(ended) == 4
+    assert ended[0][1] >= 0.5
+
+
+def test_a_run_whose_predecessor_is_not_among_the_runs_has_nothing_to_wait_for(fake, tmp_path):
+    train_all([run(tmp_path, "second", after=run(tmp_path, "first"))], fake)
+    assert events(fake) == ["start second", "end second"]
+
+
+def test_the_runs_share_the_cores(fake, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs_module, "_usable_cores", lambda: 8)
+    monkeypatch.setattr(runs_module.torch.cuda, "is_available", lambda: False)
+    train_all([run(tmp_path, name) for name in "abc"], fake, jobs=2)
+    assert {threads for _, _, threads in log(fake)} == {"4"}
+    train_all([run(tmp_path, name) for name in "de"], fake)
+    assert log(fake)[-1][2] == "4"
+    assert runs_module._shares([run(tmp_path, str(i)) for i in range(20)], None)[0] == 8
+
+
+def test_a_gpu_takes_one_run_at_a_time_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs_module.torch.cuda, "is_available", lambda: True)
+    several = [run(tmp_path, name) for name in "abc"]
+    assert runs_module._shares(several, None)[0] == 1
+    assert runs_module._shares(several, 3)[0] == 3
+    for one in several:
+        one.overrides = ("MODEL.DEVICE", "cpu")
+    assert runs_module._shares(several, None)[0] == min(3, os.cpu_count())
+
+
+def test_the_first_failure_ends_the_others_and_shows_the_end_of_its_output(fake, tmp_path):
+    behave(fake, bad="fail", slow="hang")
+    with pytest.raises(InputError, match=r"Training bad failed with status 5:\nline 15\n(?s:.*)line 29$"):
+        train_all([run(tmp_path, "slow"), run(tmp_path, "bad"), run(tmp_path, "never")], fake, jobs=2)
+    assert set(events(fake)) == {"start slow", "start bad"}
+
+
+def test_jobs_have_to_be_positive(fake, tmp_path):
+    with pytest.raises(InputError, match="jobs is 0"):
+        train_all([run(tmp_path, "a")], fake, jobs=0)
+
+
+def test_a_run_is_finished_when_its_last_model_is_evaluated_as_its_config_asks(fake, tmp_path):
+    one = run(tmp_path, "one")
+    assert not one.finished(one.config())
+    train_all([one], fake)
+    assert one.finished(one.config())
+    os.utime(one.output / "results.json", (0, 0))  # an evaluation on the way
+    assert not one.finished(one.config())
+    one.weights.unlink()  # somebody needed the room
+    assert one.finished(one.config())
+    one.overrides = ("SEED", "7")
+    assert not one.finished(one.config())
+
+
+def test_moved_runs_are_still_the_same_but_other_weights_are_not(fake, tmp_path):
+    def second_stage(root):
+        weights = root / "first" / "run" / "model_final.pth"
+        return Run("second", "", one.config_file, root / "second" / "run", ("MODEL.WEIGHTS", str(weights)))
+
+    one = run(tmp_path / "here", "first")
+    train_all([one], fake)
+    train_all([second_stage(tmp_path / "here")], fake)
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    moved = second_stage(tmp_path / "there")
+    assert moved.finished(moved.config())
+    moved.overrides = ("MODEL.WEIGHTS", "elsewhere/model_final.pth")
+    assert not moved.finished(moved.config())
