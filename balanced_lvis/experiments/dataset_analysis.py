@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from ..data.samplers import class_repeat_factors
 from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, WITH_OBJECTS, ClassPrior
 from ..utils.errors import InputError
 from .plots import plt
@@ -44,7 +45,7 @@ def analyze(prior: ClassPrior, threshold: float) -> dict:
     columns = {
         "group": prior.groups().tolist(),
         "frequency": prior.image_frequency().tolist(),
-        "repeat_factor": prior.repeat_factor(threshold).tolist(),
+        "repeat_factor": class_repeat_factors(prior, threshold).tolist(),
     }
     offsets = {name: getattr(prior, method)().tolist() for name, (method, _, _) in OFFSETS.items()}
     for row, record in enumerate(found["classes"]):
