@@ -17,9 +17,11 @@ from .. import _detectron2
 from ..activations import activation_class
 from ..config import load_config
 from ..console.command_line import command_line, log_to_files
+from ..data.class_names import check_num_classes
 from ..data.config_datasets import prepare_datasets, resolve_num_classes
-from ..data.dataset_files import check_datasets, check_num_classes, evaluation_file_of
+from ..data.dataset_files import check_datasets
 from ..data.preflight import preflight
+from ..data.registered_files import evaluation_file_of
 from ..data.samplers import check_sampler, check_sampler_keys
 from ..data.training_prior import SAVED_PRIOR, class_prior_from_config
 from ..evaluation.backends import check_backend

@@ -15,8 +15,8 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
-from ..data.dataset_files import evaluation_file_of
 from ..data.frequency import missing_groups, source_of_groups
+from ..data.registered_files import evaluation_file_of
 from ..utils.errors import InputError
 from ..utils.io import write_json
 from .backends import check_backend, evaluate_tasks
@@ -38,7 +38,7 @@ class LVISEvaluator(DatasetEvaluator):
 
     Args:
         dataset_name: name of a registered dataset in LVIS format, or of a converted one in COCO format
-            (:func:`balanced_lvis.data.dataset_files.evaluation_file_of`).
+            (:func:`balanced_lvis.data.registered_files.evaluation_file_of`).
         output_dir: where ``lvis_instances_results.json`` and ``per_category_ap.json`` are written, and detections
             while they are collected; None: nothing stays.
         distributed: gather the predictions of all ranks.

@@ -47,10 +47,10 @@ class Problem:
         return self.KINDS[self.kind].severity
 
     def __str__(self):
-        return f"{self.severity}: {self.told}"
+        return f"{self.severity}: {self.message}"
 
     @property
-    def told(self) -> str:
+    def message(self) -> str:
         """The count, what is wrong, the first offenders and the remedy."""
         kind = self.KINDS[self.kind]
         more = ", ..." if self.count > len(self.examples) else ""
@@ -96,7 +96,7 @@ def refuse(subject: str, problems: Collection[Problem]) -> None:
         InputError: if there are any: each kind with count, first offenders and remedy.
     """
     if problems:
-        lines = "\n".join(f"  {problem.told}" for problem in problems)
+        lines = "\n".join(f"  {problem.message}" for problem in problems)
         raise InputError(f"{subject} can't be used:\n{lines}")
 
 

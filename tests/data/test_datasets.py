@@ -7,8 +7,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_lvis_instances
 
 from balanced_lvis.config import load_config
+from balanced_lvis.data.class_names import check_num_classes
 from balanced_lvis.data.config_datasets import prepare_rendered, rendered_root, rendered_spec
-from balanced_lvis.data.dataset_files import check_datasets, check_num_classes, evaluation_file_of
+from balanced_lvis.data.dataset_files import check_datasets
+from balanced_lvis.data.registered_files import evaluation_file_of
 from balanced_lvis.data.rendered import read_spec
 from balanced_lvis.data.training_prior import class_prior_of_dataset
 from balanced_lvis.utils.errors import InputError

@@ -26,10 +26,11 @@ from hypothesis import strategies as st
 
 from balanced_lvis.class_lists import HasClassLists
 from balanced_lvis.data import json_stream
-from balanced_lvis.data.dataset_records import LVISSource, load_records, lvis_source
+from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index import LVISRecords, open_index, opening
-from balanced_lvis.data.index.numbers import FLOATS, HUNDREDTHS, TEXT, decode, encode
+from balanced_lvis.data.index.coordinates import FLOATS, HUNDREDTHS, TEXT, decode, encode
 from balanced_lvis.data.loader import build_train_loader
+from balanced_lvis.data.registered_files import LVISSource, lvis_source
 from balanced_lvis.data.samplers import build_sampler
 from balanced_lvis.data.training_prior import class_prior_of_dataset
 from balanced_lvis.data.validation import Report, path_problem

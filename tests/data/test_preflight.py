@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from balanced_lvis.class_lists import ClassLists
 from balanced_lvis.data import check_results
-from balanced_lvis.data import preflight as module
+from balanced_lvis.data import training_set as module
 from balanced_lvis.data.counting import count_classes
-from balanced_lvis.data.custom.register import prepare_custom
+from balanced_lvis.data.custom_datasets import prepare_custom
 from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index import LVISRecords, opening
 from balanced_lvis.data.loader import build_train_loader
-from balanced_lvis.data.preflight import leave_out_missing, preflight
+from balanced_lvis.data.preflight import preflight
+from balanced_lvis.data.training_set import leave_out_missing
 from balanced_lvis.data.validation import KINDS
 from balanced_lvis.engine.run import argument_parser, check, read_config
 from balanced_lvis.evaluation.lvis_api import LVIS, evaluate_on_lvis

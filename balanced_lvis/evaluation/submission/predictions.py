@@ -68,7 +68,7 @@ def read_predictions(
     report.raise_errors(but=_TOLERATED)
     for problem in report.problems:
         if problem.kind not in _HARMLESS:
-            logger.warning("%s: %s", os.fspath(path), problem.told)
+            logger.warning("%s: %s", os.fspath(path), problem.message)
     tasks = tuple(task for task in IOU_TYPES if (with_boxes if task == "bbox" else checker.task != "bbox"))
     detections = Detections(folder, images.category_ids.tolist())
     detections.require_whole()

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 
+from balanced_lvis.data.custom.conversion_cache import converted
 from balanced_lvis.data.custom.convert import Summary, TrainCounts, convert
-from balanced_lvis.data.custom.converted_file import converted
 from balanced_lvis.evaluation.lvis_api import LVIS, evaluate_on_lvis
 from balanced_lvis.utils.errors import InputError
 from tests.common import SHARED_DATA
@@ -237,7 +237,7 @@ def test_in_a_folder_that_cannot_be_written_it_goes_to_the_cache(tmp_path, monke
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(made.content()))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    import balanced_lvis.data.custom.converted_file as store
+    import balanced_lvis.data.custom.conversion_cache as store
 
     real = store.replacing
 

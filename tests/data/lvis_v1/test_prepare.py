@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from balanced_lvis.data.lvis_v1 import ANNOTATIONS, download, look, prepare, show, unpack
-from balanced_lvis.data.lvis_v1.link import link_folders
 from balanced_lvis.data.lvis_v1.lvis_files import AnnotationFile
+from balanced_lvis.data.lvis_v1.prepare import link_folders
 from balanced_lvis.utils.errors import InputError
 from tests.common import ROOT
 from tests.data.lvis_v1.server import serving

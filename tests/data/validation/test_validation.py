@@ -14,9 +14,9 @@ from pycocotools import mask as mask_util
 
 from balanced_lvis.data import json_stream
 from balanced_lvis.data.annotation_reader import RecordError, read_image
+from balanced_lvis.data.image_paths import other_spellings
 from balanced_lvis.data.validation import KINDS, Report, image_path, missing_images, path_problem, validate_annotations
-from balanced_lvis.data.validation.safe_paths import other_spellings
-from balanced_lvis.data.validation.untrusted_rle import decompress, rle_extent, rle_problem, rle_runs
+from balanced_lvis.data.validation.masks import decompress, rle_extent, rle_problem, rle_runs
 from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.findings import SHOWN
 from tests.common import SHARED_DATA
