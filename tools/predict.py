@@ -13,9 +13,9 @@ import sys
 from PIL import Image
 from tqdm import tqdm
 
+from balanced_lvis.commands.overrides import split_overrides
 from balanced_lvis.console.command_line import command_line, log_to_screen
 from balanced_lvis.console.printing import print_text
-from balanced_lvis.engine.arguments import split_overrides
 from balanced_lvis.prediction.input_images import find_pictures, output_paths
 from balanced_lvis.prediction.predictor import Predictor, attempt, predictions
 from balanced_lvis.utils.errors import InputError, StorageError

@@ -11,7 +11,7 @@ if __name__ in ("__main__", "__mp_main__"):
 
 import sys
 
-from balanced_lvis.engine import main
+from balanced_lvis.commands.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -250,8 +250,8 @@ class _Content:
             raise InputError(
                 f"Annotations {self._json_file}: annotation {self._of['id'][row]} of image "
                 f"{self._of['image_id'][row]} {self._refused[row]}; Detectron2's LVIS loader reads only "
-                "lists of polygons with at least 3 points. Correct or remove it, or name the file under DATASETS.CUSTOM, "
-                "which supports RLE masks, and boxes without masks if MODEL.MASK_ON is False."
+                "lists of polygons with at least 3 points. Correct or remove it, or name the file under "
+                "DATASETS.CUSTOM, which supports RLE masks, and boxes without masks if MODEL.MASK_ON is False."
             )
 
     def _write_polygon_lengths(self, writer: ArrayWriter, order: np.ndarray, first: np.ndarray) -> None:
