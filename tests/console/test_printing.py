@@ -148,7 +148,7 @@ def test_a_report_on_annotations_names_them_in_one_line(tmp_path):
 def test_broken_images_are_named_in_one_line(caplog):
     images = BrokenImages(limit=1)
     images.take([attach({"image": 0}, {FORGED: "Image x is no image."})])
-    assert caplog.messages == [f"Left out, another image takes its place: {SHOWN} (Image x is no image.)"]
+    assert caplog.messages == [f"Image left out and replaced by another: {SHOWN} (Image x is no image.)"]
     with pytest.raises(InputError) as caught:
         images.take([attach({"image": 0}, {f"b{FORGED}": FORGED})])
     assert f"\n  b{SHOWN}: {SHOWN}" in str(caught.value)

@@ -219,7 +219,7 @@ def test_a_format_that_pillow_does_not_decode_itself_is_not_opened(tmp_path, con
     monkeypatch.setattr(os, "system", started)
     path = tmp_path / f"picture.{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ImageError, match=f"picture.{suffix} is no image, or not of a raster format"):
+    with pytest.raises(ImageError, match=f"picture.{suffix} is not an image in a raster format"):
         read_image(path)
     assert image_problem(str(path), (20, 12))[0] == "image_unreadable"
 
@@ -274,7 +274,7 @@ def test_a_message_about_an_image_is_one_line_whatever_its_name(tmp_path):
     path.write_bytes(b"text")
     with pytest.raises(ImageError) as caught:
         read_image(path)
-    assert "a\\n[11-25 12:00:00] forged\\x1b[31m.jpg is no image" in str(caught.value)
+    assert "a\\n[11-25 12:00:00] forged\\x1b[31m.jpg is not an image" in str(caught.value)
     assert str(caught.value).isprintable()
 
 

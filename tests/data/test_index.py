@@ -117,7 +117,7 @@ def builds(monkeypatch):
 
 @pytest.fixture
 def register():
-    """Registers data sets for one test."""
+    """Registers datasets for one test."""
     names = []
 
     def add(function, name, *args):
@@ -433,7 +433,7 @@ def test_categories_are_mapped_where_the_metadata_says_how(tmp_path, register):
     assert list(pickle.loads(pickle.dumps(records))) == expected
     assert records.class_lists().classes.tolist() == [79, 0]
     write(tmp_path, content([image(1)], [annotation(1, 1, 12)]))
-    with pytest.raises(InputError, match="category_id 12, which the data set's metadata"):
+    with pytest.raises(InputError, match="category_id 12, which the dataset's metadata"):
         load_records(name)
 
 
@@ -523,7 +523,7 @@ def test_an_index_that_was_cut_off_is_made_anew(tmp_path, builds, caplog, size):
     Path(f"{path}.index").write_bytes(data[:size])
     with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
         assert list(ours(path)) == stock(path)
-    assert "The index is made anew" in caplog.text
+    assert "The index is rebuilt" in caplog.text
     assert Path(f"{path}.index").read_bytes() == data
 
 
@@ -671,7 +671,7 @@ def test_what_the_index_cant_hold_is_loaded_by_detectron2(tmp_path, caplog, regi
     with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
         records = load_records(name)
     assert exact(records) == exact(get_detection_dataset_dicts(name))
-    assert "it holds what an index can't" in caplog.text
+    assert "it can't be indexed" in caplog.text
     assert not list(tmp_path.glob("*.index"))
 
 
@@ -698,7 +698,7 @@ WHOLE = json.dumps(SMALL)
         (WHOLE.replace("coco_url", "url"), "image 7 has no 'coco_url'"),
         (WHOLE.replace("http://images.cocodataset.org/train2017/", ""), "has no folder"),
         (WHOLE.replace('"segmentation"', '"mask"'), "annotation 1 of image 5 has no polygon"),
-        (WHOLE.replace('"id": 2, "image_id"', '"id": 1, "image_id"'), "the id 1 is that of several annotations"),
+        (WHOLE.replace('"id": 2, "image_id"', '"id": 1, "image_id"'), "several annotations have the id 1"),
     ],
 )
 def test_a_bad_file_is_named_with_what_is_wrong(tmp_path, text, message):
@@ -724,7 +724,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 )
 def test_no_image_is_read_outside_the_folder_of_images(tmp_path, folder, what):
     path = write(tmp_path, WHOLE.replace("/train2017/", f"/{folder}/"))
-    with pytest.raises(InputError, match=f"annotations.json .*7.jpg' of image 7 leads to a file that {what}"):
+    with pytest.raises(InputError, match=f"annotations.json .*7.jpg' of image 7 {what}"):
         ours(path)
 
 
@@ -752,4 +752,4 @@ def test_a_polygon_that_detectron2_refuses_is_named(tmp_path, segmentation, mess
     with pytest.raises(InputError, match=f"annotations.json: annotation 5 of image 3 {message}"):
         ours(path)
     write(tmp_path, content([image(3)], [annotation(4, 3), {**bad, "image_id": 99}]))
-    assert list(ours(path)) == stock(path), "of an image that isn't there, which neither looks at"
+    assert list(ours(path)) == stock(path), "of an unknown image, which neither looks up"

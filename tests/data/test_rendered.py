@@ -1,4 +1,4 @@
-"""The rendered data set: what it draws, what it says about it, and how it keeps on disk."""
+"""The rendered dataset: images, annotations and files on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small COCO data set with everything that LVIS doesn't have."""
+"""A small COCO dataset with everything that LVIS doesn't have."""
 
 import copy
 import json
@@ -65,7 +65,7 @@ def write(folder, name, made) -> str:
 
 
 def config(folder, train="train", test="val", **opts):
-    """The quick-start config on ``folder``'s data sets, evaluated as many classes as they have."""
+    """The quick-start config for the datasets in ``folder``, with their number of classes."""
     return load_config(CONFIGS / "quick_start" / "balanced_sigmoid.yaml", overrides(folder, train, test, **opts))
 
 

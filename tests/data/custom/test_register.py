@@ -1,4 +1,4 @@
-"""Data sets of one's own are registered by a config, with all that follows from them."""
+"""Registration of custom datasets by a config, and training and evaluation with them."""
 
 import copy
 import json
@@ -250,7 +250,7 @@ def test_names_of_other_data_sets_are_not_taken(polygons):
     cfg = made.config(polygons)
     cfg.DATASETS.CUSTOM.lvis_v1_val = cfg.DATASETS.CUSTOM.my_val.clone()
     cfg.DATASETS.TEST = ("lvis_v1_val",)
-    with pytest.raises(InputError, match="name of another data set"):
+    with pytest.raises(InputError, match="name of another dataset"):
         prepare_custom(cfg)
 
 

@@ -183,7 +183,7 @@ def test_a_path_that_detectron2s_loader_does_not_find_is_not_said_to_be_used(tmp
     (tmp_path / "val.json").write_text(json.dumps(content))
     register_coco_instances("their_val", {}, str(tmp_path / "val.json"), str(tmp_path / "images"))
     prepare_custom(config(tmp_path, "DATASETS.TRAIN", "()"))
-    with pytest.raises(InputError, match="is there: correct the paths, or name the file under DATASETS.CUSTOM"):
+    with pytest.raises(InputError, match="exists: correct the paths, or name the file under DATASETS.CUSTOM"):
         preflight((), ("their_val",))
     assert "Those files are used" not in caplog.text
 

@@ -1,4 +1,4 @@
-"""LVIS-1.0's parts are got, checked and linked, and what is missing is told with its remedy."""
+"""LVIS-1.0 is downloaded, checked and linked, and missing parts are reported with remedies."""
 
 import dataclasses
 import hashlib
@@ -170,12 +170,12 @@ def test_without_a_network_what_is_there_is_checked_and_the_rest_told(server, tm
         "val2017": "missing",
         "test2017": "missing",
     }
-    assert "can't be got" in part_of(parts, "val.json").found
+    assert "can't be downloaded" in part_of(parts, "val.json").found
     text = show(parts)
     assert "https://dl.fbaipublicfiles.com/LVIS/lvis_v1_val.json.zip" in text
     assert "http://images.cocodataset.org/zips/test2017.zip" in text
     assert "--from ITS_FOLDER" in text
-    assert "what val needs isn't known without annotations" in part_of(parts, "train2017").found
+    assert "the images of val are unknown without annotations" in part_of(parts, "train2017").found
 
 
 def test_missing_images_are_counted_and_named(server, tmp_path):
@@ -252,7 +252,7 @@ def test_an_archive_does_not_choose_where_its_files_go(tmp_path, name):
         unpack.unpack(archive, "x.json", target)
         assert target.read_text() == "{}"
     except InputError as error:
-        assert "doesn't hold x.json" in str(error)
+        assert "doesn't contain x.json" in str(error)
     assert set(listing(tmp_path)) <= {"in", "in/x.zip", "in/root", "in/root/x.json"}
 
 
@@ -299,7 +299,7 @@ def test_folders_that_are_there_stay_and_dead_links_are_mended(tmp_path):
 
 def test_a_folder_without_coco_is_told(tmp_path):
     (tmp_path / "photos").mkdir()
-    with pytest.raises(InputError, match=r"holds none of train2017 \(photos\)"):
+    with pytest.raises(InputError, match=r"contains none of train2017 \(photos\)"):
         link_folders(tmp_path, tmp_path / "datasets", ["train2017"])
     with pytest.raises(InputError, match="it doesn't exist"):
         link_folders(tmp_path / "nowhere", tmp_path / "datasets", ["train2017"])

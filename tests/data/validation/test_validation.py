@@ -110,7 +110,7 @@ FAULTS = [
         "",
     ),
     ("category_without_objects", lambda c: c["annotations"][1].update(ignore=1), "'dog' (1)"),
-    ("object_again", repeated("annotations", id=12), "annotation 12 of image 3 is annotation 1 again"),
+    ("object_again", repeated("annotations", id=12), "annotation 12 of image 3 repeats annotation 1"),
     ("object_again", repeated("annotations", id=12, bbox=[1, 1, 8, 7]), "annotation 12 of image 3"),
     ("object_again", repeated("annotations", id=12, segmentation=[[1, 1, 9, 9, 1, 9]]), "annotation 12 of image 3"),
     (
@@ -235,8 +235,8 @@ def test_a_file_without_annotations_is_one_without_ground_truth(tmp_path):
         (b"PK\x03\x04abc", "it is a zip archive"),
         (b"\x1f\x8babc", "it is gzipped"),
         (b"\n<html>404</html>", "it is a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
-        (b"[]", "it is a list, as files of results are"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        (b"[]", "it is a list, as in a file of results"),
         (b'{"images": {}}', "its 'images' is not a list"),
         (b'{"images": [], "images": []}', "'images' twice"),
         (b'{"images": [1' + b"0" * 5000 + b"]}", ""),
@@ -320,7 +320,7 @@ def test_warnings_raise_only_where_they_are_asked_for(tmp_path):
     report = faulty(tmp_path, without("annotations", "area"))
     report.raise_errors()
     with pytest.raises(InputError, match="without 'area'"):
-        report.raise_errors(beside=("area_missing",))
+        report.raise_errors(also=("area_missing",))
 
 
 def test_what_is_parsed_at_a_time_is_bounded(tmp_path, monkeypatch):
