@@ -17,8 +17,8 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor
 
-from balanced_lvis.engine.freed_memory import keep_freed_memory
 from balanced_lvis.modeling.mask_head import ChosenClassMaskHead
+from balanced_lvis.utils.memory_allocator import keep_freed_memory
 
 from .measure import Options, in_fresh_process, peak_mb, row, time_alternating
 
@@ -42,8 +42,8 @@ def masks(options: Options) -> list[dict]:
 def _compare(options: Options, rois: int, training: bool, size: str) -> dict:
     job = {"rois": rois, "classes": CLASSES, "training": training, "device": options.device}
     timed = in_fresh_process(f"{__name__}:time_both", {**job, "rounds": options.rounds})
-    peaks = tuple(_extra_memory({**job, "contender": contender}) for contender in CONTENDERS)
-    return row("masks", size, *timed["seconds"], peaks, timed["identical"])
+    peaks = (_extra_memory({**job, "contender": CONTENDERS[0]}), _extra_memory({**job, "contender": CONTENDERS[1]}))
+    return row("masks", size, timed["seconds"][0], timed["seconds"][1], peaks, timed["identical"])
 
 
 def time_both(job: dict) -> dict:

@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from typing import IO
 
 from detectron2.utils.logger import setup_logger
 
@@ -104,10 +105,12 @@ def log_to_files(output_dir: str, rank: int) -> None:
         setup_logger(output_dir, distributed_rank=rank, name=_detectron2.logger_name(), abbrev_name="d2")
         for name in ("fvcore", "balanced_lvis"):
             setup_logger(output_dir, distributed_rank=rank, name=name)
-    lenient = {}  # all loggers share a file
+    lenient: dict[IO, LenientStream] = {}  # all loggers share a file
     for name in (_detectron2.logger_name(), "fvcore", "balanced_lvis"):
         escape_logged(logging.getLogger(name))
         for handler in logging.getLogger(name).handlers:
+            if not isinstance(handler, logging.StreamHandler):
+                continue
             stream = handler.stream
             if not isinstance(stream, LenientStream) and stream not in (sys.stdout, sys.stderr):
                 atexit.unregister(stream.close)  # which Detectron2 has registered, and which may fail
@@ -147,7 +150,7 @@ def quiet() -> None:
     for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)
     threading.excepthook = _shown_unless_of_storage
-    for name, filter_ in (("data.build", _NotTheHistogram), ("engine.train_loop", _NoTraceback)):
-        source = logging.getLogger(f"{_detectron2.logger_name()}.{name}")
-        if not source.filters:
-            source.addFilter(filter_())
+    for part, filter_ in (("data.build", _NotTheHistogram), ("engine.train_loop", _NoTraceback)):
+        logger = logging.getLogger(f"{_detectron2.logger_name()}.{part}")
+        if not logger.filters:
+            logger.addFilter(filter_())

@@ -11,7 +11,7 @@ from detectron2.utils.file_io import PathManager
 from ..utils.errors import InputError
 from .image_paths import missing_images
 from .index import MODE, ChainedRecords, LVISRecords, open_index
-from .registered_files import lvis_source
+from .registered_files import LVISSource, lvis_source
 
 
 def load_records(names: str | Sequence[str], filter_empty: bool = True):
@@ -30,8 +30,10 @@ def load_records(names: str | Sequence[str], filter_empty: bool = True):
         InputError: if an LVIS file can't be read, or its classes are not those of the dataset's metadata.
     """
     names = [names] if isinstance(names, str) else list(names)
-    parts = [_indexed(name, filter_empty) for name in names] if all(map(lvis_source, names)) else [None]
-    if None in parts:
+    sources = [source for source in map(lvis_source, names) if source is not None]
+    indexed = [_indexed(source, filter_empty) for source in sources] if len(sources) == len(names) else []
+    parts = [part for part in indexed if part is not None]
+    if len(parts) < len(names):
         return _stock_records(names, filter_empty)
     _check_classes(names, parts)
     records = parts[0] if len(parts) == 1 else ChainedRecords(parts)
@@ -68,8 +70,7 @@ def missing_records(records) -> list[int]:
     return [local[i] for i in missing_images([paths[i] for i in local])]
 
 
-def _indexed(name: str, filter_empty: bool) -> LVISRecords | None:
-    source = lvis_source(name)
+def _indexed(source: LVISSource, filter_empty: bool) -> LVISRecords | None:
     file = open_index(PathManager.get_local_path(source.json_file))
     if file is None:
         return None

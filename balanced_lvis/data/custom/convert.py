@@ -73,7 +73,8 @@ def convert(
     Raises:
         InputError: if the file can't be read or is invalid, with all problems.
     """
-    conversion, checker, seen = _Conversion(json_file, image_root, output), AnnotationChecker(), set()
+    conversion, checker = _Conversion(json_file, image_root, output), AnnotationChecker()
+    seen: set[str] = set()
     output.write('{"annotations": [')
     with open_regular(json_file) as raw:
         title = f"Converting {one_line(os.path.basename(json_file))}"
@@ -196,7 +197,7 @@ class _Conversion:
             )
         summary = self._summary(source, train)
         image_count = train.image_count if train else summary.image_count
-        if len(image_count) != len(summary.category_ids):
+        if train and len(image_count) != len(summary.category_ids):
             raise InputError(
                 f"Annotations {self._json_file} have {len(summary.category_ids)} categories, but {train.owner} has "
                 f"{len(image_count)}. Give both the same list of categories."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -180,7 +180,7 @@ def _get_images(root: Path, folder: str, missing: Sequence[str] = ()) -> str:
     )
 
 
-def _why(folder: str, users: Mapping[str, object]) -> tuple[str, ...]:
+def _why(folder: str, users: Mapping[str, Collection[str] | None]) -> tuple[str, ...]:
     """The note that LVIS-1.0's val split needs train2017, too."""
     if folder != "val2017" or "val" not in users:
         return ()

@@ -1,4 +1,4 @@
-"""What a process makes of its arguments and environment."""
+"""The job that a process finds by its arguments and environment."""
 
 from argparse import Namespace
 
@@ -73,8 +73,8 @@ def test_a_batch_script_alone_is_no_slurm_task():
         (args(0), {}, "--num-gpus is 0"),
         (args(4), TORCHRUN, "torchrun has started 8"),
         (args(4), SLURM, "SLURM has started 8"),
-        (args(), {**SLURM, "SLURM_STEP_TASKS_PER_NODE": "8,4"}, "equally many"),
-        (args(2, 2), {}, "where to meet"),
+        (args(), {**SLURM, "SLURM_STEP_TASKS_PER_NODE": "8,4"}, "same number"),
+        (args(2, 2), {}, "needs --dist-url"),
         (args(2, 2, 2, "tcp://a:1"), {}, "--machine-rank is 2"),
         (args(2, dist_url="file:///tmp/x"), {}, "tcp://HOST:PORT"),
     ],

@@ -1,4 +1,4 @@
-"""Verdicts of the watchdog on what processes tell; real ones are ended in test_launch.py."""
+"""Verdicts of the watchdog on published progress; test_launch.py ends real processes."""
 
 import json
 import threading
@@ -17,13 +17,13 @@ NOTHING = {"idle": 0.0, "stage": "computing", "slow": False, "waiting": False, "
 
 @pytest.fixture
 def watchdog():
-    """Of rank 0 of 3, whose threads don't run."""
+    """The watchdog of rank 0 of 3, without running threads."""
     store = torch.distributed.HashStore()
     return Watchdog(lambda: store, 0, 3, LIMITS, "the launcher")
 
 
 def tell(watchdog, *processes):
-    """Each (idle seconds, stage, slow, waiting)."""
+    """Each state is (idle seconds, stage, slow, waiting)."""
     for rank, (idle, stage, slow, waiting) in enumerate(processes):
         watchdog._take(rank, {**NOTHING, "beat": 1, "idle": idle, "stage": stage, "slow": slow, "waiting": waiting})
 
@@ -38,11 +38,11 @@ FRESH = (0.1, "computing", False, False)
     [
         ((FRESH, FRESH, FRESH), None),
         ((WAITING, WAITING, FRESH), None),
-        ((WAITING, LOADING, WAITING), "rank 1 is stuck for 9 s: loading"),
-        ((LOADING, WAITING, LOADING), "rank 0 is stuck for 9 s: loading; rank 2 is stuck for 9 s: loading"),
-        ((WAITING, WAITING, WAITING), "all ranks wait for each other for 8 s or more: exchanging"),
+        ((WAITING, LOADING, WAITING), "rank 1 has been stuck for 9 s: loading"),
+        ((LOADING, WAITING, LOADING), "rank 0 has been stuck for 9 s: loading; rank 2 has been stuck for 9 s: loading"),
+        ((WAITING, WAITING, WAITING), "all ranks have been waiting for each other for 8 s or more: exchanging"),
         (((50.0, "saving", True, False), WAITING, WAITING), None),
-        (((90.0, "saving", True, False), WAITING, WAITING), "rank 0 is stuck for 90 s: saving"),
+        (((90.0, "saving", True, False), WAITING, WAITING), "rank 0 has been stuck for 90 s: saving"),
     ],
 )
 def test_who_does_not_go_on_and_waits_for_nobody_is_stuck(watchdog, processes, verdict):
@@ -51,7 +51,7 @@ def test_who_does_not_go_on_and_waits_for_nobody_is_stuck(watchdog, processes, v
 
 
 def test_without_a_timeout_there_is_no_verdict_and_a_failure_is_followed(monkeypatch):
-    """Also where the store has said nothing for a long time."""
+    """Even if the store hasn't answered for a long time."""
     followed, turns = [], iter([False, False, True])
     watchdog = Watchdog(torch.distributed.HashStore, 0, 3, Limits(0.0, 100.0), "the launcher")
     tell(watchdog, LOADING, LOADING, LOADING)
@@ -69,7 +69,7 @@ def test_who_gives_no_sign_of_life_is_named_whatever_it_did_last(watchdog):
     for rank in (0, 2):
         watchdog._take(rank, {**NOTHING, "beat": 2})
         watchdog._seen[rank].at = later
-    assert watchdog._verdict(later).startswith("rank 1 gives no sign of life for 9 s")
+    assert watchdog._verdict(later).startswith("rank 1 has sent no heartbeat for 9 s")
 
 
 def test_the_same_count_again_is_no_sign_of_life(watchdog):
@@ -125,7 +125,7 @@ def test_only_what_looks_like_a_lost_process_is_waited_for(watchdog, monkeypatch
         watchdog.explain(error)
     assert not waited
     watchdog.explain(RuntimeError("[gloo] Connection closed by peer [127.0.0.1]\nException raised from"))
-    assert waited and all(seconds == 1.0 for seconds in waited)  # up to the verdict, after 15 seconds
+    assert waited and all(seconds == 1.0 for seconds in waited)  # until the verdict, after 15 seconds
     assert next(clock) > 15
 
 

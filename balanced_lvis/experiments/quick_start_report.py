@@ -1,37 +1,30 @@
-"""Tables and plots that lay the results of several methods side by side."""
+"""Table and plots of the quick start: two or more methods, one run each."""
 
 from __future__ import annotations
 
-import math
-
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 
 from ..prediction.lettering import label_text
 from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
-from ..utils.text import one_line
+from .plots import MARKERS, plt
+from .tables import TASKS, markdown_table, number, percent
 
 COLUMNS = ("AP", "APr", "APc", "APf")
-TASKS = {"bbox": "box", "segm": "mask"}
-MARKERS = "os^Dv"
 
 
 def comparison_table(results: dict[str, dict[str, dict[str, float]]], columns=COLUMNS) -> str:
     """
-    A Markdown table with a row per method and, for exactly two methods, one for the second minus the first.
+    A Markdown table with a row per method and, for exactly two methods, a row for the second minus the first.
 
     Args:
-        results: {method: {"bbox": {metric: percent}, "segm": {...}}}; None or NaN for what has no value. A model
-            without masks has no "segm".
-        columns: the metrics to show of each task.
+        results: {method: {"bbox": {metric: percent}, "segm": {...}}}; None or NaN for missing values. A model without
+            masks has no "segm".
+        columns: metrics to show for each task.
     """
     keys = [(task, column) for task in TASKS for column in columns]
     rows = [["method", *(f"{TASKS[task]} {column}" for task, column in keys)]]
     values = {
-        method: [_number(found.get(task, {}).get(column)) for task, column in keys] for method, found in results.items()
+        method: [number(found.get(task, {}).get(column)) for task, column in keys] for method, found in results.items()
     }
     for method, row in values.items():
         rows.append([method, *map(percent, row)])
@@ -41,36 +34,13 @@ def comparison_table(results: dict[str, dict[str, dict[str, float]]], columns=CO
     return markdown_table(rows)
 
 
-def markdown_table(rows: list[list[str]]) -> str:
-    """A Markdown table, readable as text too: the first row is the header, the first column starts at the left."""
-    rows = [[one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
-    rows = [rows[0], ["---", *("---:" for _ in rows[0][1:])], *rows[1:]]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(_line(row, widths, fill="-" if i == 1 else " ") for i, row in enumerate(rows)) + "\n"
-
-
-def _number(value) -> float:
-    return math.nan if value is None else float(value)
-
-
-def percent(value: float | None, sign: bool = False) -> str:
-    """A figure as people read it; a dash for None and NaN, which have no value."""
-    value = _number(value)
-    return "–" if math.isnan(value) else f"{value:{'+' if sign else ''}.1f}"
-
-
-def _line(cells, widths, fill):
-    first, *rest = (cell.rjust(width, fill) for cell, width in zip(cells, widths))
-    return "| " + " | ".join([cells[0].ljust(len(first), fill), *rest]) + " |"
-
-
 def plot_ap_by_frequency(per_category: dict[str, list[dict]], path, task: str = "segm") -> None:
     """
-    AP of every category against its number of training images, with each group's mean.
+    Plot the AP of each category against its number of training images, with the mean of each group.
 
     Args:
         per_category: {method: rows of ``per_category_ap.json``}.
-        path: the picture file to write.
+        path: image file to write.
         task: "bbox" or "segm".
     """
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
