@@ -228,13 +228,14 @@ def _register(name: str, json_file: str, image_root: str, summary: Summary) -> N
         registered = converted_file(name)
         if registered is None or not registered.is_loaded:
             raise InputError(f"DATASETS.CUSTOM.{name}: {name!r} is the name of another dataset; choose another.")
-    source = LVISSource(json_file, os.path.join(image_root, ""), contiguous_ids=_contiguous_ids(summary))
+    contiguous_ids = _contiguous_ids(summary)
+    source = LVISSource(json_file, os.path.join(image_root, ""), contiguous_ids=contiguous_ids)
     register_file(
         name,
-        functools.partial(load_converted, source.json_file, source.image_root, source.contiguous_ids),
+        functools.partial(load_converted, source.json_file, source.image_root, contiguous_ids),
         source,
         is_converted=True,
         has_rle_masks=summary.num_rles > 0,
         thing_classes=summary.class_names,
-        thing_dataset_id_to_contiguous_id=source.contiguous_ids,
+        thing_dataset_id_to_contiguous_id=contiguous_ids,
     )

@@ -11,7 +11,7 @@ from detectron2.utils.file_io import PathManager
 
 from ..class_lists import check_crowds
 from ..utils.errors import InputError
-from ..utils.findings import SHOWN
+from ..utils.findings import SHOWN, Problem
 from ..utils.text import first_of
 from .check_results import CheckResults, check_results_of
 from .custom.converted_file import Summary
@@ -20,7 +20,7 @@ from .image_paths import find_images, other_spellings
 from .index import MODE
 from .registered_files import converted_file, lvis_source
 from .validation import Report
-from .validation.validation_report import EVALUATION_NEEDS, FILLED_IN, Problem
+from .validation.validation_report import EVALUATION_NEEDS, FILLED_IN
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The index of LVIS annotations: the records of Detectron2's loader, and a file that can be relied on."""
+"""Index of LVIS annotations: records equal to those of Detectron2's loader, and a robust file."""
 
 import functools
 import itertools
@@ -94,12 +94,12 @@ def ours(path, **options):
 
 
 def exact(records):
-    """As text that tells 1 from 1.0, 0.0 from -0.0 and one order of keys from another."""
+    """Text that distinguishes 1 from 1.0, 0.0 from -0.0 and different orders of keys."""
     return [json.dumps(record) for record in records]
 
 
 def same_size_other_content(path):
-    """Another category, and the same number of bytes."""
+    """Changes a category, and keeps the number of bytes."""
     text = Path(path).read_text()
     other = text.replace('"category_id": 6', '"category_id": 5')
     assert other != text
@@ -108,7 +108,7 @@ def same_size_other_content(path):
 
 @pytest.fixture
 def builds(monkeypatch):
-    """A list that grows by one with every index that this process makes."""
+    """The files whose index this process has built."""
     made = []
     build = opening.build_index
     monkeypatch.setattr(opening, "build_index", lambda *args: (made.append(args[0]), build(*args)))
@@ -145,7 +145,7 @@ def test_real_annotations_give_equal_records(tmp_path):
         pytest.skip(f"{source} is not there")
     path = shutil.copy(source, tmp_path)
     expected = stock(path)
-    for _ in range(2):  # made, and found
+    for _ in range(2):  # built, then found
         records = ours(path)
         assert list(records) == expected
         assert exact(records) == exact(expected)
@@ -189,7 +189,7 @@ def lvis_files(draw):
     annotations = [
         annotation(
             i,
-            draw(st.sampled_from([*ids, 2**41])),  # the last is no image's, which Detectron2 passes over
+            draw(st.sampled_from([*ids, 2**41])),  # the last is of an unknown image, which Detectron2 ignores
             draw(st.integers(1, K)),
             [polygon[: len(polygon) // 2 * 2] for polygon in draw(st.lists(polygons, min_size=1, max_size=3))],
             bbox=draw(st.lists(numbers, min_size=4, max_size=4)),
@@ -386,7 +386,7 @@ def test_a_pickled_data_set_is_a_path(tmp_path):
     with pytest.raises(InputError, match="was replaced since the job started"):
         pickle.loads(data)
     os.unlink(tmp_path / "annotations.json.index")
-    with pytest.raises(InputError, match="is gone"):
+    with pytest.raises(InputError, match="has disappeared"):
         pickle.loads(data)
 
 
@@ -453,6 +453,22 @@ def test_only_what_detectron2s_lvis_loader_reads_is_indexed(rendered, tmp_path, 
     assert load_records(["own", "mine"]) == get_detection_dataset_dicts(["own", "mine"])
 
 
+def test_a_custom_loader_is_called_whatever_its_metadata(tmp_path, register):
+    path, records = write(tmp_path), [{"file_name": "a.jpg", "height": 4, "width": 4, "annotations": [{}]}]
+    name = register(DatasetCatalog.register, "with_metadata", lambda: records)
+    MetadataCatalog.get(name).set(json_file=path, image_root=ROOT, evaluator_type="lvis")
+    assert lvis_source(name) is None
+    assert load_records(name, filter_empty=False) == records
+
+
+def test_a_name_that_is_registered_again_is_read_by_its_new_loader(tmp_path, register):
+    path = write(tmp_path)
+    name = register(register_lvis_instances, "mine_v1", {}, path, ROOT)
+    DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: [])
+    assert lvis_source(name) is None
+
+
 def test_classes_that_the_metadata_does_not_have_are_named(tmp_path, register):
     path = write(tmp_path, content([image(1)], [annotation(1, 1, K + 1)]))
     with pytest.raises(InputError, match="Image 1 has category_id 6, but there are only 6 classes"):
@@ -491,7 +507,7 @@ def test_a_file_that_was_only_touched_keeps_its_index(tmp_path, builds, monkeypa
     ours(path)
     os.utime(path, ns=(0, 10**18))
     assert list(ours(path)) == stock(path)
-    monkeypatch.setattr(opening, "sha256_of", None)  # the new time is remembered: nothing is read any more
+    monkeypatch.setattr(opening, "sha256_of", None)  # the new time is recorded: the file isn't read again
     assert list(ours(path)) == stock(path)
     assert len(builds) == 1
 
@@ -616,7 +632,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
 
 
 def in_a_folder_without_room(tmp_path):
-    """No name longer than this one's is possible there: a folder that not even root can put an index in."""
+    """A folder in which no longer name is possible, so that not even root can write an index."""
     path = tmp_path / f"{'a' * 246}.json"
     path.write_text(json.dumps(SMALL))
     return str(path)
@@ -703,7 +719,7 @@ WHOLE = json.dumps(SMALL)
 )
 def test_a_bad_file_is_named_with_what_is_wrong(tmp_path, text, message):
     path = write(tmp_path, text)
-    if "twice" not in message:  # where json.load takes the last
+    if "twice" not in message:  # json.load takes the last one
         with pytest.raises(Exception):  # noqa: B017
             stock(path)
     with pytest.raises(InputError, match=message) as caught:

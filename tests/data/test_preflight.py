@@ -1,4 +1,4 @@
-"""Faulty annotations and missing images are found before a training starts, or left out where that is asked for."""
+"""Invalid annotations and missing images are found before training starts, or left out on request."""
 
 import functools
 import json
@@ -201,11 +201,11 @@ def test_warnings_of_custom_datasets_are_the_same_for_polygons_and_rle_and_name_
     custom.write(tmp_path, "train", content)
     cfg = custom.config(tmp_path, test="")
     prepare_custom(cfg)
-    for _ in range(2):  # converted, and found
+    for _ in range(2):  # converted, then found
         with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
             preflight(cfg.DATASETS.TRAIN)
         for words in (
-            "1 boxes wholly outside their image: annotation 1000 of image 10",
+            "1 boxes completely outside their image: annotation 1000 of image 10",
             f"1 {KINDS['box_differs'].title}: annotation 1005 of image 10",
             "1 repeated category names: 'cup' (2 times)",
             "1 images that have the same file as another image: '3.jpg' (2 times)",
@@ -380,7 +380,7 @@ def test_a_training_goes_without_an_image_where_that_is_allowed(incomplete):
 @settings(deadline=None, max_examples=80)
 @given(st.data())
 def test_no_file_is_too_odd_for_an_answer(tmp_path_factory, data):
-    """It passes, and then can be loaded; or it is refused with reasons."""
+    """Either it passes and can be loaded, or it is refused with reasons."""
     content = made()
     for _ in range(data.draw(st.integers(1, 3))):
         spoil(data, content)
@@ -398,7 +398,7 @@ def test_no_file_is_too_odd_for_an_answer(tmp_path_factory, data):
 
 
 def spoil(data, content):
-    """Change, drop or repeat one thing."""
+    """Change, remove or repeat one element."""
     key = data.draw(st.sampled_from(sorted(content)))
     records = content[key]
     if not isinstance(records, list) or not records:

@@ -13,6 +13,7 @@ from detectron2.structures import BoxMode
 from ...utils.io import open_regular
 from .. import frequency
 from ..annotation_reader import Annotation, Image, RecordError, read_records
+from ..image_paths import COCO, image_path
 from ..validation.validation_report import Report
 
 FORMAT = "balanced_lvis custom data set 3"
@@ -115,7 +116,7 @@ def load_converted(json_file: str, image_root: str, contiguous_ids: Mapping[int,
                 )
     return [
         {
-            "file_name": os.path.join(image_root, image.file_name),
+            "file_name": os.path.join(image_root, image_path(image, COCO)),
             "height": image.height,
             "width": image.width,
             "not_exhaustive_category_ids": image.not_exhaustive,

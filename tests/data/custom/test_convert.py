@@ -1,4 +1,4 @@
-"""Any COCO or LVIS file becomes one that the LVIS rules can judge, in one pass."""
+"""Conversion of COCO and LVIS files to LVIS files, in one pass."""
 
 import io
 import json
@@ -46,7 +46,7 @@ def test_a_crowd_is_no_object_and_its_category_not_exhaustive(tmp_path):
     assert (summary.num_crowds, len(found["annotations"])) == (2, 3)
     assert images[20]["not_exhaustive_category_ids"] == [90]
     assert images[30]["not_exhaustive_category_ids"] == [3]
-    assert images[30]["neg_category_ids"] == [7, 90, 91]  # not known to be without cats
+    assert images[30]["neg_category_ids"] == [7, 90, 91]  # it may have cats
 
 
 def test_without_federated_fields_what_is_not_there_is_known_to_be_absent(tmp_path):
@@ -122,7 +122,7 @@ def test_the_official_api_reads_it_and_a_perfect_detector_is_perfect(tmp_path):
     ]  # fmt: skip
     for task in ("bbox", "segm"):
         assert evaluate_on_lvis(truth, results, task)[0]["AP"] == pytest.approx(100)
-    # Another dog where the crowd of dogs is costs nothing; one where there are none does.
+    # Another dog in the image with the crowd isn't an error; a dog in an image without dogs is.
     crowd = {**results[2], "bbox": [30, 20, 16, 16], "score": 1.0}
     assert evaluate_on_lvis(truth, [*results, crowd], "bbox")[0]["AP"] == pytest.approx(100)
     wrong = {**crowd, "image_id": 40}
@@ -264,8 +264,8 @@ def test_real_annotations_keep_every_object(tmp_path):
     assert (len(summary.class_names), summary.num_crowds, summary.num_rles) == (80, 6, 0)
 
 
-AROUND = [[60.3, 40.2, 70.9, 41.1, 66.6, 55.5, 50.2, 44.4]]  # leaves the image at the right and below
-BOW = [[2.5, 3.5, 40.2, 30.1, 40.9, 2.2, 3.3, 29.8]]  # crosses itself
+AROUND = [[60.3, 40.2, 70.9, 41.1, 66.6, 55.5, 50.2, 44.4]]  # exceeds the image at the right and below
+BOW = [[2.5, 3.5, 40.2, 30.1, 40.9, 2.2, 3.3, 29.8]]  # self-intersecting
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ BOW = [[2.5, 3.5, 40.2, 30.1, 40.9, 2.2, 3.3, 29.8]]  # crosses itself
         (made.square(3, 5, 16), 256),
         (made.square(-4, -8, 16), 12 * 8),
         (made.square(100_000, 5, 16), 0),
-        (made.square(3, 5, 16) + made.square(11, 5, 16), 24 * 16),  # what two cover counts once
+        (made.square(3, 5, 16) + made.square(11, 5, 16), 24 * 16),  # pixels of both count once
         (AROUND, None),
         (BOW, None),
         (AROUND + BOW, None),

@@ -1,4 +1,4 @@
-"""Datasets that a program registered by Detectron2's own functions are evaluated as those of the config are."""
+"""Datasets registered by Detectron2's functions are evaluated as those under DATASETS.CUSTOM."""
 
 import json
 
@@ -51,7 +51,7 @@ def config(folder, *opts):
 
 
 def checked(folder, *opts):
-    """The config as a training run has it after all its checks."""
+    """The config of a training run after all checks."""
     args = argument_parser().parse_args(["--config-file", str(CONFIG), *words(folder, *opts)])
     cfg = read_config(args)
     check(cfg, args)
@@ -172,6 +172,15 @@ def test_a_flag_by_which_training_would_lose_objects_is_refused_whatever_counts_
     opts = ("DATASETS.TEST", "()", "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME", activation)
     with pytest.raises(InputError, match=f"Image 10 has an annotation whose iscrowd is {flag!r}; write 0 or 1"):
         checked(tmp_path, *opts, "DATALOADER.SAMPLER_TRAIN", "TrainingSampler", "TEST.EVAL_PERIOD", "0")
+
+
+def test_the_checks_before_training_load_a_coco_dataset_once(tmp_path):
+    path, loads = made.write(tmp_path, "train", made.content()), []
+    (tmp_path / "images" / "4.jpg").unlink(missing_ok=True)  # the image without objects
+    DatasetCatalog.register("counted", lambda: loads.append(1) or load_coco_json(path, str(tmp_path / "images")))
+    MetadataCatalog.get("counted").set(json_file=path, evaluator_type="coco")
+    preflight(("counted",))
+    assert len(loads) == 1
 
 
 def test_a_path_that_detectron2s_loader_does_not_find_is_not_said_to_be_used(tmp_path, caplog):

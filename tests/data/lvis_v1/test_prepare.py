@@ -103,7 +103,7 @@ def test_annotations_are_got_and_images_linked(server, tmp_path):
     assert len(parts) == 6
     for split in SPLITS:
         assert (root / "lvis" / NAMES[split]).read_text() == TEXTS[split]
-        assert (root / "lvis" / f"{NAMES[split]}.index").exists()  # what training would make at its first start
+        assert (root / "lvis" / f"{NAMES[split]}.index").exists()  # which training would build at its first start
     assert not [name for name in listing(root) if name.endswith((".zip", ".download", ".tag", ".partial"))]
     assert os.path.realpath(root / "coco" / "val2017") == str(tmp_path / "elsewhere" / "val2017")
     assert part_of(parts, "lvis_v1_val.json").found == "3 images, 3 annotations, 2 categories"
@@ -134,9 +134,9 @@ def test_only_the_splits_that_are_asked_for_are_got(server, tmp_path):
 
 
 def test_validation_images_in_two_folders_are_explained(server, tmp_path):
-    assert "val takes most of its images from train2017" in show(look(tmp_path, files=FILES))
+    assert "val has most of its images from train2017" in show(look(tmp_path, files=FILES))
     parts = prepare(tmp_path, url=server.url, files=FILES)
-    assert "val takes 2 of its 3 images from train2017" in show(parts)
+    assert "val has 2 of its 3 images from train2017" in show(parts)
 
 
 @pytest.mark.parametrize("zips", [True, False])
@@ -240,7 +240,7 @@ def test_an_interrupted_preparation_goes_on(server, tmp_path, monkeypatch):
     server.requests.clear()
     parts = prepare(tmp_path, ("val",), url=server.url, files=FILES)
     assert parts[0].ok
-    assert server.requests == []  # the archive was there already
+    assert server.requests == []  # the archive existed already
 
 
 @pytest.mark.parametrize("name", ["../../{}", "/{}", "__MACOSX/._x/../{}", "C:\\{}", "a/b/{}"])
@@ -346,7 +346,7 @@ def test_wrong_arguments_are_explained(arguments, message, monkeypatch, capsys):
         import prepare_lvis
     finally:
         sys.path.pop(0)
-    monkeypatch.setattr(prepare_lvis, "log_to_screen", lambda: None)  # of a screen that this test takes with it
+    monkeypatch.setattr(prepare_lvis, "log_to_screen", lambda: None)  # it would keep this test's stream
     monkeypatch.setattr(sys, "argv", ["prepare_lvis.py", *arguments])
     assert prepare_lvis.main() == 2
     assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Every fault of an annotation file is found, counted and named; a file without a fault passes."""
+"""Every fault of an annotation file is found, counted and named; a valid file passes."""
 
 import itertools
 import json
@@ -168,7 +168,7 @@ FAULTS = [
 @pytest.mark.parametrize(("kind", "change", "example"), FAULTS)
 def test_a_fault_is_found_and_named(tmp_path, kind, change, example):
     report = faulty(tmp_path, change)
-    # What is left without its image or category is found as well.
+    # Annotations that lose their image or category are found, too.
     follow = {"unknown_image_id", "unknown_category_id"} if kind in (
         "malformed_image", "malformed_category", "no_images", "no_categories"
     ) else set()  # fmt: skip
@@ -324,7 +324,7 @@ def test_warnings_raise_only_where_they_are_asked_for(tmp_path):
 
 
 def test_what_is_parsed_at_a_time_is_bounded(tmp_path, monkeypatch):
-    """Polygons, nearly all of a file, are not kept: a file four times as large takes no more memory."""
+    """Polygons, which make up most of a file, are not kept: a file four times as large takes no more memory."""
     monkeypatch.setattr(json_stream, "_CHUNK", 1 << 14)
     peaks = []
     for points in (500, 2000):
@@ -357,7 +357,7 @@ def test_images_that_are_there_pass(photographs):
 def test_missing_images_are_counted_and_named(photographs):
     (photographs / "3.jpg").unlink()
     (photographs / "7.jpg").unlink()
-    (photographs / "7.jpg").mkdir()  # a folder is no image
+    (photographs / "7.jpg").mkdir()  # a folder is not an image
     report = validate_annotations(write(photographs, good()), photographs)
     assert kinds(report) == {"image_missing": 2}
     assert report.problems[0].examples == (str(photographs / "7.jpg"), str(photographs / "3.jpg"))
@@ -393,7 +393,7 @@ def test_what_training_reads_is_no_problem_as_photographs_annotated_unturned_and
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (20, 10)).save(photographs / "7.jpg", exif=exif)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)  # half of which Pillow warns of, and refuses twice as many
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)  # Pillow warns above half of it, and refuses twice as many
     assert validate_annotations(write(photographs, good()), photographs, read_images=True).problems == ()
 
 
@@ -518,7 +518,7 @@ def test_what_pycocotools_encodes_is_decoded_to_the_same_runs(height, width, ran
 @given(st.text(st.characters(codec="latin-1"), max_size=40), st.integers(0, 50), st.integers(0, 50))
 def test_any_text_as_run_lengths_is_judged(text, height, width):
     problem = rle_problem({"size": [height, width], "counts": text})
-    if not problem:  # then pycocotools can be trusted with it
+    if not problem:  # pycocotools can decode it
         mask = mask_util.decode({"size": [height, width], "counts": text.encode()})
         assert mask.shape == (height, width)
 
