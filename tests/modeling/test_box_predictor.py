@@ -157,7 +157,7 @@ def test_a_prior_of_other_classes_is_an_error_that_names_both(cfg, registered):
     beside = os.path.join(os.path.dirname(cfg.MODEL.CLASS_PRIOR.FILE), SAVED_PRIOR)
     cfg.MODEL.CLASS_PRIOR.FILE = shutil.copy(cfg.MODEL.CLASS_PRIOR.FILE, beside)
     cfg.MODEL.WEIGHTS = os.path.join(os.path.dirname(beside), "model_final.pth")
-    with pytest.raises(InputError, match=r"the one of MODEL.WEIGHTS: is that a checkpoint of these data\?"):
+    with pytest.raises(InputError, match=r"next to MODEL.WEIGHTS: is that a checkpoint for this dataset\?"):
         predictor(cfg, "balanced_sigmoid")
     cfg.MODEL.CLASS_PRIOR.FILE = ""
     with pytest.raises(InputError, match=r"NUM_CLASSES is 7, but dataset two_pets has 2 classes; set it to 2"):
