@@ -19,6 +19,7 @@ import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.lvis import load_lvis_json
 
+from balanced_lvis.activations import foreground_offset
 from balanced_lvis.config import load_config
 from balanced_lvis.data.custom.convert import convert
 from balanced_lvis.data.dataset_records import load_records
@@ -181,7 +182,7 @@ def _use_prior(path: Path) -> None:
     prior = ClassPrior.load(path)
     prior.groups()
     prior.repeat_factor(0.1)
-    prior.foreground_offset()
+    foreground_offset(prior)
     prior.save(path.with_name("saved.json"))
     assert ClassPrior.load(path.with_name("saved.json")).image_count.tolist() == prior.image_count.tolist()
 

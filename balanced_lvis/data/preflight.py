@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.utils.file_io import PathManager
 
-from ..class_lists import check_crowds
+from ..priors import check_crowds
 from ..utils.errors import InputError
 from ..utils.findings import SHOWN, Problem
 from ..utils.text import first_of

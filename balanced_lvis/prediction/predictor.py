@@ -22,8 +22,10 @@ from ..data.image_files import read_image
 from ..data.mapper import ResizeShortestEdge
 from ..engine.checkpoints.identity import Identity
 from ..engine.checkpoints.weights import check_weights, load_for_evaluation
+from ..engine.saved_prior import saved_prior
 from ..engine.speed import apply_speed, check_speed
 from ..evaluation.model_outputs import instance_rles, unpasted
+from ..modeling.box_predictor import check_classification
 from ..utils.errors import InputError, StorageError
 from ..utils.text import one_line
 from .drawing import draw_objects
@@ -107,9 +109,10 @@ class Predictor:
         check_weights(str(weights), "evaluation")
         self.cfg = _config_for_prediction(str(weights), str(config_file), opts, threshold)
         check_speed(self.cfg)
+        check_classification(self.cfg, training=False)
         self._model = build_model(self.cfg).eval()
         apply_speed(self.cfg, self._model)
-        identity = Identity([], self.cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME, "")
+        identity = Identity([], activation_class(self.cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).family, "")
         told = load_for_evaluation(self._model, str(weights), identity, trust or self.cfg.MODEL.TRUST_WEIGHTS)
         self.class_names = _class_names(self.cfg, told, classes)
         inputs = self.cfg.INPUT
@@ -181,8 +184,8 @@ def _config_for_prediction(weights: str, config_file: str, opts, threshold: floa
         cfg.MODEL.ROI_HEADS.NAME = _OURS_FOR[cfg.MODEL.ROI_HEADS.NAME]
         box_head.ACTIVATION.NAME = "sigmoid" if box_head.USE_SIGMOID_CE else "softmax"
         box_head.USE_SIGMOID_CE = box_head.USE_FED_LOSS = False
-    # The class prior is for training only: the plain activation of the same family has the same scores.
-    box_head.ACTIVATION.NAME = activation_class(box_head.ACTIVATION.NAME).family
+    if not cfg.MODEL.CLASS_PRIOR.FILE:
+        cfg.MODEL.CLASS_PRIOR.FILE = saved_prior(weights)  # of a calibration
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = threshold
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.info("No GPU is at hand: predicting on the CPU.")

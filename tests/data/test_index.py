@@ -24,7 +24,6 @@ from detectron2.structures import BoxMode
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from balanced_lvis.class_lists import HasClassLists
 from balanced_lvis.data import json_stream
 from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index import LVISRecords, open_index, opening
@@ -35,7 +34,7 @@ from balanced_lvis.data.samplers import build_sampler
 from balanced_lvis.data.training_prior import class_prior_of_dataset
 from balanced_lvis.data.validation import Report, path_problem
 from balanced_lvis.engine.trainer import Trainer
-from balanced_lvis.priors import ClassPrior
+from balanced_lvis.priors import ClassPrior, HasClassLists
 from balanced_lvis.utils.errors import InputError
 from tests.common import SHARED_DATA
 

@@ -11,8 +11,7 @@ import torch
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from torch import Tensor
 
-from ...class_lists import ClassLists, HasClassLists
-from ...priors import ClassPrior
+from ...priors import ClassLists, ClassPrior, HasClassLists
 from ...utils.errors import InputError
 from .base import Detectron2Sampler
 from .registry import class_names_from_config, register_sampler

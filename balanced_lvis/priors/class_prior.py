@@ -1,16 +1,14 @@
 """
-Class frequencies of a training set, and the offsets that Balanced Activation takes from them.
+Class frequencies of a training set.
 
 Shorthand used in all docstrings:
 
     K    number of foreground classes
-    N    number of images that are trained on. Images without objects are not, unless a config says so:
-         DATALOADER.FILTER_EMPTY_ANNOTATIONS leaves them out. 99,388 of LVIS-1.0's 100,170.
-    n_j  count of class j (images or instances, as said)
+    N    number of images that are trained on. By default, DATALOADER.FILTER_EMPTY_ANNOTATIONS leaves out images without
+         objects: N is 99,388 of LVIS-1.0's 100,170.
+    n_j  count of class j, in images or instances
     n    sum of n_j over the classes
-    f_j  n_j / N with n_j counted in images: the share of training images that hold class j. It doesn't sum to 1.
-
-Nothing in this file needs Detectron2 or torch.
+    f_j  n_j / N with n_j in images: the share of training images that contain class j. These don't sum to 1.
 """
 
 from __future__ import annotations
@@ -23,12 +21,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ..utils.errors import InputError
+from ..utils.io import write_json
+from ..utils.text import first_of
 from .class_lists import ClassLists, HasClassLists
 from .prior_file import prior_content, read_prior
-from .showings import Showings
-from .utils.errors import InputError
-from .utils.io import write_json
-from .utils.text import first_of
+from .sampled_counts import SampledCounts
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +48,15 @@ class ClassPrior:
 
     Args:
         class_names: K names, in the order of the contiguous class indices 0..K-1.
-        image_count: (K,) number of training images that hold each class.
+        image_count: (K,) number of training images that contain each class.
         num_images: N, the number of images that are trained on.
-        instance_count: (K,) number of annotated instances of each class, or None where they are not known.
-        counted: which images N counts, in words.
-        showings: counts of what a sampler shows, which frequencies and offsets then come from. Groups and repeat
-            factors stay those of the dataset.
+        instance_count: (K,) number of annotated instances of each class, or None if unknown.
+        counted: which images N counts, such as :data:`WITH_OBJECTS`.
+        sampled_counts: class counts of the images that a sampler shows; if given, frequencies are computed from them.
+            Groups and repeat factors are always those of the dataset.
 
     Raises:
-        InputError: if lengths differ, a count is negative or not whole, or a class is in more images than there are.
+        InputError: if lengths differ, a count is not a whole number >= 0, or a class is in more images than there are.
     """
 
     class_names: tuple[str, ...]
@@ -66,7 +64,7 @@ class ClassPrior:
     num_images: int
     instance_count: np.ndarray | None = None
     counted: str = ""
-    showings: Showings | None = None
+    sampled_counts: SampledCounts | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
@@ -84,9 +82,10 @@ class ClassPrior:
                 f"ClassPrior: image_count of {name!r} is {most}, more than num_images = {self.num_images}; "
                 "num_images must count all images that are trained on."
             )
-        if self.showings is not None and len(self.showings.image_count) != self.num_classes:
+        if self.sampled_counts is not None and len(self.sampled_counts.image_count) != self.num_classes:
             raise InputError(
-                f"ClassPrior: showings have {len(self.showings.image_count)} classes, not {self.num_classes}."
+                f"ClassPrior: sampled_counts has {len(self.sampled_counts.image_count)} classes; it must have "
+                f"{self.num_classes}, as class_names."
             )
         if np.any(self.image_count == 0):
             _report_zero_counts(tuple(n for n, c in zip(self.class_names, self.image_count) if c == 0))
@@ -94,20 +93,20 @@ class ClassPrior:
     def _set_counts(self, field: str, values) -> None:
         try:
             array = np.asarray(values)
-        except (ValueError, RecursionError):  # lists of several lengths, or in each other without end
+        except (ValueError, RecursionError):  # lists of different lengths, or a list that contains itself
             array = np.empty(0)
         real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
         if not (array.ndim == 1 and array.size and real) or not np.all((array == np.floor(array)) & (array >= 0)):
             raise InputError(f"ClassPrior: {field} must be K whole numbers >= 0, not {values!r:.200}.")
         if np.any(array > _MOST):
-            raise InputError(f"ClassPrior: {field} has {array.max()}; no count can be more than {_MOST}.")
+            raise InputError(f"ClassPrior: {field} has {array.max()}; counts can be at most {_MOST}.")
         if len(array) != len(self.class_names):
             raise InputError(f"ClassPrior: {field} has {len(array)} entries for {len(self.class_names)} class names.")
         array = array.astype(np.int64)
         array.setflags(write=False)
         object.__setattr__(self, field, array)
 
-    # ------------------------------------------------------------------ making one
+    # ------------------------------------------------------------------ constructors
 
     @classmethod
     def from_dataset_dicts(
@@ -117,15 +116,15 @@ class ClassPrior:
         filter_empty: bool = False,
     ) -> ClassPrior:
         """
-        Count the classes of a data set in Detectron2's standard format.
+        Count the classes of a dataset in Detectron2's standard format.
 
         Args:
-            dataset_dicts: one dict per image, whose ``annotations`` carry a contiguous ``category_id``. Crowd
-                regions (``iscrowd``) don't count, as they are not trained on. A dataset that
-                :class:`~balanced_lvis.class_lists.HasClassLists` is not asked for its records.
+            dataset_dicts: one dict per image, whose ``annotations`` have a contiguous ``category_id``. Crowd regions
+                (``iscrowd``) don't count, as they are not trained on. If the dataset implements
+                :class:`~balanced_lvis.priors.HasClassLists`, no records are built.
             class_names: the K class names, in the order of ``category_id``.
-            filter_empty: N counts the images that hold an object only, as ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``
-                shows no others. An image of crowd regions alone holds none. False: N counts every image.
+            filter_empty: N counts images with objects only, as ``DATALOADER.FILTER_EMPTY_ANNOTATIONS`` leaves out the
+                others. Crowd regions are not objects. False: N counts every image.
 
         Raises:
             InputError: if no image counts or a ``category_id`` is outside 0..K-1.
@@ -134,8 +133,10 @@ class ClassPrior:
         lists = ClassLists.of(dataset_dicts)
         num_images = int(np.count_nonzero(np.diff(lists.first))) if filter_empty else lists.num_images
         if not num_images:
-            held = " with objects" if filter_empty and lists.num_images else ""
-            raise InputError(f"ClassPrior: the dataset has no images{held} to count classes in.")
+            which = " with objects" if filter_empty and lists.num_images else ""
+            raise InputError(
+                f"ClassPrior: the dataset has no images{which} to count classes in; check its annotations."
+            )
         image_count = np.array([len(images) for images in lists.images_by_class(len(class_names))])
         instance_count = np.bincount(lists.classes, minlength=len(class_names))
         return cls(class_names, image_count, num_images, instance_count, WITH_OBJECTS if filter_empty else ALL)
@@ -143,10 +144,10 @@ class ClassPrior:
     @classmethod
     def load(cls, path: str | os.PathLike) -> ClassPrior:
         """
-        Read a prior that :meth:`save` wrote.
+        Read a file that :meth:`save` wrote.
 
         Raises:
-            InputError: if the file is missing, is no JSON, or is no class prior.
+            InputError: if the file is missing, is not valid JSON, or is not a class prior.
         """
         prior = cls(**read_prior(path))
         if not prior.counted:
@@ -154,28 +155,28 @@ class ClassPrior:
         return prior
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the prior to a JSON file that people can read and :meth:`load` takes back."""
+        """Write a JSON file, for :meth:`load`."""
         write_json(path, self.to_dict(), indent=1)
 
     def to_dict(self) -> dict:
-        """What :meth:`save` writes. :meth:`load` doesn't mind more entries, of the whole or of a class."""
+        """The content of the file that :meth:`save` writes. :meth:`load` ignores additional entries."""
         return prior_content(self)
 
     @classmethod
     def merge(cls, priors: Sequence[ClassPrior]) -> ClassPrior:
         """
-        The prior of several training sets over the same classes, used together.
+        The prior of several training sets of the same classes, used together.
 
         Raises:
-            InputError: for other classes, and priors with showings: a sampler repeats images by the counts of all
-                training sets together, so that those of each can't be added.
+            InputError: for different classes, or for priors with sampled counts: a sampler repeats images by the counts
+                of all training sets together, so the sampled counts of each can't be added.
         """
         first = priors[0]
         counted = " and ".join(dict.fromkeys(p.counted for p in priors if p.counted))
         for other in priors[1:]:
             other.check_classes(first.class_names, "the first training set")
-        if any(p.showings for p in priors):
-            raise InputError("ClassPrior.merge: showings can't be added; merge the datasets' own priors.")
+        if any(p.sampled_counts for p in priors):
+            raise InputError("ClassPrior.merge: sampled counts can't be added; merge priors of datasets without them.")
         instance_counts = [p.instance_count for p in priors if p.instance_count is not None]
         return cls(
             first.class_names,
@@ -185,7 +186,7 @@ class ClassPrior:
             counted,
         )
 
-    # ------------------------------------------------------------------ asking it
+    # ------------------------------------------------------------------ frequencies
 
     @property
     def num_classes(self) -> int:
@@ -200,47 +201,46 @@ class ClassPrior:
 
     def image_frequency(self) -> np.ndarray:
         """
-        (K,) float64, f_j = image_count_j / N, kept inside (0, 1). Of the stream, where :attr:`showings` are known.
+        (K,) float64, f_j = image_count_j / N, inside (0, 1); of the sampled images if :attr:`sampled_counts` is given.
 
-        A class in no image counts as half an image, and a class in every image as half an image fewer, so that
-        log-odds stay finite. All other classes are exact.
+        A class in no image counts as half an image, and a class in every image as half an image fewer, so that log-odds
+        are finite. All other values are exact.
         """
         counts = _half_for_none(self._basis.image_count)
         return np.minimum(counts, self._basis.num_images - 0.5) / self._basis.num_images
 
     @property
-    def _basis(self) -> ClassPrior | Showings:
-        """Where frequencies come from: the stream if it is known, else the dataset."""
-        return self.showings or self
+    def _basis(self) -> ClassPrior | SampledCounts:
+        """The counts that frequencies are computed from: of the sampled images if known, else of the dataset."""
+        return self.sampled_counts or self
 
     @property
     def frequency_images(self) -> float:
-        """The N of :meth:`image_frequency`: images that are trained on, or shown per epoch."""
+        """N in :meth:`image_frequency`: the number of training images, or of images shown per epoch."""
         return self._basis.num_images
 
     def share(self, count: str = "image") -> np.ndarray:
         """
-        (K,) float64, n_j / n: sums to 1 over the classes, zero counts taken as half a count.
+        (K,) float64, n_j / n, which sums to 1 over the classes. A count of 0 is taken as 0.5.
 
         Args:
-            count: "image" or "instance": what n_j counts.
+            count: "image" or "instance", what n_j counts.
 
         Raises:
-            InputError: for another ``count``, or "instance" where instance counts are not known.
+            InputError: for another ``count``, or for "instance" if instance counts are unknown.
         """
-        self._counts(count)  # refuses what it refuses without showings, too
+        self._counts(count)  # the same errors with and without sampled counts
         counts = _half_for_none(getattr(self._basis, f"{count}_count"))
         return counts / counts.sum()
 
     def _counts(self, count: str) -> np.ndarray:
-        if count not in ("image", "instance"):
-            raise InputError(f"count is {count!r}; valid: 'image', 'instance'.")
+        check_count(count)
         if count == "image":
             return self.image_count
         if self.instance_count is None:
             raise InputError(
                 "count is 'instance', but this class prior knows image counts only; use 'image', or a prior "
-                "computed from the annotations."
+                "that was counted in the annotations."
             )
         return self.instance_count
 
@@ -273,42 +273,10 @@ class ClassPrior:
         factor = threshold / frequency
         return np.maximum(1.0, np.sqrt(factor) if sqrt else factor)
 
-    def foreground_offset(self) -> np.ndarray:
-        """
-        (K,) float64, log((1 - f_j) / f_j): the offset of Balanced Sigmoid as published for instance segmentation.
-
-        It is meant for foreground RoIs only. Between about 3.9 and 11.5 on LVIS-1.0.
-        """
-        frequency = self.image_frequency()
-        return np.log1p(-frequency) - np.log(frequency)
-
-    def centred_offset(self, count: str = "image") -> np.ndarray:
-        """
-        (K,) float64, log( (n/K)/n_j * (n-n_j)/(n-n/K) ) = log((n-n_j)/n_j) - log(K-1): the seed's Balanced Sigmoid.
-
-        Zero for a class with exactly n/K samples, positive for rarer and negative for more frequent ones.
-
-        Args:
-            count: "image" or "instance": what n_j counts.
-        """
-        if self.num_classes == 1:
-            return np.zeros(1)  # one class has nothing to be balanced against: 0/0 in the formula
-        share = self.share(count)
-        return np.log1p(-share) - np.log(share) - np.log(self.num_classes - 1)
-
-    def softmax_offset(self, count: str = "image") -> np.ndarray:
-        """
-        (K,) float64, log(K n_j / n): log n_j of Balanced Softmax, shifted so that equal counts give 0.
-
-        The shift is the same for all classes and so leaves a softmax over them unchanged; it matters for the
-        background unit, see :class:`balanced_lvis.activations.BalancedSoftmax`.
-        """
-        return np.log(self.num_classes * self.share(count))
-
     def check_classes(self, class_names: Iterable[str], owner: str) -> None:
         """
         Raises:
-            InputError: if this prior was made for other classes, or another order, than ``class_names``.
+            InputError: if the classes of this prior, or their order, differ from ``class_names``.
         """
         names = tuple(class_names)
         if names == self.class_names:
@@ -324,6 +292,22 @@ class ClassPrior:
         )
 
 
+def check_count(count: str) -> str:
+    """
+    Args:
+        count: what class counts count, "image" or "instance".
+
+    Returns:
+        ``count``.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if count not in ("image", "instance"):
+        raise InputError(f"count is {count!r}; valid: 'image', 'instance'.")
+    return count
+
+
 def _half_for_none(counts: np.ndarray) -> np.ndarray:
     return np.where(counts > 0, counts, 0.5)
 
@@ -336,9 +320,9 @@ def frequency_group(image_count: int) -> str:
 @functools.cache
 def _report_unknown_images(path: str, num_images: int) -> None:
     logger.warning(
-        "Class prior %s doesn't say which images its num_images (%s) counts. Older versions counted all, also images "
-        "without objects, which training leaves out by default. To train by it, write it again with "
-        "tools/analyze_dataset.py --json.",
+        "Class prior %s doesn't state which images its num_images (%s) counts. Older versions counted all images, "
+        "including those without objects, which training leaves out by default. Before training with it, write it "
+        "again with tools/analyze_dataset.py --json.",
         path,
         f"{num_images:,}",
     )
@@ -347,6 +331,6 @@ def _report_unknown_images(path: str, num_images: int) -> None:
 @functools.cache
 def _report_zero_counts(names: tuple[str, ...]) -> None:
     logger.warning(
-        "%d class(es) are in no training image: %s. Their frequency is taken as half an image.",
+        "%d class(es) occur in no training image: %s. Each is counted as half an image.",
         len(names), first_of(names, 10),
     )  # fmt: skip
