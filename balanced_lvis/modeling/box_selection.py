@@ -13,7 +13,8 @@ The result is bit-identical to that of Detectron2's ``fast_rcnn_inference``, in 
 * torchvision's ``batched_nms`` chooses between two algorithms by the number of candidates, and they round differently.
   All candidates are counted, to choose the same algorithm; see :func:`_one_call_suffices`.
 * The order of equal scores is that of ``Tensor.sort`` over all survivors, which may not be stable. If it isn't,
-  all survivors are computed and sorted, which takes about half of Detectron2's time; see :func:`_is_certain`. Two of 300 float32 scores are equal in a few images of a hundred.
+  all survivors are computed and sorted, which takes about half of Detectron2's time; see :func:`_is_certain`. Two of
+  300 float32 scores are equal in a few images of a hundred.
 
 Shape shorthand: R RoIs of an image, K foreground classes, C = K sets of boxes per RoI or 1 (class-agnostic).
 """
