@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 from ..activations import build_activation
+from ..data.samplers import class_repeat_factors
 from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, WITH_OBJECTS, ClassPrior
 from ..utils.errors import InputError
 from .plots import plt
@@ -49,7 +50,7 @@ def analyze(prior: ClassPrior, threshold: float) -> dict:
     columns = {
         "group": prior.groups().tolist(),
         "frequency": prior.image_frequency().tolist(),
-        "repeat_factor": prior.repeat_factor(threshold).tolist(),
+        "repeat_factor": class_repeat_factors(prior, threshold).tolist(),
     }
     # 0.0 +, so that a shift of 0 isn't shown as -0.0.
     shifts = {name: 0.0 + _training_shift(prior, *method) for name, (*method, _, _) in OFFSETS.items()}

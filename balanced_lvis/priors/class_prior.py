@@ -244,35 +244,6 @@ class ClassPrior:
             )
         return self.instance_count
 
-    def repeat_factor(self, threshold: float, by: str = "image", sqrt: bool = True) -> np.ndarray:
-        """
-        (K,) float64, r_c = max(1, sqrt(t / f_c)): how often images of class c are shown per epoch, 1 for once.
-
-        Zero counts are taken as half a count, as everywhere in this class.
-
-        Args:
-            threshold: t in [0, 1], the frequency below which a class is repeated; 0 repeats none. LVIS has 0.001.
-            by: "image": f_c is the share of training images that hold class c (repeat factor sampling, Gupta et al.
-                2019). "image_and_instance": f_c is the geometric mean of that and of the class's share of all
-                instances (IRFS, Yaman et al. 2023).
-            sqrt: False leaves out the square root, as later Detectron2s can.
-
-        Raises:
-            InputError: for a threshold outside [0, 1], another ``by``, or "image_and_instance" where instance counts
-                are not known.
-        """
-        if not 0 <= threshold <= 1:
-            raise InputError(f"The repeat threshold is {threshold}; it is a frequency, from 0 to 1 (LVIS has 0.001).")
-        if by not in ("image", "image_and_instance"):
-            raise InputError(f"by is {by!r}; valid: 'image', 'image_and_instance'.")
-        # Not image_frequency(): it also lowers a class in every image, for the sake of log-odds.
-        frequency = np.maximum(self._counts("image"), 0.5) / self.num_images
-        if by == "image_and_instance":
-            instances = self._counts("instance")
-            frequency = np.sqrt(frequency * (np.maximum(instances, 0.5) / max(instances.sum(), 1)))
-        factor = threshold / frequency
-        return np.maximum(1.0, np.sqrt(factor) if sqrt else factor)
-
     def check_classes(self, class_names: Iterable[str], owner: str) -> None:
         """
         Raises:

@@ -16,7 +16,7 @@ from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.data.config_datasets import prepare_datasets
 from balanced_lvis.data.counting import count_classes
-from balanced_lvis.data.samplers import build_sampler
+from balanced_lvis.data.samplers import build_sampler, class_repeat_factors
 from balanced_lvis.data.training_prior import SAVED_PRIOR, class_prior_from_config, class_prior_of_dataset
 from balanced_lvis.data.training_set import training_records
 from balanced_lvis.engine.run import check, read_config, run
@@ -270,7 +270,7 @@ def test_groups_and_repeat_factors_stay_those_of_the_data_set(write, register):
     plain = class_prior_from_config(cfg)
     assert plain.sampled_counts is None
     assert prior.groups().tolist() == plain.groups().tolist() == ["c", "c", "r"]
-    assert prior.repeat_factor(0.6).tolist() == plain.repeat_factor(0.6).tolist()
+    assert class_repeat_factors(prior, 0.6).tolist() == class_repeat_factors(plain, 0.6).tolist()
     assert prior.image_count.tolist() == plain.image_count.tolist()
     assert foreground_offset(prior)[2] < foreground_offset(plain)[2] - 1
 

@@ -21,6 +21,7 @@ from balanced_lvis.activations import (
 from balanced_lvis.config import load_config
 from balanced_lvis.data.counting import count_classes
 from balanced_lvis.data.rendered import annotation_file
+from balanced_lvis.data.samplers import class_repeat_factors
 from balanced_lvis.data.training_prior import class_prior_from_config, class_prior_of_dataset
 from balanced_lvis.experiments.dataset_analysis import (
     analysis_tables,
@@ -49,7 +50,7 @@ def test_numbers_are_the_priors_own():
     found = analyze(PRIOR, 0.1)
     first = found["classes"][0]
     assert [record["group"] for record in found["classes"]] == ["f", "c", "r", "r"]
-    assert [record["repeat_factor"] for record in found["classes"]] == PRIOR.repeat_factor(0.1).tolist()
+    assert [record["repeat_factor"] for record in found["classes"]] == class_repeat_factors(PRIOR, 0.1).tolist()
     assert first["offset"]["balanced_sigmoid_foreground"] == pytest.approx(np.log(50 / 150))
     assert first["offset"]["balanced_sigmoid_centred"] == centred_offset(PRIOR)[0]
     assert first["offset"]["balanced_softmax"] == softmax_offset(PRIOR)[0]
