@@ -86,7 +86,7 @@ def _check_annotations(name: str, evaluated: bool) -> list[dict] | None:
 
 def _log(name: str, warnings: Sequence[Problem]) -> None:
     for problem in warnings:
-        logger.warning("%s: %s", name, problem.message)
+        logger.warning("%s: %s", name, problem.description)
 
 
 def _check_crowds(name: str) -> list[dict]:
