@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,16 +15,26 @@ from .plots import plt
 from .tables import markdown_table
 
 GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
-# Activations whose training shift is shown: name, options, the sign of the offset in the shift, title in plots.
+
+
+class Offset(NamedTuple):
+    """An activation with options, the sign of its offset in the training shift, and its title in plots."""
+
+    activation: str
+    options: dict[str, str]
+    sign: int
+    title: str
+
+
 OFFSETS = {
-    "balanced_sigmoid_foreground": (
-        "balanced_sigmoid", {"form": "foreground"}, -1, "Balanced Sigmoid, foreground form (−offset)",
+    "balanced_sigmoid_foreground": Offset(
+        "balanced_sigmoid", {"form": "foreground"}, -1, "Balanced Sigmoid, foreground form (−offset)"
     ),
-    "balanced_sigmoid_centred": (
-        "balanced_sigmoid", {"form": "centred"}, -1, "Balanced Sigmoid, centred form (−offset)",
+    "balanced_sigmoid_centred": Offset(
+        "balanced_sigmoid", {"form": "centred"}, -1, "Balanced Sigmoid, centred form (−offset)"
     ),
-    "balanced_softmax": ("balanced_softmax", {}, 1, "Balanced Softmax (+offset)"),
-}  # fmt: skip
+    "balanced_softmax": Offset("balanced_softmax", {}, 1, "Balanced Softmax (+offset)"),
+}
 SHIFT_NOTE = (
     "The columns of methods show what training adds to the logit of a class: minus the offset of Balanced Sigmoid\n"
     "(foreground form: on foreground RoIs only), plus the offset of Balanced Softmax. Test-time scores are not shifted."
@@ -53,10 +64,10 @@ def analyze(prior: ClassPrior, threshold: float) -> dict:
         "repeat_factor": class_repeat_factors(prior, threshold).tolist(),
     }
     # 0.0 +, so that a shift of 0 isn't shown as -0.0.
-    shifts = {name: 0.0 + _training_shift(prior, *method) for name, (*method, _, _) in OFFSETS.items()}
+    shifts = {name: 0.0 + _training_shift(prior, offset) for name, offset in OFFSETS.items()}
     for row, record in enumerate(found["classes"]):
         record.update({name: values[row] for name, values in columns.items()})
-        record["offset"] = {name: 0.0 + sign * float(shifts[name][row]) for name, (_, _, sign, _) in OFFSETS.items()}
+        record["offset"] = {name: 0.0 + o.sign * float(shifts[name][row]) for name, o in OFFSETS.items()}
         record["logit_shift"] = {name: float(values[row]) for name, values in shifts.items()}
     instances = prior.instance_count
     found["summary"] = {
@@ -71,9 +82,9 @@ def analyze(prior: ClassPrior, threshold: float) -> dict:
     return found
 
 
-def _training_shift(prior: ClassPrior, activation: str, options: dict) -> np.ndarray:
+def _training_shift(prior: ClassPrior, offset: Offset) -> np.ndarray:
     """(K,) float64: what the loss of an activation adds to the logit of each class."""
-    return build_activation(activation, prior.num_classes, prior, **options).training_shift()
+    return build_activation(offset.activation, prior.num_classes, prior, **offset.options).training_shift()
 
 
 def imbalance_factor(counts: np.ndarray) -> float | None:
@@ -181,11 +192,11 @@ def plot_analysis(found: dict, path) -> None:
     left.set(yscale="log", xlabel="class, by images", ylabel="training images", ylim=(0.4, None))
     left.yaxis.set_major_formatter("{x:g}")
     left.legend(frameon=False)
-    for index, (name, (*_, title)) in enumerate(OFFSETS.items()):
+    for index, (name, offset) in enumerate(OFFSETS.items()):
         shifts = [record["logit_shift"][name] for record in classes]
         # With many classes the last two nearly coincide: a wide, transparent line keeps both visible.
         style = {"linewidth": 5, "alpha": 0.4} if name == "balanced_sigmoid_centred" else {}
-        right.plot(counts, shifts, color=f"C{3 + index}", label=title, **style)
+        right.plot(counts, shifts, color=f"C{3 + index}", label=offset.title, **style)
     right.axhline(0, color="0.85", linewidth=1, zorder=0)
     factors = [record["repeat_factor"] for record in classes]
     threshold = found["summary"]["repeat_threshold"]
