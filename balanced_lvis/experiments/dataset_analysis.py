@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class Offset(NamedTuple):
     """An activation with options, the sign of its offset in the training shift, and its title in plots."""
 
     activation: str
-    options: dict[str, str]
+    options: dict[str, Any]
     sign: int
     title: str
 
