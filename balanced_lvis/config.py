@@ -10,6 +10,7 @@ import yaml
 
 from . import _detectron2
 from .config_files import check_config_file
+from .config_names import config_path
 from .utils.errors import InputError
 from .utils.text import one_line
 from .utils.user_paths import expand_values
@@ -148,7 +149,8 @@ def load_config(config_file: str | os.PathLike = "", opts: list[str] | tuple[str
     Read a yaml file and command-line overrides into a full config.
 
     Args:
-        config_file: path of a yaml file; empty for the defaults.
+        config_file: path of a yaml file, or name of a config that comes with balanced_lvis
+            (:func:`.config_names.config_path`); empty for the defaults.
         opts: ``KEY VALUE`` pairs, flat.
 
     In both, and in the values of the config, a path may begin with ~.
@@ -159,7 +161,7 @@ def load_config(config_file: str | os.PathLike = "", opts: list[str] | tuple[str
     """
     cfg = default_config()
     if config_file:
-        _merge_file(cfg, os.path.expanduser(config_file))
+        _merge_file(cfg, config_path(config_file))
     _merge_opts(cfg, list(opts))
     expand_values(cfg)
     return cfg

@@ -1,7 +1,7 @@
 """
-Makes ``benchmarks``, ``gpu_check`` and ``soak`` importable, which are beside the package and not installed with it.
+Makes the modules of this checkout importable, also those that are not installed: ``benchmarks``, ``gpu_check``, ``soak``.
 
-First on the path, as tools have the same names as these packages.
+The checkout comes first on the path, as tools have the same names as these packages.
 """
 
 import sys

@@ -1,0 +1,5 @@
+"""The command ``train``."""
+
+from ..engine import main
+
+__all__ = ["main"]

@@ -1,0 +1,55 @@
+"""The configs that come with balanced_lvis, found by name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from .utils.errors import InputError
+from .utils.text import one_line
+from .utils.user_paths import why_no_file
+
+_PACKAGE = Path(__file__).resolve().parents[0]
+_SUFFIX = ".yaml"
+_PREFIX = "configs/"
+_BUILDING_BLOCKS = "base/"  # what other configs build on, not to be trained by itself
+
+
+def config_folder() -> Path:
+    """The folder of the configs: in an installed package ``balanced_lvis/configs``, in a checkout ``configs``."""
+    installed = _PACKAGE / "configs"
+    return installed if installed.is_dir() else _PACKAGE.parent / "configs"
+
+
+def config_names() -> list[str]:
+    """Sorted names of all configs that can be trained, such as ``r50_balanced_sigmoid`` and ``rendered/rfs``."""
+    folder = config_folder()
+    names = (path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob(f"*{_SUFFIX}"))
+    return sorted((name for name in names if not name.startswith(_BUILDING_BLOCKS)), key=lambda name: ("/" in name, name))
+
+
+def config_path(name_or_path: str | os.PathLike) -> str:
+    """
+    Args:
+        name_or_path: path of a yaml file, which takes precedence where it exists, or name of a config that comes with
+            balanced_lvis, with or without ``.yaml`` and a leading ``configs/``. A path may begin with ~.
+
+    Returns:
+        the path.
+
+    Raises:
+        InputError: if there is neither; similar names are listed.
+    """
+    path = os.path.expanduser(os.fspath(name_or_path))
+    if os.path.exists(path):
+        return path
+    name = path.removeprefix("./").removeprefix(_PREFIX).removesuffix(_SUFFIX)
+    names = config_names()
+    if name in names:
+        return str(config_folder() / f"{name}{_SUFFIX}")
+    close = difflib.get_close_matches(name, names, n=5, cutoff=0.6)
+    hint = f"Similar names: {', '.join(close)}." if close else "`balanced-lvis configs` lists the names."
+    raise InputError(
+        f"--config-file {one_line(path)!r} {why_no_file(path)}, and no config of balanced_lvis has this name. {hint}"
+    )
