@@ -43,7 +43,7 @@ clean:  ## remove .venv, the quick start's output and rendered data sets; traini
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A changed requirement installs what changed; another DETECTRON2 is a changed requirement too.
-$(STAMP): Makefile setup.py requirements.txt constraints.txt $(VENV)/.detectron2
+$(STAMP): Makefile setup.py pyproject.toml requirements.txt requirements-models.txt constraints.txt $(VENV)/.detectron2
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 	  { echo "The pinned versions need Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)

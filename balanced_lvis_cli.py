@@ -92,7 +92,7 @@ def _help() -> str:
 def _unknown(word: str) -> str:
     close = difflib.get_close_matches(word, COMMANDS, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    return f"{ascii(word[:80])} is not a command of {PROGRAM}.{hint} Valid: {', '.join(COMMANDS)}."
+    return f"{word[:80]!a} is not a command of {PROGRAM}.{hint} Valid: {', '.join(COMMANDS)}."
 
 
 if multiprocessing.parent_process() is not None:  # a process of a job, which imports the console script again

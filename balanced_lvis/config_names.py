@@ -26,7 +26,9 @@ def config_names() -> list[str]:
     """Sorted names of all configs that can be trained, such as ``r50_balanced_sigmoid`` and ``rendered/rfs``."""
     folder = config_folder()
     names = (path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob(f"*{_SUFFIX}"))
-    return sorted((name for name in names if not name.startswith(_BUILDING_BLOCKS)), key=lambda name: ("/" in name, name))
+    return sorted(
+        (name for name in names if not name.startswith(_BUILDING_BLOCKS)), key=lambda name: ("/" in name, name)
+    )
 
 
 def config_path(name_or_path: str | os.PathLike) -> str:

@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     compare(
         args.methods,
         args.seeds or (QUICK_SEEDS if args.quick else SEEDS),
+        train_net=None,
         output=args.output or Path("output/compare_quick" if args.quick else "output/compare"),
         configs=args.configs,
         overrides=[*(QUICK if args.quick else ()), *overrides],

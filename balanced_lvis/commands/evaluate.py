@@ -1,14 +1,12 @@
-"""The command ``evaluate``: ``train --eval-only`` under its own name."""
+"""The command ``evaluate``: ``train --eval-only`` with arguments of its own."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 
-from ..console.command_line import command_line
-from ..engine import main as train_main
+from ..engine import main as train
 from ..engine.arguments import argument_parser
-from .parsers import CONFIG_FILE, OVERRIDES, program
+from .parsers import program
 
 DESCRIPTION = """\
 Evaluate a checkpoint on DATASETS.TEST by the LVIS rules, or a results file without a model.
@@ -18,21 +16,32 @@ Evaluate a checkpoint on DATASETS.TEST by the LVIS rules, or a results file with
 
 Results, log and config are written to OUTPUT_DIR/evaluation.
 """
+# Arguments of ``train`` that mean nothing here.
+_TRAINING_ONLY = ("resume", "eval_only", "allow_missing")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """
     Args:
-        arguments: command line without the program's name; None: ``sys.argv``.
+        arguments: command line without the name of the program; None: that of ``sys.argv``.
 
     Returns:
         the exit status.
     """
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    args = parser().parse_args(words)
-    overrides = [*args.opts, *(["MODEL.WEIGHTS", args.weights] if args.weights else [])]
-    return train_main([*_options(words, args), "--eval-only", *overrides])
+    args = _parser().parse_args(arguments)
+    words = ["--eval-only"]
+    for name in ("config_file", "num_gpus", "num_machines", "machine_rank", "dist_url", "predictions"):
+        value = getattr(args, name)
+        words += [f"--{name.replace('_', '-')}={value}"] if value not in (None, "") else []
+    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
+    return train([*words, *args.opts, *weights])
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argument_parser()
+def _parser() -> argparse.ArgumentParser:
+    parser = argument_parser()
+    parser.prog, parser.description, parser.epilog = program("evaluate"), DESCRIPTION, None
+    for action in parser._actions:
+        if action.dest in _TRAINING_ONLY:
+            action.help = argparse.SUPPRESS
+    parser.add_argument("--weights", metavar="FILE", help="checkpoint to evaluate; the same as MODEL.WEIGHTS FILE")
+    return parser

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
         Run(key, title, Path(config_path(config)), args.output / key, overrides)
         for key, title, config, overrides in (FORMS if args.forms else RUNS)
     ]
-    quick_start(runs, output=args.output, overrides=args.opts)
+    quick_start(runs, None, args.output, args.opts)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -40,6 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = new_parser("replay", DESCRIPTION)
     add = parser.add_argument
     add("file", help="step that a failed training run saved: OUTPUT_DIR/diagnostics/iteration_*_rank*.pth")
-    add("--config-file", default="", help=f"config of the run (default: the config.yaml in its OUTPUT_DIR): {CONFIG_FILE}")
+    add(
+        "--config-file",
+        default="",
+        help=f"config of the run (default: the config.yaml in its OUTPUT_DIR): {CONFIG_FILE}",
+    )
     add("opts", nargs="*", help="KEY VALUE overrides of the config, such as MODEL.DEVICE cpu")
     return parser

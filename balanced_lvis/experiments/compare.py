@@ -63,7 +63,7 @@ OWN_KEYS = {"SEED": "--seeds", "OUTPUT_DIR": "--output"}
 def compare(
     methods,
     seeds,
-    train_net: Path,
+    train_net: Path | None,
     output: Path,
     configs: str,
     overrides: tuple[str, ...] | list[str] = (),
@@ -80,7 +80,7 @@ def compare(
     Args:
         methods: keys of :data:`METHODS`; a second stage brings its first one along.
         seeds: whole numbers from 0. They seed the trainings, not the rendered data set.
-        train_net: path of ``tools/train_net.py``.
+        train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis train``.
         output: folder for the runs and the results.
         configs: what comes before ``method.yaml`` in the configs' paths.
         overrides: ``KEY VALUE`` pairs, for all runs.

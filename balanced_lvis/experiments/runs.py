@@ -29,6 +29,7 @@ SCREEN = "screen.txt"
 TAIL_LINES = 15
 LINE_SECONDS = 20
 POLL_SECONDS = 0.1
+_CONSOLE_COMMAND = Path(__file__).resolve().parents[2] / "balanced_lvis_cli.py"
 SHOW_SECONDS = 1.0
 
 
@@ -129,7 +130,10 @@ def _from_folder(weights: str, folder) -> str:
 
 
 def train_all(
-    runs: list[Run], train_net: Path, jobs: int | None = None, on_end: Callable[[Run, float], None] | None = None
+    runs: list[Run],
+    train_net: Path | None = None,
+    jobs: int | None = None,
+    on_end: Callable[[Run, float], None] | None = None,
 ) -> None:
     """
     Train and evaluate every run, resuming what was interrupted; the first failure ends the others.
@@ -139,7 +143,7 @@ def train_all(
 
     Args:
         runs: the trainings. One that comes ``after`` a run which is not among them has nothing to wait for.
-        train_net: path of ``tools/train_net.py``.
+        train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis train``.
         jobs: how many at a time; by default as many as there are cores, or 1 on a GPU.
         on_end: called with each run that has ended well and its seconds in this call.
 
@@ -193,11 +197,12 @@ def _ready(waiting, ended, runs) -> list[Run]:
 class _Process:
     """A started run."""
 
-    def __init__(self, run: Run, train_net: Path, environment: dict):
+    def __init__(self, run: Run, train_net: Path | None, environment: dict):
         self.run = run
         self.start = time.monotonic()
         run.output.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, train_net, "--resume", "--config-file", run.config_file]
+        script = [_CONSOLE_COMMAND, "train"] if train_net is None else [train_net]
+        command = [sys.executable, *script, "--resume", "--config-file", run.config_file]
         command += [*run.overrides, "OUTPUT_DIR", run.output]
         with open(run.output / SCREEN, "w", encoding="utf-8") as screen:
             self._process = subprocess.Popen(
