@@ -1,8 +1,8 @@
 """
 The console command ``balanced-lvis``, which runs the modules of :mod:`balanced_lvis.commands`.
 
-It is a module outside the package, and imports the standard library only: importing ``balanced_lvis`` imports PyTorch and
-Detectron2, which takes seconds. The list of commands is shown without them, and signals are handled before.
+It is a module outside the package and imports the standard library only, because importing ``balanced_lvis`` imports
+PyTorch and Detectron2, which takes seconds. The list of commands is shown without them, and signals are handled before.
 """
 
 from __future__ import annotations

@@ -26,9 +26,10 @@ masks: the last layer of the mask head with its loss, for 128 RoIs of 1,203 clas
 train, stage2, inference: an R50 LVIS config compared with Detectron2; stage2 is a step of cRT compared with Detectron2
 with all parameters but the classifier frozen by requires_grad.
 rle: RLE encoding of predicted masks compared with paste_masks_in_image and pycocotools, on the CPU.
-evaluate: LVIS evaluation of --images images with 300 detections each, and of a tenth of them, compared with the LVIS API.
-startup: from a JSON file with --annotations annotations to the records that a rank trains on, compared with Detectron2's
-loader.
+evaluate: LVIS evaluation of --images images with 300 detections each, and of a tenth of them, compared with the LVIS
+API.
+startup: from a JSON file with --annotations annotations to the records that a rank trains on, compared with the loader
+of Detectron2.
 submission: validation of a mask file of --images images with 300 detections each; test-dev has 19822.
 val: a complete evaluation of the size of LVIS val.
 growth: how costs grow with classes, detections and images.

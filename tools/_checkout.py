@@ -1,7 +1,7 @@
 """
-Makes the modules of this checkout importable, also those that are not installed: ``benchmarks``, ``gpu_check``, ``soak``.
+Makes the modules of this checkout importable, including ``benchmarks``, ``gpu_check`` and ``soak``.
 
-The checkout comes first on the path, as tools have the same names as these packages.
+They are not installed. The checkout comes first on the path, because some tools have the names of these packages.
 """
 
 import sys

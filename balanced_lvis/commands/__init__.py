@@ -1,1 +1,1 @@
-"""The commands of ``balanced-lvis``, one module each with a ``main``; ``tools/`` and :mod:`balanced_lvis_cli` call them."""
+"""The commands of ``balanced-lvis``, one module each; ``tools/`` and :mod:`balanced_lvis_cli` call their ``main``."""

@@ -36,10 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     check_splits(args.splits)
     if args.check and (args.source or args.coco):
         raise InputError("--check writes nothing, but --from or --coco is given; leave them out, or leave out --check.")
-    if args.check:
-        parts = look(root, args.splits)
-    else:
-        parts = _prepare(args, root)
+    parts = look(root, args.splits) if args.check else _prepare(args, root)
     print_text(show(parts))
     missing = [part.name for part in parts if not part.ok]
     if missing:

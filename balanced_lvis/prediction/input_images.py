@@ -20,8 +20,8 @@ _DRAWN = (".jpg", ".jpeg", ".png")  # other formats are drawn as PNG
 def find_images(inputs: Iterable[str | os.PathLike]) -> list[str]:
     """
     Args:
-        inputs: files, patterns like ``a/*.jpg``, and folders. From a folder, files with the suffix of an image are taken;
-            a warning lists the others.
+        inputs: files, patterns like ``a/*.jpg``, and folders. From a folder, files with the suffix of an image are
+            taken; a warning lists the others.
 
     Returns:
         distinct paths in the order of the inputs, sorted within a folder or pattern.
@@ -61,8 +61,8 @@ def _in_folder(folder: str) -> list[str]:
 
 def output_paths(paths: list[str], folder: str | os.PathLike) -> list[str]:
     """
-    The files to draw images to: the tree below their deepest common folder is repeated below ``folder``, with names that
-    every file system accepts.
+    The files to draw images to: the tree below their deepest common folder is repeated below ``folder``, with names
+    that every file system accepts.
 
     Raises:
         InputError: if an output would overwrite an input, or is an existing folder.

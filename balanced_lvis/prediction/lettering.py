@@ -41,8 +41,8 @@ def label_text(text: str) -> str:
 
 def lettering(names: Mapping[int, str], word: str = "class") -> Lettering:
     """
-    Labels and fonts for names. A name with a character that no installed font has is replaced by its index, and a warning
-    is logged once.
+    Labels and fonts for names. A name with a character that no installed font has is replaced by its index, and a
+    warning is logged once.
 
     Args:
         names: {class index: name}.

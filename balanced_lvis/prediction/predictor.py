@@ -92,8 +92,8 @@ class Predictor:
         names = [predictor.class_names[i] for i in instances.pred_classes]
 
     Args:
-        cfg: config that the model was trained with, from :func:`balanced_lvis.load_config`; it is not changed. The config
-            of a Detectron2 model works too.
+        cfg: config that the model was trained with, from :func:`balanced_lvis.load_config`; it is not changed. The
+            config of a Detectron2 model works too.
         weights: path of a checkpoint of balanced_lvis, or of any layout that Detectron2 loads.
         threshold: lowest score of a detection, in 0..1.
         classes: K class names, name of a dataset or an annotation file, for a checkpoint without class names.
@@ -233,8 +233,8 @@ def _config_for_prediction(cfg, threshold: float):
     cfg.defrost()
     if not cfg.MODEL.ROI_HEADS.NUM_CLASSES:  # there is no dataset to infer it from
         raise InputError(
-            "MODEL.ROI_HEADS.NUM_CLASSES is 0 in the config, which infers it from the training data; use the config.yaml "
-            "that training wrote to its OUTPUT_DIR, or set it to the number of classes of the checkpoint."
+            "MODEL.ROI_HEADS.NUM_CLASSES is 0 in the config, which infers it from the training data; use the "
+            "config.yaml that training wrote to its OUTPUT_DIR, or set it to the number of classes of the checkpoint."
         )
     box_head = cfg.MODEL.ROI_BOX_HEAD
     if cfg.MODEL.ROI_HEADS.NAME in _LONG_TAIL_HEADS:  # a config of Detectron2
@@ -256,8 +256,8 @@ def _config_next_to(weights: str) -> str:
         if os.path.isfile(found := os.path.join(place, "config.yaml")):
             return found
     raise InputError(
-        f"There is no config.yaml next to {weights!r}, where training writes it; pass the config that the checkpoint was "
-        "trained with, such as --config-file r50_balanced_sigmoid."
+        f"There is no config.yaml next to {weights!r}, where training writes it; pass the config that the checkpoint "
+        "was trained with, such as --config-file r50_balanced_sigmoid."
     )
 
 
