@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
+from ..config import import_modules
 from ..console.command_line import log_to_files
 from ..console.printing import print_text
 from ..data.config_datasets import prepare_datasets, resolve_num_classes
@@ -139,7 +140,8 @@ def _origin(cfg) -> dict[str, str]:
 
 
 def _work(cfg, options: Options) -> None:
-    """In every process."""
+    """Exports in every process of the job."""
+    import_modules(cfg.IMPORTS)
     keep_freed_memory(cfg.MODEL.DEVICE)
     with clear_errors(options.output):
         _export(cfg, options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..config_names import config_path
+from ..config.names import config_path
 from ..console.command_line import command_line, log_to_screen
 from ..experiments.quick_start import quick_start
 from ..experiments.runs import Run

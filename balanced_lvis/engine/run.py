@@ -15,7 +15,7 @@ from detectron2.utils.env import seed_all_rng
 
 from .. import _detectron2
 from ..activations import activation_class
-from ..config import load_config
+from ..config import import_modules, load_config
 from ..console.command_line import command_line, log_to_files
 from ..data.config_datasets import prepare_datasets, resolve_num_classes
 from ..data.dataset_files import check_datasets, check_num_classes, evaluation_file_of
@@ -253,7 +253,8 @@ def _check_step(solver, world_size: int, device: str) -> None:
 
 
 def _run_in_process(cfg, args) -> None:
-    """As :func:`run`, in a process that has prepared nothing itself."""
+    """Runs :func:`run` in a worker process, which has imported and registered nothing yet."""
+    import_modules(cfg.IMPORTS)
     if comm.get_world_size() > 1:
         prepare_datasets(cfg)  # catalogs are each process's own
         resolve_num_classes(cfg)

@@ -23,6 +23,7 @@ from .registry import (
     class_names_from_config,
     register_sampler,
     sampler_names,
+    samplers_with_options,
     times_shown,
 )
 from .repeat_factor import InstanceAwareRepeatFactorTrainingSampler, image_repeat_factors
@@ -39,5 +40,6 @@ __all__ = [
     "image_repeat_factors",
     "register_sampler",
     "sampler_names",
+    "samplers_with_options",
     "times_shown",
 ]

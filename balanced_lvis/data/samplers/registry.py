@@ -11,6 +11,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.samplers import TrainingSampler
 
 from ...utils.errors import InputError, did_you_mean
+from ...utils.options import chosen_options, keyword_options
 from .base import Detectron2Sampler, ResumableSampler
 
 logger = logging.getLogger(__name__)
@@ -34,12 +35,16 @@ def register_sampler(name: str, shown: Callable[..., np.ndarray] | None = None):
     Decorator: make a function known to :func:`build_sampler` as ``name``.
 
     The function takes the config and the images in Detectron2's standard format, and returns a
-    :class:`ResumableSampler`.
+    :class:`ResumableSampler`. Its keyword-only parameters, with defaults, are the sampler's options: in the config,
+    ``DATALOADER.SAMPLER.<NAME>.<OPTION>``, in capitals.
 
     Args:
-        name: of the sampler.
-        shown: takes the same and returns (N,) how often each image is expected to be shown per epoch, for
-            :func:`times_shown`. None where that is not known.
+        name: name of the sampler.
+        shown: takes the same arguments and options, and returns (N,) how often each image is expected to be shown per
+            epoch, for :func:`times_shown`. None if that is not known.
+
+    Raises:
+        InputError: if the name is registered already.
     """
 
     def register(build):
@@ -56,6 +61,11 @@ def register_sampler(name: str, shown: Callable[..., np.ndarray] | None = None):
 def sampler_names() -> list[str]:
     """The names that ``DATALOADER.SAMPLER_TRAIN`` can have, sorted."""
     return sorted((*_SAMPLERS, *DETECTRON2_ONLY))
+
+
+def samplers_with_options() -> dict[str, Callable[..., ResumableSampler]]:
+    """{name: registered function} of the samplers that have options."""
+    return {name: build for name, build in _SAMPLERS.items() if keyword_options(build)}
 
 
 def check_sampler(name: str) -> None:
@@ -115,7 +125,7 @@ def build_sampler(cfg, dataset_dicts: Sequence[Mapping], name: str | None = None
         return None
     if not len(dataset_dicts):
         raise InputError(f"{name}: the training set {', '.join(cfg.DATASETS.TRAIN)} has no images to sample.")
-    return _SAMPLERS[name](cfg, dataset_dicts)
+    return _SAMPLERS[name](cfg, dataset_dicts, **_options(cfg, name))
 
 
 def times_shown(cfg, dataset_dicts: Sequence[Mapping]) -> np.ndarray:
@@ -139,7 +149,11 @@ def times_shown(cfg, dataset_dicts: Sequence[Mapping]) -> np.ndarray:
             f"MODEL.CLASS_PRIOR.SAMPLED is True, but how often {name} shows an image is not known; set it to False, or "
             f"DATALOADER.SAMPLER_TRAIN to one of {', '.join(sorted(_SHOWN))}."
         )
-    return np.asarray(_SHOWN[name](cfg, dataset_dicts), np.float64)
+    return np.asarray(_SHOWN[name](cfg, dataset_dicts, **_options(cfg, name)), np.float64)
+
+
+def _options(cfg, name: str) -> dict[str, object]:
+    return chosen_options(cfg.DATALOADER.get("SAMPLER", {}), name)
 
 
 def class_names_from_config(cfg) -> tuple[str, ...]:

@@ -6,11 +6,11 @@ import difflib
 import os
 from pathlib import Path
 
-from .utils.errors import InputError
-from .utils.text import one_line
-from .utils.user_paths import why_no_file
+from ..utils.errors import InputError
+from ..utils.text import one_line
+from ..utils.user_paths import why_no_file
 
-_PACKAGE = Path(__file__).resolve().parents[0]
+_PACKAGE = Path(__file__).resolve().parents[1]
 _SUFFIX = ".yaml"
 _PREFIX = "configs/"
 _BUILDING_BLOCKS = "base/"  # what other configs build on, not to be trained by itself

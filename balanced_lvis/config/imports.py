@@ -1,0 +1,117 @@
+"""Modules that configs import, which register activations, calibrations and samplers from outside the package."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable
+
+from ..utils.errors import InputError
+from ..utils.text import one_line
+
+KEY = "IMPORTS"
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def module_names(value, source: str) -> tuple[str, ...]:
+    """
+    The value of ``IMPORTS`` as module names.
+
+    Args:
+        value: a name, a list or tuple of names, or such a list or tuple written as a string.
+        source: where the value comes from, for the message.
+
+    Raises:
+        InputError: if the value is anything else.
+    """
+    names = _literal(value) if isinstance(value, str) else value
+    names = (names,) if isinstance(names, str) else names
+    if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) and _MODULE.fullmatch(n) for n in names):
+        raise InputError(
+            f"{source}: {KEY} is {one_line(repr(value))[:200]}; it must list names of Python modules, such as "
+            "('my_package.my_method',)."
+        )
+    return tuple(names)
+
+
+def _literal(value: str):
+    """The tuple or list that a string writes out, as yaml files and the command line have it; else the string."""
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return value
+
+
+def import_modules(names: Iterable[str], source: str = KEY) -> None:
+    """
+    Import modules, found as by ``python -m``: on ``sys.path``, then in the current folder.
+
+    Args:
+        names: dotted module names.
+        source: where the names come from, for messages.
+
+    Raises:
+        InputError: if a module is not found or raises an error on import.
+    """
+    for name in names:
+        _import(name, source)
+
+
+def _import(name: str, source: str) -> None:
+    # Last, so that files in the current folder don't hide installed modules. Processes that are started later inherit
+    # the path.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    importlib.invalidate_caches()
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise _failed(name, source, error) from error
+        raise InputError(
+            f"{source}: module {name!r} was not found ({error}). Install its package, add its folder to PYTHONPATH, or "
+            f"run from the folder that contains it; looked in {os.getcwd()} and on sys.path."
+        ) from error
+    except Exception as error:
+        raise _failed(name, source, error) from error
+
+
+def _failed(name: str, source: str, error: Exception) -> InputError:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{frames[-1].filename}, line {frames[-1].lineno}"
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename}, line {error.lineno}"
+    message = one_line(f"{type(error).__name__}: {error}")
+    return InputError(f"{source}: module {name!r} failed on import ({where}): {message}. Fix the module.")
+
+
+def add_import_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--import MODULE``, which may be given several times, as ``imports`` of the parsed arguments."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a Python module that registers activations, calibrations or samplers; may be repeated. Same as "
+        "IMPORTS in the config",
+    )
+
+
+def import_overrides(names: Iterable[str]) -> list[str]:
+    """
+    Overrides that stand for ``--import``, so that they reach every config and process that overrides reach.
+
+    Args:
+        names: of :func:`add_import_argument`.
+
+    Raises:
+        InputError: for a name that no module can have.
+    """
+    names = module_names(tuple(names), "--import")
+    return [KEY, repr(names)] if names else []

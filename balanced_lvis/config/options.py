@@ -1,0 +1,42 @@
+"""Config nodes for the options of activations, calibrations and samplers, built from their constructors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+
+from detectron2.config import CfgNode as CN
+
+from ..utils.errors import InputError
+from ..utils.options import keyword_options
+
+_TYPES = (bool, int, float, str, tuple, list, type(None))  # what a config value can be
+
+
+def add_options(parent: CN, kind: str, methods: Mapping[str, Callable]) -> None:
+    """
+    Add a node for each method, named like the method in capitals: empty where it has no options.
+
+    Args:
+        parent: config node to add to.
+        kind: what the methods are, for messages: "activation", for example.
+        methods: {name: class or function whose keyword-only parameters are the options}.
+
+    Raises:
+        InputError: if an option has no default, or a default that no config value can be.
+    """
+    for name, function in methods.items():
+        node = parent[name.upper()] = CN()
+        for option, default in keyword_options(function).items():
+            node[option.upper()] = _checked(kind, name, option, default)
+
+
+def _checked(kind: str, name: str, option: str, default):
+    if default is inspect.Parameter.empty:
+        raise InputError(f"Option {option!r} of {kind} {name!r} has no default; give its parameter one.")
+    if not isinstance(default, _TYPES):
+        raise InputError(
+            f"Option {option!r} of {kind} {name!r} has the default {default!r:.100}, a {type(default).__name__}; "
+            "a config value is a number, a string, a tuple, a list or None."
+        )
+    return default
