@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
+sys.path.append(str(ROOT / "tools"))  # whose scripts import modules next to them
 # Real annotations and photographs, beside the checkout on the developers' machines; tests that use them say so.
 SHARED_DATA = ROOT.parent / "shared" / "data"
 SHARED_CASES = ROOT.parent / "shared" / "cases"

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-CONFIG_FILE = "path of a yaml file, or the name of a config of balanced_lvis, such as r50_balanced_sigmoid"
+CONFIG_FILE = "path of a yaml file, or name of a config that comes with balanced_lvis"
 OVERRIDES = "KEY VALUE overrides of the config"
 
 
