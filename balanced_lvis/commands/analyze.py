@@ -15,7 +15,7 @@ from ..experiments.dataset_analysis import analysis_tables, analyze, check_plot_
 from ..utils.errors import InputError
 from ..utils.io import write_json
 from ..utils.user_paths import why_no_file
-from .parsers import CONFIG_FILE, OVERRIDES, new_parser
+from .parsers import OVERRIDES, add_config_arguments, new_parser, overrides_of
 
 DESCRIPTION = """\
 Show the class frequencies of a dataset: groups, repeat factors and logit shifts, as a table, JSON and plot.
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = new_parser("analyze", DESCRIPTION)
     add = parser.add_argument
     add("data", help="name of a dataset, or an annotation file in COCO or LVIS format")
-    add("--config-file", default="", help=f"config that defines the dataset: {CONFIG_FILE}")
+    add_config_arguments(parser, "config that defines the dataset")
     add("--threshold", type=float, default=0.001, help="threshold of the repeat factors (default: 0.001, as for LVIS)")
     add("--show", type=int, default=5, help="classes to show at either end of the table (default: 5)")
     add("--json", metavar="FILE", help="write the analysis to this file, as a class prior")
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prior(args: argparse.Namespace):
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, overrides_of(args))
     if os.path.isfile(args.data):
         if cfg.MODEL.CLASS_PRIOR.SAMPLED:
             raise InputError(

@@ -14,7 +14,7 @@ from ..evaluation.submission import ImageList, annotation_file_of, export_predic
 from ..utils.errors import InputError
 from ..utils.text import safe_file_name
 from .export_checkpoint import CHUNK, Options, add_job_arguments, export_checkpoint
-from .parsers import CONFIG_FILE, new_parser
+from .parsers import add_config_arguments, new_parser, overrides_of
 
 DESCRIPTION = """\
 Write the LVIS submission of a checkpoint, which is a mask file and a box file for the server; or validate such a file.
@@ -36,6 +36,7 @@ lists everything in a JSON or zip file that the server could refuse or misread. 
 @command_line
 def main(arguments: list[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
+    args.opts = overrides_of(args)
     if args.validate:
         _validate(args)
     elif args.predictions:
@@ -75,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         help="name of a dataset; without a checkpoint, also an annotation file (default: %(default)s)")  # fmt: skip
     add("--output", default="output/submission", metavar="FOLDER", help="folder to write to (default: %(default)s)")
     add("--zip", action="store_true", help="write .json.zip files")
-    add("--config-file", default="", metavar="FILE", help=f"config of the checkpoint or of the dataset: {CONFIG_FILE}")
+    add_config_arguments(parser, "config of the checkpoint or of the dataset")
     add("--chunk", type=int, default=CHUNK, metavar="IMAGES",
         help="images whose detections are saved together (default: %(default)s)")  # fmt: skip
     add_job_arguments(parser)

@@ -17,7 +17,7 @@ from ..prediction.predictor import Prediction, Predictor, attempt, predictions
 from ..utils.errors import InputError, StorageError
 from ..utils.io import replacing, write_json_list
 from ..utils.storage import check_output, clear_output_errors
-from .parsers import CONFIG_FILE, OVERRIDES, new_parser
+from .parsers import OVERRIDES, add_config_arguments, new_parser, overrides_of
 
 DESCRIPTION = """\
 Detect objects in images: draw masks, class names and scores, and write them as JSON.
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     predictor = Predictor.from_checkpoint(
         args.weights,
         args.config_file,
-        [*args.opts, *overrides, *args.overrides],
+        [*overrides_of(args), *overrides, *args.overrides],
         threshold=args.threshold,
         classes=args.classes,
         trust=args.trust,
@@ -124,11 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = new_parser("predict", DESCRIPTION)
     add = parser.add_argument
     add("--weights", required=True, help="checkpoint of a trained model")
-    add(
-        "--config-file",
-        default="",
-        help=f"config of the model (default: config.yaml next to the checkpoint): {CONFIG_FILE}",
-    )
+    add_config_arguments(parser, "config of the model (default: config.yaml next to the checkpoint)")
     add("--input", required=True, nargs="+", help="images, folders, or quoted patterns")
     add("--output", default="predictions", help="folder of the drawn images (default: %(default)s)")
     add("--json", metavar="FILE", help="also write boxes, classes, scores and RLE masks to this file")

@@ -9,7 +9,7 @@ from ..console.command_line import command_line, log_to_screen
 from ..console.printing import print_text
 from ..data.config_datasets import rendered_root, rendered_spec
 from ..data.rendered import render_dataset
-from .parsers import CONFIG_FILE, new_parser
+from .parsers import add_config_arguments, new_parser, overrides_of
 
 DESCRIPTION = """\
 Render the dataset of a config, or one with given parameters, without training.
@@ -23,14 +23,14 @@ Render the dataset of a config, or one with given parameters, without training.
 def main(arguments: list[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     log_to_screen()
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, overrides_of(args))
     print_text(render_dataset(rendered_spec(cfg), rendered_root(cfg), workers=args.workers))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("render", DESCRIPTION)
     add = parser.add_argument
-    add("--config-file", default="", help=f"config with DATASETS.RENDERED (default: its defaults): {CONFIG_FILE}")
+    add_config_arguments(parser, "config with DATASETS.RENDERED (default: its defaults)")
     add("--workers", type=int, help="number of processes (default: one per core, at most 8)")
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides of keys under DATASETS.RENDERED")
     return parser

@@ -8,7 +8,7 @@ from ..console.command_line import command_line
 from ..console.printing import print_text
 from ..engine.diagnostics import replay
 from ..utils.text import one_line
-from .parsers import CONFIG_FILE, new_parser
+from .parsers import add_config_arguments, new_parser, overrides_of
 
 DESCRIPTION = """\
 Repeat a training step that was not finite, and show its losses, the images and the first module that caused it.
@@ -20,7 +20,7 @@ Repeat a training step that was not finite, and show its losses, the images and 
 @command_line(prints_result=True)
 def main(arguments: list[str] | None = None) -> None:
     args = _parser().parse_intermixed_args(arguments)  # overrides may follow options
-    found = replay(args.file, args.config_file, args.opts)
+    found = replay(args.file, args.config_file, overrides_of(args))
     print_text(f"iteration {found.iteration}, as recorded: {_losses(found.recorded)}")
     for losses in found.losses:
         print_text(f"repeated: {_losses(losses)}")
@@ -40,10 +40,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = new_parser("replay", DESCRIPTION)
     add = parser.add_argument
     add("file", help="step that a failed training run saved: OUTPUT_DIR/diagnostics/iteration_*_rank*.pth")
-    add(
-        "--config-file",
-        default="",
-        help=f"config of the run (default: the config.yaml in its OUTPUT_DIR): {CONFIG_FILE}",
-    )
+    add_config_arguments(parser, "config of the run (default: the config.yaml in its OUTPUT_DIR)")
     add("opts", nargs="*", help="KEY VALUE overrides of the config, such as MODEL.DEVICE cpu")
     return parser

@@ -7,11 +7,11 @@ import dataclasses
 
 from tabulate import tabulate
 
-from ..config import load_config
+from ..config import import_overrides, load_config
 from ..console.command_line import command_line
 from ..experiments.throughput_model import Cluster, gradient_bytes, predict
 from ..utils.errors import InputError
-from .parsers import CONFIG_FILE, new_parser
+from .parsers import add_config_arguments, new_parser
 
 DESCRIPTION = """\
 Predict the throughput on many GPUs from the step time on one: a model, not a measurement. See docs/scaling.md.
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     if min(args.gpus) < 1:
         raise InputError(f"--gpus is {args.gpus}; use 1 or more.")
-    cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""])
+    cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *import_overrides(args.imports)])
     cluster = Cluster(args.step_seconds, gradient_bytes(cfg), **{name: getattr(args, name) for name in _defaults()})
     print("  ".join(f"{name} {value:g}" for name, value in dataclasses.asdict(cluster).items()))
     print(_table(cluster, args.gpus, images=cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH))
@@ -58,7 +58,7 @@ def _defaults() -> dict:
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("scaling", DESCRIPTION)
     add = parser.add_argument
-    add("--config-file", required=True, help=f"config of the model and its schedule: {CONFIG_FILE}")
+    add_config_arguments(parser, "config of the model and its schedule", required=True)
     add("--step-seconds", type=float, required=True, help="measured step time on one GPU")
     add("--gpus", type=int, nargs="+", default=[1, 8, 64, 256], help="numbers of GPUs (default: 1 8 64 256)")
     for name, default in _defaults().items():

@@ -7,9 +7,9 @@ Configuration: Detectron2's keys and balanced_lvis's, config files and overrides
 
     cfg = load_config("r50_balanced_sigmoid", ["SOLVER.IMS_PER_BATCH", "8"])
 
-A config is found by its path, or by its name if it comes with balanced_lvis. It may list modules under ``IMPORTS``. They
-are imported before its keys are checked, so that they can register activations, calibrations and samplers whose options
-are then valid keys.
+A config is found by its path, or by its name if it comes with balanced_lvis. It may list modules under ``IMPORTS``,
+which are imported before its keys are checked, so that they can register activations, calibrations and samplers whose
+options are then valid keys.
 """
 
 from .defaults import add_balanced_lvis_config, default_config
