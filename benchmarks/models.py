@@ -32,7 +32,7 @@ from balanced_lvis.data.rendered import RenderedSpec, render_dataset
 from balanced_lvis.engine.freed_memory import keep_freed_memory
 from balanced_lvis.engine.optimizer import build_optimizer
 from balanced_lvis.engine.speed import apply_speed
-from balanced_lvis.engine.step import AUTOCAST, StepTrainer
+from balanced_lvis.engine.step import AUTOCAST, TrainingStep
 from balanced_lvis.evaluation import unpasted
 from balanced_lvis.evaluation.detections import instances_to_arrays
 from balanced_lvis.utils.errors import InputError
@@ -173,7 +173,7 @@ def _train(job: dict, cfg, model, batches: list[list[dict]]) -> dict:
     model.train()
     optimizer = (build_stock_optimizer if stock else build_optimizer)(cfg, model)
     autocast = _autocast(cfg)
-    make = _stock_trainer if stock else StepTrainer
+    make = _stock_trainer if stock else TrainingStep
     trainer = make(model, itertools.cycle(batches), optimizer, autocast=autocast)
     losses = []
     torch.manual_seed(0)  # RoIs are sampled at random: the same for all

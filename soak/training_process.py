@@ -18,7 +18,7 @@ from balanced_lvis.console.signals import held
 from balanced_lvis.engine import run as engine_run
 from balanced_lvis.engine.metrics_file import METRICS
 from balanced_lvis.engine.processes.lock import only_job_in
-from balanced_lvis.engine.step import StepTrainer
+from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.utils.parent_process import end_with_parent
 
 from .failing_writes import FailingWrites
@@ -161,7 +161,7 @@ class Attempts:
 
     def _work(self) -> int:
         engine_run.collect_env_info = lambda: ""  # half a second that tells nothing here
-        write = StepTrainer._write_numbers
+        write = TrainingStep._write_numbers
         losses = os.open(self.output / LOSSES, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
         def write_too(trainer, names, numbers):
@@ -169,7 +169,7 @@ class Attempts:
             os.write(losses, f"{trainer.iter} {own}\n".encode())
             write(trainer, names, numbers)
 
-        StepTrainer._write_numbers = write_too
+        TrainingStep._write_numbers = write_too
 
         def run_alone():
             with only_job_in(self.output):

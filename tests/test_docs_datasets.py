@@ -10,10 +10,10 @@ import sys
 
 import pytest
 
+from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.data.custom.register import source_of
 from balanced_lvis.data.lvis_v1 import ANNOTATIONS, look, show
-from balanced_lvis.engine.run import argument_parser
 from tests.common import ROOT
 from tests.data.validation.made import good
 

@@ -16,10 +16,11 @@ import torch
 from detectron2.utils.events import EventStorage
 
 from balanced_lvis.activations import activation_names, build_activation
+from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.engine.ema import FOLDER
-from balanced_lvis.engine.run import argument_parser, check, read_config, run
-from balanced_lvis.engine.step import StepTrainer
+from balanced_lvis.engine.run import check, read_config, run
+from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.modeling.decoupled import CLASSIFIER
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.random_state import current_states, set_states
@@ -212,7 +213,7 @@ class FailsFirst(torch.nn.Module):
 def test_a_first_step_whose_losses_cannot_be_used_is_skipped_with_float16():
     model = FailsFirst().cuda().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    trainer = StepTrainer(model, iter(lambda: [{"file_name": "a"}], None), optimizer, autocast=torch.float16)
+    trainer = TrainingStep(model, iter(lambda: [{"file_name": "a"}], None), optimizer, autocast=torch.float16)
     with EventStorage():
         for trainer.iter in range(2):
             trainer.run_step()

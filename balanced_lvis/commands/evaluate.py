@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from ..engine import main as train
-from ..engine.arguments import argument_parser
+from ..console.command_line import command_line
 from .parsers import program
+from .train import argument_parser, start
 
 DESCRIPTION = """\
 Evaluate a checkpoint on DATASETS.TEST by the LVIS rules, or a results file without a model.
@@ -16,32 +16,27 @@ Evaluate a checkpoint on DATASETS.TEST by the LVIS rules, or a results file with
 
 Results, log and config are written to OUTPUT_DIR/evaluation.
 """
-# Arguments of ``train`` that mean nothing here.
-_TRAINING_ONLY = ("resume", "eval_only", "allow_missing")
+_HELP = {
+    "resume": argparse.SUPPRESS,
+    "eval_only": argparse.SUPPRESS,
+    "allow_missing": argparse.SUPPRESS,
+    "predictions": "evaluate a results file, JSON or zip, without a model",
+}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """
-    Args:
-        arguments: command line without the name of the program; None: that of ``sys.argv``.
-
-    Returns:
-        the exit status.
-    """
+@command_line
+def main(arguments: list[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
-    words = ["--eval-only"]
-    for name in ("config_file", "num_gpus", "num_machines", "machine_rank", "dist_url", "predictions"):
-        value = getattr(args, name)
-        words += [f"--{name.replace('_', '-')}={value}"] if value not in (None, "") else []
-    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
-    return train([*words, *args.opts, *weights])
+    if args.weights:
+        args.opts = [*args.opts, "MODEL.WEIGHTS", args.weights]
+    start(args)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argument_parser()
     parser.prog, parser.description, parser.epilog = program("evaluate"), DESCRIPTION, None
+    parser.set_defaults(eval_only=True)
     for action in parser._actions:
-        if action.dest in _TRAINING_ONLY:
-            action.help = argparse.SUPPRESS
-    parser.add_argument("--weights", metavar="FILE", help="checkpoint to evaluate; the same as MODEL.WEIGHTS FILE")
+        action.help = _HELP.get(action.dest, action.help)
+    parser.add_argument("--weights", metavar="FILE", help="checkpoint to evaluate; short for MODEL.WEIGHTS FILE")
     return parser

@@ -18,7 +18,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
-from ..config import import_modules
+from ..config import import_modules, thawed
 from ..console.command_line import log_to_files
 from ..console.printing import print_text
 from ..data.config_datasets import prepare_datasets, resolve_num_classes
@@ -122,8 +122,7 @@ def _chunks(options: Options) -> Chunks:
 
 def _origin(cfg) -> dict[str, str]:
     """What detections follow from, by name."""
-    relevant = cfg.clone()
-    relevant.defrost()
+    relevant = thawed(cfg)
     for key in _IRRELEVANT:
         *path, name = key.split(".")
         node = relevant

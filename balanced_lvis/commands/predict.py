@@ -11,12 +11,12 @@ from tqdm import tqdm
 
 from ..console.command_line import command_line, log_to_screen
 from ..console.printing import print_text
-from ..engine.arguments import split_overrides
 from ..prediction.input_images import find_images, output_paths
 from ..prediction.predictor import Prediction, Predictor, attempt, predictions
 from ..utils.errors import InputError, StorageError
 from ..utils.io import replacing, write_json_list
 from ..utils.storage import check_output, clear_output_errors
+from .overrides import split_overrides
 from .parsers import OVERRIDES, add_config_arguments, new_parser, overrides_of
 
 DESCRIPTION = """\

@@ -12,9 +12,13 @@ which are imported before its keys are checked, so that they can register activa
 options are then valid keys.
 """
 
-from .defaults import add_balanced_lvis_config, default_config
-from .imports import add_import_argument, import_modules, import_overrides
-from .loading import load_config
+from .. import _detectron2
+
+_detectron2.require()
+
+from .defaults import add_balanced_lvis_config, default_config  # noqa: E402
+from .imports import add_import_argument, import_modules, import_overrides  # noqa: E402
+from .loading import load_config, thawed  # noqa: E402
 
 __all__ = [
     "add_balanced_lvis_config",
@@ -23,4 +27,5 @@ __all__ = [
     "import_modules",
     "import_overrides",
     "load_config",
+    "thawed",
 ]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from .. import _detectron2
+from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+
 from ..activations import activation_class, activation_names
+from ..data.samplers import samplers_with_options
 from .options import add_options
-
-_detectron2.require()
-
-from detectron2.config import CfgNode as CN  # noqa: E402
-from detectron2.config import get_cfg  # noqa: E402
-
-from ..data.samplers import samplers_with_options  # noqa: E402
 
 
 def default_config() -> CN:

@@ -50,6 +50,13 @@ def load_config(config_file: str | os.PathLike = "", opts: Sequence[str] = ()) -
     return cfg
 
 
+def thawed(cfg: CN) -> CN:
+    """A copy of a config, frozen or not, that can be changed."""
+    copy = cfg.clone()
+    copy.defrost()
+    return copy
+
+
 def _import_declared(path: str, opts: list[str]) -> tuple[str, ...]:
     declared = []
     if path:

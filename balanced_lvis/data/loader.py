@@ -81,15 +81,17 @@ class MetaTrainLoader(TrainLoader):
             self.meta.load_state_dict(state["meta"])
 
 
-def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
+def build_train_loader(cfg, masks: bool = True, class_balanced_images: int = 0) -> TrainLoader:
     """
-    The loader of ``DATASETS.TRAIN`` with the sampler that ``DATALOADER.SAMPLER_TRAIN`` names.
-
-    Where ``SOLVER.META.ENABLED``, one of class-balanced meta batches is beside it.
+    Build the loader of ``DATASETS.TRAIN`` with the sampler ``DATALOADER.SAMPLER_TRAIN``.
 
     Args:
         cfg: Detectron2's config with balanced_lvis's keys.
-        masks: whether records get ground-truth masks. Cropping needs them for its boxes in any case.
+        masks: whether records get ground-truth masks. Cropping always loads them to compute boxes.
+        class_balanced_images: images per iteration of a second stream with class-aware sampling; 0 for no such stream.
+
+    Returns:
+        a :class:`MetaTrainLoader` if there is a second stream.
     """
     records = training_records(cfg)
     sampler = build_sampler(cfg, records)
@@ -99,11 +101,11 @@ def build_train_loader(cfg, masks: bool = True) -> TrainLoader:
     if any(map(has_rle_masks, cfg.DATASETS.TRAIN)):
         mapper.instance_mask_format = "bitmask"  # whatever INPUT.MASK_FORMAT: run lengths have no polygons
     train = _loader(cfg, dataset, mapper, sampler, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_BATCHES)
-    if not cfg.SOLVER.META.ENABLED:
+    if not class_balanced_images:
         return train
     # A seed that follows from the other leaves the global generators as they are without a meta loader.
     meta_sampler = ClassAwareTrainingSampler(records, class_names_from_config(cfg), sampler and sampler.seed + 1)
-    meta = _loader(cfg, dataset, mapper, meta_sampler, cfg.SOLVER.META.IMS_PER_BATCH or cfg.SOLVER.IMS_PER_BATCH)
+    meta = _loader(cfg, dataset, mapper, meta_sampler, class_balanced_images)
     meta.broken = train.broken
     return MetaTrainLoader(train.batches, train.stream, train.batches_per_iteration, train.broken, meta)
 

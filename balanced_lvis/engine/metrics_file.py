@@ -1,8 +1,7 @@
-"""``metrics.json``: one line per iteration that is logged or evaluated, as if the run had never been interrupted."""
+"""The file ``metrics.json``: one line per logged or evaluated iteration, also after interruptions."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import math
@@ -10,12 +9,9 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable
 
-from detectron2.engine import HookBase
-from detectron2.engine.hooks import PeriodicWriter
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, get_event_storage
+from detectron2.utils.events import EventWriter, get_event_storage
 
 from ..utils.io import append, replacing
-from ..utils.storage import clear_errors
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +22,9 @@ _WINDOW = 20  # iterations over which Detectron2 takes the median of a loss
 
 class MetricsWriter(EventWriter):
     """
-    Detectron2's ``JSONWriter``, but every number is on disk when a method returns, and each iteration has one line.
+    Writes metrics like Detectron2's ``JSONWriter``, with one line per iteration, and flushes them to disk at once.
 
-    Detectron2's keeps only the latest of several evaluations between two writes.
+    Of several evaluations between two writes, Detectron2's writer keeps only the latest.
 
     Args:
         folder: ``OUTPUT_DIR``.
@@ -36,27 +32,29 @@ class MetricsWriter(EventWriter):
 
     def __init__(self, folder: str | os.PathLike):
         self._path = os.path.join(folder, METRICS)
-        self._written: dict[str, int] = {}  # the iteration of the latest value that is in the file, by name
+        self._written: dict[str, int] = {}  # name -> iteration of the latest value in the file
         self._last = math.inf  # the file's last iteration
 
     def open(self) -> None:
         """
-        Make the file if there is none.
+        Create the file if it doesn't exist.
 
         Raises:
-            OSError: if it can't be written.
+            OSError: if the file can't be written.
         """
         append(self._path, "")
         self._last = max(map(_iteration, _lines(self._path)), default=-1)
 
     def write(self):
-        """Add all numbers that have not been written."""
+        """Write all new metrics."""
         self._write(get_event_storage().latest())
 
     def write_only(self, names: Iterable[str]) -> None:
         """
+        Write some metrics and leave the others to :meth:`write`.
+
         Args:
-            names: of the numbers to add; all others stay for :meth:`write`.
+            names: names of the metrics to write.
         """
         self._write(names)
 
@@ -82,86 +80,13 @@ class MetricsWriter(EventWriter):
             file.writelines(_line(lines[key]) for key in sorted(lines))
 
 
-class WriteHook(PeriodicWriter):
-    """
-    Writes metrics every 20 iterations and after the last one. It has to come before the hook that saves: a run that is
-    resumed from an iteration's checkpoint has no numbers of that iteration.
-
-    Args:
-        writers: of the run, open until :class:`CloseHook` closes them.
-        folder: ``OUTPUT_DIR``.
-    """
-
-    def __init__(self, writers: list[EventWriter], folder: str | os.PathLike):
-        super().__init__(writers)
-        self._folder = folder
-
-    def before_train(self):
-        """Find out before work starts that the file can't be written."""
-        with clear_errors(self._folder):
-            for writer in self._writers:
-                if isinstance(writer, MetricsWriter):
-                    writer.open()
-
-    def after_step(self):
-        """
-        As the base class's.
-
-        Raises:
-            StorageError: if the disk is full or the like.
-        """
-        with clear_errors(self._folder):
-            super().after_step()
-
-    def after_train(self):
-        """Nothing: evaluation is yet to come."""
-
-    def write_evaluation(self, names: Iterable[str]) -> None:
-        """
-        Args:
-            names: of an evaluation's numbers in the storage.
-
-        Raises:
-            StorageError: as :meth:`after_step`.
-        """
-        with clear_errors(self._folder):
-            for writer in self._writers:
-                if isinstance(writer, MetricsWriter):
-                    writer.write_only(names)
-                elif not isinstance(writer, CommonMetricPrinter):
-                    writer.write()
-
-
-class CloseHook(HookBase):
-    """
-    Closes the writers. What is left to be written is written only at the end of a run: one that ends by an error will
-    be resumed from a checkpoint, and would else have a line more than one that never stopped.
-
-    Args:
-        writers: of the run.
-    """
-
-    def __init__(self, writers: list[EventWriter]):
-        self._writers = writers
-
-    def after_train(self):
-        """As the base class's."""
-        for writer in self._writers:
-            if self.trainer.iter >= self.trainer.max_iter:
-                writer.write()
-                writer.close()
-            else:
-                with contextlib.suppress(OSError):  # the error that ends the run matters more
-                    writer.close()
-
-
 def forget_after(folder: str | os.PathLike, iteration: int) -> None:
     """
-    Drop what a resumed run will write again: lines of later iterations, and one that a kill has cut short.
+    Remove the lines that a resumed run will write again, and an incomplete last line of a killed run.
 
     Args:
         folder: ``OUTPUT_DIR``.
-        iteration: the last one that is done; -1 if none is.
+        iteration: the last finished iteration; -1 if there is none.
     """
     path = os.path.join(folder, METRICS)
     lines = _lines(path)
@@ -173,7 +98,7 @@ def forget_after(folder: str | os.PathLike, iteration: int) -> None:
 
 def set_aside(folder: str | os.PathLike) -> None:
     """
-    Rename the metrics of an earlier run, so that a new one's lines are not mixed with them.
+    Rename the metrics of an earlier run, so that those of a new run are not mixed with them.
 
     Args:
         folder: ``OUTPUT_DIR``.
@@ -186,11 +111,11 @@ def set_aside(folder: str | os.PathLike) -> None:
 
 def has_evaluation(folder: str | os.PathLike, iteration: int) -> bool:
     """
-    Whether an evaluation's numbers are on record.
+    Whether the file has the results of an evaluation.
 
     Args:
         folder: ``OUTPUT_DIR``.
-        iteration: after which it was, from 0 on.
+        iteration: the iteration before the evaluation, from 0.
     """
     lines = _lines(os.path.join(folder, METRICS))
     return any(_iteration(line) == iteration and _has_average_precision(line) for line in lines)
@@ -209,12 +134,12 @@ def _lines(path: str) -> list[str]:
 
 
 def _has_average_precision(line: str) -> bool:
-    """By names such as "bbox/AP" and "my_val/segm/AP"; it may be NaN."""
+    """Whether a line has a name such as "bbox/AP" or "my_val/segm/AP"; the value may be NaN."""
     return any(name.endswith("/AP") for name in json.loads(line))
 
 
 def _iteration(line: str) -> float:
-    """Of a line; infinite if it has none."""
+    """The iteration of a line; infinity if it has none."""
     try:
         iteration = json.loads(line)["iteration"]
     except (ValueError, KeyError, TypeError):

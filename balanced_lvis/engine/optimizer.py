@@ -1,47 +1,45 @@
-"""Optimizers by name."""
+"""Optimizers by name, with parameter groups and gradient clipping."""
 
 from __future__ import annotations
 
 import torch
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
-from ..modeling.decoupled import ScaledLinear
+from ..modeling.decoupled import ScaledLinear, scale_decay
 from ..utils.errors import InputError
 from .speed import optimizer_kernel
 
 FULL_MODEL = "full_model"
-CLIP_TYPES = ("value", "norm", FULL_MODEL)  # Detectron2's two, and ours
+CLIP_TYPES = ("value", "norm", FULL_MODEL)  # Detectron2's two, and that of the whole gradient
 
 
 def build_optimizer(cfg, model) -> torch.optim.Optimizer:
     """
-    The optimizer that ``SOLVER.OPTIMIZER`` names, with Detectron2's parameter groups and gradient clipping.
+    Build the optimizer ``SOLVER.OPTIMIZER`` with Detectron2's parameter groups and gradient clipping.
 
     Raises:
         InputError: for an unknown name, listing the valid ones.
     """
-    check_optimizer(cfg.SOLVER.OPTIMIZER)
+    check_optimizer(cfg)
     return _BUILDERS[cfg.SOLVER.OPTIMIZER](cfg, model)
 
 
-def check_optimizer(name: str) -> None:
+def check_optimizer(cfg) -> None:
     """
     Raises:
-        InputError: for an unknown name, listing the valid ones.
+        InputError: for an unknown ``SOLVER.OPTIMIZER``, listing the valid ones.
     """
+    name = cfg.SOLVER.OPTIMIZER
     if name not in _BUILDERS:
         raise InputError(f"SOLVER.OPTIMIZER is {name!r}; valid: {', '.join(_BUILDERS)}.")
 
 
-def check_clipping(solver) -> None:
+def check_clipping(cfg) -> None:
     """
-    Args:
-        solver: the config's SOLVER.
-
     Raises:
-        InputError: for an unknown kind of gradient clipping, or a value that is none.
+        InputError: for an unknown type of gradient clipping, or an invalid value or norm.
     """
-    clip = solver.CLIP_GRADIENTS
+    clip = cfg.SOLVER.CLIP_GRADIENTS
     if not clip.ENABLED:
         return
     if clip.CLIP_TYPE not in CLIP_TYPES:
@@ -50,40 +48,23 @@ def check_clipping(solver) -> None:
         raise InputError(f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is {clip.CLIP_VALUE}; it must be more than 0.")
     if clip.CLIP_TYPE == FULL_MODEL and clip.NORM_TYPE != 2:
         raise InputError(
-            f"SOLVER.CLIP_GRADIENTS.NORM_TYPE is {clip.NORM_TYPE}; CLIP_TYPE {FULL_MODEL!r} has the norm 2.0 only."
+            f"SOLVER.CLIP_GRADIENTS.NORM_TYPE is {clip.NORM_TYPE}; CLIP_TYPE {FULL_MODEL!r} supports only 2.0."
         )
 
 
 def clip_norm(solver) -> float | None:
-    """The norm that the gradient of the whole model is clipped to by the step; None where it isn't."""
+    """The maximum norm of the gradient of the whole model, which the step clips; None for no such clipping."""
     clip = solver.CLIP_GRADIENTS
     return clip.CLIP_VALUE if clip.ENABLED and clip.CLIP_TYPE == FULL_MODEL else None
 
 
-def scale_decay(cfg) -> float:
-    """
-    The weight decay of LWS's scales.
-
-    Raises:
-        InputError: if ``MODEL.DECOUPLED.SCALE_WEIGHT_DECAY`` is neither None nor a number from 0.
-    """
-    decay = cfg.MODEL.DECOUPLED.SCALE_WEIGHT_DECAY
-    if decay is None:
-        return cfg.SOLVER.WEIGHT_DECAY
-    if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 <= decay < float("inf"):
-        raise InputError(
-            f"MODEL.DECOUPLED.SCALE_WEIGHT_DECAY is {decay!r}; it must be 0 or more, or None for SOLVER.WEIGHT_DECAY."
-        )
-    return decay
-
-
 def _with_clipping(cfg, optimizer: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
-    """Detectron2's kinds of clipping, element by element or parameter by parameter, are the optimizer's."""
+    """The optimizer class with Detectron2's clipping, by element or by parameter, if configured."""
     return optimizer if clip_norm(cfg.SOLVER) else maybe_add_gradient_clipping(cfg, optimizer)
 
 
 def _parameters(cfg, model):
-    """Detectron2's parameter groups, and one for the scales of LWS."""
+    """Detectron2's parameter groups, with the weight decay of LWS's scales."""
     scaled = any(isinstance(module, ScaledLinear) for module in model.modules())
     return get_default_optimizer_params(
         model,

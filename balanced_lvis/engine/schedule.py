@@ -1,21 +1,26 @@
-"""Learning rates over time, checked before work starts."""
+"""The learning-rate schedule: its checks, and its linear scaling to the number of processes."""
 
 from __future__ import annotations
 
+import functools
+import logging
+
 from ..utils.errors import InputError, did_you_mean
 
-# Detectron2 knows one more, of its newer versions, which no config here uses.
+logger = logging.getLogger(__name__)
+
+# Newer versions of Detectron2 have one more, which no config here uses.
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR")
+# Keys of batch sizes in SOLVER: images per iteration of all processes together.
+BATCH_SIZES = ("IMS_PER_BATCH", "META.IMS_PER_BATCH")
 
 
-def check_schedule(solver) -> None:
+def check_schedule(cfg) -> None:
     """
-    Args:
-        solver: the config's SOLVER.
-
     Raises:
-        InputError: for an unknown schedule, steps that are out of order, or a final rate that is none.
+        InputError: for an unknown schedule, unordered steps, or an invalid final learning rate.
     """
+    solver = cfg.SOLVER
     name = solver.LR_SCHEDULER_NAME
     if name not in SCHEDULES:
         raise InputError(
@@ -26,3 +31,82 @@ def check_schedule(solver) -> None:
     end = solver.get("BASE_LR_END", 0.0)
     if name == "WarmupCosineLR" and not 0 <= end <= solver.BASE_LR:
         raise InputError(f"SOLVER.BASE_LR_END is {end}; it must be from 0 to SOLVER.BASE_LR, {solver.BASE_LR}.")
+
+
+def scale_linearly(cfg, world_size: int) -> None:
+    """
+    Scale a config with ``SOLVER.REFERENCE_WORLD_SIZE`` to ``world_size`` processes, in place.
+
+    The number of images per process stays the same: batch sizes and learning rates grow in proportion to the number of
+    processes, iterations and periods shrink. Detectron2 scales inside its trainer, after everything that depends on
+    batch sizes was checked, and scales only one of them. Here the config is scaled once, first, and
+    ``REFERENCE_WORLD_SIZE`` is set to ``world_size``, so that a run of the saved config doesn't scale again. 0 means no
+    scaling.
+
+    Raises:
+        InputError: if ``REFERENCE_WORLD_SIZE`` is negative or doesn't divide a batch size.
+    """
+    solver, reference = cfg.SOLVER, cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference < 0:
+        raise InputError(f"SOLVER.REFERENCE_WORLD_SIZE is {reference}; it must be 0 (no scaling) or more.")
+    if reference in (0, world_size):
+        return
+    for key in BATCH_SIZES:
+        if _value(solver, key) % reference:
+            raise InputError(
+                f"SOLVER.{key} is {_value(solver, key)}, which SOLVER.REFERENCE_WORLD_SIZE {reference} processes can't "
+                f"share evenly; set it to a multiple of {reference}."
+            )
+    scale = world_size / reference
+    for key in BATCH_SIZES:
+        *path, name = key.split(".")
+        functools.reduce(getattr, path, solver)[name] = _value(solver, key) // reference * world_size
+    for key in ("BASE_LR", "BASE_LR_END"):
+        if key in solver:  # Detectron2 before 2022 has no BASE_LR_END
+            solver[key] *= scale
+    for key in ("MAX_ITER", "WARMUP_ITERS", "CHECKPOINT_PERIOD"):
+        solver[key] = round(solver[key] / scale)
+    solver.CHECKPOINT_PERIOD = max(1, solver.CHECKPOINT_PERIOD)
+    solver.STEPS = tuple(round(step / scale) for step in solver.STEPS)
+    cfg.TEST.EVAL_PERIOD = max(1, round(cfg.TEST.EVAL_PERIOD / scale)) if cfg.TEST.EVAL_PERIOD else 0
+    solver.REFERENCE_WORLD_SIZE = world_size
+
+
+def scaled_linearly(cfg, world_size: int):
+    """A config scaled by :func:`scale_linearly`; the same object if nothing changes."""
+    if cfg.SOLVER.REFERENCE_WORLD_SIZE in (0, world_size):
+        return cfg
+    scaled = cfg.clone()
+    scaled.defrost()
+    scale_linearly(scaled, world_size)
+    if cfg.is_frozen():
+        scaled.freeze()
+    return scaled
+
+
+def log_scaling(before, after) -> None:
+    """
+    Log what :func:`scale_linearly` has changed.
+
+    Args:
+        before: the config before scaling.
+        after: the scaled config.
+    """
+    if before.SOLVER.REFERENCE_WORLD_SIZE == after.SOLVER.REFERENCE_WORLD_SIZE:
+        return
+    keys = [*BATCH_SIZES, *(key for key in before.SOLVER if key not in BATCH_SIZES)]
+    pairs = {
+        **{f"SOLVER.{key}": (_value(before.SOLVER, key), _value(after.SOLVER, key)) for key in keys},
+        "TEST.EVAL_PERIOD": (before.TEST.EVAL_PERIOD, after.TEST.EVAL_PERIOD),
+    }
+    changed = [
+        f"  {key}: {old} -> {new}" for key, (old, new) in pairs.items() if old != new and not isinstance(old, dict)
+    ]
+    logger.info(
+        "Linear scaling from %d to %d processes:\n%s",
+        before.SOLVER.REFERENCE_WORLD_SIZE, after.SOLVER.REFERENCE_WORLD_SIZE, "\n".join(changed),
+    )  # fmt: skip
+
+
+def _value(node, key: str):
+    return functools.reduce(getattr, key.split("."), node)

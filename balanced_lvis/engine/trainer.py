@@ -1,4 +1,4 @@
-"""Detectron2's default trainer with LVIS evaluation."""
+"""The training loop: Detectron2's ``TrainerBase`` with hooks, checkpoints and LVIS evaluation."""
 
 from __future__ import annotations
 
@@ -6,90 +6,160 @@ import contextlib
 import logging
 import os
 import uuid
+import weakref
 
-from detectron2.engine import DefaultTrainer, SimpleTrainer
-from detectron2.engine.hooks import EvalHook, PeriodicCheckpointer, PeriodicWriter
-from detectron2.evaluation import DatasetEvaluator
+import torch
+from detectron2.engine.defaults import verify_results
+from detectron2.engine.hooks import IterationTimer, LRScheduler, PreciseBN
+from detectron2.engine.train_loop import HookBase, TrainerBase
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
+from fvcore.nn.precise_bn import get_bn_modules
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data.loader import build_test_loader, build_train_loader
-from ..data.training_prior import class_prior_from_config
 from ..evaluation import LVISEvaluator, unpasted
-from ..meta import MetaReweighter
+from ..modeling.decoupled import is_second_stage
 from ..utils.errors import InputError
 from ..utils.io import write_json
 from ..utils.random_state import seed_all
 from ..utils.storage import check_present, clear_errors
 from ..utils.text import safe_file_name
-from .broken_image_hooks import ListBrokenImages, ShareBrokenImages
 from .checkpoints.checkpoint_folder import POINTER
-from .checkpoints.identity import Identity, is_second_stage
-from .checkpoints.saving import SaveHook
+from .checkpoints.identity import Identity
+from .checkpoints.saving import DurableSaves, SaveHook
 from .checkpoints.weights import load_first_stage
-from .default_trainer import ddp_on_own_device, durable_checkpointer
-from .ema import FOLDER, AverageHook, WeightAverage
-from .meta_trainer import MetaTrainer
-from .metrics_file import CloseHook, MetricsWriter, WriteHook, forget_after, set_aside
-from .optimizer import build_optimizer, clip_norm
-from .periodic_evaluation import ResumableEvalHook
+from .ema import FOLDER, WeightAverage
+from .hooks import AverageHook, BrokenImagesHook, BrokenImagesReportHook, EvaluationHook, MetricsHook, WritersHook
+from .metrics_file import MetricsWriter, forget_after, set_aside
+from .optimizer import build_optimizer
 from .processes.preemption import StopRequest
 from .processes.watchdog import note
+from .schedule import scaled_linearly
 from .speed import apply_speed
-from .step import AUTOCAST, StepTrainer
+from .step import without_ddp
+from .step_builder import build_step, step_class
 
 logger = logging.getLogger(__name__)
 
 
-class Trainer(DefaultTrainer):
+class Trainer(TrainerBase):
     """
-    Trains, evaluates by the LVIS rules, and writes ``OUTPUT_DIR/results.json`` after every evaluation.
+    Trains a model, evaluates it by the LVIS protocol, and writes ``OUTPUT_DIR/results.json`` after every evaluation.
 
-    A checkpoint holds, beside what Detectron2 saves, the position in the stream of training images, the run's seed, the
-    class names and the kind of scores that the classifier is for, and the state of meta re-weighting.
+    In addition to what Detectron2 saves, a checkpoint holds the position in the stream of training images, the seed of
+    the run, the class names, the kind of scores that the classifier was trained for, and the state of the step.
 
-    The random numbers of an iteration follow from the run's seed, the rank and the iteration's number. So nothing that
-    happens in between, an evaluation or a restart, changes what a run computes.
+    The random numbers of an iteration depend only on the seed, the rank and the number of the iteration. Evaluations
+    and restarts don't change the results of a run.
 
     Args:
         cfg: the config.
-        stop: what is to end the run early, with a checkpoint.
+        stop: request to end the run early with a checkpoint.
+
+    Attributes:
+        model: the model; wrapped in ``DistributedDataParallel`` if there are several processes.
+        step: makes the updates, a :class:`balanced_lvis.engine.step.TrainingStep`.
+        results: of the last evaluation, {"bbox": {metric: percent}, "segm": {...}}; empty on other ranks than 0.
     """
 
     def __init__(self, cfg, stop: StopRequest | None = None):
+        super().__init__()
+        self.cfg = cfg = scaled_linearly(cfg, comm.get_world_size())
         self.stop = stop or StopRequest()
-        with ddp_on_own_device(cfg.MODEL.DEVICE), durable_checkpointer(cfg):
-            super().__init__(cfg)
-        self.run_id = uuid.uuid4().hex  # tells its checkpoints from those of another run in the same folder
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.results: dict = {}
+        self.run_id = uuid.uuid4().hex  # distinguishes its checkpoints from those of other runs in the same folder
+        self._is_started = False
+
+        # Builders draw random numbers: their order is part of what a seed means.
+        model = self.build_model(cfg)
+        self.optimizer = self.build_optimizer(cfg, model)
+        self.data_loader = self.build_train_loader(cfg)
+        self.model = _data_parallel(model, cfg.MODEL.DEVICE)
+        self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
+        self.step = build_step(cfg, self.model, self.data_loader, self.optimizer)
+        self.average = WeightAverage(cfg.MODEL.EMA.DECAY) if cfg.MODEL.EMA.ENABLED else None
         self.identity = Identity.from_config(cfg)
-        # First, as they are loaded in this order: another run's state is refused before it is taken over.
-        self.checkpointer.checkpointables = {Identity.KEY: self.identity, **self.checkpointer.checkpointables}
-        if self.average is not None:
-            self.checkpointer.checkpointables[WeightAverage.KEY] = self.average
-        self._trainer = _step_trainer(cfg, self.checkpointer.model, self._trainer)
+        self.checkpointer = self._build_checkpointer()
+        self.register_hooks(self.build_hooks())
         self.seed = cfg.SEED if cfg.SEED >= 0 else int(comm.shared_random_seed())
 
-    def resume_or_load(self, resume=True):
+    def _build_checkpointer(self) -> DurableSaves:
+        # Loaded in this order: the identity is first, so that another model's checkpoint is refused before it is used.
+        parts = {Identity.KEY: self.identity, "trainer": weakref.proxy(self)}
+        if self.average is not None:
+            parts[WeightAverage.KEY] = self.average
+        return DurableSaves(self.model, self.cfg.OUTPUT_DIR, trust=self.cfg.MODEL.TRUST_WEIGHTS, **parts)
+
+    def build_hooks(self) -> list[HookBase]:
         """
-        As Detectron2's; a second stage that starts loads its first stage strictly.
+        The hooks in the order in which they are called.
+
+        Metrics and the averaged weights are written before a checkpoint, and an evaluation follows its checkpoint.
+        """
+        cfg, broken = self.cfg, self.data_loader.broken
+        writers = self.build_writers() if comm.is_main_process() else []
+        metrics = MetricsHook(writers, cfg.OUTPUT_DIR)
+        hooks = [
+            AverageHook(self.average, cfg.OUTPUT_DIR) if self.average is not None else None,
+            IterationTimer(),
+            LRScheduler(),
+            self._build_precise_bn(),
+            metrics,
+            BrokenImagesHook(broken),
+            SaveHook(
+                self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, self.stop, cfg.TEST.EVAL_PERIOD,
+                before_save=broken.share,
+            ),
+            EvaluationHook(cfg.TEST.EVAL_PERIOD, cfg.OUTPUT_DIR, metrics.write_evaluation),
+            WritersHook(writers),
+            BrokenImagesReportHook(broken, cfg.OUTPUT_DIR),
+        ]  # fmt: skip
+        return [hook for hook in hooks if hook is not None]
+
+    def _build_precise_bn(self) -> PreciseBN | None:
+        if not self.cfg.TEST.PRECISE_BN.ENABLED or not get_bn_modules(self.model):
+            return None
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DATALOADER.NUM_WORKERS = 0
+        loader = self.build_train_loader(cfg)  # separate: it doesn't advance the training images
+        return PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
+
+    def build_writers(self) -> list[EventWriter]:
+        """Detectron2's writers, with :class:`.metrics_file.MetricsWriter` in place of its ``JSONWriter``."""
+        folder = self.cfg.OUTPUT_DIR
+        os.makedirs(folder, exist_ok=True)
+        return [CommonMetricPrinter(self.max_iter), MetricsWriter(folder), TensorboardXWriter(folder)]
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """
+        Load the newest checkpoint in ``OUTPUT_DIR`` if ``resume`` and there is one, and otherwise ``MODEL.WEIGHTS``.
+
+        A second stage loads its first stage strictly.
 
         Raises:
-            InputError: if a first stage's checkpoint doesn't fit, or one to resume from is another model's.
+            InputError: if the checkpoint of a first stage doesn't fit, or the newest checkpoint is another model's.
         """
-        if is_second_stage(self.cfg) and not (resume and self.checkpointer.has_checkpoint()):
-            load_first_stage(
-                self.checkpointer.model, self.cfg.MODEL.WEIGHTS, self.identity, self.cfg.MODEL.TRUST_WEIGHTS
-            )
+        resumes = resume and self.checkpointer.has_checkpoint()
+        weights, trust = self.cfg.MODEL.WEIGHTS, self.cfg.MODEL.TRUST_WEIGHTS
+        if is_second_stage(self.cfg) and not resumes:
+            load_first_stage(self.checkpointer.model, weights, self.identity, trust)
         else:
-            super().resume_or_load(resume)
+            self.checkpointer.resume_or_load(weights, resume=resume)
+            if resumes:
+                self.start_iter = self.iter + 1  # the checkpoint has the number of the last finished iteration
         if comm.is_main_process():
             with clear_errors(self.cfg.OUTPUT_DIR):
                 self._clear_up(resume)
 
     def _clear_up(self, resume: bool) -> None:
-        """What is in the folder is of this run, up to where it starts, or is another's, and a warning is logged."""
+        """Remove the metrics of iterations that will be repeated; set those of another run aside, with a warning."""
         folder = self.cfg.OUTPUT_DIR
         if self.start_iter:
             forget_after(folder, self.start_iter - 1)
@@ -97,65 +167,61 @@ class Trainer(DefaultTrainer):
         set_aside(folder)
         if not resume and os.path.exists(os.path.join(folder, POINTER)):
             logger.warning(
-                "%s holds checkpoints of an earlier run, which this one will replace as it comes to their iterations; "
-                "until its first checkpoint, --resume would go on with the earlier run.", folder,
+                "%s holds checkpoints of an earlier run, which this run overwrites when it reaches their iterations. "
+                "Until its first checkpoint, --resume would continue the earlier run.", folder,
             )  # fmt: skip
 
-    def train(self):
-        """As Detectron2's; the learned class weights are written to ``OUTPUT_DIR``."""
+    def train(self) -> dict | None:
+        """
+        Train from ``start_iter`` to ``max_iter``, and write what the step has learned to ``OUTPUT_DIR``.
+
+        Returns:
+            the results of the last evaluation if ``TEST.EXPECTED_RESULTS`` are given, on rank 0; None otherwise.
+        """
+        results = None
         try:
             with clear_errors(self.cfg.OUTPUT_DIR):
-                results = super().train()
+                super().train(self.start_iter, self.max_iter)
+                if self.cfg.TEST.EXPECTED_RESULTS and comm.is_main_process():
+                    verify_results(self.cfg, self.results)
+                    results = self.results
         finally:
-            self._end_workers()
-        if isinstance(self._trainer, MetaTrainer) and comm.is_main_process():
-            self._trainer.save_class_weights(self.cfg.OUTPUT_DIR)
+            # Python ends the remaining workers at exit by a signal that they ignore (see :mod:`.preemption`).
+            self.step.close()
+        if comm.is_main_process():
+            self.step.save_results(self.cfg.OUTPUT_DIR)
         return results
 
-    def _end_workers(self) -> None:
-        """
-        Let go of the loaders' iterators, which end their workers. What an error in evaluation leaves would else be
-        ended by Python at its exit, with one signal, which such a worker doesn't heed (:mod:`.preemption`).
-        """
-        for name in ("_data_loader_iter_obj", "_meta_iter"):
-            if getattr(self._trainer, name, None) is not None:
-                setattr(self._trainer, name, None)
+    @property
+    def is_complete(self) -> bool:
+        """Whether training has ended without an error; for hooks, in ``after_train``."""
+        return self._is_started and self.iter >= self.max_iter
 
-    def build_hooks(self):
-        """
-        Detectron2's, with :class:`.saving.SaveHook` in place of its periodic checkpoints, between what is to be on disk
-        before a checkpoint and the evaluation that a checkpoint is saved for.
-        """
-        hooks = super().build_hooks()
-        writers = [writer for hook in hooks if isinstance(hook, PeriodicWriter) for writer in hook._writers]
-        hooks = [hook for hook in hooks if not isinstance(hook, (PeriodicCheckpointer, PeriodicWriter))]
-        at = next(index for index, hook in enumerate(hooks) if isinstance(hook, EvalHook))
-        saves = SaveHook(
-            self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD, self.stop, self.cfg.TEST.EVAL_PERIOD,
-            before_save=self.data_loader.broken.share,
-        )  # fmt: skip
-        ema = self.cfg.MODEL.EMA
-        self.average = WeightAverage(ema.DECAY) if ema.ENABLED else None
-        averages = [] if self.average is None else [AverageHook(self.average, self.cfg.OUTPUT_DIR)]
-        writes = WriteHook(writers, self.cfg.OUTPUT_DIR)
-        evaluates = ResumableEvalHook(
-            self.cfg.TEST.EVAL_PERIOD, self._evaluate, self.cfg.OUTPUT_DIR, writes.write_evaluation
-        )
-        broken = self.data_loader.broken
-        shares = ShareBrokenImages(broken)
-        lists = ListBrokenImages(broken, self.cfg.OUTPUT_DIR)
-        return [
-            *averages, *hooks[:at], writes, shares, saves, evaluates, *hooks[at + 1 :], CloseHook(writers), lists,
-        ]  # fmt: skip
+    def before_train(self):
+        super().before_train()
+        self._is_started = True
 
-    def build_writers(self):
-        """Detectron2's, with :class:`.metrics_file.MetricsWriter` in place of its ``JSONWriter``."""
-        folder = self.cfg.OUTPUT_DIR
-        os.makedirs(folder, exist_ok=True)
-        return [CommonMetricPrinter(self.max_iter), MetricsWriter(folder), TensorboardXWriter(folder)]
+    def run_step(self):
+        seed_all(self.seed, comm.get_rank(), self.iter)
+        self.step.iter = self.iter
+        self.step.run_step()
 
-    def _evaluate(self) -> dict:
-        """Of the weights and, where there is one, of their average: under "ema", and in the folder of that name."""
+    def after_step(self):
+        note(f"saving, evaluating or logging after iteration {self.iter}", slow=True)
+        super().after_step()
+
+    def after_train(self):
+        # ``TrainerBase`` counts one iteration too many if a run is resumed at its end.
+        self.iter = min(self.iter, max(self.start_iter, self.max_iter))
+        super().after_train()
+
+    def evaluate(self) -> dict:
+        """
+        Evaluate the model on ``DATASETS.TEST``.
+
+        Averaged weights are evaluated too, if there are any: their results are under "ema", and in the folder of the
+        same name.
+        """
         check_present(self.cfg.OUTPUT_DIR)
         results = self.test(self.cfg, self.model)
         if self.average is not None:
@@ -166,69 +232,46 @@ class Trainer(DefaultTrainer):
                 averaged = self.test(cfg, self.model)
             if comm.is_main_process():
                 results = {**results, "ema": averaged}
-        self._last_eval_results = results
+        self.results = results
         return results
 
-    def run_step(self):
-        seed_all(self.seed, comm.get_rank(), self.iter)
-        super().run_step()
-
-    def after_step(self):
-        note(f"saving, evaluating or logging after iteration {self.iter}", slow=True)
-        super().after_step()
-
-    def after_train(self):
-        """As Detectron2's, which counts an iteration that a run resumed at its end has not made."""
-        self.iter = min(self.iter, max(self.start_iter, self.max_iter))
-        super().after_train()
-
-    def state_dict(self):
-        """Detectron2's, the run's seed and the positions in the streams of images."""
+    def state_dict(self) -> dict:
+        """The state for a checkpoint: of hooks, of the step, of the data loader and of the run."""
         data = self.data_loader.state_dict(self.iter + 1 - self.start_iter)
         return {
-            **super().state_dict(), "data": data, "seed": self.seed, "run": self.run_id, "job": self._job(),
-            "broken_images": dict(self.data_loader.broken.found),
+            **super().state_dict(), "_trainer": self.step.state_dict(), "data": data, "seed": self.seed,
+            "run": self.run_id, "job": self._job(), "broken_images": dict(self.data_loader.broken.found),
         }  # fmt: skip
 
     def _job(self) -> dict:
-        """What an iteration is."""
+        """What the meaning of an iteration depends on."""
         return {"images": self.cfg.SOLVER.IMS_PER_BATCH, "processes": comm.get_world_size()}
 
-    def load_state_dict(self, state_dict):
+    def load_state_dict(self, state_dict: dict) -> None:
         """
+        Restore what :meth:`state_dict` returned.
+
         Raises:
-            InputError: if linear scaling gives iterations another meaning than they had.
+            InputError: if linear scaling has changed the number of images per iteration.
         """
         before, now = state_dict.get("job", self._job()), self._job()
         if self.cfg.SOLVER.REFERENCE_WORLD_SIZE and before["images"] != now["images"]:
             raise InputError(
-                f"--resume: the checkpoint's iterations are of {before['images']} images, those of this run of "
-                f"{now['images']}, as SOLVER.REFERENCE_WORLD_SIZE scales the schedule to the number of processes. Go "
-                f"on with {before['processes']} processes, or set SOLVER.REFERENCE_WORLD_SIZE 0 and the schedule of "
-                f"{before['processes']} processes, which log.txt has."
+                f"--resume: the iterations of the checkpoint have {before['images']} images, those of this run "
+                f"{now['images']}, because SOLVER.REFERENCE_WORLD_SIZE scales the schedule to the number of processes. "
+                f"Continue with {before['processes']} processes, or set SOLVER.REFERENCE_WORLD_SIZE 0 and the schedule "
+                f"for {before['processes']} processes, which is in log.txt."
             )
         super().load_state_dict(state_dict)
+        self.step.load_state_dict(state_dict["_trainer"])
         self.seed = state_dict.get("seed", self.seed)
         self.run_id = state_dict.get("run", self.run_id)
         self.data_loader.load_state_dict(state_dict.get("data"))
         self.data_loader.broken.found.update(state_dict.get("broken_images", {}))
 
     @classmethod
-    def build_train_loader(cls, cfg):
-        """
-        Returns:
-            :class:`balanced_lvis.data.loader.TrainLoader`. A second stage needs no masks.
-        """
-        return build_train_loader(cfg, masks=not is_second_stage(cfg))
-
-    @classmethod
-    def build_test_loader(cls, cfg, dataset_name):
-        """Detectron2's, which reads LVIS annotations from their index."""
-        return build_test_loader(cfg, dataset_name)
-
-    @classmethod
-    def build_model(cls, cfg):
-        """Detectron2's model; a line about it instead of its several hundred."""
+    def build_model(cls, cfg) -> nn.Module:
+        """Build Detectron2's model with the config's speed settings."""
         model = build_model(cfg)
         apply_speed(cfg, model)
         parameters = sum(p.numel() for p in model.parameters())
@@ -239,80 +282,114 @@ class Trainer(DefaultTrainer):
         return model
 
     @classmethod
-    def build_optimizer(cls, cfg, model):
+    def build_optimizer(cls, cfg, model) -> torch.optim.Optimizer:
         """
+        Build the optimizer ``SOLVER.OPTIMIZER``.
+
         Raises:
             InputError: for an unknown ``SOLVER.OPTIMIZER``.
         """
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_evaluator(cls, cfg, dataset_name):
+    def build_lr_scheduler(cls, cfg, optimizer):
+        """Build Detectron2's scheduler ``SOLVER.LR_SCHEDULER_NAME``."""
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
+    def build_train_loader(cls, cfg):
         """
+        Build the loader of ``DATASETS.TRAIN``. A second stage loads no masks.
+
+        Returns:
+            a :class:`balanced_lvis.data.loader.TrainLoader`.
+        """
+        balanced = step_class(cfg).class_balanced_images(cfg)
+        return build_train_loader(cfg, masks=not is_second_stage(cfg), class_balanced_images=balanced)
+
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name: str):
+        """Build Detectron2's test loader; LVIS annotations are read from their index."""
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name: str) -> DatasetEvaluator:
+        """
+        Build the evaluator of a dataset.
+
         Raises:
-            InputError: if the data set is not in LVIS format, or ``TEST.LVIS_BACKEND`` is unknown or not installed.
+            InputError: if the dataset is not in LVIS format, or ``TEST.LVIS_BACKEND`` is unknown or not installed.
         """
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
         folder = folder if len(cfg.DATASETS.TEST) == 1 else f"{folder}_{safe_file_name(dataset_name)}"
         return LVISEvaluator(dataset_name, folder, backend=cfg.TEST.LVIS_BACKEND)
 
     @classmethod
-    def test(cls, cfg, model, evaluators=None):
+    def test(cls, cfg, model, evaluators=None) -> dict:
         """
-        Evaluate on every data set of ``DATASETS.TEST``.
+        Evaluate a model on every dataset of ``DATASETS.TEST``.
 
-        Masks are not pasted into their images where all evaluators do without: :class:`LVISEvaluator` does.
+        Masks are not pasted into their images if all evaluators are :class:`LVISEvaluator`, which doesn't need it.
+
+        Args:
+            cfg: the config.
+            model: the model with its weights.
+            evaluators: one evaluator per dataset; None for :meth:`build_evaluator`.
 
         Returns:
-            {"bbox": {metric: percent}, "segm": {...}}, or that by data set where there are several; also written to
-            ``OUTPUT_DIR/results.json``.
+            {"bbox": {metric: percent}, "segm": {...}}, or these by name of the dataset if there are several; also
+            written to ``OUTPUT_DIR/results.json``.
         """
+        names = cfg.DATASETS.TEST
         if evaluators is None:
-            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+            evaluators = [cls.build_evaluator(cfg, name) for name in names]
         elif isinstance(evaluators, DatasetEvaluator):
             evaluators = [evaluators]
+        if len(evaluators) != len(names):
+            raise InputError(f"{len(evaluators)} evaluators for {len(names)} datasets of DATASETS.TEST; pass one each.")
         takes_unpasted = all(isinstance(evaluator, LVISEvaluator) for evaluator in evaluators)
         boxed = unpasted(model) if takes_unpasted else contextlib.nullcontext(model)
         with boxed as detector, _every_batch_noted(model):
-            results = super().test(cfg, detector, evaluators)
+            found = {name: cls._test_on(cfg, detector, name, one) for name, one in zip(names, evaluators)}
+        results = next(iter(found.values())) if len(found) == 1 else found
         if comm.is_main_process():
             path = os.path.join(cfg.OUTPUT_DIR, "results.json")
             write_json(path, results, indent=1)
             logger.info("Results written to %s", path)
         return results
 
+    @classmethod
+    def _test_on(cls, cfg, detector, name: str, evaluator: DatasetEvaluator) -> dict:
+        results = inference_on_dataset(detector, cls.build_test_loader(cfg, name), evaluator)
+        if comm.is_main_process():
+            logger.info("Evaluation results for %s in csv format:", name)
+            print_csv_format(results)
+        return results
+
+
+def _data_parallel(model: nn.Module, device: str) -> nn.Module:
+    """
+    Wrap a model in ``DistributedDataParallel`` if there are several processes.
+
+    On a GPU, it is the current device: where SLURM shows each task only its own GPU, that is number 0 for all.
+    """
+    if comm.get_world_size() == 1:
+        return model
+    device_ids = [torch.cuda.current_device()] if device.startswith("cuda") else None
+    return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+
 
 @contextlib.contextmanager
 def _every_batch_noted(model):
     """
-    Evaluation as a whole may take any time; what is judged is a batch. The heads can be called without the model, and a
-    compiled backbone would be compiled anew with a hook.
+    Report every batch of an evaluation to the watchdog: the evaluation as a whole may take any time.
+
+    The hook is on the RoI heads: a compiled backbone would be recompiled with a hook. The heads can be called without
+    the model.
     """
-    bare = model.module if isinstance(model, DistributedDataParallel) else model
+    bare = without_ddp(model)
     hook = getattr(bare, "roi_heads", bare).register_forward_pre_hook(lambda *_: note("evaluating", slow=True))
     try:
         yield
     finally:
         hook.remove()
-
-
-def _step_trainer(cfg, rcnn, plain: SimpleTrainer) -> StepTrainer:
-    """In place of the trainer that Detectron2 has made; ``rcnn`` is its model without DistributedDataParallel."""
-    options = {
-        "accumulate": cfg.SOLVER.ACCUMULATE_BATCHES,
-        "autocast": AUTOCAST[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None,
-        "max_skipped": cfg.SOLVER.MAX_SKIPPED_STEPS,
-        "clip_norm": clip_norm(cfg.SOLVER),
-        "folder": os.path.join(cfg.OUTPUT_DIR, "diagnostics"),
-    }
-    parts = plain.model, plain.data_loader, plain.optimizer
-    node = cfg.SOLVER.META
-    if not node.ENABLED:
-        return StepTrainer(*parts, **options)
-    return MetaTrainer(
-        *parts,
-        reweighter=MetaReweighter(rcnn.roi_heads.box_predictor.activation, node.LR, rcnn.device),
-        prior=class_prior_from_config(cfg),
-        inner_lr=node.INNER_LR,
-        **options,
-    )

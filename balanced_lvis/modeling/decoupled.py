@@ -105,6 +105,40 @@ def classifier_stage(name: str) -> ClassifierStage:
     return CLASSIFIER_STAGES[name]
 
 
+def is_second_stage(cfg) -> bool:
+    """Whether the config's model trains only the classifier."""
+    return issubclass(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), DecoupledRCNN)
+
+
+def check_second_stage(cfg) -> None:
+    """
+    Check the settings of a second stage, if the config trains one.
+
+    Raises:
+        InputError: for an unknown classifier, or an invalid weight decay of LWS's scales.
+    """
+    if is_second_stage(cfg):
+        classifier_stage(cfg.MODEL.DECOUPLED.CLASSIFIER)
+        scale_decay(cfg)
+
+
+def scale_decay(cfg) -> float:
+    """
+    The weight decay of LWS's scales.
+
+    Raises:
+        InputError: if ``MODEL.DECOUPLED.SCALE_WEIGHT_DECAY`` is neither None nor a number of 0 or more.
+    """
+    decay = cfg.MODEL.DECOUPLED.SCALE_WEIGHT_DECAY
+    if decay is None:
+        return cfg.SOLVER.WEIGHT_DECAY
+    if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 <= decay < float("inf"):
+        raise InputError(
+            f"MODEL.DECOUPLED.SCALE_WEIGHT_DECAY is {decay!r}; it must be 0 or more, or None for SOLVER.WEIGHT_DECAY."
+        )
+    return decay
+
+
 @META_ARCH_REGISTRY.register()
 class DecoupledRCNN(GeneralizedRCNN):
     """

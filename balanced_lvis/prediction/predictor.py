@@ -16,7 +16,7 @@ from detectron2.structures import Instances
 from PIL import Image
 
 from ..activations import activation_class
-from ..config import load_config
+from ..config import load_config, thawed
 from ..data.broken_images import reason_of
 from ..data.class_names import class_names_of
 from ..data.image_files import pil_to_array, read_image
@@ -229,8 +229,7 @@ def attempt(path: str, failed: list[str], work: Callable[..., T], *arguments) ->
 
 
 def _config_for_prediction(cfg, threshold: float):
-    cfg = cfg.clone()
-    cfg.defrost()
+    cfg = thawed(cfg)
     if not cfg.MODEL.ROI_HEADS.NUM_CLASSES:  # there is no dataset to infer it from
         raise InputError(
             "MODEL.ROI_HEADS.NUM_CLASSES is 0 in the config, which infers it from the training data; use the "

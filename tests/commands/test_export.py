@@ -15,9 +15,9 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from balanced_lvis.commands import export_checkpoint as module
+from balanced_lvis.commands.train import main
 from balanced_lvis.console.command_line import quiet
 from balanced_lvis.console.signals import INTERRUPTED
-from balanced_lvis.engine import main
 from balanced_lvis.engine.processes.watchdog import Limits
 from balanced_lvis.evaluation.lvis_api import IOU_TYPES, LVIS, evaluate_on_lvis
 from tests.common import CONFIGS, ROOT, load_tool, rendered_opts

@@ -6,8 +6,8 @@ import sys
 import pytest
 from detectron2.engine import train_loop
 
+from balanced_lvis.commands.train import main
 from balanced_lvis.console.command_line import command_line, quiet
-from balanced_lvis.engine import main
 from balanced_lvis.utils.errors import DivergedError, InputError
 
 

@@ -11,13 +11,14 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.lvis import load_lvis_json
 
+from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.data.config_datasets import prepare_datasets
 from balanced_lvis.data.counting import count_classes
 from balanced_lvis.data.samplers import build_sampler
-from balanced_lvis.data.training_prior import class_prior_from_config, class_prior_of_dataset
+from balanced_lvis.data.training_prior import SAVED_PRIOR, class_prior_from_config, class_prior_of_dataset
 from balanced_lvis.data.training_set import training_records
-from balanced_lvis.engine.run import SAVED_PRIOR, argument_parser, check, read_config, run
+from balanced_lvis.engine.run import check, read_config, run
 from balanced_lvis.modeling.box_predictor import activation_from_config
 from balanced_lvis.priors import ALL, WITH_OBJECTS, ClassPrior
 from balanced_lvis.utils.errors import InputError

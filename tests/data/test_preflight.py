@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balanced_lvis.class_lists import ClassLists
+from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.data import check_results
 from balanced_lvis.data import preflight as module
 from balanced_lvis.data.counting import count_classes
@@ -24,7 +25,7 @@ from balanced_lvis.data.index import LVISRecords, opening
 from balanced_lvis.data.loader import build_train_loader
 from balanced_lvis.data.preflight import leave_out_missing, preflight
 from balanced_lvis.data.validation import KINDS
-from balanced_lvis.engine.run import argument_parser, check, read_config
+from balanced_lvis.engine.run import check, read_config
 from balanced_lvis.evaluation.lvis_api import LVIS, evaluate_on_lvis
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, rendered_opts

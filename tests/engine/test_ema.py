@@ -65,7 +65,7 @@ def test_it_is_evaluated_saved_resumed_to_the_bit_and_loaded_as_any_checkpoint(t
     assert any(not torch.equal(averaged[name], tensor) for name, tensor in trainer.model.state_dict().items())
     results = json.loads((output / "ema" / "results.json").read_text())
     assert set(results) == {"bbox", "segm"}
-    assert trainer._last_eval_results["ema"].keys() == results.keys()
+    assert trainer.results["ema"].keys() == results.keys()
 
     (output / "model_final.pth").unlink()
     (output / "last_checkpoint").write_text("model_0000001.pth")

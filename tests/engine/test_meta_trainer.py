@@ -1,7 +1,7 @@
 import torch
 
 from balanced_lvis.activations import build_activation
-from balanced_lvis.engine.meta_trainer import _average
+from balanced_lvis.engine.bilevel_step import _average
 from balanced_lvis.meta import MetaReweighter
 from balanced_lvis.priors import ClassPrior
 

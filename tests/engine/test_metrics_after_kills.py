@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from detectron2.engine import train_loop
 
+from balanced_lvis.config import load_config
 from balanced_lvis.engine import metrics_file
 from balanced_lvis.engine.checkpoints import saving
 from balanced_lvis.engine.trainer import Trainer
@@ -20,7 +21,6 @@ from balanced_lvis.utils.errors import StorageError
 from tests.common import CONFIGS
 from tests.engine.test_run import command_of
 from tests.engine.toy import Toy, batches
-from tests.test_config import load_config
 
 ITERATIONS = 45
 PERIODS = [(5, 12), (7, 6), (10, 20), (20, 3), (3, 0), (50, 40), (45, 45), (1, 15)]

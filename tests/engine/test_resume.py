@@ -8,11 +8,11 @@ import pytest
 import torch
 from detectron2.utils.env import seed_all_rng
 
+from balanced_lvis.config import load_config
 from balanced_lvis.engine.processes.preemption import StopRequest
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.utils.errors import Preempted
 from tests.common import CONFIGS, rendered_opts
-from tests.test_config import load_config
 
 ITERATIONS, STOP = 7, 4
 
@@ -29,10 +29,10 @@ def train(cfg, until, resume=False, stop=None):
     trainer = Trainer(cfg, stop)
     trainer.resume_or_load(resume=resume)
     losses = []
-    write = trainer._trainer._write_numbers
-    trainer._trainer._write_numbers = lambda names, numbers: losses.append(numbers[:, 1:]) or write(names, numbers)
+    write = trainer.step._write_numbers
+    trainer.step._write_numbers = lambda names, numbers: losses.append(numbers[:, 1:]) or write(names, numbers)
     trainer.max_iter = until
-    super(Trainer, trainer).train()
+    trainer.train()
     return torch.cat(losses), trainer.checkpointer.model.state_dict()
 
 

@@ -14,9 +14,10 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 
+from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.engine.checkpoints.weights import load_for_evaluation
-from balanced_lvis.engine.run import argument_parser, check, read_config
+from balanced_lvis.engine.run import check, read_config
 from balanced_lvis.evaluation.lvis_api import METRICS
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError

@@ -12,13 +12,14 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
+from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.engine.checkpoints.identity import Identity
 from balanced_lvis.engine.checkpoints.weights import load_first_stage, load_for_evaluation
-from balanced_lvis.engine.optimizer import build_optimizer, scale_decay
-from balanced_lvis.engine.run import argument_parser, check, read_config, run
+from balanced_lvis.engine.optimizer import build_optimizer
+from balanced_lvis.engine.run import check, read_config, run
 from balanced_lvis.engine.trainer import Trainer
-from balanced_lvis.modeling.decoupled import CLASSIFIER
+from balanced_lvis.modeling.decoupled import CLASSIFIER, scale_decay
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, ROOT, rendered_opts
 
@@ -164,7 +165,7 @@ def test_resuming_takes_the_checkpoint_as_it_is(method, rendered, stage_1, tmp_p
     assert trainer.start_iter == 4
     if method == "balms":
         meta = torch.load(output / "model_final.pth", weights_only=True)["trainer"]["_trainer"]["meta"]
-        assert torch.equal(trainer._trainer.reweighter.weights.psi, meta["weights"]["psi"])
+        assert torch.equal(trainer.step.reweighter.weights.psi, meta["weights"]["psi"])
 
 
 @pytest.mark.parametrize("method", ["crt", "lws", "balms"])

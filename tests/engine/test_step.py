@@ -8,10 +8,11 @@ from detectron2.engine import SimpleTrainer
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage, get_event_storage
 
+from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.data.training_prior import class_prior_from_config
 from balanced_lvis.engine.diagnostics import replay
-from balanced_lvis.engine.run import argument_parser, check, read_config
-from balanced_lvis.engine.step import StepTrainer
+from balanced_lvis.engine.run import check, read_config
+from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.utils.errors import DivergedError, InputError
 from balanced_lvis.utils.random_state import current_states, set_states
@@ -21,7 +22,7 @@ from tests.engine.toy import NAN, SPIKE, Toy, batches, record, train, train_on_r
 CLIP = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True"]
 
 
-def toy_trainer(data, cls=StepTrainer, frozen_norm=False, **options):
+def toy_trainer(data, cls=TrainingStep, frozen_norm=False, **options):
     model = Toy()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     trainer = cls(model, data, optimizer, **options)
@@ -44,10 +45,10 @@ def test_a_run_is_detectron2s_own_to_the_bit(tiny_cfg, monkeypatch):
     found = {}
     for kind in ("ours", "stock"):
         if kind == "stock":
-            monkeypatch.setattr("balanced_lvis.engine.trainer._step_trainer", lambda cfg, rcnn, plain: plain)
+            monkeypatch.setattr("balanced_lvis.engine.trainer.build_step", lambda cfg, *parts: SimpleTrainer(*parts))
         seed_all_rng(0)
         trainer = Trainer(tiny_cfg)
-        found[kind] = train(trainer._trainer, 3).latest(), trainer.model.state_dict()
+        found[kind] = train(trainer.step, 3).latest(), trainer.model.state_dict()
     assert_same_state(found["ours"][1], found["stock"][1])
     of_time = {"data_time", "rank_data_time"}
     ours, stock = ({k: v for k, v in metrics.items() if k not in of_time} for metrics, _ in found.values())
@@ -84,9 +85,9 @@ def test_accumulated_batches_of_a_real_model_have_the_gradient_of_one_where_loss
         tiny_cfg.SOLVER.ACCUMULATE_BATCHES = parts
         seed_all_rng(0)
         trainer = Trainer(tiny_cfg)
-        trainer._trainer._update = lambda norm: None
+        trainer.step._update = lambda norm: None
         with EventStorage():
-            trainer._trainer.run_step()
+            trainer.step.run_step()
             found.append({k: v[0] for k, v in get_event_storage().latest().items()})
         # What the heads' losses don't reach: proposals have no gradient.
         rpn = trainer.model.proposal_generator.rpn_head.named_parameters()
@@ -105,7 +106,11 @@ def test_accumulated_batches_of_a_real_model_have_the_gradient_of_one_where_loss
 def test_the_whole_gradient_is_clipped_as_torch_clips_it(norm):
     ours = toy_trainer(batches(0), clip_norm=norm)
     theirs = toy_trainer(batches(0))
-    theirs.after_backward = lambda: torch.nn.utils.clip_grad_norm_(theirs.model.parameters(), norm)
+
+    def clip(*_):
+        torch.nn.utils.clip_grad_norm_(theirs.model.parameters(), norm)
+
+    theirs.optimizer.register_step_pre_hook(clip)
     for trainer in (ours, theirs):
         train(trainer, 1)
     for a, b in zip(ours.model.parameters(), theirs.model.parameters()):
@@ -275,11 +280,11 @@ def test_bfloat16_trains_on_the_cpu_with_losses_in_float32(tiny_cfg):
     trainer = Trainer(tiny_cfg)
     batch = next(iter(trainer.data_loader))
     with EventStorage():
-        losses = trainer._trainer.losses(batch)
+        losses = trainer.step.losses(batch)
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
-    storage = train(trainer._trainer, 2)
+    storage = train(trainer.step, 2)
     assert storage.latest()["total_loss"][0] > 0
-    assert not trainer._trainer.skipped
+    assert not trainer.step.skipped
 
 
 @pytest.mark.gpu
@@ -287,8 +292,8 @@ def test_bfloat16_trains_on_the_cpu_with_losses_in_float32(tiny_cfg):
 def test_float16_scales_its_losses_on_a_gpu(tiny_cfg):
     tiny_cfg.merge_from_list(["SOLVER.AMP.ENABLED", True, "MODEL.DEVICE", "cuda"])
     trainer = Trainer(tiny_cfg)
-    train(trainer._trainer, 2)
-    assert "grad_scaler" in trainer._trainer.state_dict()
+    train(trainer.step, 2)
+    assert "grad_scaler" in trainer.step.state_dict()
 
 
 @pytest.mark.parametrize(

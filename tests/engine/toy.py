@@ -5,7 +5,7 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch.nn.parallel import DistributedDataParallel
 
-from balanced_lvis.engine.step import StepTrainer
+from balanced_lvis.engine.step import TrainingStep
 
 NAN, SPIKE = float("nan"), 1e38
 
@@ -51,7 +51,7 @@ def train_on_rank(rank, rendezvous, folder):
     model = Toy()
     model.norm.eval()
     wrapped = DistributedDataParallel(model, broadcast_buffers=False)
-    trainer = StepTrainer(wrapped, data, torch.optim.SGD(model.parameters(), 0.1), accumulate=2)
+    trainer = TrainingStep(wrapped, data, torch.optim.SGD(model.parameters(), 0.1), accumulate=2)
     model.norm.eval()
     train(trainer, 3)
     torch.save({"skipped": trainer.skipped, **model.state_dict()}, f"{folder}/{rank}.pth")

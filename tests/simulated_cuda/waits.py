@@ -27,7 +27,7 @@ from detectron2.utils.events import EventStorage
 
 from balanced_lvis.config import load_config
 from balanced_lvis.engine.optimizer import build_optimizer
-from balanced_lvis.engine.step import StepTrainer
+from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.evaluation import unpasted
 from balanced_lvis.evaluation.detections import instances_to_arrays
 from benchmarks.models import STOCK_CONFIG
@@ -146,7 +146,7 @@ def _training_step(contender: str, cfg, model, batch, autocast=None):
         optimizer = build_stock_optimizer(cfg, model)
         trainer = (SimpleTrainer if autocast is None else AMPTrainer)(model, batches, optimizer)
     else:
-        trainer = StepTrainer(model, batches, build_optimizer(cfg, model), autocast=autocast)
+        trainer = TrainingStep(model, batches, build_optimizer(cfg, model), autocast=autocast)
     trainer.iter = 0
     return trainer.run_step
 

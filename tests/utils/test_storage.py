@@ -9,9 +9,9 @@ import shutil
 import pytest
 import torch
 
+from balanced_lvis.commands.train import main
 from balanced_lvis.console.command_line import command_line
 from balanced_lvis.data.index.opening import places_of
-from balanced_lvis.engine import main
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.utils.errors import InputError, StorageError
 from balanced_lvis.utils.storage import (

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from detectron2.data import MetadataCatalog
-from detectron2.modeling import META_ARCH_REGISTRY
 
 from ...activations import activation_class
-from ...modeling.decoupled import DecoupledRCNN
+from ...modeling.decoupled import is_second_stage
 from ...utils.errors import InputError
+from ..step_builder import step_class
 
 
 class Identity:
@@ -111,10 +111,4 @@ def stage_in_words(cfg) -> str:
     """What a config trains: end to end, or which second stage."""
     if not is_second_stage(cfg):
         return "an end-to-end training"
-    weights = " and class weights" if cfg.SOLVER.META.ENABLED else ""
-    return f"a second stage ({cfg.MODEL.DECOUPLED.CLASSIFIER}{weights})"
-
-
-def is_second_stage(cfg) -> bool:
-    """Whether only the classifier trains."""
-    return issubclass(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), DecoupledRCNN)
+    return f"a second stage ({cfg.MODEL.DECOUPLED.CLASSIFIER}{step_class(cfg).also_trains})"

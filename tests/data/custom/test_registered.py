@@ -8,14 +8,15 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, register_coco_instances
 from detectron2.structures import Boxes, Instances
 
+from balanced_lvis.commands.evaluate_file import evaluate_file
+from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.data.class_names import class_names_of
 from balanced_lvis.data.custom.register import prepare_custom
 from balanced_lvis.data.dataset_files import evaluation_file_of
 from balanced_lvis.data.loader import build_test_loader
 from balanced_lvis.data.preflight import preflight
-from balanced_lvis.engine.evaluate_file import evaluate_file
-from balanced_lvis.engine.run import argument_parser, check, read_config
+from balanced_lvis.engine.run import check, read_config
 from balanced_lvis.evaluation import LVISEvaluator
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS

@@ -13,10 +13,11 @@ from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from PIL import Image
 
+from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.engine.checkpoints.conversion import convert_checkpoint
 from balanced_lvis.engine.checkpoints.identity import Identity
-from balanced_lvis.engine.run import argument_parser, check, read_config, run
+from balanced_lvis.engine.run import check, read_config, run
 from tests.common import CONFIGS, ROOT, load_tool, rendered_opts
 
 CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from balanced_lvis.config import default_config
 from balanced_lvis.engine.processes.job import Job, expand_hosts, expand_tasks, find_job
-from balanced_lvis.engine.processes.linear_scaling import log_scaling, scale_linearly
+from balanced_lvis.engine.schedule import log_scaling, scale_linearly
 from balanced_lvis.utils.errors import InputError
 
 TORCHRUN = {

@@ -14,7 +14,7 @@ import pytest
 import torch
 from detectron2.utils import comm
 
-from balanced_lvis.engine import run
+from balanced_lvis.commands.train import main
 from balanced_lvis.engine.processes import launch
 from tests.common import CONFIGS, ROOT, rendered_opts
 from tests.engine.forking import context
@@ -139,7 +139,7 @@ NUMBER_FROM_DATA = ("--config-file", CONFIG, "MODEL.ROI_HEADS.NUM_CLASSES", 0)
 def test_data_that_can_not_be_asked_for_their_classes_are_refused_once(tmp_path):
     opts = ("DATASETS.TRAIN", "('mine',)", "DATASETS.CUSTOM.mine.JSON", tmp_path / "nowhere.json")
     opts += ("OUTPUT_DIR", tmp_path / "out", "MODEL.DEVICE", "cpu", "DATASETS.CUSTOM.mine.IMAGES", tmp_path)
-    done = [finished(process) for process in by_slurm(tmp_path, run.main, [*NUMBER_FROM_DATA, *opts])]
+    done = [finished(process) for process in by_slurm(tmp_path, main, [*NUMBER_FROM_DATA, *opts])]
     assert [status for status, _, _ in done] == [2, 2], done
     text = "".join(err for _, _, err in done)
     assert text.count("nowhere.json") == text.count("error: ") == 1, text
@@ -150,7 +150,7 @@ def test_all_tasks_of_a_job_take_the_number_of_classes_from_the_data(rendered, t
     at = opts.index("MODEL.ROI_HEADS.NUM_CLASSES")
     opts[at : at + 2] = ["DATASETS.TEST", "()"]
     words = [*NUMBER_FROM_DATA, *opts, "SOLVER.MAX_ITER", 1]
-    done = [finished(process) for process in by_slurm(tmp_path, run.main, words)]
+    done = [finished(process) for process in by_slurm(tmp_path, main, words)]
     assert [status for status, _, _ in done] == [0, 0], done
     assert "NUM_CLASSES: 12" in (tmp_path / "out" / "config.yaml").read_text()
 

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
+from balanced_lvis.commands import train
 from balanced_lvis.commands.export_checkpoint import Options, export_checkpoint
+from balanced_lvis.config import load_config
 from balanced_lvis.data.loader import DataLoader
-from balanced_lvis.engine import run
 from balanced_lvis.engine.processes import lock
 from balanced_lvis.engine.processes.lock import LOCK, only_job_in
 from balanced_lvis.utils.errors import InputError
@@ -133,9 +134,9 @@ def test_without_locks_in_the_file_system_a_job_runs_and_says_so(tmp_path, monke
 def test_training_evaluating_and_exporting_are_refused_before_any_work(start, rendered, tmp_path, capsys):
     start()
     words = ["--config-file", CONFIGS / "quick_start" / "balanced_sigmoid.yaml", *rendered_opts(rendered, tmp_path)]
-    assert run.main([*map(str, words)]) == 2
+    assert train.main([*map(str, words)]) == 2
     assert "error: OUTPUT_DIR" in (err := capsys.readouterr().err) and "is in use by another job" in err
-    args = run.argument_parser().parse_args([*map(str, words)])
+    args = train.argument_parser().parse_args([*map(str, words)])
     with pytest.raises(InputError, match="--output .* is in use by another job"):
         export_checkpoint(args, Options("rendered_val", str(tmp_path)))
     assert os.listdir(tmp_path) == [LOCK]
@@ -143,6 +144,6 @@ def test_training_evaluating_and_exporting_are_refused_before_any_work(start, re
 
 def test_two_evaluations_in_one_folder_are_refused_too(start, rendered, tmp_path, monkeypatch):
     start()
-    monkeypatch.setattr(run, "read_config", lambda args, job: run.load_config("", ["OUTPUT_DIR", str(tmp_path)]))
-    assert run.main(["--eval-only", "--predictions", "x.json", "OUTPUT_DIR", str(tmp_path)]) == 2
+    monkeypatch.setattr(train, "read_config", lambda args, job: load_config("", ["OUTPUT_DIR", str(tmp_path)]))
+    assert train.main(["--eval-only", "--predictions", "x.json", "OUTPUT_DIR", str(tmp_path)]) == 2
     assert os.listdir(tmp_path) == [LOCK]

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from balanced_lvis.config import load_config
 from balanced_lvis.data.config_datasets import prepare_rendered
-from balanced_lvis.engine.step import StepTrainer
+from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, rendered_opts
@@ -75,7 +75,7 @@ def train_toy(folder):
     """Two updates, of images of the rank's own."""
     model = Toy()
     data = batches(*range(10 * comm.get_rank(), 10 * comm.get_rank() + 2), size=4)
-    trainer = StepTrainer(
+    trainer = TrainingStep(
         DistributedDataParallel(model, broadcast_buffers=False), data, torch.optim.SGD(model.parameters(), 0.1)
     )  # fmt: skip
     train(trainer, 2)

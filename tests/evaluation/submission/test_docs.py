@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from balanced_lvis.engine.run import argument_parser
+from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.evaluation.submission import KINDS
 from tests.common import ROOT, load_tool
 

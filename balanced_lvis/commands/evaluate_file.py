@@ -1,4 +1,4 @@
-"""Results of any program, evaluated as a model's would be, without one."""
+"""Evaluation of a results file, which may come from any program."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ logger = logging.getLogger(__name__)
 def check_evaluates_file(eval_only: bool, world_size: int) -> None:
     """
     Raises:
-        InputError: for a training, or several processes.
+        InputError: without ``--eval-only``, or with several processes.
     """
     if not eval_only:
-        raise InputError("--predictions evaluates a file and trains nothing; add --eval-only.")
+        raise InputError("--predictions evaluates a file without training; add --eval-only.")
     if world_size > 1:
-        raise InputError(f"--predictions takes one process, not {world_size}; leave --num-gpus out.")
+        raise InputError(f"--predictions runs in one process, not {world_size}; remove --num-gpus.")
 
 
 def evaluate_file(cfg, path: str) -> dict[str, dict[str, float]]:
@@ -34,20 +34,20 @@ def evaluate_file(cfg, path: str) -> dict[str, dict[str, float]]:
     Evaluate a results file on ``DATASETS.TEST``.
 
     Args:
-        cfg: with DATASETS.TEST, TEST.LVIS_BACKEND and OUTPUT_DIR, where ``results.json`` and
-            ``inference/per_category_ap.json`` are written as after an evaluation of a model.
-        path: JSON in LVIS result format, or a zip archive with it.
+        cfg: the config, of which DATASETS.TEST, TEST.LVIS_BACKEND and OUTPUT_DIR are used. ``results.json`` and
+            ``inference/per_category_ap.json`` are written to OUTPUT_DIR, as after the evaluation of a model.
+        path: JSON in LVIS results format, or a zip archive that contains it.
 
     Returns:
-        {"bbox": {metric: percent}, "segm": {...}}, of those that the file has.
+        {"bbox": {metric: percent}, "segm": {...}}, depending on what the file has.
 
     Raises:
-        InputError: for a config or file that can't be evaluated.
+        InputError: if the config or the file can't be evaluated.
     """
     if len(cfg.DATASETS.TEST) != 1:
         raise InputError(
-            f"DATASETS.TEST is {tuple(cfg.DATASETS.TEST)}, but --predictions evaluates a file on one data set; add "
-            "DATASETS.TEST \"('lvis_v1_val',)\" or another."
+            f"DATASETS.TEST is {tuple(cfg.DATASETS.TEST)}, but --predictions evaluates a file on one dataset; add, "
+            "for example, DATASETS.TEST \"('lvis_v1_val',)\"."
         )
     (name,) = cfg.DATASETS.TEST
     check_writable(cfg.OUTPUT_DIR)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from balanced_lvis.engine.arguments import split_overrides
+from balanced_lvis.commands.overrides import split_overrides
 from tests.common import load_tool
 
 

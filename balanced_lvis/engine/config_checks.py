@@ -1,0 +1,118 @@
+"""Checks of a config before anything is built."""
+
+from __future__ import annotations
+
+import functools
+
+from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
+
+from .. import _detectron2
+from ..activations import activation_class
+from ..data.samplers import check_sampler, check_sampler_keys
+from ..evaluation.backends import check_backend
+from ..modeling.decoupled import check_second_stage
+from ..utils.errors import InputError
+from .ema import check_ema
+from .optimizer import check_clipping, check_optimizer
+from .schedule import check_schedule
+from .speed import check_speed
+from .step_builder import step_class
+
+_MINIMUM = {
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.META.IMS_PER_BATCH": 0,  # 0: the value of SOLVER.IMS_PER_BATCH
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "SOLVER.ACCUMULATE_BATCHES": 1,
+    "SOLVER.MAX_SKIPPED_STEPS": 0,
+    "TEST.EVAL_PERIOD": 0,
+    "DATALOADER.NUM_WORKERS": 0,
+    "DATALOADER.MAX_BROKEN": 0,
+}
+
+
+def check_config(cfg, world_size: int, evaluation_only: bool) -> None:
+    """
+    Run the check of every component on a config. No dataset is read.
+
+    Args:
+        cfg: the config.
+        world_size: number of processes of the job.
+        evaluation_only: whether nothing will be trained.
+
+    Raises:
+        InputError: if the config is invalid.
+    """
+    for check in CHECKS:
+        check(cfg)
+    if evaluation_only:
+        return
+    for check in TRAINING_CHECKS:
+        check(cfg)
+    step_class(cfg).check(cfg, world_size)
+
+
+def check_activation(cfg) -> None:
+    """
+    Raises:
+        InputError: for an unknown activation.
+    """
+    activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME)
+
+
+def check_architecture(cfg) -> None:
+    """
+    Raises:
+        InputError: for an unknown meta-architecture.
+    """
+    architecture = cfg.MODEL.META_ARCHITECTURE
+    if architecture not in META_ARCH_REGISTRY:
+        valid = ", ".join(name for name, _ in META_ARCH_REGISTRY)
+        raise InputError(f"MODEL.META_ARCHITECTURE is {architecture!r}; valid: {valid}.")
+
+
+def check_roi_heads(cfg) -> None:
+    """
+    Raises:
+        InputError: for unknown RoI heads, or Detectron2's own.
+    """
+    heads = cfg.MODEL.ROI_HEADS.NAME
+    if heads not in ROI_HEADS_REGISTRY:
+        valid = ", ".join(name for name, _ in ROI_HEADS_REGISTRY)
+        raise InputError(f"MODEL.ROI_HEADS.NAME is {heads!r}; valid: {valid}.")
+    if ROI_HEADS_REGISTRY.get(heads).__module__.startswith(_detectron2.logger_name() + "."):
+        raise InputError(
+            f"MODEL.ROI_HEADS.NAME is {heads!r}, which ignores MODEL.ROI_BOX_HEAD.ACTIVATION; use LongTailROIHeads or "
+            "LongTailCascadeROIHeads (the softmax and sigmoid activations are Detectron2's losses)."
+        )
+
+
+def check_numbers(cfg) -> None:
+    """
+    Raises:
+        InputError: if a number is less than its minimum.
+    """
+    for key, minimum in _MINIMUM.items():
+        value = functools.reduce(getattr, key.split("."), cfg)
+        if value < minimum:
+            raise InputError(f"{key} is {value}; it must be {minimum} or more.")
+
+
+# In the order in which errors are reported.
+CHECKS = (
+    check_activation,
+    check_optimizer,
+    check_speed,
+    lambda cfg: check_sampler(cfg.DATALOADER.SAMPLER_TRAIN),
+    lambda cfg: check_backend(cfg.TEST.LVIS_BACKEND),
+    check_architecture,
+    check_roi_heads,
+)
+TRAINING_CHECKS = (
+    check_numbers,
+    check_sampler_keys,
+    check_schedule,
+    check_clipping,
+    check_ema,
+    check_second_stage,
+)
