@@ -34,7 +34,7 @@ from balanced_lvis.engine.optimizer import build_optimizer
 from balanced_lvis.engine.speed import apply_speed
 from balanced_lvis.engine.step import AUTOCAST, TrainingStep
 from balanced_lvis.evaluation import unpasted
-from balanced_lvis.evaluation.detections import instances_to_arrays
+from balanced_lvis.evaluation.model_outputs import instances_to_arrays
 from balanced_lvis.utils.errors import InputError
 
 from . import trained

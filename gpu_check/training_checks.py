@@ -43,7 +43,7 @@ def methods(context: Context):
     """Training steps and an evaluation of every method; second stages start from the first stage trained here."""
     chosen = [key for key in METHODS if not context.methods or key in context.methods]
     for key in _with_first_stages(chosen):
-        first = METHODS[key].stage_1
+        first = METHODS[key].first_stage
         _train(context, key, key, {"MODEL.WEIGHTS": _weights(context, first)} if first else {})
     return f"{len(chosen)} methods: {', '.join(chosen)}", {}
 
@@ -93,7 +93,7 @@ def slurm(context: Context):
 
 
 def _with_first_stages(keys: list[str]) -> list[str]:
-    firsts = [METHODS[key].stage_1 for key in keys]
+    firsts = [METHODS[key].first_stage for key in keys]
     return list(dict.fromkeys([*filter(None, firsts), *keys]))
 
 

@@ -38,6 +38,8 @@ def test_every_tool_in_the_docs_is_there():
 @pytest.mark.parametrize("tool", TOOLS)
 def test_every_option_in_the_docs_is_one_of_the_tool(tool, monkeypatch):
     monkeypatch.setattr(sys, "argv", [tool, "--help"])
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    monkeypatch.delitem(sys.modules, "_checkout", raising=False)  # each tool puts the checkout first on the path
     monkeypatch.setitem(sys.modules, "_early_signals", ModuleType("_early_signals"))  # this process keeps its handlers
     with redirect_stdout(io.StringIO()) as shown, suppress(SystemExit):
         runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")

@@ -1,4 +1,4 @@
-"""A checkpoint's submission: detections of a whole data set, by any number of processes, interrupted or not."""
+"""Export of the detections of a checkpoint on a dataset as a submission, in any number of processes, resumable."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ from ..engine.processes.lock import only_job_in
 from ..engine.processes.watchdog import Limits, note
 from ..engine.run import check, read_config
 from ..engine.trainer import Trainer
-from ..evaluation.detections import unpasted
 from ..evaluation.lvis_api import MAX_DETECTIONS_PER_IMAGE
 from ..evaluation.lvis_evaluator import category_ids_of
-from ..evaluation.output_writer import OutputWriter
+from ..evaluation.model_outputs import OutputWriter, unpasted
 from ..evaluation.submission.chunks import Chunks
 from ..evaluation.submission.results_writer import Written, write_submission
 from ..utils.errors import InputError
@@ -45,11 +44,11 @@ from ..utils.text import one_line, safe_file_name
 
 logger = logging.getLogger(__name__)
 
-# Images whose detections an interrupted export may lose, per process.
+# Images per process whose detections are lost if an export is interrupted.
 CHUNK = 50
 CHUNKS = "chunks"
 _NUM_IMAGES = "number of images"
-# What detections don't follow from.
+# Keys that don't affect detections.
 _IRRELEVANT = (
     "OUTPUT_DIR", "SOLVER", "DATASETS.TRAIN", "DATASETS.TEST", "DATALOADER.NUM_WORKERS", "MODEL.DEVICE",
     "MODEL.WEIGHTS", "MODEL.CLASS_PRIOR.FILE", "TEST.EVAL_PERIOD", "TEST.LVIS_BACKEND", "CUDNN_BENCHMARK",
@@ -61,10 +60,10 @@ _IRRELEVANT = (
 class Options:
     """
     Attributes:
-        dataset: name of a registered data set.
-        output: folder of the files, of a log and, until the export is done, of the detections.
+        dataset: name of the registered dataset.
+        output: folder of the submission and the log and, until the export is complete, of the detections.
         zipped: write zip archives.
-        chunk: images whose detections are kept together.
+        chunk: number of images whose detections are saved together.
     """
 
     dataset: str
@@ -74,26 +73,25 @@ class Options:
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those about processes, for :func:`balanced_lvis.engine.processes.job.find_job`; as of Detectron2's tools."""
-    group = parser.add_argument_group("processes", "torchrun and SLURM are recognised without these")
-    group.add_argument("--num-gpus", type=int, default=1, help="processes per machine, with GPUs or without")
-    group.add_argument("--num-machines", type=int, default=1)
-    group.add_argument("--machine-rank", type=int, default=0, help="of this machine, from 0 on")
-    group.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT where machines meet")
+    """Adds Detectron2's arguments on processes, which :func:`balanced_lvis.engine.processes.job.find_job` reads."""
+    group = parser.add_argument_group("processes", "not needed with torchrun and SLURM")
+    group.add_argument("--num-gpus", type=int, default=1, help="processes per machine (default: 1)")
+    group.add_argument("--num-machines", type=int, default=1, help="number of machines (default: 1)")
+    group.add_argument("--machine-rank", type=int, default=0, help="rank of this machine, from 0")
+    group.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT where the machines connect")
 
 
 def export_checkpoint(args: argparse.Namespace, options: Options) -> None:
     """
-    Run a checkpoint on a data set and write its submission to ``options.output``; print what was written.
+    Runs a checkpoint on a dataset, writes the submission to ``options.output``, and prints what was written.
 
-    An export that was interrupted goes on: with the same checkpoint, config and data set, whatever the processes.
+    An interrupted export is resumed if checkpoint, config and dataset are the same, with any number of processes.
 
     Args:
-        args: config_file, opts, and those of :func:`add_job_arguments`.
+        args: config_file, opts, and the arguments of :func:`add_job_arguments`.
 
     Raises:
-        InputError: for anything that the user has to mend, before work starts; or if the folder holds detections of
-            another export.
+        InputError: if the config, dataset or checkpoint is invalid, or the folder has detections of another export.
     """
     if options.chunk < 1:
         raise InputError(f"--chunk is {options.chunk}; it must be 1 or more.")
@@ -121,7 +119,7 @@ def _chunks(options: Options) -> Chunks:
 
 
 def _origin(cfg) -> dict[str, str]:
-    """What detections follow from, by name."""
+    """Everything that the detections depend on, by name."""
     relevant = thawed(cfg)
     for key in _IRRELEVANT:
         *path, name = key.split(".")
@@ -149,7 +147,7 @@ def _work(cfg, options: Options) -> None:
 def _export(cfg, options: Options) -> None:
     log_to_files(options.output, comm.get_rank())
     if comm.get_world_size() > 1:
-        prepare_datasets(cfg)  # catalogs are each process's own
+        prepare_datasets(cfg)  # each process has its own catalogs
         resolve_num_classes(cfg)
     chunks = _chunks(options)
     num_images = len(build_test_loader(cfg, options.dataset).dataset)
@@ -167,32 +165,32 @@ def _export(cfg, options: Options) -> None:
 
 def _agreed(missing: list[int]) -> list[int]:
     """
-    Rank 0's list, as a quick process may finish a chunk before another has looked.
+    The list of rank 0, because a fast process may finish a chunk before another process lists the folder.
 
     Raises:
         InputError: if the processes see different folders.
     """
     found = comm.all_gather(missing)
     if any(other != found[0] for other in found):
-        raise InputError("--output is not the same folder on all machines; choose one on a disk that they share.")
+        raise InputError("--output is not the same folder on all machines; choose one on a shared disk.")
     return found[0]
 
 
 def _check_complete(chunks: Chunks, num_images: int) -> None:
     if missing := chunks.missing(num_images):
         raise InputError(
-            f"{len(missing)} chunks of other processes are not in {chunks.folder}; choose an --output on a disk that "
-            "all machines share, and start again: what is there is kept."
+            f"{len(missing)} chunks of other processes are not in {chunks.folder}; choose an --output on a shared disk "
+            "and start again; finished chunks are kept."
         )
 
 
 def _detect(cfg, dataset: str, chunks: Chunks, num_images: int, missing: list[int]) -> None:
-    """This process's share of the chunks."""
+    """Detects in the chunks of this process."""
     mine = missing[comm.get_rank() :: comm.get_world_size()]
     positions = [position for number in mine for position in chunks.images(number, num_images)]
     left = sum(len(chunks.images(number, num_images)) for number in missing)
     if left < num_images:
-        logger.info("Going on: %d of %d images are done", num_images - left, num_images)
+        logger.info("Resuming: %d of %d images are done", num_images - left, num_images)
     if not mine:
         return
     loader = build_test_loader(cfg, dataset, positions)
@@ -204,13 +202,13 @@ def _detect(cfg, dataset: str, chunks: Chunks, num_images: int, missing: list[in
         for number in mine:
             with chunks.writing(number) as writer, OutputWriter(writer) as output:
                 for inputs in itertools.islice(batches, len(chunks.images(number, num_images))):
-                    note("detecting", slow=True)  # the whole may take any time; what is judged is a batch
+                    note("detecting", slow=True)  # the watchdog judges each batch, as the dataset may take any time
                     output.write(inputs, detector(inputs))
 
 
 @contextlib.contextmanager
 def _detector(cfg) -> Iterator:
-    """The checkpoint's model, which leaves masks in their boxes where it can."""
+    """The model of the checkpoint, which does not paste masks into images if it can avoid it."""
     if cfg.TEST.DETECTIONS_PER_IMAGE < MAX_DETECTIONS_PER_IMAGE:
         logger.warning(
             "TEST.DETECTIONS_PER_IMAGE is %d; a submission may hold %d.",

@@ -6,10 +6,10 @@ _detectron2.require()
 
 from .backends import BACKENDS, evaluate_detections  # noqa: E402
 from .detection_store import Detections, DetectionWriter  # noqa: E402
-from .detections import instance_rles, unpasted  # noqa: E402
 from .lvis_api import LVIS, LVISEval, LVISResults, evaluate_on_lvis  # noqa: E402
 from .lvis_evaluator import LVISEvaluator  # noqa: E402
 from .mask_rle import masks_to_rle  # noqa: E402
+from .model_outputs import instance_rles, unpasted  # noqa: E402
 
 __all__ = [
     "BACKENDS",

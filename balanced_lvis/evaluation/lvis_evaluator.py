@@ -23,7 +23,7 @@ from .backends import check_backend, evaluate_tasks
 from .detection_store import Detections, DetectionWriter
 from .gathering import gather_on_main
 from .lvis_api import IOU_TYPES, LVIS
-from .output_writer import OutputWriter
+from .model_outputs import OutputWriter
 
 logger = logging.getLogger(__name__)
 

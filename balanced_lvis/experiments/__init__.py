@@ -1,1 +1,1 @@
-"""Several trainings beside each other: the quick start and the comparison."""
+"""Experiments of several training runs: the quick start and the method comparison, their tables and plots."""

@@ -1,11 +1,10 @@
-"""Every method, trained with several seeds and compared as in the paper's Table 2."""
+"""Comparison of methods over several seeds, as in Table 2 of the paper."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,6 +15,7 @@ from ..engine.processes.lock import only_job_in
 from ..utils.errors import InputError
 from ..utils.io import write_json
 from .comparison_report import comparison_page, plot_ap_by_bin, statistics_table
+from .methods import METHODS
 from .results_table import percent
 from .runs import RESULTS, Run, train_all
 
@@ -23,40 +23,14 @@ TABLE = "table.json"
 PAGE = "table.md"
 
 
-@dataclass(frozen=True)
-class Method:
-    """A row of the comparison: its config's name, the name to show and, for a second stage, the first one's key."""
-
-    key: str
-    title: str
-    stage_1: str | None = None
-
-
-METHODS = {
-    method.key: method
-    for method in (
-        Method("rfs", "RFS"),  # the paper's rows, in its order, up to balanced_sigmoid
-        Method("crt", "cRT", "rfs"),
-        Method("lws", "LWS", "rfs"),
-        Method("eql", "Equalization Loss"),
-        Method("balanced_sigmoid", "Balanced Sigmoid"),
-        Method("balanced_sigmoid_sampled", "Balanced Sigmoid with sampled prior"),
-        Method("decoupled_sigmoid", "Control", "rfs"),  # what training on alone brings
-        Method("decoupled_balanced_sigmoid", "Balanced Sigmoid", "rfs"),
-        Method("balms", "BALMS", "rfs"),
-        Method("rfs_softmax", "RFS with softmax"),
-        Method("balanced_softmax", "Balanced Softmax"),
-        Method("decoupled_balanced_softmax", "Balanced Softmax", "rfs_softmax"),
-    )
-}
 SEEDS = (0, 1, 2)
-# A smoke test of minutes for all methods; its figures mean nothing.
+# A smoke test of all methods in minutes; its results mean nothing.
 QUICK_SEEDS = (0,)
 QUICK = (
     "DATASETS.RENDERED.TRAIN_IMAGES", "200", "DATASETS.RENDERED.VAL_IMAGES", "40", "DATASETS.RENDERED.TEST_IMAGES", "4",
     "SOLVER.MAX_ITER", "20", "SOLVER.WARMUP_ITERS", "5", "SOLVER.CHECKPOINT_PERIOD", "10",
 )  # fmt: skip
-# What the comparison itself sets for each run, and the argument that says how.
+# Config keys that the comparison sets for each run, and the argument to use instead.
 OWN_KEYS = {"SEED": "--seeds", "OUTPUT_DIR": "--output"}
 
 
@@ -73,27 +47,27 @@ def compare(
     """
     Train every method with every seed, evaluate, and write ``table.md``, ``table.json`` and plots to ``output``.
 
-    Each run has its folder, ``output``/method/seed_0 and so on. A finished run is not run again, an interrupted one
-    goes on from its last checkpoint, one of another config is deleted, and so is a second stage whose first one is
-    trained (again) by this call.
+    Each run has a folder: ``output``/method/seed_0 and so on. Finished runs are kept, and interrupted ones resume from
+    their last checkpoint. Runs of another config are deleted, and so are second stages whose first stage is trained in
+    this call.
 
     Args:
-        methods: keys of :data:`METHODS`; a second stage brings its first one along.
-        seeds: whole numbers from 0. They seed the trainings, not the rendered data set.
+        methods: keys of :data:`METHODS`; the first stages of second stages are added.
+        seeds: whole numbers from 0, for training only: the rendered dataset is the same for all.
         train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis train``.
         output: folder for the runs and the results.
-        configs: what comes before ``method.yaml`` in the configs' paths.
+        configs: start of the paths of the configs, before ``METHOD.yaml``.
         overrides: ``KEY VALUE`` pairs, for all runs.
-        jobs: runs at a time; by default as many as there are cores, or 1 on a GPU.
-        command: the command line, for ``table.md``.
+        jobs: number of simultaneous runs; by default one per core, or 1 on a GPU.
+        command: the command line to name in ``table.md``.
 
     Returns:
-        the content of ``table.json``: {method: {metric: {"mean", "std", "runs"}}} in percent.
+        the contents of ``table.json``: {method: {metric: {"mean", "std", "runs"}}} in percent.
 
     Raises:
-        InputError: for an unknown method, a negative seed, an override of what each run has to have of its own, a
-            first stage whose weights were removed, an output folder that another job writes to, and a
-            training that fails, with the end of its output.
+        InputError: if a method is unknown, a seed is negative, an override sets a key of :data:`OWN_KEYS`, the weights
+            of a first stage were removed, another job writes to the output folder, or a training run fails, with the
+            end of its output.
     """
     start = time.monotonic()
     methods, seeds = choose_methods(methods), _check_seeds(seeds)
@@ -106,26 +80,26 @@ def compare(
         _prepare_data(to_do)
         print(f"{len(to_do)} runs to train and evaluate, {len(chosen) - len(to_do)} finished before", flush=True)
         train_all(to_do, train_net, jobs, _Reporter(len(to_do)))
-        minutes, there = (time.monotonic() - start) / 60, len(chosen) - len(to_do)
+        minutes, kept = (time.monotonic() - start) / 60, len(chosen) - len(to_do)
         made_by = (
             f"Made by `{command or 'compare'}` with {len(seeds)} seed{'s' * (len(seeds) > 1)}: {len(to_do)} runs in "
-            f"{minutes:.1f} minutes; {there} were there before."
+            f"{minutes:.1f} minutes; {kept} had finished before."
         )
         return _write(methods, {key: run for key, run in runs.items() if run in chosen}, output, configs, made_by)
 
 
 def choose_methods(methods) -> list[str]:
     """
-    The wanted methods in the table's order, with the first stages that they need.
+    The chosen methods in the order of the table, with the first stages that they need.
 
     Raises:
-        InputError: for an unknown or no method, listing the valid ones.
+        InputError: if a method is unknown or none is given, listing the valid ones.
     """
     unknown = [method for method in methods if method not in METHODS]
     if unknown or not methods:
         names = ", ".join(map(repr, unknown)) or "empty"
         raise InputError(f"--methods: {names}; valid: {', '.join(METHODS)}.")
-    wanted = {*methods, *(METHODS[method].stage_1 for method in methods)}
+    wanted = {*methods, *(METHODS[method].first_stage for method in methods)}
     return [method for method in METHODS if method in wanted]
 
 
@@ -139,16 +113,16 @@ def _check_seeds(seeds) -> list[int]:
 def _check_overrides(overrides) -> None:
     for key in overrides[::2]:
         if key in OWN_KEYS:
-            raise InputError(f"{key} differs from run to run of a comparison; use {OWN_KEYS[key]} instead.")
+            raise InputError(f"{key} differs between the runs of a comparison; use {OWN_KEYS[key]} instead.")
 
 
 def _runs(methods, seeds, output: Path, configs: str, overrides) -> dict[tuple[str, int], Run]:
-    """{(method, seed): run}, seed by seed, so that a whole row of methods is there early; first stages come first."""
+    """{(method, seed): run}, seed by seed, so that all methods have a result early; first stages come first."""
     runs = {}
     for seed in seeds:
-        for method in sorted(methods.values(), key=lambda method: method.stage_1 is not None):
-            after = runs.get((method.stage_1, seed))
-            # Last, and so winning: an override of MODEL.WEIGHTS is for first stages.
+        for method in sorted(methods.values(), key=lambda method: method.first_stage is not None):
+            after = runs.get((method.first_stage, seed))
+            # Last, as it takes precedence: an override of MODEL.WEIGHTS is for first stages.
             own = ["SEED", str(seed), *(["MODEL.WEIGHTS", str(after.weights)] if after else [])]
             runs[method.key, seed] = Run(
                 f"{method.key}/seed_{seed}",
@@ -162,7 +136,7 @@ def _runs(methods, seeds, output: Path, configs: str, overrides) -> dict[tuple[s
 
 
 def _unfinished(runs: list[Run]) -> list[Run]:
-    """What has to run: what isn't finished as its config asks for, and second stages of such runs."""
+    """Runs that are not finished with their config, and the second stages of such runs."""
     to_do = []
     for run in runs:  # first stages come first
         if run.after in to_do or not run.finished(run.config()):
@@ -170,14 +144,14 @@ def _unfinished(runs: list[Run]) -> list[Run]:
     for run in to_do:
         if run.after and run.after not in to_do and not run.after.weights.exists():
             raise InputError(
-                f"{run.after.weights} isn't there, which {run.title} starts from; put it back, or delete "
+                f"{run.after.weights}, from which {run.title} starts, doesn't exist; restore it, or delete "
                 f"{run.after.output / RESULTS} and {run.after.output / 'last_checkpoint'} to train it again."
             )
     return to_do
 
 
 def _discard_stale(to_do: list[Run], runs: list[Run]) -> None:
-    """Delete what no longer is what it is called; also second stages that this call doesn't train."""
+    """Delete runs of other configs, and all second stages of runs that are trained again."""
     for run in to_do:
         run.discard_other(run.config())
     for run in runs:
@@ -186,14 +160,14 @@ def _discard_stale(to_do: list[Run], runs: list[Run]) -> None:
 
 
 def _prepare_data(runs: list[Run]) -> None:
-    """Render before several runs do it at once."""
+    """Render datasets once, before several runs need them at the same time."""
     configs = [run.config() for run in runs]
     for cfg in {rendered_root(cfg): cfg for cfg in configs}.values():
         prepare_rendered(cfg)
 
 
 class _Reporter:
-    """Says a line about every run that has ended."""
+    """Prints a line for each run that has ended."""
 
     def __init__(self, count: int):
         self._left = count
@@ -213,7 +187,7 @@ class _Reporter:
 def _write(methods: list[str], runs: dict[tuple[str, int], Run], output: Path, configs: str, made_by: str) -> dict:
     by_method = {method: [run for (key, _), run in runs.items() if key == method] for method in methods}
     table = statistics_table({method: [run.load(RESULTS) for run in found] for method, found in by_method.items()})
-    titles = {method: _title(METHODS[method]) for method in methods}
+    titles = {method: METHODS[method].full_title for method in methods}
     title = f"Comparison of {len(methods)} methods, {os.path.relpath(f'{configs}*.yaml')}"
     page = comparison_page(table, titles, title, f"{_schedules(runs.values())} {made_by}")
     (output / PAGE).write_text(page, encoding="utf-8")
@@ -221,7 +195,7 @@ def _write(methods: list[str], runs: dict[tuple[str, int], Run], output: Path, c
         titles[method]: [run.load("inference", "per_category_ap.json") for run in found]
         for method, found in by_method.items()
     }
-    second_stages = {titles[method] for method in methods if METHODS[method].stage_1}
+    second_stages = {titles[method] for method in methods if METHODS[method].first_stage}
     for task, name in (("bbox", "box"), ("segm", "mask")):
         plot_ap_by_bin(per_category, output / f"{name}_ap_by_frequency.png", task, second_stages)
     write_json(output / TABLE, table, indent=1)
@@ -230,14 +204,10 @@ def _write(methods: list[str], runs: dict[tuple[str, int], Run], output: Path, c
 
 
 def _schedules(runs) -> str:
-    """What second stages have trained more than the others, which is part of what they gain."""
+    """The schedules: second stages train for longer in total, which explains a part of their gain."""
     first, second = (
         sorted({run.config().SOLVER.MAX_ITER for run in runs if (run.after is not None) == later})
         for later in (False, True)
     )
     sentence = f"End-to-end methods train for {' or '.join(map(str, first))} iterations"
     return sentence + (f", second stages for {' or '.join(map(str, second))} more." if second else ".")
-
-
-def _title(method: Method) -> str:
-    return method.title if method.stage_1 is None else f"{method.title} (stage 2 of {METHODS[method.stage_1].title})"

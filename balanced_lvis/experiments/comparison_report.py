@@ -1,4 +1,4 @@
-"""Statistics, tables and plots of methods that were trained with several seeds each."""
+"""Statistics, tables and plots of methods over several seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..prediction.lettering import label_text
 from .published_results import PAPER_COLUMNS, PAPER_TABLE_2
 from .results_table import MARKERS, TASKS, markdown_table, percent, plt
 
-# Metric's name in table.json: where results.json has it.
+# Name of the metric in table.json: its place in results.json.
 METRICS = {
     "AP": ("segm", "AP"),
     "APf": ("segm", "APf"),
@@ -28,7 +28,7 @@ MASK_COLUMNS = {"AP": "AP mask", "APf": "APf", "APc": "APc", "APr": "APr", "AP_b
 BOX_COLUMNS = {"AP_box": "AP", "AP_box_f": "APf", "AP_box_c": "APc", "AP_box_r": "APr"}
 # Upper ends of the plot's bins, in training images; LVIS's groups end at 10 and 100.
 BIN_ENDS = (3, 10, 30, 100, 300, math.inf)
-_PAIRS = plt.get_cmap("tab20").colors  # strong and light in turn
+_PAIRS = plt.get_cmap("tab20").colors  # strong and light colours alternate
 COLORS = (*_PAIRS[::2], *_PAIRS[1::2])
 
 
@@ -41,7 +41,7 @@ def statistics_table(results: dict[str, list[dict]]) -> dict[str, dict[str, dict
 
     Returns:
         {method: {metric: {"mean", "std", "runs"}}} in percent, with the metrics of :data:`METRICS`. ``runs`` has a
-        value per seed; None is what has no value: a group without categories, ``std`` of fewer than two values.
+        value per seed. A group without categories has None, and so has ``std`` with fewer than two values.
     """
     return {
         method: {name: _statistics([_value(run, *where) for run in runs]) for name, where in METRICS.items()}
@@ -69,8 +69,8 @@ def seeds_table(table: dict[str, dict[str, dict]], titles: dict[str, str], colum
 
     Args:
         table: as :func:`statistics_table` returns it.
-        titles: {method: the name to show}.
-        columns: {metric: the column's header}.
+        titles: {method: name to show}.
+        columns: {metric: header of its column}.
     """
     rows = [[titles[method], *(_cell(found[metric]) for metric in columns)] for method, found in table.items()]
     return markdown_table([["Method", *columns.values()], *rows])
@@ -89,13 +89,13 @@ def _cell(found: dict) -> str:
 
 def comparison_page(table: dict[str, dict[str, dict]], titles: dict[str, str], title: str, made_by: str) -> str:
     """
-    ``table.md``: masks as in the paper's Table 2, boxes, the paper's own figures, and how the page was made.
+    ``table.md``: mask AP as in Table 2 of the paper, box AP, the paper's results, and the command that made the page.
 
     Args:
         table: as :func:`statistics_table` returns it.
-        titles: {method: the name to show}.
-        title: the page's heading.
-        made_by: the last line.
+        titles: {method: name to show}.
+        title: heading of the page.
+        made_by: last line.
     """
     parts = [
         f"# {title}\n",
@@ -104,8 +104,8 @@ def comparison_page(table: dict[str, dict[str, dict]], titles: dict[str, str], t
         seeds_table(table, titles, MASK_COLUMNS),
         "## Boxes\n",
         seeds_table(table, titles, BOX_COLUMNS),
-        "## For comparison: the paper's own figures, on LVIS-1.0\n",
-        "Not measured here: Table 2 of the slides, Mask R-CNN with FPN on LVIS-1.0, a much larger data set.\n",
+        "## For comparison: results of the paper, on LVIS-1.0\n",
+        "Not measured here: Table 2 of the slides, Mask R-CNN with FPN on LVIS-1.0, a much larger dataset.\n",
     ]
     for name, figures in PAPER_TABLE_2.items():
         parts += [f"### {name}\n", paper_table(figures)]
@@ -114,13 +114,13 @@ def comparison_page(table: dict[str, dict[str, dict]], titles: dict[str, str], t
 
 def frequency_bins(image_counts) -> list[tuple[str, np.ndarray]]:
     """
-    Categories by their number of training images.
+    Group categories by their number of training images.
 
     Args:
-        image_counts: (K,) training images of every category.
+        image_counts: (K,) number of training images of each category.
 
     Returns:
-        (label, (K,) bool) of each bin of :data:`BIN_ENDS` that has categories, from rare to frequent.
+        (label, (K,) bool) of each bin of :data:`BIN_ENDS` that contains categories, from rare to frequent.
     """
     counts = np.asarray(image_counts)
     bins = []
@@ -137,12 +137,12 @@ def binned_ap(rows: list[dict], task: str) -> dict[str, tuple[float, int]]:
     Mean AP of the categories in each frequency bin.
 
     Args:
-        rows: one run's ``per_category_ap.json``.
+        rows: ``per_category_ap.json`` of a run.
         task: "bbox" or "segm".
 
     Returns:
-        {bin's label: (AP in percent, number of categories)}; categories without training images or without ground
-        truth are left out.
+        {label of the bin: (AP in percent, number of categories)}; categories without training images or ground truth
+        are left out.
     """
     known = [row for row in rows if row.get(task) is not None]
     values = np.array([row[task] for row in known])
@@ -154,11 +154,11 @@ def plot_ap_by_bin(
     per_category: dict[str, list[list[dict]]], path: Path, task: str, hollow: set[str] = frozenset()
 ) -> None:
     """
-    AP of every method in every frequency bin: mean over the bin's categories, then mean and std over the seeds.
+    Plot the AP of each method in each frequency bin: mean over its categories, then mean and std over the seeds.
 
     Args:
-        per_category: {method's title: ``per_category_ap.json`` of every seed}.
-        path: the picture file to write.
+        per_category: {title of the method: ``per_category_ap.json`` of every seed}.
+        path: image file to write.
         task: "bbox" or "segm".
         hollow: titles of the second-stage methods.
     """
@@ -174,7 +174,7 @@ def plot_ap_by_bin(
     axes.set_xticks(range(len(labels)), [f"{label}\n({sizes[label]} cat.)" for label in labels])
     axes.set_xlim(-0.5, len(labels) - 0.5)
     low, high = axes.get_ylim()
-    axes.set_ylim(bottom=min(low, -0.02 * high))  # from 0, whose points are seen whole
+    axes.set_ylim(bottom=min(low, -0.02 * high))  # includes 0, with the markers there fully visible
     axes.set(xlabel="training images of the category (number of such categories)", ylabel=f"{TASKS[task]} AP")
     seeds = max(len(runs) for runs in binned.values())
     note = f"mean ± standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
@@ -189,7 +189,7 @@ def _all_labels() -> list[str]:
 
 
 def _draw_method(axes, index, methods, title, runs, labels, hollow) -> None:
-    """A point per bin, the methods side by side, so that their error bars don't cover each other."""
+    """One point per bin; methods are shifted sideways, so that their error bars don't overlap."""
     values = np.array([[run.get(label, (math.nan,))[0] for label in labels] for run in runs])
     x = np.arange(len(labels)) + (index - (methods - 1) / 2) * 0.8 / methods
     color = COLORS[index % len(COLORS)]

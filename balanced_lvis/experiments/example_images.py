@@ -1,4 +1,4 @@
-"""Predictions beside ground truth."""
+"""Figures of predictions next to the ground truth."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ from ..prediction.lettering import label_text, lettering, plain_text
 
 def draw_comparison(annotation_file, image_root, predictions: dict[str, list[dict]], image_ids, path) -> None:
     """
-    A row per image: ground truth, then each method's predictions.
+    Draw a row per image: the ground truth, then the predictions of each method.
 
-    Of each method, as many detections are shown as there are objects: its highest-scored ones after removing those
-    that overlap a higher-scored one by more than 0.5 IoU, whatever their class. Labels that name a class that is
-    not in the image are red.
+    Each method shows as many detections as there are objects: those with the highest scores after class-agnostic NMS at
+    0.5 IoU. Labels of classes that are not in the image are red.
 
     Args:
         annotation_file: LVIS-format JSON.
-        image_root: the folder above the ``coco_url`` folders.
+        image_root: folder that contains the folders in ``coco_url``.
         predictions: {method: detections in LVIS result format}.
         image_ids: the images to draw.
-        path: the picture file to write.
+        path: image file to write.
     """
     content = json.loads(Path(annotation_file).read_text(encoding="utf-8"))
     images = {image["id"]: image for image in content["images"]}
@@ -63,7 +62,7 @@ def _figure(images, truth, found, labels, image_root, image_ids):
 
 
 def short_label(category: dict) -> str:
-    """A category's shortest name: the character itself in the rendered data set."""
+    """The shortest name of a category, which in the rendered dataset is the character itself."""
     return min([category["name"], *category.get("synonyms", [])], key=len)
 
 

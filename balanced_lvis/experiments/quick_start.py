@@ -1,4 +1,4 @@
-"""The quick start: the sigmoid baseline and Balanced Sigmoid, trained and compared on the rendered data set."""
+"""Quick start: trains the sigmoid baseline and Balanced Sigmoid on the rendered dataset and compares them."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from .results_table import comparison_table, plot_ap_by_frequency
 from .runs import RESULTS, Run, train_all
 
 SUMMARY = "summary.json"
-PICTURES = 3
-ROWS_PER_PICTURE = 4
+FIGURES = 3
+ROWS_PER_FIGURE = 4
 
 
 def quick_start(runs: list[Run], train_net: Path | None, output: Path, overrides: list[str]) -> dict:
     """
-    Render, train every run, evaluate, and write table, plot, pictures and ``summary.json`` to ``output``.
+    Render the dataset, train and evaluate all runs, and write table, plots, images and ``summary.json`` to ``output``.
 
-    The runs train side by side, each on its share of the cores. A quick start that was interrupted goes on where it
-    stopped; a finished one starts anew.
+    The runs train side by side, each on its share of the cores. A quick start that was interrupted is resumed; one that
+    has finished starts from the beginning.
 
     Args:
-        runs: the trainings to compare; two give a row of differences.
+        runs: the runs to compare; two give a row of differences.
         train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis train``.
         output: folder for the results.
         overrides: ``KEY VALUE`` pairs, for all runs.
 
     Returns:
-        the content of ``summary.json``: {run.key: {"bbox": {...}, "segm": {...}}, ..., "seconds": wall-clock seconds
+        the contents of ``summary.json``: {run.key: {"bbox": {...}, "segm": {...}}, ..., "seconds": wall-clock seconds
         of this call}.
 
     Raises:
-        InputError: if a training fails, with the end of its output; if another job writes to ``output``.
+        InputError: if a run fails, with the end of its output, or if another job writes to ``output``.
     """
     start = time.time()
     with only_job_in(output, "--output"):
@@ -51,7 +51,7 @@ def quick_start(runs: list[Run], train_net: Path | None, output: Path, overrides
         for run in runs:
             run.discard_other(run.config())
         cfg = runs[0].config()
-        print("Rendering the data set (reused if it is there)", flush=True)
+        print("Rendering the dataset (reused if it exists)", flush=True)
         prepare_rendered(cfg)
         print(f"Training {' and '.join(run.title for run in runs)} side by side, then evaluating with the LVIS API")
         train_all(runs, train_net, jobs=len(runs))
@@ -61,7 +61,7 @@ def quick_start(runs: list[Run], train_net: Path | None, output: Path, overrides
         (output / "table.md").write_text(table, encoding="utf-8")
         summary["seconds"] = round(time.time() - start, 1)
         write_json(output / SUMMARY, summary, indent=1)
-        print_text(f"\n{table}\n{summary['seconds']:.0f} s. Table, plot, pictures and {SUMMARY} are in {output}/")
+        print_text(f"\n{table}\n{summary['seconds']:.0f} s. Table, plots, images and {SUMMARY} are in {output}/")
         return summary
 
 
@@ -72,14 +72,14 @@ def _draw(runs, data_root: Path, output: Path) -> None:
     predictions = {run.title: run.load("inference", "lvis_instances_results.json") for run in runs}
     annotations = annotation_file(data_root, "val")
     image_ids = _images_with_rare_categories(annotations)
-    for index in range(PICTURES):
-        chosen = image_ids[index * ROWS_PER_PICTURE :][:ROWS_PER_PICTURE]
+    for index in range(FIGURES):
+        chosen = image_ids[index * ROWS_PER_FIGURE :][:ROWS_PER_FIGURE]
         if chosen:
             draw_comparison(annotations, data_root, predictions, chosen, output / f"predictions_{index + 1}.png")
 
 
 def _images_with_rare_categories(annotations: Path) -> list[int]:
-    """In the file's order, not picked by hand: these show the tail, where methods differ."""
+    """The first ones in the file: they show the tail, where methods differ, and are not hand-picked."""
     content = json.loads(annotations.read_text(encoding="utf-8"))
     rare = {c["id"] for c in content["categories"] if c["frequency"] == "r"}
     with_rare = {a["image_id"] for a in content["annotations"] if a["category_id"] in rare}

@@ -1,4 +1,4 @@
-"""Tables and plots that lay the results of several methods side by side."""
+"""Markdown tables and plots that compare the results of methods."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ MARKERS = "os^Dv"
 
 def comparison_table(results: dict[str, dict[str, dict[str, float]]], columns=COLUMNS) -> str:
     """
-    A Markdown table with a row per method and, for exactly two methods, one for the second minus the first.
+    A Markdown table with a row per method and, for exactly two methods, a row for the second minus the first.
 
     Args:
-        results: {method: {"bbox": {metric: percent}, "segm": {...}}}; None or NaN for what has no value. A model
-            without masks has no "segm".
-        columns: the metrics to show of each task.
+        results: {method: {"bbox": {metric: percent}, "segm": {...}}}; None or NaN for missing values. A model without
+            masks has no "segm".
+        columns: metrics to show for each task.
     """
     keys = [(task, column) for task in TASKS for column in columns]
     rows = [["method", *(f"{TASKS[task]} {column}" for task, column in keys)]]
@@ -42,7 +42,7 @@ def comparison_table(results: dict[str, dict[str, dict[str, float]]], columns=CO
 
 
 def markdown_table(rows: list[list[str]]) -> str:
-    """A Markdown table, readable as text too: the first row is the header, the first column starts at the left."""
+    """An aligned Markdown table: the first row is the header, the first column is left-aligned."""
     rows = [[one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
     rows = [rows[0], ["---", *("---:" for _ in rows[0][1:])], *rows[1:]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -54,7 +54,7 @@ def _number(value) -> float:
 
 
 def percent(value: float | None, sign: bool = False) -> str:
-    """A figure as people read it; a dash for None and NaN, which have no value."""
+    """A value with one decimal; a dash for None and NaN."""
     value = _number(value)
     return "–" if math.isnan(value) else f"{value:{'+' if sign else ''}.1f}"
 
@@ -66,11 +66,11 @@ def _line(cells, widths, fill):
 
 def plot_ap_by_frequency(per_category: dict[str, list[dict]], path, task: str = "segm") -> None:
     """
-    AP of every category against its number of training images, with each group's mean.
+    Plot the AP of each category against its number of training images, with the mean of each group.
 
     Args:
         per_category: {method: rows of ``per_category_ap.json``}.
-        path: the picture file to write.
+        path: image file to write.
         task: "bbox" or "segm".
     """
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")

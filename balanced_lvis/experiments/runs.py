@@ -1,4 +1,4 @@
-"""Several trainings: each a process of ``tools/train_net.py``, so many at a time, those with a dependency after it."""
+"""Training runs in processes of ``tools/train_net.py``: a number of them at a time, each after its first stage."""
 
 from __future__ import annotations
 
@@ -35,7 +35,17 @@ SHOW_SECONDS = 1.0
 
 @dataclass
 class Run:
-    """One training: its key, the name to show, its config, output folder, overrides and the run to wait for."""
+    """
+    A training run.
+
+    Attributes:
+        key: unique name.
+        title: name to show.
+        config_file: its config.
+        output: its OUTPUT_DIR.
+        overrides: ``KEY VALUE`` pairs.
+        after: the run that must have finished before this one starts; None if there is none.
+    """
 
     key: str
     title: str
@@ -49,43 +59,43 @@ class Run:
         The config with the overrides.
 
         Raises:
-            InputError: for what :func:`balanced_lvis.config.load_config` refuses.
+            InputError: if the config is invalid.
         """
         return load_config(self.config_file, self.overrides)
 
     @property
     def weights(self) -> Path:
-        """Where the trained model is, once training has ended."""
+        """Path of the final model, which exists once training has finished."""
         return self.output / FINAL_WEIGHTS
 
     def progress(self) -> tuple[int, float]:
-        """Finished iterations and the last loss that training has logged; 0 and NaN before the first."""
+        """Number of finished iterations and the last logged loss; 0 and NaN before the first."""
         done, loss = 0, math.nan
         try:
             for line in (self.output / "metrics.json").read_text(encoding="utf-8").splitlines():
                 metrics = json.loads(line)
                 done, loss = metrics["iteration"] + 1, metrics.get("total_loss", loss)
-        except (OSError, ValueError):  # not there yet, or a line that is just being written
+        except (OSError, ValueError):  # no file yet, or an incomplete last line
             pass
         return done, loss
 
     def finished(self, cfg) -> bool:
-        """Whether this training, as ``cfg`` asks for it, has ended and its last model has been evaluated."""
+        """Whether the run has finished with this config, and its final model has been evaluated."""
         results, weights = self.output / RESULTS, self.weights
-        # With TEST.EVAL_PERIOD, results of a model on the way may be all that an interrupted run has left.
+        # With TEST.EVAL_PERIOD, the results of an interrupted run may be those of an earlier model.
         if not results.exists() or not self._has_ended_training() or not self._is_of(cfg):
             return False
         return not weights.exists() or results.stat().st_mtime >= weights.stat().st_mtime
 
     def _has_ended_training(self) -> bool:
-        """As the checkpoint's pointer file tells, also after the weights themselves were removed to save space."""
+        """According to the last_checkpoint file, which stays if the weights are removed to save disk space."""
         try:
             return (self.output / "last_checkpoint").read_text(encoding="utf-8").strip() == FINAL_WEIGHTS
         except OSError:
             return False
 
     def discard_other(self, cfg) -> None:
-        """Delete the output of a run with another config, which must not be resumed with this one."""
+        """Delete the output if it is of another config, as it must not be resumed with this one."""
         if (self.output / "config.yaml").exists() and not self._is_of(cfg):
             self.discard()
 
@@ -94,18 +104,18 @@ class Run:
         Delete the output.
 
         Raises:
-            InputError: if a job is at work there.
+            InputError: if a job is using the folder.
         """
         if self.output.exists():
             with only_job_in(self.output):
                 shutil.rmtree(self.output)
 
     def load(self, *parts: str):
-        """A JSON file that the run has written."""
+        """Contents of a JSON file that the run has written."""
         return json.loads(self.output.joinpath(*parts).read_text(encoding="utf-8"))
 
     def tail(self) -> str:
-        """The end of what the run has printed."""
+        """The last lines that the run has printed."""
         lines = (self.output / SCREEN).read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-TAIL_LINES:])
 
@@ -115,17 +125,17 @@ class Run:
 
 
 def _same_run(one, other, output: Path) -> bool:
-    """Whether two configs ask for the same training; where it runs and what it is called don't matter."""
+    """Whether two configs define the same training run, whatever its device and folder."""
     one, other = one.clone(), other.clone()
     if _from_folder(one.MODEL.WEIGHTS, one.OUTPUT_DIR) == _from_folder(other.MODEL.WEIGHTS, output):
         one.MODEL.WEIGHTS = other.MODEL.WEIGHTS
     one.MODEL.DEVICE, one.OUTPUT_DIR = other.MODEL.DEVICE, other.OUTPUT_DIR
-    # As text: a file brings nested tuples back as lists.
+    # As text, because nested tuples become lists in a file.
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def _from_folder(weights: str, folder) -> str:
-    """Weights as seen from the run's folder: those of a run beside it stay the same when both have been moved."""
+    """Weights relative to the run's folder, which stay the same if both the run and its first stage are moved."""
     return os.path.relpath(weights, folder) if weights and "://" not in weights else weights
 
 
@@ -136,19 +146,19 @@ def train_all(
     on_end: Callable[[Run, float], None] | None = None,
 ) -> None:
     """
-    Train and evaluate every run, resuming what was interrupted; the first failure ends the others.
+    Train and evaluate runs, resuming those that were interrupted; the first failure ends the others.
 
-    A run starts as soon as there is room for it and the one it comes after has ended; the first in the list goes
-    first. The runs share the cores. Ending this process ends them; their checkpoints stay.
+    A run starts as soon as fewer than ``jobs`` are running and the run in its ``after`` has finished, in the order of
+    the list. The runs share the CPU cores. They end if this process ends, and their checkpoints are kept.
 
     Args:
-        runs: the trainings. One that comes ``after`` a run which is not among them has nothing to wait for.
+        runs: the training runs. An ``after`` that is not among them is not waited for.
         train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis train``.
-        jobs: how many at a time; by default as many as there are cores, or 1 on a GPU.
-        on_end: called with each run that has ended well and its seconds in this call.
+        jobs: number of simultaneous runs; by default one per core, or 1 on a GPU.
+        on_end: called with each run that has succeeded and its seconds in this call.
 
     Raises:
-        InputError: if a training fails, with the end of its output; if ``jobs`` is less than 1.
+        InputError: if a run fails, with the end of its output, or if ``jobs`` is less than 1.
     """
     jobs, environment = _shares(runs, jobs)
     waiting, running, ended = list(runs), [], []
@@ -174,19 +184,19 @@ def train_all(
 
 
 def _shares(runs, jobs: int | None) -> tuple[int, dict]:
-    """How many runs at a time, and the environment that gives each its share of the cores."""
+    """The number of simultaneous runs, and an environment that limits each to its share of the cores."""
     cores = _usable_cores()
     on_gpu = torch.cuda.is_available() and any(run.config().MODEL.DEVICE.startswith("cuda") for run in runs)
     jobs = (1 if on_gpu else cores) if jobs is None else jobs
     if jobs < 1:
-        raise InputError(f"jobs is {jobs}; at least one run has to train at a time.")
+        raise InputError(f"jobs is {jobs}; it must be 1 or more.")
     jobs = min(jobs, max(1, len(runs)))
     threads = max(1, cores // jobs)
     return jobs, {**os.environ} if on_gpu else {**os.environ, "OMP_NUM_THREADS": str(threads)}
 
 
 def _usable_cores() -> int:
-    """Those that this process may use, which in a container are fewer than the machine's."""
+    """Cores that this process may use: in a container, fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -195,7 +205,7 @@ def _ready(waiting, ended, runs) -> list[Run]:
 
 
 class _Process:
-    """A started run."""
+    """The process of a run."""
 
     def __init__(self, run: Run, train_net: Path | None, environment: dict):
         self.run = run
@@ -223,20 +233,20 @@ class _Process:
             raise kind(f"Training {self.run.title} failed with status {status}:\n{self.run.tail()}")
 
     def end(self) -> None:
-        self._process.terminate()  # nothing to one that has ended
+        self._process.terminate()  # no effect if it has ended
         self._process.wait()
 
 
 @contextlib.contextmanager
 def _ended_by_signals():
-    """A signal that asks to stop leaves the block as an exception, so that what it has started is ended too."""
+    """A signal to stop raises an exception in the block, so that the processes started there are ended too."""
     with StopRequest(unwinds=True) as stop:
         stop.at_once = True
         yield
 
 
 class _Show:
-    """One progress bar for all runs; plain lines where there is no terminal."""
+    """One progress bar for all runs; plain lines without a terminal."""
 
     def __init__(self, runs):
         self._iterations = {run.key: run.config().SOLVER.MAX_ITER for run in runs}
@@ -251,7 +261,7 @@ class _Show:
         self._next = time.monotonic() + self._every
         status = [(run, *self._status(run)) for run in running]
         words = [f"{run.title} {message}" for run, _, message in status]
-        text = ", ".join([*words, f"{waiting} to come"] if waiting else words)
+        text = ", ".join([*words, f"{waiting} waiting"] if waiting else words)
         self._bar.update(sum(self._iterations[r.key] for r in ended) + sum(done for _, done, _ in status) - self._bar.n)
         self._bar.set_description_str(text)
         if not self._terminal and text:
@@ -261,9 +271,9 @@ class _Show:
         self._bar.close()
 
     def _status(self, run: Run) -> tuple[int, str]:
-        """Finished iterations, and a word on where the run is."""
+        """Number of finished iterations, and the status to show."""
         iterations = self._iterations[run.key]
         done, loss = run.progress()
-        if done >= iterations:  # the line that holds the evaluation's results is numbered one further
-            return iterations, "evaluates"
-        return done, f"{done}/{iterations} loss {loss:.2f}" if done else "starts"
+        if done >= iterations:  # the iteration logged with the evaluation's results is one higher
+            return iterations, "evaluating"
+        return done, f"{done}/{iterations} loss {loss:.2f}" if done else "starting"

@@ -24,7 +24,7 @@ from ..data.resize import ResizeShortestEdge
 from ..engine.checkpoints.identity import Identity
 from ..engine.checkpoints.weights import check_weights, load_for_evaluation
 from ..engine.speed import apply_speed, check_speed
-from ..evaluation.detections import instance_rles, unpasted
+from ..evaluation.model_outputs import instance_rles, unpasted
 from ..utils.errors import InputError, StorageError
 from ..utils.text import one_line
 from .drawing import draw_objects

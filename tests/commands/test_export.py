@@ -205,7 +205,7 @@ def test_what_is_exported_is_valid_and_what_is_not_is_told(exported, rendered, t
     (tmp_path / "cut.json").write_bytes(path.read_bytes()[:-10])
     assert tool([*words, str(tmp_path / "cut.json")]) == 2
     shown = capsys.readouterr()
-    assert "error: 1 file that is no JSON list to its end" in shown.out
+    assert "error: 1 file that is not a complete JSON list" in shown.out
     assert "cut.json is not a valid submission" in shown.err
     assert tool(["--dataset", "lvis_v1_vall", "--validate", str(path)]) == 2
     assert "Did you mean 'lvis_v1_val'" in capsys.readouterr().err

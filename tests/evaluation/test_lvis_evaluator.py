@@ -14,8 +14,8 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 
-from balanced_lvis.evaluation import LVISEvaluator, evaluate_on_lvis, gathering, store
-from balanced_lvis.evaluation.detections import instances_to_arrays
+from balanced_lvis.evaluation import LVISEvaluator, detection_store, evaluate_on_lvis, gathering
+from balanced_lvis.evaluation.model_outputs import instances_to_arrays
 from balanced_lvis.utils.errors import InputError, StorageError
 from balanced_lvis.utils.io import write_json
 from tests.evaluation.made import HEIGHT, WIDTH, call, lvis_of, made_content, stored
@@ -102,7 +102,7 @@ def test_numbers_and_files_are_those_of_detectron2s_records(content, tmp_path, b
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [RESULTS, "per_category_ap.json"]
 
 
-@pytest.mark.parametrize("name", [store.MASKS, "scores"])
+@pytest.mark.parametrize("name", [detection_store.MASKS, "scores"])
 def test_stored_detections_that_lost_bytes_are_an_error(content, tmp_path, name):
     evaluator = LVISEvaluator(NAME, str(tmp_path / "out"))
     evaluator.reset()
@@ -121,7 +121,7 @@ def test_stored_detections_that_lost_bytes_are_an_error(content, tmp_path, name)
 def gather_damaged(folder):
     """In each of two processes: rank 1's scores are altered after they were written."""
     rank = comm.get_rank()
-    writer = store.DetectionWriter(folder / str(rank))
+    writer = detection_store.DetectionWriter(folder / str(rank))
     writer.write(rank, [[0, 0, 5, 5]], [0.5], [0])
     writer.close()
     if rank == 1:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from balanced_lvis.evaluation import output_writer
-from balanced_lvis.evaluation.output_writer import OutputWriter
+from balanced_lvis.evaluation import model_outputs
+from balanced_lvis.evaluation.model_outputs import OutputWriter
 from balanced_lvis.utils.errors import InputError
 
 
@@ -59,7 +59,7 @@ def test_the_model_is_not_let_get_far_ahead():
     write = recorder.write
     recorder.write = lambda *args: (gate.wait(), write(*args))
     writer = OutputWriter(recorder)
-    for i in range(output_writer.BATCHES_BEHIND):
+    for i in range(model_outputs.BATCHES_BEHIND):
         writer.write([{"image_id": i}], [output(OnGPU, 0.5)])
     ahead = threading.Thread(target=writer.write, args=([{"image_id": "next"}], [output(OnGPU, 0.5)]))
     ahead.start()
@@ -68,7 +68,7 @@ def test_the_model_is_not_let_get_far_ahead():
     gate.set()
     ahead.join()
     writer.close()
-    assert [image for image, _ in recorder.images] == [*range(output_writer.BATCHES_BEHIND), "next"]
+    assert [image for image, _ in recorder.images] == [*range(model_outputs.BATCHES_BEHIND), "next"]
 
 
 @pytest.mark.parametrize("kind", [Instances, OnGPU])

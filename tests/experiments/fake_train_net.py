@@ -21,7 +21,8 @@ NAME = f"{OUTPUT.parent.name}/{OUTPUT.name}"
 
 def watch_parent():
     """As command lines do; without the seconds that importing the package takes."""
-    path = Path(importlib.util.find_spec("balanced_lvis").origin).with_name("parent.py")
+    package = Path(importlib.util.find_spec("balanced_lvis").origin).parent
+    path = package / "utils" / "parent_process.py"
     spec = importlib.util.spec_from_file_location("parent", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

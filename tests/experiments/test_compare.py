@@ -70,7 +70,7 @@ def test_every_method_of_the_table_has_its_configs():
 def test_first_stages_train_from_scratch_and_second_stages_name_theirs():
     for method in METHODS.values():
         weights = load_config(CONFIGS / "rendered" / f"{method.key}.yaml").MODEL.WEIGHTS
-        assert weights == (f"output/rendered/{method.stage_1}/model_final.pth" if method.stage_1 else "")
+        assert weights == (f"output/rendered/{method.first_stage}/model_final.pth" if method.first_stage else "")
 
 
 def test_a_second_stage_brings_its_first_one_along():
@@ -86,7 +86,7 @@ def test_unknown_methods_are_named_beside_the_valid_ones():
 
 
 def test_what_each_run_sets_itself_cannot_be_overridden(comparison):
-    with pytest.raises(InputError, match="SEED differs .* use --seeds"):
+    with pytest.raises(InputError, match="SEED differs between .* use --seeds"):
         comparison(["rfs"], SEED=3)
     with pytest.raises(InputError, match=r"--seeds: \[-1\]"):
         comparison(["rfs"], seeds=[-1])
@@ -155,7 +155,7 @@ def test_a_first_stage_without_weights_is_named(comparison):
     comparison(["rfs"])
     (comparison.output / "rfs" / "seed_0" / "model_final.pth").unlink()
     with pytest.raises(
-        InputError, match=r"model_final.pth isn't there, which crt seed 0 starts from; .*last_checkpoint"
+        InputError, match=r"model_final.pth, from which crt seed 0 starts, doesn't exist; .*last_checkpoint"
     ):
         comparison(["crt"])
 

@@ -70,7 +70,7 @@ def test_the_papers_figures_are_there_in_the_same_shape():
 def test_the_page_says_whose_figures_are_whose():
     page = comparison_page(statistics_table({"a": [results(5.0, 6.0)]}), {"a": "Mine"}, "Title", "Made by me")
     assert page.startswith("# Title\n") and page.endswith("\nMade by me\n")
-    measured, papers = page.split("## For comparison: the paper's own figures, on LVIS-1.0")
+    measured, papers = page.split("## For comparison: results of the paper, on LVIS-1.0")
     assert "| Mine" in measured and "25.1" not in measured
     assert "Not measured here" in papers and "| Mine" not in papers
 

@@ -29,7 +29,7 @@ from balanced_lvis.config import load_config
 from balanced_lvis.engine.optimizer import build_optimizer
 from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.evaluation import unpasted
-from balanced_lvis.evaluation.detections import instances_to_arrays
+from balanced_lvis.evaluation.model_outputs import instances_to_arrays
 from benchmarks.models import STOCK_CONFIG
 from benchmarks.trained import calibrate_frozen_norms
 from tests.simulated_cuda.running import simulated_environment

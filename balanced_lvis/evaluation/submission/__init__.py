@@ -9,8 +9,8 @@ box file. A mask file has no "bbox": the LVIS API would take width x height for 
 from .image_list import ImageList, annotation_file_of
 from .predictions import export_predictions, read_predictions
 from .problems import KINDS, Problem, Report
+from .results_checker import validate_submission
 from .results_writer import Written, write_submission
-from .submission_file import validate_submission
 
 __all__ = [
     "KINDS",

@@ -1,4 +1,4 @@
-"""What can be wrong with a submission, which of it the server would refuse or misread, and how it is told."""
+"""The kinds of problems in a submission, and the report of a check."""
 
 from __future__ import annotations
 
@@ -8,40 +8,44 @@ from collections.abc import Collection
 from ...utils import findings
 from ...utils.findings import ERROR, WARNING, Kind
 
-# kind: severity, title as words after a count, what to do. Errors are what the LVIS API or a decoder of masks refuses,
-# crashes on, or takes for something else; warnings are what it drops, and what may be meant.
+# Errors are what the LVIS API or a mask decoder rejects, crashes on or misinterprets. Warnings are what it drops, or
+# what may be a mistake.
 KINDS = {
-    "not_json": Kind(ERROR, "file that is no JSON list to its end", "Write or copy it again."),
-    "empty": Kind(ERROR, "file without a detection", "The LVIS API can't read an empty list."),
+    "not_json": Kind(ERROR, "file that is not a complete JSON list", "Write or copy it again."),
+    "empty": Kind(ERROR, "file without detections", "The LVIS API can't read an empty list."),
     "malformed": Kind(
         ERROR,
         "detections that can't be read",
-        "Each has whole numbers 'image_id' and 'category_id', a number 'score', and 'segmentation' "
+        "Each needs integers 'image_id' and 'category_id', a number 'score', and 'segmentation' "
         '{"size": [height, width], "counts": "..."} or \'bbox\' [x, y, width, height].',
     ),
-    "mixed": Kind(ERROR, "detections unlike the first", "A file has masks or boxes; the first detection tells which."),
+    "mixed": Kind(
+        ERROR, "detections of another type than the first", "Write masks and boxes to separate files."
+    ),
     "bbox_in_mask_file": Kind(
         ERROR,
-        "masks with a 'bbox' beside them",
-        "Leave it out: width x height would be taken for the mask's area, which changes APs, APm and APl.",
+        "masks with a 'bbox'",
+        "Remove it: the LVIS API would use width x height as the area of the mask, which changes APs, APm and APl.",
     ),
-    "unknown_image": Kind(ERROR, "detections in images that the data set doesn't have", "Predict on the right split."),
+    "unknown_image": Kind(ERROR, "detections in images that are not in the dataset", "Predict on the right split."),
     "unknown_category": Kind(
-        ERROR, "detections of categories that the data set doesn't have", "Use its own ids; they start at 1, not 0."
+        ERROR,
+        "detections of categories that are not in the dataset",
+        "Use the category ids of the annotation file, not class indices.",
     ),
-    "score_not_finite": Kind(ERROR, "scores that are NaN or infinite", "Leave these detections out."),
+    "score_not_finite": Kind(ERROR, "scores that are NaN or infinite", "Remove these detections."),
     "box_invalid": Kind(ERROR, "boxes that are not finite, or of negative size", "Write [x, y, width, height]."),
     "rle_wrong_size": Kind(ERROR, "masks of another size than their image", "'size' is [height, width] of the image."),
-    "rle_undecodable": Kind(ERROR, "masks that can't be decoded", "Encode them again, by pycocotools for example."),
-    "too_many": Kind(ERROR, "images with more than 300 detections", "Keep the 300 of the highest scores in each."),
-    "no_area": Kind(WARNING, "masks or boxes without area", "They are not counted; leave them out."),
+    "rle_undecodable": Kind(ERROR, "masks that can't be decoded", "Encode them again, for example with pycocotools."),
+    "too_many": Kind(ERROR, "images with more than 300 detections", "Keep the 300 highest-scoring ones of each image."),
+    "no_area": Kind(WARNING, "masks or boxes without area", "They do not count; remove them."),
     "corners": Kind(
         WARNING,
-        "boxes that leave their image as [x, y, width, height], while all would fit in it as two corners",
+        "boxes that exceed their image as [x, y, width, height], while all boxes fit as two corners",
         "If they are [x1, y1, x2, y2], write [x1, y1, x2 - x1, y2 - y1].",
     ),
-    "duplicate": Kind(WARNING, "detections that are there twice", "Look for a part that was written twice."),
-    "missing_image": Kind(WARNING, "images without a detection", "Right only if the model has found nothing in them."),
+    "duplicate": Kind(WARNING, "duplicate detections", "Check whether a part was written twice."),
+    "missing_image": Kind(WARNING, "images without detections", "Correct only if the model found nothing in them."),
 }  # fmt: skip
 
 
@@ -55,14 +59,14 @@ class Problem(findings.Problem):
 @dataclasses.dataclass(frozen=True)
 class Report(findings.Problems):
     """
-    What a submission holds, and what is wrong with it.
+    Content and problems of a submission.
 
     Attributes:
-        path: of the file.
-        task: "segm" or "bbox", by the first detection; "" where there is none.
-        num_detections: all of them, sound or not.
-        num_images: images of the data set that have one.
-        problems: in the order of :data:`KINDS`.
+        path: path of the file.
+        task: "segm" or "bbox", the type of the first detection; "" without detections.
+        num_detections: number of detections, valid or not.
+        num_images: number of images of the dataset with a detection.
+        problems: the problems, in the order of :data:`KINDS`.
     """
 
     path: str
@@ -74,10 +78,10 @@ class Report(findings.Problems):
     def raise_errors(self, but: Collection[str] = ()) -> None:
         """
         Args:
-            but: kinds that don't matter here.
+            but: kinds to ignore.
 
         Raises:
-            InputError: if there are errors: each kind with its count, first offenders and remedy.
+            InputError: if there are errors. The message lists each kind with its count, first cases and remedy.
         """
         findings.refuse(f"Results {self.path}", [problem for problem in self.errors if problem.kind not in but])
 

@@ -1,4 +1,4 @@
-"""Evaluation and prediction on checkpoints of every layout, and the commands of docs/checkpoints.md."""
+"""Evaluation and prediction with checkpoints of every layout, and the commands of two pages of the docs."""
 
 import json
 import os
@@ -80,7 +80,8 @@ _BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 
 def documented():
     """(command, what it prints) of every console block."""
-    for block in _BLOCK.findall((ROOT / "docs" / "checkpoints.md").read_text()):
+    pages = "".join((ROOT / "docs" / f"{page}.md").read_text() for page in ("checkpoints", "prediction"))
+    for block in _BLOCK.findall(pages):
         command, _, printed = block.partition("\n")
         assert command.startswith("$ ")
         yield command[2:], printed

@@ -67,4 +67,4 @@ def test_a_submission_for_data_of_ones_own_is_checked_by_their_config(tmp_path, 
     own = [f"DATASETS.CUSTOM.my_val.{key}" for key in ("JSON", "IMAGES")]
     overrides = [own[0], str(tmp_path / "val.json"), own[1], str(tmp_path)]
     assert module.main([*arguments, *overrides]) == 2
-    assert "doesn't have: number 1 of image 3, category_id 1." in capsys.readouterr().out
+    assert "not in the dataset: number 1 of image 3, category_id 1." in capsys.readouterr().out

@@ -81,8 +81,8 @@ def read(tmp_path, results):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"image": 77}, "1 detections in images that the data set doesn't have: number 2 of image 77, image_id 77"),
-        ({"category": 77}, "1 detections of categories that the data set doesn't have: number 2 of image 1"),
+        ({"image": 77}, "1 detections in images that are not in the dataset: number 2 of image 77, image_id 77"),
+        ({"category": 77}, "1 detections of categories that are not in the dataset: number 2 of image 1"),
         ({"score": "high"}, "1 detections that can't be read: number 2 has a score of 'high'"),
     ],
 )
@@ -139,10 +139,10 @@ def test_boxes_that_are_two_corners_get_a_hint(content, tmp_path, caplog):
     boxes = drawn_boxes()
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     words = warnings_of(caplog, tmp_path, boxes_only(corners.tolist()))
-    assert "boxes that leave their image as [x, y, width, height], while all would fit in it as two corners" in words
+    assert "boxes that exceed their image as [x, y, width, height], while all boxes fit as two corners" in words
     assert "If they are [x1, y1, x2, y2], write [x1, y1, x2 - x1, y2 - y1]." in words
     masks = [result(1, bbox=corner) for corner in corners.tolist()]  # and in a file with masks too
-    assert "would fit in it as two corners" in warnings_of(caplog, tmp_path, masks)
+    assert "fit as two corners" in warnings_of(caplog, tmp_path, masks)
 
 
 @pytest.mark.parametrize(

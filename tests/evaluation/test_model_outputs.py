@@ -16,7 +16,7 @@ from torch import nn
 
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.evaluation import LVISEvaluator, instance_rles, unpasted
-from balanced_lvis.evaluation.detections import _at_output_size, instances_to_arrays
+from balanced_lvis.evaluation.model_outputs import _at_output_size, instances_to_arrays
 
 KINDS = {
     "standard": {},

@@ -1,0 +1,105 @@
+"""
+The table of methods: the comparison, the quick start, the tests and docs/choosing_a_method.md take them from here.
+
+``python -m balanced_lvis.experiments.methods`` prints the table in docs/choosing_a_method.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..config import load_config
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Citation and arXiv number of a paper."""
+
+    citation: str
+    arxiv: str
+
+    def link(self) -> str:
+        """Markdown link."""
+        return f"[{self.citation}](https://arxiv.org/abs/{self.arxiv})"
+
+
+LVIS = Paper("Gupta et al., CVPR 2019", "1908.03195")
+DECOUPLING = Paper("Kang et al., ICLR 2020", "1910.09217")
+EQUALIZATION = Paper("Tan et al., CVPR 2020", "2003.05176")
+BALANCED_ACTIVATION = Paper("Ren et al., LVIS 2020 challenge", "2008.11037")
+BALANCED_META_SOFTMAX = Paper("Ren et al., NeurIPS 2020", "2007.10740")
+
+
+@dataclass(frozen=True)
+class Method:
+    """
+    Attributes:
+        key: name of its configs, without folder, backbone and ``.yaml``.
+        title: name in tables and plots, without the stage.
+        paper: where the method is from; None for a control.
+        first_stage: key of the method whose model a second stage starts from; None for end-to-end training.
+    """
+
+    key: str
+    title: str
+    paper: Paper | None
+    first_stage: str | None = None
+
+    @property
+    def full_title(self) -> str:
+        """The title with the first stage."""
+        return f"{self.title} (stage 2 of {METHODS[self.first_stage].title})" if self.first_stage else self.title
+
+
+METHODS = {
+    method.key: method
+    for method in (
+        Method("rfs", "RFS", LVIS),  # the paper's rows, in its order, up to balanced_sigmoid
+        Method("crt", "cRT", DECOUPLING, "rfs"),
+        Method("lws", "LWS", DECOUPLING, "rfs"),
+        Method("eql", "Equalization Loss", EQUALIZATION),
+        Method("balanced_sigmoid", "Balanced Sigmoid", BALANCED_ACTIVATION),
+        Method("balanced_sigmoid_sampled", "Balanced Sigmoid with sampled prior", BALANCED_ACTIVATION),
+        Method("decoupled_sigmoid", "Control", None, "rfs"),  # the gain of further training alone
+        Method("decoupled_balanced_sigmoid", "Balanced Sigmoid", BALANCED_ACTIVATION, "rfs"),
+        Method("balms", "BALMS", BALANCED_META_SOFTMAX, "rfs"),
+        Method("rfs_softmax", "RFS with softmax", LVIS),
+        Method("balanced_softmax", "Balanced Softmax", BALANCED_META_SOFTMAX),
+        Method("decoupled_balanced_softmax", "Balanced Softmax", BALANCED_META_SOFTMAX, "rfs_softmax"),
+    )
+}
+
+_CLASSIFIERS = {
+    "retrain": "classifier from scratch",
+    "rescale": "one scale per class",
+    "finetune": "classifier fine-tuned",
+}
+
+
+def methods_table(configs: str) -> str:
+    """
+    The Markdown table in docs/choosing_a_method.md.
+
+    Args:
+        configs: what comes before ``KEY.yaml`` in the paths of the configs.
+    """
+    rows = [_row(method, load_config(f"{configs}{method.key}.yaml")) for method in METHODS.values()]
+    header = ["config", "method", "paper", "activation", "sampler", "stage"]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [header, ["---"] * len(header), *rows])
+
+
+def _row(method: Method, cfg) -> list[str]:
+    activation = f"`{cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME}`"
+    if cfg.MODEL.CLASS_PRIOR.SAMPLED:
+        activation += ", [sampled prior](methods.md#sampled-prior)"
+    if cfg.SOLVER.META.ENABLED:
+        activation += " + class weights"
+    stage = "end to end"
+    if method.first_stage:
+        stage = f"second, after `{method.first_stage}`: {_CLASSIFIERS[cfg.MODEL.DECOUPLED.CLASSIFIER]}"
+    paper = method.paper.link() if method.paper else "–"
+    return [f"`{method.key}`", method.title, paper, activation, f"`{cfg.DATALOADER.SAMPLER_TRAIN}`", stage]
+
+
+if __name__ == "__main__":
+    print(methods_table("configs/r50_"), end="")
