@@ -9,7 +9,7 @@ from pathlib import Path
 
 from balanced_lvis.console.command_line import command_line
 from balanced_lvis.console.printing import print_text
-from balanced_lvis.experiments.compare import METHODS
+from balanced_lvis.experiments.methods import METHODS
 from balanced_lvis.utils.io import write_json
 
 from . import CHECKS, FAILED, Context, run_checks

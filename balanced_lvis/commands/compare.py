@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ..config.names import config_folder
 from ..console.command_line import command_line, log_to_screen
-from ..experiments.compare import METHODS, QUICK, QUICK_SEEDS, SEEDS, compare
+from ..experiments.compare import QUICK, QUICK_SEEDS, SEEDS, compare
+from ..experiments.methods import METHODS
 from .parsers import new_parser, program
 
 DESCRIPTION = """\

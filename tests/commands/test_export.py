@@ -120,7 +120,7 @@ def test_a_killed_export_goes_on_to_the_same_files(exported, rendered, trained, 
     shutil.copytree(chunks / before[0], chunks / "000005.partial", dirs_exist_ok=True)  # as a kill in the midst leaves
     done = run(words)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert f"Going on: {2 * len(before)} of 12 images are done" in done.stdout or len(before) == 6
+    assert f"Resuming: {2 * len(before)} of 12 images are done" in done.stdout or len(before) == 6
     assert files_of(tmp_path) == files_of(exported[0])
     assert not chunks.exists()
 
