@@ -17,8 +17,8 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor
 
-from balanced_lvis.engine.freed_memory import keep_freed_memory
 from balanced_lvis.modeling.mask_head import ChosenClassMaskHead
+from balanced_lvis.utils.memory_allocator import keep_freed_memory
 
 from .measure import Options, in_fresh_process, peak_mb, row, time_alternating
 

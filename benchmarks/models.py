@@ -29,13 +29,13 @@ from balanced_lvis.config import load_config
 from balanced_lvis.data.config_datasets import register_rendered
 from balanced_lvis.data.dataset_files import datasets_root
 from balanced_lvis.data.rendered import RenderedSpec, render_dataset
-from balanced_lvis.engine.freed_memory import keep_freed_memory
 from balanced_lvis.engine.optimizer import build_optimizer
 from balanced_lvis.engine.speed import apply_speed
 from balanced_lvis.engine.step import AUTOCAST, TrainingStep
 from balanced_lvis.evaluation import unpasted
 from balanced_lvis.evaluation.model_outputs import instances_to_arrays
 from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.memory_allocator import keep_freed_memory
 
 from . import trained
 from .measure import Options, in_fresh_process, peak_mb, row, wait_for

@@ -25,7 +25,6 @@ from ..data.config_datasets import prepare_datasets, resolve_num_classes
 from ..data.loader import build_test_loader
 from ..engine.checkpoints.identity import Identity
 from ..engine.checkpoints.weights import load_for_evaluation
-from ..engine.freed_memory import keep_freed_memory
 from ..engine.processes.job import find_job
 from ..engine.processes.launch import launch
 from ..engine.processes.lock import only_job_in
@@ -39,6 +38,7 @@ from ..evaluation.submission.chunks import Chunks
 from ..evaluation.submission.results_writer import Written, write_submission
 from ..utils.errors import InputError
 from ..utils.io import sha256_of
+from ..utils.memory_allocator import keep_freed_memory
 from ..utils.storage import check_writable, clear_errors
 from ..utils.text import one_line, safe_file_name
 
@@ -52,7 +52,7 @@ _NUM_IMAGES = "number of images"
 _IRRELEVANT = (
     "OUTPUT_DIR", "SOLVER", "DATASETS.TRAIN", "DATASETS.TEST", "DATALOADER.NUM_WORKERS", "MODEL.DEVICE",
     "MODEL.WEIGHTS", "MODEL.CLASS_PRIOR.FILE", "TEST.EVAL_PERIOD", "TEST.LVIS_BACKEND", "CUDNN_BENCHMARK",
-    "VIS_PERIOD", "SEED",
+    "VIS_PERIOD", "SEED", "WATCHDOG",
 )  # fmt: skip
 
 

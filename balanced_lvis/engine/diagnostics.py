@@ -1,4 +1,4 @@
-"""A training step that failed, kept so that it can be repeated: its batch, weights and random states."""
+"""Saves a failed training step (batch, weights, random states) and replays it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ..utils.io import replacing
 from ..utils.random_state import set_states
 from .checkpoints.torch_file import load_torch_file
 
+_REMEDY = "pass an unchanged file OUTPUT_DIR/diagnostics/iteration_*_rank*.pth."
 _PLAIN = (str, int, float, bool, type(None), Tensor)
 
 
@@ -29,15 +30,15 @@ def save_diagnostics(
     losses: dict[str, float],
 ) -> None:  # fmt: skip
     """
-    Write what :func:`replay` repeats a step from. The file holds plain values and tensors only.
+    Save a step for :func:`replay`. The file contains only plain values and tensors.
 
     Args:
         path: the file to write.
-        model: with the weights that the step started from.
-        batches: those of the step, as the data loader made them.
-        states: as :func:`balanced_lvis.utils.random_state.current_states` gave them before the step.
-        iteration: its number.
-        losses: what was found, by name.
+        model: the model with the weights from before the step.
+        batches: batches of the step, from the data loader.
+        states: random states from before the step, of :func:`balanced_lvis.utils.random_state.current_states`.
+        iteration: number of the iteration.
+        losses: the losses of the step by name.
     """
     content = {
         "iteration": iteration,
@@ -53,16 +54,16 @@ def save_diagnostics(
 @dataclass
 class Replay:
     """
-    What a repeated step showed.
+    The results of a replayed step.
 
     Attributes:
-        iteration: of the step.
-        recorded: losses as they were found when it was saved, by name.
-        losses: as they are now, of all batches in turn.
-        alone: per image, its name and its losses as a batch of its own; other random numbers than in the step.
-        module: the first one of the forward pass whose output is not finite; None if there is none.
+        iteration: number of the iteration.
+        recorded: losses by name, saved with the step.
+        losses: losses by name of each batch, from the replay.
+        alone: name and losses of each image as a separate batch, with other random numbers than in the step.
+        module: name of the first module of the forward pass with an output that is not finite; None if there is none.
         weights: names of parameters and buffers that are not finite.
-        gradients: names of parameters whose gradient is not finite.
+        gradients: names of parameters with a gradient that is not finite.
     """
 
     iteration: int
@@ -76,15 +77,15 @@ class Replay:
 
 def replay(path: str | os.PathLike, config_file: str | os.PathLike = "", opts: list[str] | tuple = ()) -> Replay:
     """
-    Repeat a step that :func:`save_diagnostics` kept, on its own weights.
+    Replay a step that :func:`save_diagnostics` has saved, with the saved weights.
 
     Args:
-        path: the file.
-        config_file: of the run; empty: ``config.yaml`` in the folder above the file's.
-        opts: ``KEY VALUE`` overrides of the config, flat.
+        path: the saved step.
+        config_file: config of the run; empty for ``config.yaml`` in the parent folder of the file's folder.
+        opts: ``KEY VALUE`` overrides of the config, as a flat list.
 
     Raises:
-        InputError: if the file is none of these, or doesn't fit the config's model.
+        InputError: if the file is not a saved step, or doesn't fit the config's model.
     """
     content = _load(path)
     config_file = config_file or os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(path))), "config.yaml")
@@ -97,7 +98,8 @@ def replay(path: str | os.PathLike, config_file: str | os.PathLike = "", opts: l
         model.load_state_dict(content["model"])
     except RuntimeError as error:
         raise InputError(
-            f"{os.fspath(path)!r} holds the weights of another model than {config_file}: {error}"
+            f"{os.fspath(path)!r} doesn't fit the model of {config_file}: {error}. Pass the run's config as "
+            "--config-file."
         ) from error
     batches = _batches(path, content["batches"])
     named = [*model.named_parameters(), *model.named_buffers()]
@@ -121,7 +123,7 @@ def replay(path: str | os.PathLike, config_file: str | os.PathLike = "", opts: l
 
 
 def _use_saved_prior(cfg, path: str) -> None:
-    """Of the training, so that its data sets needn't be there, or be registered."""
+    """Use the class prior saved by the run, so that its datasets needn't be available or registered."""
     if not cfg.MODEL.CLASS_PRIOR.FILE and os.path.isfile(path):
         cfg.MODEL.CLASS_PRIOR.FILE = path
     if not cfg.MODEL.ROI_HEADS.NUM_CLASSES and cfg.MODEL.CLASS_PRIOR.FILE:
@@ -131,7 +133,7 @@ def _use_saved_prior(cfg, path: str) -> None:
 def _losses(model, batch: list[dict]) -> dict[str, Tensor]:
     try:
         return model(batch)
-    except FloatingPointError:  # Detectron2's, of proposals that are not finite
+    except FloatingPointError:  # raised by Detectron2 for proposals that are not finite
         return {"proposals": torch.full((), math.nan, requires_grad=True)}
 
 
@@ -140,10 +142,10 @@ def _numbers(losses: dict[str, Tensor]) -> dict[str, float]:
 
 
 class _first_not_finite:  # noqa: N801
-    """A context in which the first module whose output is not finite is noted in ``found.module``."""
+    """Context that stores the name of the first module with an output that is not finite in ``found.module``."""
 
     def __init__(self, model: nn.Module, found: Replay):
-        # Leaves only: a module around them would be noted after them in any case.
+        # Leaf modules only: their parents come after them.
         self._leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
         self._found = found
 
@@ -167,28 +169,32 @@ def _load(path) -> dict:
     try:
         content = load_torch_file(path)
     except OSError as error:
-        raise InputError(f"{os.fspath(path)!r} can't be read: {error.strerror}.") from error
+        raise InputError(
+            f"{os.fspath(path)!r} can't be read: {error.strerror}. Check the path and its permissions."
+        ) from error
     except InputError:
         raise
-    except Exception as error:  # torch, pickle and zipfile each have their own for a broken file
-        raise InputError(f"{os.fspath(path)!r} is not a saved training step ({type(error).__name__}).") from error
+    except Exception as error:  # torch, pickle and zipfile raise different errors for a broken file
+        raise InputError(
+            f"{os.fspath(path)!r} is not a saved training step ({type(error).__name__}); {_REMEDY}"
+        ) from error
     wanted = {"iteration", "losses", "batches", "random_states", "model"}
     if not isinstance(content, dict) or wanted - content.keys():
-        raise InputError(f"{os.fspath(path)!r} is not a saved training step; they are called iteration_*_rank*.pth.")
+        raise InputError(f"{os.fspath(path)!r} is not a saved training step; {_REMEDY}")
     return content
 
 
 def _batches(path, plain) -> list[list[dict]]:
     try:
         return [[_record(record) for record in batch] for batch in plain]
-    except Exception as error:  # another program's, or changed by hand: whatever its values meet
+    except Exception as error:  # from another program, or edited: any error is possible
         raise InputError(
-            f"{os.fspath(path)!r} holds batches that no training here saved ({type(error).__name__}: {error})."
+            f"{os.fspath(path)!r} contains invalid batches ({type(error).__name__}: {error}); {_REMEDY}"
         ) from error
 
 
 def _plain_record(record: dict) -> dict:
-    """A mapped record as plain values; what can't be one, and no model reads, is left out."""
+    """A mapped record as plain values, without values that can't be converted and that models don't use."""
     plain = {key: value for key, value in record.items() if isinstance(value, _PLAIN)}
     return {**plain, **{key: _plain(value) for key, value in record.items() if isinstance(value, Instances)}}
 

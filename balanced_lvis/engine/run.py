@@ -21,13 +21,13 @@ from ..modeling.box_predictor import activation_from_config
 from ..modeling.decoupled import is_second_stage
 from ..utils.errors import InputError
 from ..utils.io import replacing
+from ..utils.memory_allocator import keep_freed_memory
 from ..utils.storage import clear_errors
 from .checkpoints.checkpoint_folder import newest_checkpoint
 from .checkpoints.identity import Identity
 from .checkpoints.weights import check_weights, load_for_evaluation
 from .config_checks import check_config
 from .ema import FOLDER
-from .freed_memory import keep_freed_memory
 from .processes.job import Job, find_job
 from .processes.preemption import StopRequest
 from .schedule import log_scaling, scale_linearly

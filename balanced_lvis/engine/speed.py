@@ -1,4 +1,4 @@
-"""What makes a model faster or smaller; all of it is off by default."""
+"""Settings that make a model faster or save memory; all are off by default."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-KERNELS = ("", "foreach", "fused")  # of optimizers; "" is torch's own choice
+KERNELS = ("", "foreach", "fused")  # of optimizers; "": torch chooses
 
 
 def check_speed(cfg) -> None:
@@ -45,26 +45,26 @@ def _check_compiler(device: str) -> None:
 
 def apply_speed(cfg, model: nn.Module) -> None:
     """
-    Do to a new model what the config asks for. Its parameters keep their names and shapes.
+    Apply the speed settings of a config to a new model. Its parameters keep their names and shapes.
 
     Args:
-        cfg: checked by :func:`check_speed`.
-        model: a ``GeneralizedRCNN``, changed in place.
+        cfg: a config checked by :func:`check_speed`.
+        model: a ``GeneralizedRCNN``, modified in place.
     """
     if cfg.MODEL.TF32:
         torch.set_float32_matmul_precision("high")
     if cfg.MODEL.CHANNELS_LAST:
-        model.to(memory_format=torch.channels_last)  # what a convolution returns follows its weights
+        model.to(memory_format=torch.channels_last)  # outputs of convolutions follow the format of the weights
     if cfg.MODEL.COMPILE_BACKBONE:
-        model.backbone.compile(dynamic=True)  # images come in many sizes
+        model.backbone.compile(dynamic=True)  # image sizes vary
     if parts := cfg.MODEL.ACTIVATION_CHECKPOINTING:
         count = checkpoint_activations(model, parts)
-        logger.info("MODEL.ACTIVATION_CHECKPOINTING: %d modules are computed again in the backward pass", count)
+        logger.info("MODEL.ACTIVATION_CHECKPOINTING: %d modules are recomputed in the backward pass", count)
     chosen = [key for key in ("TF32", "CHANNELS_LAST", "COMPILE_BACKBONE") if cfg.MODEL[key]]
     if chosen:
-        logger.info("MODEL.%s: numbers differ in their last digits", ", MODEL.".join(chosen))
+        logger.info("MODEL.%s: results are not bit-identical to those without", ", MODEL.".join(chosen))
 
 
 def optimizer_kernel(cfg) -> dict[str, bool]:
-    """Keyword arguments for torch's optimizers."""
+    """Keyword arguments of torch's optimizers for ``SOLVER.OPTIMIZER_KERNEL``."""
     return {cfg.SOLVER.OPTIMIZER_KERNEL: True} if cfg.SOLVER.OPTIMIZER_KERNEL else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 PAPER_COLUMNS = ("AP", "APf", "APc", "APr", "AP_box")
 
 # Table 2 of the slides that introduced Balanced Activation (Ren et al., LVIS 2020 challenge): Mask R-CNN with FPN on
-# LVIS-1.0, {backbone and split: {method as the paper names it: mask AP, APf, APc, APr, box AP, in percent}}; None if
+# LVIS-1.0, {backbone and split: {method as the paper names it: mask AP, APf, APc, APr, box AP, in percent}}. None:
 # not reported.
 PAPER_TABLE_2 = {
     "ResNet-50, val": {

@@ -360,7 +360,7 @@ def test_the_config_names_the_sampler(name):
 @pytest.mark.parametrize("name", DETECTRON2_ONLY)
 def test_what_only_detectron2_can_build_is_left_to_it_and_what_it_lacks_told(name, caplog):
     assert build_sampler(config(SAMPLER_TRAIN=name), records()) is None
-    assert f"{name} has no position to go on from" in caplog.text and "MAX_BROKEN" in caplog.text
+    assert f"{name} can't be resumed" in caplog.text and "MAX_BROKEN" in caplog.text
 
 
 @pytest.mark.parametrize("name", DETECTRON2_ONLY)
@@ -417,8 +417,8 @@ def test_class_names_come_from_the_data_set_where_it_has_them(caplog):
             "'instance'; valid: 'image', 'image_and",
         ),
         (lambda: ClassPrior(("a",), [1], 2).repeat_factor(0.1, by="image_and_instance"), "knows image counts only"),
-        (lambda: built("TrainingSampler").load_state_dict({"seed": 1}), "no whole numbers 'seed' and 'start'"),
-        (lambda: built("TrainingSampler").load_state_dict(None), "no whole numbers 'seed' and 'start'"),
+        (lambda: built("TrainingSampler").load_state_dict({"seed": 1}), "must have integers 'seed' and 'start'"),
+        (lambda: built("TrainingSampler").load_state_dict(None), "must have integers 'seed' and 'start'"),
         (lambda: built("TrainingSampler").load_state_dict({"seed": 1, "start": -4}), "start is -4"),
     ],
 )

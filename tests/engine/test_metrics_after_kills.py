@@ -204,6 +204,17 @@ def test_a_run_that_fails_after_its_last_iteration_is_not_evaluated_and_writes_n
     assert evaluated(tmp_path / "run") == [] and logged(tmp_path / "run") == [19, 39, 44]
 
 
+def test_a_finished_run_whose_restart_fails_before_the_first_step_is_not_evaluated_again(run, monkeypatch):
+    def fail(*args):
+        raise StorageError("the disk is full")
+
+    run("run", (5, 12), iterations=30)
+    monkeypatch.setattr(saving, "check_space", fail)
+    monkeypatch.setattr(ToyTrainer, "test", lambda *args: pytest.fail("evaluated"))
+    with pytest.raises(StorageError, match="the disk is full"):
+        run("run", (5, 12), iterations=30)
+
+
 @pytest.mark.slow
 def test_an_evaluation_before_the_checkpoint_of_a_killed_run_is_on_record(rendered, tmp_path):
     """SIGKILL after iteration 24; checkpoints every 5 iterations, evaluations every 12, lines every 20."""

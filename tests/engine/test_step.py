@@ -174,6 +174,27 @@ def test_a_step_that_is_not_finite_leaves_no_trace(value, caplog):
     assert "98.jpg" in caplog.text and "Iteration 1 is skipped" in caplog.text
 
 
+class Recorded:
+    """State of a step that records its calls."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattr__(self, name):
+        return lambda: self.calls.append(name)
+
+
+def test_further_state_is_kept_with_an_update_and_discarded_with_a_skipped_or_overflown_one():
+    state = Recorded()
+    train(toy_trainer([*batches(0), [record(5, NAN), record(6)]], states=[state]), 2)
+    assert state.calls == ["begin", "accept", "begin", "discard"]
+    state.calls.clear()
+    trainer = with_scaler(toy_trainer(batches(0), states=[state]), 2.0**127)
+    trainer.model.register_forward_hook(lambda module, inputs, losses: {k: 1e3 * v for k, v in losses.items()})
+    train(trainer, 1)
+    assert trainer.overflows == 1 and state.calls == ["begin", "discard"]
+
+
 def test_a_finite_loss_with_an_infinite_gradient_is_skipped(monkeypatch):
     trainer = toy_trainer(batches(0, 1))
     monkeypatch.setattr(
@@ -242,7 +263,7 @@ def test_a_diverged_run_can_be_replayed(rendered, tmp_path):
     content = torch.load(saved, weights_only=True)
     for changed in (3, [[{"instances": {"fields": {"gt_boxes": ("code", 1)}}}]], [[None]]):
         torch.save({**content, "batches": changed}, saved)
-        with pytest.raises(InputError, match="batches that no training here saved"):
+        with pytest.raises(InputError, match="contains invalid batches"):
             replay(saved)
 
 

@@ -4,14 +4,16 @@ Samplers: which training images are seen, and how often.
 ========================================== ==========================================================================
 ``DATALOADER.SAMPLER_TRAIN``               paper
 ========================================== ==========================================================================
-TrainingSampler                            every image once per epoch: Detectron2's
-RepeatFactorTrainingSampler                RFS (Gupta et al., LVIS, CVPR 2019): Detectron2's
+TrainingSampler                            every image once per epoch (Detectron2's)
+RepeatFactorTrainingSampler                RFS (Gupta et al., LVIS, CVPR 2019; Detectron2's)
 InstanceAwareRepeatFactorTrainingSampler   IRFS (Yaman et al. 2023)
 ClassAwareTrainingSampler                  class, then image (Shen et al., ECCV 2016); for cRT and LWS
 ========================================== ==========================================================================
 
-All of them are a :class:`ResumableSampler`. Detectron2's further samplers keep working under their names, but can't be
-resumed: :func:`build_sampler` returns None for them.
+All of them are :class:`ResumableSampler`. Detectron2's other samplers work under their names too, but can't be resumed:
+:func:`build_sampler` returns None for them.
+
+A custom sampler is a function decorated with :func:`register_sampler`; its keyword-only parameters are config keys.
 """
 
 from .base import Detectron2Sampler, ResumableSampler

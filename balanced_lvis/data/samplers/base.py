@@ -1,4 +1,4 @@
-"""What every sampler is: an endless stream of image indices that can be taken up again anywhere."""
+"""Base class of samplers: an infinite stream of image indices that can be resumed at any position."""
 
 from __future__ import annotations
 
@@ -13,35 +13,34 @@ from ...utils.errors import InputError
 
 class ResumableSampler(Sampler):
     """
-    An endless, seeded stream of image indices, dealt out to the processes of a job.
+    An infinite, seeded stream of image indices, divided among the processes of a job.
 
-    Of :meth:`stream`, which is one and the same in all processes, rank r of W takes the elements start + r,
-    start + r + W, and so on. So a job that goes on at another ``start``, or with another number of processes, goes on
-    in the same stream. Iterating anew begins at ``start`` again, and does not disturb an iteration under way:
-    Detectron2's loader iterates several times over, in each of its workers.
+    All processes have the same :meth:`stream`; rank r of W takes the elements start + r, start + r + W, and so on. A
+    resumed job continues the same stream, with any number of processes. Every iterator begins at ``start`` and is
+    independent of the others: Detectron2's loader iterates several times, in each of its workers.
 
     Subclasses define :meth:`stream`.
 
     Args:
-        seed: of the stream; it must be the same in all processes. None draws one that is, for which all processes
-            have to build their sampler.
+        seed: seed of the stream, the same in all processes. None draws a shared one, for which all processes must build
+            their sampler.
 
     Attributes:
-        seed: of the stream.
-        start: how many elements of the whole job's stream, over all processes, are used already. 0 at first.
-        rank: of this process.
-        world_size: processes of the job.
+        seed: seed of the stream.
+        start: number of elements of the stream that the whole job, over all processes, has used. 0 at first.
+        rank: rank of this process.
+        world_size: number of processes of the job.
     """
 
     def __init__(self, seed: int | None = None):
         self.seed = int(comm.shared_random_seed() if seed is None else seed)
         self.start = 0
-        # Asked for here because a loader's workers, which may iterate, don't know.
+        # Read here, because the workers of a loader, which may iterate, are not part of the process group.
         self.rank = comm.get_rank()
         self.world_size = comm.get_world_size()
 
     def stream(self) -> Iterator[int]:
-        """The whole job's endless stream of image indices, from its beginning: a function of :attr:`seed` alone."""
+        """The infinite stream of image indices of the whole job, from its beginning; depends on :attr:`seed` only."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[int]:
@@ -49,11 +48,11 @@ class ResumableSampler(Sampler):
 
     def state_dict(self, consumed: int) -> dict[str, int]:
         """
-        The state from which :meth:`load_state_dict` goes on.
+        The state for :meth:`load_state_dict`.
 
         Args:
-            consumed: elements that the whole job, all processes together, has used from :attr:`start` on. The sampler
-                can't know, as loaders draw ahead.
+            consumed: number of elements that the whole job, over all processes, has used since :attr:`start`. The
+                sampler doesn't know it, because loaders prefetch.
 
         Returns:
             {"seed": seed, "start": start + consumed}.
@@ -62,15 +61,15 @@ class ResumableSampler(Sampler):
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """
-        Go on where a job stopped. Call it before the loader is iterated: its workers take copies of the sampler.
+        Continue where a job stopped. Call it before the loader is iterated, as its workers copy the sampler.
 
         Raises:
-            InputError: if ``state`` is not what :meth:`state_dict` returns.
+            InputError: if ``state`` is not a result of :meth:`state_dict`.
         """
         try:
             seed, start = int(state["seed"]), int(state["start"])
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"Sampler state {state!r:.200} has no whole numbers 'seed' and 'start'.") from error
+            raise InputError(f"Sampler state {state!r:.200} must have integers 'seed' and 'start'.") from error
         if start < 0:
             raise InputError(f"Sampler state {state!r:.200}: start is {start}; it must be at least 0.")
         self.seed, self.start = seed, start
@@ -78,12 +77,11 @@ class ResumableSampler(Sampler):
 
 class Detectron2Sampler(ResumableSampler):
     """
-    One of Detectron2's own training samplers, made resumable: the very stream it has for that seed.
+    A training sampler of Detectron2, made resumable, with the same stream as Detectron2's for the same seed.
 
     Args:
-        make: called with ``seed=``, returns Detectron2's ``TrainingSampler`` or ``RepeatFactorTrainingSampler``. A
-            ``functools.partial`` of the class, which, unlike a lambda, reaches the loader's workers however they are
-            started.
+        make: called with ``seed=``, returns Detectron2's ``TrainingSampler`` or ``RepeatFactorTrainingSampler``. Use a
+            ``functools.partial`` of the class: unlike a lambda, it can be pickled for the workers of a loader.
         seed: as in :class:`ResumableSampler`.
     """
 
@@ -92,5 +90,5 @@ class Detectron2Sampler(ResumableSampler):
         self._make = make
 
     def stream(self):
-        # Their public iterator is one rank's share, which can't be taken up at any position.
+        # The public iterator is the share of one rank, which can't be resumed at any position.
         return self._make(seed=self.seed)._infinite_indices()

@@ -20,22 +20,22 @@ logger = logging.getLogger(__name__)
 
 class ClassAwareTrainingSampler(ResumableSampler):
     """
-    A class, each equally often; then an image that holds it, each of those equally often.
+    Samples a class uniformly, then one of its images uniformly.
 
-    Every cycle visits all classes that have an image once, in random order. The images of a class come from a
-    shuffled list of its own, which is shuffled again when it is used up. So neither is left to chance: over whole
-    cycles classes are exactly uniform, and so are a class's images over whole rounds of its list. An image holds
-    other classes too, and frequent ones still are in most images.
+    Each cycle visits all classes that have images once, in random order. The images of a class are taken from a
+    shuffled list, which is shuffled again at its end. So classes are exactly uniform over whole cycles, and the images
+    of a class are exactly uniform over whole rounds of its list. Images contain other classes too, so that frequent
+    classes are still in most images.
 
     Args:
-        dataset_dicts: images in Detectron2's standard format, or a data set that knows its classes. Crowd regions
+        dataset_dicts: images in Detectron2's standard format, or a dataset with class lists. Crowd regions
             (``iscrowd``) don't count.
         classes: the K class names in the order of ``category_id``, or K.
         seed: as in :class:`ResumableSampler`.
 
     Raises:
-        InputError: if no class is in any image, or a ``category_id`` is outside 0..K-1. Classes without an image
-            are left out and reported once.
+        InputError: if no class is in any image, or a ``category_id`` is outside 0..K-1. Classes without images are left
+            out, and a warning is logged once.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ClassAwareTrainingSampler(ResumableSampler):
         if not self._images:
             raise InputError(
                 f"ClassAwareTrainingSampler: none of the {len(names)} classes is in any of the {len(dataset_dicts)} "
-                "images; train on a data set with annotations (crowd regions don't count)."
+                "images; train on a dataset with annotations (crowd regions don't count)."
             )
         absent = tuple(name for name, indices in zip(names, images) if not len(indices))
         if absent:
@@ -64,7 +64,7 @@ class ClassAwareTrainingSampler(ResumableSampler):
         def shuffled(length):
             return torch.randperm(length, generator=generator).numpy()
 
-        # What is left of each class's list, in arrays, which are several times smaller than lists.
+        # The rest of each class's list, as arrays, which are several times smaller than lists.
         left = [images[:0] for images in self._images]
         while True:
             for index in shuffled(len(self._images)):
@@ -82,7 +82,7 @@ def _report_absent(names: tuple[str, ...]) -> None:
 
 
 def _times_shown(cfg, dataset_dicts) -> np.ndarray:
-    """Of an epoch of as many showings as there are images: each class has an equal part, each of its images too."""
+    """(N,) for an epoch of N samples: classes have equal shares, and so have the images of a class."""
     images = ClassLists.of(dataset_dicts).images_by_class(len(class_names_from_config(cfg)))
     images = [positions for positions in images if len(positions)]
     times = np.zeros(len(dataset_dicts))

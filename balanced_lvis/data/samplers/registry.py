@@ -1,4 +1,4 @@
-"""Samplers by the name that ``DATALOADER.SAMPLER_TRAIN`` has for them."""
+"""Registry of samplers, selected by ``DATALOADER.SAMPLER_TRAIN``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .base import Detectron2Sampler, ResumableSampler
 
 logger = logging.getLogger(__name__)
 
-# Names that Detectron2 alone knows how to build, and that can't be resumed.
+# Samplers that only Detectron2 can build, and that can't be resumed.
 DETECTRON2_ONLY = ("RandomSubsetTrainingSampler", "WeightedCategoryTrainingSampler", "WeightedTrainingSampler")
 
-# What they read from the config, which older versions of Detectron2 don't have.
+# Config keys that these samplers read, which older versions of Detectron2 don't have.
 _KEYS = {
     "RandomSubsetTrainingSampler": "DATALOADER.RANDOM_SUBSET_RATIO",
     "WeightedCategoryTrainingSampler": "DATASETS.TRAIN_REPEAT_FACTOR",
@@ -32,7 +32,7 @@ _SHOWN: dict[str, Callable[..., np.ndarray]] = {}
 
 def register_sampler(name: str, shown: Callable[..., np.ndarray] | None = None):
     """
-    Decorator: make a function known to :func:`build_sampler` as ``name``.
+    Decorator: register a function for :func:`build_sampler`.
 
     The function takes the config and the images in Detectron2's standard format, and returns a
     :class:`ResumableSampler`. Its keyword-only parameters, with defaults, are the sampler's options: in the config,
@@ -59,7 +59,7 @@ def register_sampler(name: str, shown: Callable[..., np.ndarray] | None = None):
 
 
 def sampler_names() -> list[str]:
-    """The names that ``DATALOADER.SAMPLER_TRAIN`` can have, sorted."""
+    """Valid values of ``DATALOADER.SAMPLER_TRAIN``, sorted."""
     return sorted((*_SAMPLERS, *DETECTRON2_ONLY))
 
 
@@ -71,7 +71,7 @@ def samplers_with_options() -> dict[str, Callable[..., ResumableSampler]]:
 def check_sampler(name: str) -> None:
     """
     Raises:
-        InputError: for an unknown name, listing the valid ones.
+        InputError: if the name is unknown; the valid ones are listed.
     """
     if name in _SAMPLERS or name in DETECTRON2_ONLY:
         return
@@ -98,28 +98,28 @@ def check_sampler_keys(cfg) -> None:
 
 def build_sampler(cfg, dataset_dicts: Sequence[Mapping], name: str | None = None) -> ResumableSampler | None:
     """
-    A training sampler, to be given to Detectron2's ``build_detection_train_loader(..., sampler=)``.
+    Build a training sampler for Detectron2's ``build_detection_train_loader(..., sampler=)``.
 
-    All processes have to call it, as they agree on a seed.
+    All processes must call it, because they share a seed.
 
     Args:
-        cfg: the config; read are ``DATALOADER.SAMPLER_TRAIN`` and what that sampler depends on.
-        dataset_dicts: the training images in Detectron2's standard format, as the loader has them: the stream's
-            indices are positions in it.
-        name: of another sampler than ``DATALOADER.SAMPLER_TRAIN``.
+        cfg: the config.
+        dataset_dicts: training images in Detectron2's standard format, as the loader has them: indices of the stream
+            are positions in it.
+        name: name of a sampler to build instead of ``DATALOADER.SAMPLER_TRAIN``.
 
     Returns:
-        the sampler; None for a name that is left to Detectron2 to build.
+        the sampler; None if it is one that Detectron2 must build.
 
     Raises:
-        InputError: for an unknown name, no images, or images and options that don't suit the sampler.
+        InputError: if the name is unknown, there are no images, or an option is invalid.
     """
     name = cfg.DATALOADER.SAMPLER_TRAIN if name is None else name
     check_sampler(name)
     if name in DETECTRON2_ONLY:
         logger.warning(
-            "%s has no position to go on from and draws no other image for a broken one: --resume starts its stream "
-            "anew, and a broken image ends the training, whatever DATALOADER.MAX_BROKEN.",
+            "%s can't be resumed and can't replace broken images: --resume restarts its stream, and a broken image "
+            "ends training, whatever DATALOADER.MAX_BROKEN is.",
             name,
         )
         return None
@@ -130,7 +130,7 @@ def build_sampler(cfg, dataset_dicts: Sequence[Mapping], name: str | None = None
 
 def times_shown(cfg, dataset_dicts: Sequence[Mapping]) -> np.ndarray:
     """
-    How often ``DATALOADER.SAMPLER_TRAIN`` is expected to show each image per epoch. No sampler is built.
+    How often ``DATALOADER.SAMPLER_TRAIN`` is expected to show each image per epoch, without building the sampler.
 
     Args:
         cfg: as for :func:`build_sampler`.
@@ -140,7 +140,7 @@ def times_shown(cfg, dataset_dicts: Sequence[Mapping]) -> np.ndarray:
         (N,) float64.
 
     Raises:
-        InputError: for a sampler of which that is not known, and as :func:`build_sampler`.
+        InputError: if this is not known for the sampler, and as :func:`build_sampler`.
     """
     name = cfg.DATALOADER.SAMPLER_TRAIN
     check_sampler(name)
@@ -157,7 +157,7 @@ def _options(cfg, name: str) -> dict[str, object]:
 
 
 def class_names_from_config(cfg) -> tuple[str, ...]:
-    """The class names of the training set, or "0".."K-1" by ``MODEL.ROI_HEADS.NUM_CLASSES`` where it has none."""
+    """Class names of the training set; "0" to "K-1", from ``MODEL.ROI_HEADS.NUM_CLASSES``, if it has none."""
     names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") if cfg.DATASETS.TRAIN else None
     return tuple(names or map(str, range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)))
 

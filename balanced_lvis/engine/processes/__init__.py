@@ -1,1 +1,1 @@
-"""The processes of a job: started or found, scaled, watched, and stopped in time."""
+"""The processes of a job: how they are found or started, watched, and stopped."""

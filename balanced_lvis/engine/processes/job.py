@@ -1,4 +1,4 @@
-"""How many processes a job has, which of them this one is, and where they meet: by arguments, torchrun or SLURM."""
+"""The processes of a job and this process's rank, from command-line arguments, torchrun or SLURM."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from dataclasses import dataclass
 
 from ...utils.errors import InputError
 
-# What torchrun sets for every process that it starts.
+# Environment variables that torchrun sets.
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-# Ports that are neither privileged nor, on Linux, given out to clients.
+# Neither privileged ports nor, on Linux, ephemeral ports.
 _PORTS = range(15_000, 32_000)
 
 
 @dataclass(frozen=True)
 class Job:
     """
-    A job of one process or several, as one of them sees it.
+    A job with one or more processes, from the view of one of them.
 
     Attributes:
-        launcher: "arguments", "torchrun" or "slurm": what tells.
-        world_size: processes of the job.
-        local_size: of them, on each machine.
-        rank: of this process; where it starts others, of the first.
-        children: processes that this one starts; 0 where it does the work itself.
-        address: host name or address of the machine where all meet.
-        port: there; 0 for any free one.
-        hosts_store: whether rank 0's side answers at ``address``; torchrun's agent does it by itself.
-        attempt: how often torchrun has started the job anew.
+        launcher: source of the settings: "arguments", "torchrun" or "slurm".
+        world_size: number of processes of the job.
+        local_size: number of processes per machine.
+        rank: rank of this process, or of the first process that it starts.
+        children: number of processes that this process starts; 0 if it does the work itself.
+        address: host name or address of the rendezvous.
+        port: port of the rendezvous; 0 for any free port.
+        hosts_store: whether the job hosts the store at ``address``; otherwise torchrun's agent does.
+        attempt: number of restarts by torchrun.
     """
 
     launcher: str = "arguments"
@@ -44,34 +44,34 @@ class Job:
 
     @property
     def local_rank(self) -> int:
-        """This process's number on its machine."""
+        """Rank of this process on its machine."""
         return self.rank % self.local_size
 
     @property
     def started_by_others(self) -> bool:
-        """Whether the job has several processes, and this one starts none."""
+        """Whether the processes of the job were started by a launcher."""
         return self.launcher != "arguments" and not self.children
 
 
 def find_job(args, environ: Mapping[str, str] = os.environ) -> Job:
     """
-    The job that this process is part of.
+    Find the job that this process belongs to.
 
-    torchrun's and SLURM's variables tell, and otherwise ``--num-gpus``, ``--num-machines``, ``--machine-rank`` and
-    ``--dist-url``. With one SLURM task per machine, each starts ``--num-gpus`` processes.
+    The environment variables of torchrun and SLURM take precedence over ``--num-gpus``, ``--num-machines``,
+    ``--machine-rank`` and ``--dist-url``. With one SLURM task per machine, each task starts ``--num-gpus`` processes.
 
     Args:
-        args: with those four arguments.
+        args: parsed arguments, with these four.
         environ: environment variables.
 
     Raises:
-        InputError: where they contradict each other.
+        InputError: if the settings are invalid or contradict each other.
     """
     if args.num_gpus < 1:
         raise InputError(f"--num-gpus is {args.num_gpus}; use 1 for a single process, with or without a GPU.")
     if all(name in environ for name in _TORCHRUN):
         return _from_torchrun(args, environ)
-    if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # only srun sets it: a batch script by itself is no task
+    if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # set by srun, not in a batch script
         return _from_slurm(args, environ)
     return _from_arguments(args)
 
@@ -96,8 +96,8 @@ def _from_slurm(args, environ) -> Job:
     sizes = set(expand_tasks(environ["SLURM_STEP_TASKS_PER_NODE"]))
     if len(sizes) > 1:
         raise InputError(
-            f"SLURM runs {environ['SLURM_STEP_TASKS_PER_NODE']} tasks on its nodes; they must be equally many: "
-            "sbatch --ntasks-per-node."
+            f"SLURM runs {environ['SLURM_STEP_TASKS_PER_NODE']} tasks on its nodes; all nodes need the same number: "
+            "use sbatch --ntasks-per-node."
         )
     (local_size,) = sizes
     meeting = {
@@ -114,12 +114,13 @@ def _from_slurm(args, environ) -> Job:
 def _check_num_gpus(num_gpus: int, local_size: int, launcher: str) -> None:
     if num_gpus not in (1, local_size):
         raise InputError(
-            f"--num-gpus is {num_gpus}, but {launcher} has started {local_size} process(es) per machine; leave it out."
+            f"--num-gpus is {num_gpus}, but {launcher} has started {local_size} process(es) per machine; "
+            "remove --num-gpus."
         )
 
 
 def _port(environ) -> int:
-    """One that jobs and steps of a machine don't share, without asking anybody."""
+    """A port that differs between jobs and steps, derived from their numbers without communication."""
     number = int(environ.get("SLURM_JOB_ID", 0)) * 31 + int(environ.get("SLURM_STEP_ID", 0))
     return _PORTS[number % len(_PORTS)]
 
@@ -140,18 +141,18 @@ def _from_arguments(args) -> Job:
         address, port = found[1], int(found[2])
     elif machines > 1:
         raise InputError(
-            f"--num-machines is {machines}, so they have to be told where to meet: --dist-url tcp://HOST:PORT, with "
-            "the first machine's name and a free port of it."
+            f"--num-machines is {machines}, which needs --dist-url tcp://HOST:PORT, with the name and a free port of "
+            "the first machine."
         )
     return Job("arguments", size * machines, size, args.machine_rank * size, size, address, port)
 
 
 def expand_hosts(names: str) -> Iterator[str]:
     """
-    The hosts of a SLURM node list, in order: "a[01-03,7],b" is a01, a02, a03, a7, b.
+    Yield the hosts of a SLURM node list in order: "a[01-03,7],b" gives a01, a02, a03, a7, b.
 
     Raises:
-        InputError: if it is none.
+        InputError: if the list can't be parsed.
     """
     for part in re.findall(r"(?:[^,\[\]]|\[[^\]]*\])+", names):
         yield from _expand_brackets(part, names)
@@ -161,14 +162,14 @@ def _expand_brackets(part: str, names: str) -> Iterator[str]:
     found = re.fullmatch(r"([^\[\]]*)\[([^\[\]]+)\](.*)", part)
     if not found:
         if not part or set(part) & set("[]"):
-            raise InputError(f"SLURM's node list {names!r} can't be read; set MASTER_ADDR to its first node.")
+            raise InputError(f"SLURM's node list {names!r} can't be parsed; set MASTER_ADDR to its first node.")
         yield part
         return
     head, ranges, tail = found.groups()
     for item in ranges.split(","):
         bounds = re.fullmatch(r"(\d+)(?:-(\d+))?", item)
         if not bounds:
-            raise InputError(f"SLURM's node list {names!r} can't be read; set MASTER_ADDR to its first node.")
+            raise InputError(f"SLURM's node list {names!r} can't be parsed; set MASTER_ADDR to its first node.")
         first, last = bounds[1], bounds[2] or bounds[1]
         for number in range(int(first), int(last) + 1):
             yield from _expand_brackets(f"{head}{number:0{len(first)}d}{tail}", names)
@@ -176,13 +177,13 @@ def _expand_brackets(part: str, names: str) -> Iterator[str]:
 
 def expand_tasks(counts: str) -> Iterator[int]:
     """
-    The tasks per node as SLURM writes them: "8(x2),4" is 8, 8, 4.
+    Yield the tasks per node from SLURM's notation: "8(x2),4" gives 8, 8, 4.
 
     Raises:
-        InputError: if it is written in another way.
+        InputError: if it can't be parsed.
     """
     for item in counts.split(","):
         found = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", item)
         if not found:
-            raise InputError(f"SLURM_STEP_TASKS_PER_NODE is {counts!r}, which can't be read.")
+            raise InputError(f"SLURM_STEP_TASKS_PER_NODE is {counts!r}; it must look like '8(x2),4'.")
         yield from [int(found[1])] * int(found[2] or 1)

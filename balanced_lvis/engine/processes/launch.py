@@ -1,4 +1,4 @@
-"""The processes of a job: started here, by torchrun or by SLURM, and ended together."""
+"""Starts the processes of a job, or joins those started by torchrun or SLURM, and ends them together."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from .watchdog import Limits, Watchdog, first_line, note
 
 logger = logging.getLogger(__name__)
 
-# How long processes wait for the first machine, and for the others in every exchange: rank 0 may evaluate meanwhile.
+# Time limits of the rendezvous, and of every collective call: rank 0 may still be evaluating.
 MEETING_TIMEOUT = timedelta(minutes=30)
 TIMEOUT = timedelta(hours=2)
-# Seconds that the others get to end by themselves once one process has failed.
+# Seconds for the other processes to end by themselves after one has failed.
 GRACE = 10.0
 
 
@@ -39,24 +39,24 @@ def launch(
     limits: Limits | None = None,
 ) -> None:  # fmt: skip
     """
-    Have every process of a job do its work.
+    Run a job: prepare, then work in every process.
 
-    ``prepare`` is called once per machine, before any work, by the machine's first process; where torchrun or SLURM
-    has started the processes, by rank 0 before the others. What it refuses, or a process meets later, is shown once,
-    and ends all processes with the error's status.
+    ``prepare`` is called once per machine by its first process, before any work; if torchrun or SLURM has started the
+    processes, by rank 0 first. An error of ``prepare`` or of any process is shown once, and ends all processes with the
+    status of the error.
 
     Args:
-        job: as :func:`balanced_lvis.engine.processes.job.find_job` found it.
-        prepare: whatever can go wrong before work starts.
-        work: called with ``arguments`` in every process; both can be pickled.
-        device: "cuda", where every process of a machine gets a GPU of its own, or "cpu".
-        limits: None: the defaults; after which a dead or stuck process ends the job, with
-            :attr:`balanced_lvis.utils.errors.LostProcessError.exit_status`.
+        job: from :func:`balanced_lvis.engine.processes.job.find_job`.
+        prepare: checks that run before work starts.
+        work: called with ``arguments`` in every process; both must be picklable.
+        device: "cuda", with one GPU per process, or "cpu".
+        limits: time limits after which a dead or stuck process ends the job with
+            :attr:`balanced_lvis.utils.errors.LostProcessError.exit_status`; None for the defaults.
 
     Raises:
-        InputError, DivergedError: of a job of one process.
-        LostProcessError: if a process that was started here was killed.
-        SystemExit: with the status of a process that has shown its error itself.
+        InputError, DivergedError: in a job with one process.
+        LostProcessError: if a process started here was killed.
+        SystemExit: with the status of a process that has already shown its error.
     """
     limits = limits or Limits()
     if job.world_size == 1 and not job.started_by_others:
@@ -72,9 +72,9 @@ def launch(
 
 
 def _start(job: Job, work, arguments, *options) -> None:
-    """Start this machine's processes and wait for them."""
+    """Start the processes of this machine and wait for them."""
     store = None
-    if job.rank == 0:  # kept here, so that it outlives any of them
+    if job.rank == 0:  # hosted by this process, so that it outlives them
         store = _store(job, is_host=True)
         job = replace(job, port=store.port)
     job = replace(job, hosts_store=False)
@@ -95,23 +95,23 @@ def _start(job: Job, work, arguments, *options) -> None:
 
 
 def _end_as_child(job: Job, error: ProcessExitedException) -> None:
-    if error.exit_code > 0:  # it has said why
+    if error.exit_code > 0:  # it has reported its error
         raise SystemExit(error.exit_code) from None
     pid = error.pid if hasattr(error, "pid") else error.error_pid  # older torch and newer
     raise LostProcessError(
         f"rank {job.rank + error.error_index} (process {pid}) was ended by {error.signal_name}"
-        f"{_hint(error.signal_name)}; the other processes were stopped. --resume goes on from the last checkpoint."
+        f"{_hint(error.signal_name)}; the other processes were stopped. --resume continues from the last checkpoint."
     ) from None
 
 
 def _hint(signal_name: str) -> str:
-    return ", which is what a machine out of memory does" if signal_name == "SIGKILL" else ""
+    return ", which often means that the machine ran out of memory" if signal_name == "SIGKILL" else ""
 
 
 def _child(index: int, job: Job, work, arguments, *options) -> None:
     quiet()
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the one that started them ends them
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; their parent ends them
     joined = _joined(replace(job, rank=job.rank + index, children=0), *options)
     with kept_streams(), ends_at_once(), _errors_shown_once(), joined:
         work(*arguments)
@@ -119,7 +119,7 @@ def _child(index: int, job: Job, work, arguments, *options) -> None:
 
 @contextlib.contextmanager
 def _forwarding_signals(processes) -> Iterator[None]:
-    """A scheduler that ends a job may tell its first process only."""
+    """Forward signals to the children: a scheduler may signal only the first process of a job."""
 
     def forward(number, frame):
         for process in processes:
@@ -132,12 +132,12 @@ def _forwarding_signals(processes) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _joined(job: Job, device: str, limits: Limits) -> Iterator[None]:
-    """Meet the other processes; on the machine's GPU of this process's number, where GPUs are used."""
+    """Join the process group of the job, on the GPU of this process's local rank if GPUs are used."""
     on_gpu = device.startswith("cuda")
     if on_gpu:
-        # SLURM may show each task no GPU but its own.
+        # SLURM may show each task only its own GPU.
         torch.cuda.set_device(job.local_rank if torch.cuda.device_count() > 1 else 0)
-    # Kept, as rank 0's keeps everybody's; and its answers are only of this attempt.
+    # Kept alive, because rank 0's serves all processes. The prefix separates the attempts.
     store = _store(job, is_host=job.hosts_store and job.rank == 0)
     timeout = max(TIMEOUT, timedelta(seconds=limits.slow_timeout))
     dist.init_process_group(
@@ -158,7 +158,7 @@ def _watched(job: Job, limits: Limits) -> Iterator[None]:
         yield
         comm.synchronize()
         return
-    host = "rank 0, which keeps the job's store," if job.hosts_store else "the launcher"
+    host = "rank 0, which hosts the job's store," if job.hosts_store else "the launcher"
     note("starting", slow=True)
     watchdog = Watchdog(
         lambda: _of_attempt(job, _store(job, False)), job.rank, job.world_size, limits, host,
@@ -174,17 +174,17 @@ def _watched(job: Job, limits: Limits) -> Iterator[None]:
         watchdog.say_goodbye(_status(error))
         raise
     note("waiting for the others to end", slow=True, waiting=True)
-    # Not where an exception passes: the others may never come.
+    # Not after an exception: the others may never get here.
     comm.synchronize()
     watchdog.stop()
-    comm.synchronize()  # so that nobody takes the first to end for dead
+    comm.synchronize()  # so that the first process to end is not reported as dead
 
 
 def _status(error: BaseException) -> int:
-    """Of a process that ends by ``error``."""
+    """The exit status of a process that ends by ``error``."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
-    if is_storage_error(error):  # which becomes a message further out
+    if is_storage_error(error):  # becomes a StorageError further out
         return StorageError.exit_status
     status = getattr(error, "exit_status", error.code if isinstance(error, SystemExit) else 1)
     return status if isinstance(status, int) and status else 1
@@ -195,24 +195,24 @@ def _of_attempt(job: Job, store: dist.Store) -> dist.Store:
 
 
 def _store(job: Job, is_host: bool) -> dist.TCPStore:
-    """What processes find each other by."""
+    """The store by which the processes find each other."""
     try:
         return dist.TCPStore(job.address, job.port, is_master=is_host, timeout=MEETING_TIMEOUT, wait_for_workers=False)
     except (RuntimeError, OSError) as error:
         meeting = f"{job.address}:{job.port}"
         if is_host:
             raise InputError(
-                f"{meeting}, where the processes are to meet, can't be opened ({first_line(error)}); choose another "
-                "port, or the name by which the other machines know this one."
+                f"{meeting}, the address of the rendezvous, can't be opened ({first_line(error)}); choose another "
+                "port, or the host name by which other machines reach this one."
             ) from error
         raise InputError(
-            f"The first machine doesn't answer at {meeting} ({first_line(error)}); is the job running there, and may "
-            "this machine connect to that port?"
+            f"The first machine doesn't answer at {meeting} ({first_line(error)}); check that the job is running "
+            "there, and that this machine can connect to that port."
         ) from error
 
 
 def _make_local_groups(local_size: int) -> None:
-    """What Detectron2 knows a process's number on its machine by."""
+    """Create the process groups by which Detectron2 finds a process's local rank."""
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(local_size)
         return
@@ -225,8 +225,9 @@ def _make_local_groups(local_size: int) -> None:
 
 def _make_exchange_group(timeout: timedelta) -> None:
     """
-    What Detectron2 exchanges Python objects over beside NCCL, and evaluation its files. Detectron2's own would have
-    torch's default of 30 minutes, in which rank 0 may still be evaluating.
+    Create the Gloo group by which Detectron2 exchanges Python objects next to NCCL, and evaluation its files.
+
+    Detectron2's own group would have torch's default limit of 30 minutes; rank 0 may evaluate for longer.
     """
     if dist.get_backend() == "nccl":
         group = dist.new_group(backend="gloo", timeout=timeout)
@@ -234,7 +235,7 @@ def _make_exchange_group(timeout: timedelta) -> None:
 
 
 def _prepare_in_turn(job: Job, prepare) -> None:
-    """Rank 0, then the first process of every other machine, which may have a disk of its own."""
+    """Prepare on rank 0, then on the first process of every other machine, which may have its own disk."""
     turns = (lambda rank: rank == 0, lambda rank: rank and not rank % job.local_size)
     for has_turn in turns:
         failure = None
@@ -253,7 +254,7 @@ def _prepare_in_turn(job: Job, prepare) -> None:
 
 @contextlib.contextmanager
 def _errors_shown_once() -> Iterator[None]:
-    """What several processes meet is shown by the first of them; all of them end with the error's status."""
+    """Show an error of several processes once, by the first of them; all end with the status of the error."""
     try:
         with clear_system_errors():
             yield
@@ -264,9 +265,9 @@ def _errors_shown_once() -> Iterator[None]:
 
 
 def _is_first_to_fail() -> bool:
-    if not dist.is_initialized():  # it could not meet the others
+    if not dist.is_initialized():  # it could not join the others
         return True
     try:
         return dist.distributed_c10d._get_default_store().add("failures", 1) == 1
-    except RuntimeError:  # the store was in a process that has ended, which has shown its error
+    except RuntimeError:  # the host of the store has ended, and has shown its error
         return comm.is_main_process()

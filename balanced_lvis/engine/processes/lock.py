@@ -1,4 +1,4 @@
-"""One job at a time in an output folder."""
+"""A lock that allows one job at a time in an output folder."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ except ImportError:  # Windows
 logger = logging.getLogger(__name__)
 
 LOCK = ".lock"
-# Seconds to wait for a job that is just ending, such as a training run whose comparison was killed and that saves.
+# Seconds to wait for a job that is about to end, such as a training run that saves after its comparison was killed.
 PATIENCE = 10.0
 _INTERVAL = 0.2
-_LONGEST = 4096  # characters of the file that are read
-_SHOWN = 300  # characters of a command
+_LONGEST = 4096  # characters read from the file
+_SHOWN = 300  # characters of a command in a message
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 @contextlib.contextmanager
 def only_job_in(folder: str | os.PathLike, argument: str = "OUTPUT_DIR") -> Iterator[None]:
     """
-    Refuse to begin where another job is at work, and have others refuse until this context ends.
+    Context in which this process holds the lock of an output folder.
 
-    The lock is a record lock of the operating system: it ends with this process, however that ends, on this machine
-    and, where a network file system has locks, on others; and data workers that this process forks don't inherit it.
-    The file's text only tells who has the lock. It may be left by a job that was killed.
+    The lock is a record lock of the operating system. It is released when the process ends for any reason, and it is
+    visible to other machines if the network file system supports locks. Data workers don't inherit it. The text of the
+    file only names the holder, and may be left over from a job that was killed.
 
     Args:
-        folder: made if need be.
-        argument: what the user named it by.
+        folder: the output folder; created if necessary.
+        argument: the argument that names the folder, for messages.
 
     Raises:
-        InputError: if the folder's name can't be used; if another process has the lock, and still has after
+        InputError: if the folder's name is invalid, or another process holds the lock for longer than
             :data:`PATIENCE`.
         StorageError: if the folder can't be written to.
     """
@@ -59,7 +59,7 @@ def only_job_in(folder: str | os.PathLike, argument: str = "OUTPUT_DIR") -> Iter
             file = _open(folder)
         with file:
             if _is_locked(file, folder):
-                if not _is_in_place(file, folder):  # whoever had it has deleted the folder
+                if not _is_in_place(file, folder):  # the previous holder has deleted the folder
                     continue
                 with clear_errors(folder):
                     _write(file, _this_job())
@@ -71,8 +71,8 @@ def only_job_in(folder: str | os.PathLike, argument: str = "OUTPUT_DIR") -> Iter
                 return
             if time.monotonic() > end:
                 raise InputError(
-                    f"{argument} {os.fspath(folder)!r} is in use by another job: {_holder(file)}. Wait until it ends "
-                    f"or stop it, or choose another {argument}."
+                    f"{argument} {os.fspath(folder)!r} is in use by another job: {_holder(file)}. Wait until it ends, "
+                    f"stop it, or choose another {argument}."
                 )
         time.sleep(_INTERVAL)
 
@@ -81,12 +81,12 @@ def _open(folder: str | os.PathLike) -> IO[str]:
     os.makedirs(folder, exist_ok=True)
     number = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
     with contextlib.suppress(OSError):
-        os.chmod(number, 0o666)  # so that another user's job can take what a killed one leaves
+        os.chmod(number, 0o666)  # another user's job can reuse the file after a job was killed
     return os.fdopen(number, "r+", encoding="utf-8", errors="replace")
 
 
 def _is_locked(file: IO[str], folder: str | os.PathLike) -> bool:
-    """Whether this process has the lock now."""
+    """Try to take the lock, and return whether this process holds it."""
     if fcntl is None:
         return True
     try:
@@ -97,7 +97,7 @@ def _is_locked(file: IO[str], folder: str | os.PathLike) -> bool:
         if error.errno not in _UNSUPPORTED:
             raise
         logger.warning(
-            "The file system of %r has no locks (%s): whether another job writes there is not checked.",
+            "The file system of %r doesn't support locks (%s): jobs that write to the same folder are not detected.",
             os.fspath(folder), error.strerror,
         )  # fmt: skip
     return True
@@ -129,11 +129,11 @@ def _write(file: IO[str], content: dict) -> None:
 
 
 def _holder(file: IO[str]) -> str:
-    """Words for the job that has the lock, of a text that anybody may have written."""
+    """A description of the job that holds the lock; the file may have any content."""
     file.seek(0)
     try:
-        told = json.loads(file.read(_LONGEST))
-        host, process, since, command = (str(told[key]) for key in ("host", "process", "since", "command"))
+        content = json.loads(file.read(_LONGEST))
+        host, process, since, command = (str(content[key]) for key in ("host", "process", "since", "command"))
     except (ValueError, TypeError, KeyError, RecursionError):
         return "its process and command are unknown"
     return one_line(f"process {process} on host {host}, started at {since} by: {command}")

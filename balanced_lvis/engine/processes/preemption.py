@@ -1,4 +1,4 @@
-"""The end that a scheduler asks for by a signal: at once, or after the step under way, with a checkpoint."""
+"""Handling of preemption signals: stop at once, or after the current step with a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ...utils.errors import Preempted
 
 class StopRequest(contextlib.AbstractContextManager):
     """
-    Whether this process was asked to stop; within its context, the signals are caught that ask for it.
+    Context that catches the signals that ask this process to stop.
 
-    Outside of a process's main thread nothing is caught, as Python has it.
+    Python handles signals only in the main thread; in other threads, nothing is caught.
 
     Args:
-        unwinds: whether the end at once is an exception, for what has to be cleaned up, also within
+        unwinds: whether to stop at once by an exception, so that clean-up code runs, even within
             :func:`balanced_lvis.console.signals.ends_at_once`.
 
     Attributes:
-        signal_name: of the first signal; "another process's signal" if there was none.
-        at_once: whether a signal ends the process where it is, for when there is nothing to save: as
-            :func:`balanced_lvis.console.signals.ends_at_once` does within it, and by
+        signal_name: name of the last signal; "another process's signal" if this process received none.
+        at_once: whether a signal ends the process immediately, because there is nothing to save: by the handler of
+            :func:`balanced_lvis.console.signals.ends_at_once` within that context, and by raising
             :class:`balanced_lvis.utils.errors.Preempted` elsewhere.
     """
 
@@ -66,10 +66,10 @@ class StopRequest(contextlib.AbstractContextManager):
 
     def _end_worker(self, number) -> None:
         """
-        For a data worker, which has been forked with its parent's handlers.
+        Handle a signal in a data worker, which has inherited its parent's handlers.
 
-        A scheduler may tell all processes at once, but the parent needs its workers for the step under way, and ends
-        them itself; so the second signal counts.
+        A scheduler may signal all processes at the same time, but the parent needs its workers for the current step,
+        and ends them itself. A worker therefore ignores the first signal.
         """
         if self._wanted:
             signal.signal(number, signal.SIG_DFL)
@@ -77,7 +77,7 @@ class StopRequest(contextlib.AbstractContextManager):
         self._wanted = True
 
     def is_wanted_anywhere(self) -> bool:
-        """Whether any process of the job was asked to stop; all of them have to ask, and get the same answer."""
+        """Whether any process of the job was asked to stop. A collective call: all processes get the same answer."""
         if comm.get_world_size() == 1:
             return self._wanted
         device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
@@ -87,5 +87,5 @@ class StopRequest(contextlib.AbstractContextManager):
 
 
 def _is_of_worker(error: Exception) -> bool:
-    """Whether a data worker has ended, as it may by the same signal, just after it was forked."""
+    """Whether the error is that of an ended data worker, which the same signal can end just after its start."""
     return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)

@@ -196,10 +196,10 @@ def test_a_killed_process_ends_the_others_and_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("fail", "message"),
     [
-        ("hang 1", "rank 1 is stuck for"),
-        ("stop 1", "rank 1 gives no sign of life"),
-        ("stop 0", "rank 0, which keeps the job's store, doesn't answer"),
-        ("kill 1", "rank 1 gives no sign of life"),
+        ("hang 1", "rank 1 has been stuck for"),
+        ("stop 1", "rank 1 has sent no heartbeat"),
+        ("stop 0", "rank 0, which hosts the job's store, hasn't answered"),
+        ("kill 1", "rank 1 has sent no heartbeat"),
     ],
 )
 def test_a_stuck_process_ends_the_job_and_is_named(fail, message, tmp_path):

@@ -128,7 +128,7 @@ def test_without_locks_in_the_file_system_a_job_runs_and_says_so(tmp_path, monke
     monkeypatch.setattr(lock.fcntl, "lockf", lockf)
     with only_job_in(tmp_path):
         pass
-    assert "has no locks (No locks available)" in caplog.text
+    assert "doesn't support locks (No locks available)" in caplog.text
 
 
 def test_training_evaluating_and_exporting_are_refused_before_any_work(start, rendered, tmp_path, capsys):

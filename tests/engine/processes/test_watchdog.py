@@ -38,11 +38,11 @@ FRESH = (0.1, "computing", False, False)
     [
         ((FRESH, FRESH, FRESH), None),
         ((WAITING, WAITING, FRESH), None),
-        ((WAITING, LOADING, WAITING), "rank 1 is stuck for 9 s: loading"),
-        ((LOADING, WAITING, LOADING), "rank 0 is stuck for 9 s: loading; rank 2 is stuck for 9 s: loading"),
-        ((WAITING, WAITING, WAITING), "all ranks wait for each other for 8 s or more: exchanging"),
+        ((WAITING, LOADING, WAITING), "rank 1 has been stuck for 9 s: loading"),
+        ((LOADING, WAITING, LOADING), "rank 0 has been stuck for 9 s: loading; rank 2 has been stuck for 9 s: loading"),
+        ((WAITING, WAITING, WAITING), "all ranks have been waiting for each other for 8 s or more: exchanging"),
         (((50.0, "saving", True, False), WAITING, WAITING), None),
-        (((90.0, "saving", True, False), WAITING, WAITING), "rank 0 is stuck for 90 s: saving"),
+        (((90.0, "saving", True, False), WAITING, WAITING), "rank 0 has been stuck for 90 s: saving"),
     ],
 )
 def test_who_does_not_go_on_and_waits_for_nobody_is_stuck(watchdog, processes, verdict):
@@ -69,7 +69,7 @@ def test_who_gives_no_sign_of_life_is_named_whatever_it_did_last(watchdog):
     for rank in (0, 2):
         watchdog._take(rank, {**NOTHING, "beat": 2})
         watchdog._seen[rank].at = later
-    assert watchdog._verdict(later).startswith("rank 1 gives no sign of life for 9 s")
+    assert watchdog._verdict(later).startswith("rank 1 has sent no heartbeat for 9 s")
 
 
 def test_the_same_count_again_is_no_sign_of_life(watchdog):

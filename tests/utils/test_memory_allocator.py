@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-from balanced_lvis.engine.freed_memory import keep_freed_memory
+from balanced_lvis.utils.memory_allocator import keep_freed_memory
 
 CODE = """
 import resource, sys
 import torch
-from balanced_lvis.engine.freed_memory import keep_freed_memory
+from balanced_lvis.utils.memory_allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 faults = []
