@@ -82,6 +82,8 @@ class ClassLists:
 class HasClassLists(Protocol):
     """A data set that knows its classes without making a record of every image."""
 
+    def __len__(self) -> int: ...
+
     def class_lists(self) -> ClassLists:
         """The classes of all its images, in their order."""
 

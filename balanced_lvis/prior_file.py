@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 from .showings import Showings
 from .utils.errors import InputError
@@ -64,7 +65,7 @@ def _arguments(content: dict) -> dict:
 
 
 def _showings(shown: dict, classes: list[dict]) -> Showings:
-    counts = ([c[f"shown_{what}_count"] for c in classes] for what in ("image", "instance"))
+    counts: list[Any] = [[c[f"shown_{what}_count"] for c in classes] for what in ("image", "instance")]
     return Showings(str(shown["sampler"]), shown["num_images"], *counts)
 
 

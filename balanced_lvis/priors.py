@@ -136,7 +136,7 @@ class ClassPrior:
         if not num_images:
             held = " with objects" if filter_empty and lists.num_images else ""
             raise InputError(f"ClassPrior: the dataset has no images{held} to count classes in.")
-        image_count = [len(images) for images in lists.images_by_class(len(class_names))]
+        image_count = np.array([len(images) for images in lists.images_by_class(len(class_names))])
         instance_count = np.bincount(lists.classes, minlength=len(class_names))
         return cls(class_names, image_count, num_images, instance_count, WITH_OBJECTS if filter_empty else ALL)
 
@@ -176,12 +176,12 @@ class ClassPrior:
             other.check_classes(first.class_names, "the first training set")
         if any(p.showings for p in priors):
             raise InputError("ClassPrior.merge: showings can't be added; merge the datasets' own priors.")
-        known = all(p.instance_count is not None for p in priors)
+        instance_counts = [p.instance_count for p in priors if p.instance_count is not None]
         return cls(
             first.class_names,
-            sum(p.image_count for p in priors),
+            np.sum([p.image_count for p in priors], axis=0),
             sum(p.num_images for p in priors),
-            sum(p.instance_count for p in priors) if known else None,
+            np.sum(instance_counts, axis=0) if len(instance_counts) == len(priors) else None,
             counted,
         )
 
@@ -235,12 +235,14 @@ class ClassPrior:
     def _counts(self, count: str) -> np.ndarray:
         if count not in ("image", "instance"):
             raise InputError(f"count is {count!r}; valid: 'image', 'instance'.")
-        if count == "instance" and self.instance_count is None:
+        if count == "image":
+            return self.image_count
+        if self.instance_count is None:
             raise InputError(
                 "count is 'instance', but this class prior knows image counts only; use 'image', or a prior "
                 "computed from the annotations."
             )
-        return self.image_count if count == "image" else self.instance_count
+        return self.instance_count
 
     def repeat_factor(self, threshold: float, by: str = "image", sqrt: bool = True) -> np.ndarray:
         """

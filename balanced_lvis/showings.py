@@ -61,7 +61,7 @@ class Showings:
         return cls(
             sampler,
             times.sum(),
-            [times[positions].sum() for positions in images],
+            np.array([times[positions].sum() for positions in images]),
             np.bincount(lists.classes, per_instance, minlength=num_classes),
         )
 

@@ -55,4 +55,4 @@ def _by_images(options: Options) -> Iterator[dict]:
 
 def _row(options: Options, size: str, stock, ours, same: bool) -> dict:
     seconds = time_alternating(stock, ours, options.rounds, options.device)
-    return row("growth", size, *seconds, None, same)
+    return row("growth", size, *seconds, (None, None), same)

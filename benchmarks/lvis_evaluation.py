@@ -117,15 +117,16 @@ def run_floor(job: dict) -> dict:
 
 
 def _compare(job: dict, rounds: int) -> dict:
-    stock, ours = [], []
+    stock: list[dict] = []
+    ours: list[dict] = []
     while len(stock) < rounds and (not stock or stock[-1]["seconds"] < LONG_SECONDS):
         stock.append(in_fresh_process(f"{__name__}:run_stock", job))
         ours.append(in_fresh_process(f"{__name__}:run_ours", job))
     metrics = [result["metrics"] for result in (*stock, *ours)]
     peaks = tuple(max(result["peak_mb"] for result in found) for found in (stock, ours))
     size = f"{job['images']} images x {DETECTIONS_PER_IMAGE} detections, {job['iou_type']}"
-    seconds = ([result["seconds"] for result in found] for found in (stock, ours))
-    return row("evaluate", size, *seconds, peaks, identical=all(found == metrics[0] for found in metrics))
+    seconds = [[result["seconds"] for result in found] for found in (stock, ours)]
+    return row("evaluate", size, seconds[0], seconds[1], peaks, identical=all(found == metrics[0] for found in metrics))
 
 
 def run_stock(job: dict) -> dict:

@@ -42,8 +42,8 @@ def masks(options: Options) -> list[dict]:
 def _compare(options: Options, rois: int, training: bool, size: str) -> dict:
     job = {"rois": rois, "classes": CLASSES, "training": training, "device": options.device}
     timed = in_fresh_process(f"{__name__}:time_both", {**job, "rounds": options.rounds})
-    peaks = tuple(_extra_memory({**job, "contender": contender}) for contender in CONTENDERS)
-    return row("masks", size, *timed["seconds"], peaks, timed["identical"])
+    peaks = (_extra_memory({**job, "contender": CONTENDERS[0]}), _extra_memory({**job, "contender": CONTENDERS[1]}))
+    return row("masks", size, timed["seconds"][0], timed["seconds"][1], peaks, timed["identical"])
 
 
 def time_both(job: dict) -> dict:

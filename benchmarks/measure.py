@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def row(
     size: str,
     stock: list[float],
     ours: list[float],
-    peaks: tuple[float | None, float] | None,
+    peaks: Sequence[float | None],
     identical: bool | None,
 ) -> dict:
     """
@@ -69,11 +69,11 @@ def row(
         size: of the work, in words.
         stock, ours: seconds of every round, taken alternately; ratios are those of neighbours. Stock is empty where
             only ours is measured.
-        peaks: MB of stock and ours; None where memory is not measured.
+        peaks: MB of stock and ours, each None where memory is not measured.
         identical: whether the results are the same; None where they are not compared.
     """
     ratios = [a / b for a, b in zip(stock, ours)]
-    stock_peak, ours_peak = peaks or (None, None)
+    stock_peak, ours_peak = peaks
     return {
         "suite": suite,
         "size": size,
@@ -98,7 +98,7 @@ def time_alternating(
         stock, ours: called ``rounds`` times each, in turns.
         device: "cuda" waits for the GPU before and after each call.
     """
-    seconds = ([], [])
+    seconds: tuple[list[float], list[float]] = ([], [])
     for index in range(rounds + 1):
         for call, found in zip((stock, ours), seconds):
             wait_for(device)

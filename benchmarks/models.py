@@ -77,7 +77,7 @@ def _compare(suite: str, config: str, options: Options) -> dict:
     Raises:
         InputError: if a measurement fails, with the end of its output.
     """
-    found = {contender: [] for contender in CONTENDERS}
+    found: dict[str, list[dict]] = {contender: [] for contender in CONTENDERS}
     batch = options.batch or (1 if suite == "inference" else 2)
     job = {
         "suite": suite,
@@ -99,7 +99,7 @@ def _compare(suite: str, config: str, options: Options) -> dict:
             identical = identical and masks_agree(*(_masks_path(folder, contender) for contender in CONTENDERS))
     seconds = [[result["seconds"] for result in found[contender]] for contender in CONTENDERS]
     peaks = tuple(max(result["peak_mb"] for result in found[contender]) for contender in CONTENDERS)
-    return row(suite, _size(suite, batch), *seconds, peaks, identical)
+    return row(suite, _size(suite, batch), seconds[0], seconds[1], peaks, identical)
 
 
 def _size(suite: str, batch: int) -> str:
@@ -215,7 +215,7 @@ def _infer(job: dict, cfg, model, batches: list[list[dict]]) -> dict:
     model.eval()
     computed = trained.detect_as_trained(model, job["batch"])
     batch = [{"image": r["image"], "height": OUTPUT_SIZE[0], "width": OUTPUT_SIZE[1]} for r in batches[0]]
-    results = []
+    results: list = []
 
     @torch.no_grad()
     def step_of_stock():

@@ -26,6 +26,7 @@ from balanced_lvis.data.index import LVISRecords, open_index
 from balanced_lvis.data.index.array_file import ArrayFile
 from balanced_lvis.data.samplers import image_repeat_factors
 from balanced_lvis.priors import ClassPrior
+from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.io import replacing
 
 from .measure import LONG_SECONDS, Options, in_fresh_process, row
@@ -47,13 +48,13 @@ def startup(options: Options) -> list[dict]:
     """
     path = synthetic_annotations(options.annotations)
     job = {"json_file": str(path)}
-    runs = {"stock": [], "first": [], "later": [], "beside": []}
+    runs: dict[str, list[dict]] = {"stock": [], "first": [], "later": [], "beside": []}
     for _ in range(options.rounds):
         runs["stock"].append(_measure(start_stock, job))
         Path(f"{path}.index").unlink(missing_ok=True)
         runs["first"].append(_measure(start_ours, job))
         runs["later"].append(_measure(start_ours, job))
-        pages = _touch_all(open_index(path))
+        pages = _touch_all(_index(path))
         runs["beside"].append(_measure(start_ours, {**job, "read_all": True}))
         del pages
         if runs["stock"][-1]["seconds"] > LONG_SECONDS:
@@ -74,7 +75,8 @@ def _measure(function, job: dict) -> dict:
 
 def _row(size: str, stock: list[dict], ours: list[dict], memory: str, identical: bool) -> dict:
     peaks = tuple(max(run[memory] for run in runs) for runs in (stock, ours))
-    return row("startup", size, *([run["seconds"] for run in runs] for runs in (stock, ours)), peaks, identical)
+    times = [[run["seconds"] for run in runs] for runs in (stock, ours)]
+    return row("startup", size, times[0], times[1], peaks, identical)
 
 
 def start_stock(job: dict) -> dict:
@@ -94,8 +96,8 @@ def start_ours(job: dict) -> dict:
     images, factors = _ours(job["json_file"])
     seconds = time.perf_counter() - start
     if job.get("read_all"):
-        for _ in images:
-            pass
+        for index in range(len(images)):
+            images[index]
     return {"seconds": seconds, "own_mb": _own_mb() - before, "images": len(images), "sum": float(factors.sum())}
 
 
@@ -105,12 +107,21 @@ def compare(job: dict) -> dict:
     images, factors = _ours(job["json_file"])
     stock_factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(records, _THRESHOLD)
     # As text, because 1 == 1.0.
-    same = len(records) == len(images) and all(json.dumps(a) == json.dumps(b) for a, b in zip(records, images))
+    same = len(records) == len(images) and all(
+        json.dumps(record) == json.dumps(images[index]) for index, record in enumerate(records)
+    )
     return {"identical": same and torch.equal(factors, stock_factors)}
 
 
+def _index(json_file: str | os.PathLike) -> ArrayFile:
+    index = open_index(json_file)
+    if index is None:
+        raise InputError(f"No index of {json_file} was made; unset BALANCED_LVIS_INDEX, and see the warnings above.")
+    return index
+
+
 def _ours(json_file: str) -> tuple[LVISRecords, torch.Tensor]:
-    images = LVISRecords(open_index(json_file), _IMAGE_ROOT)
+    images = LVISRecords(_index(json_file), _IMAGE_ROOT)
     prior = ClassPrior.from_dataset_dicts(images, map(str, range(_CLASSES)))
     return images, image_repeat_factors(images, prior.repeat_factor(_THRESHOLD))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling.poolers import ROIPooler
@@ -17,7 +18,7 @@ from benchmarks import boxes as box_benchmark
 
 from .verdicts import CheckFailedError, Context
 
-PRIOR = ClassPrior(tuple("abcdef"), [1, 5, 20, 60, 150, 400], 500)
+PRIOR = ClassPrior(tuple("abcdef"), np.array([1, 5, 20, 60, 150, 400]), 500)
 OPTIONS = {"equalization": {"threshold": 0.05}}  # three of these classes are its tail
 IMAGE = (320, 480)
 
@@ -34,6 +35,7 @@ def activations(context: Context):
             activation = build_activation(name, 6, PRIOR, **OPTIONS.get(name, {})).to(device)
             loss = activation.loss(x, gt_classes.to(device))
             loss.backward()
+            assert x.grad is not None
             found.append((loss.detach().cpu(), x.grad.cpu()))
         for what, on_cpu, on_device in zip(("loss", "gradient"), *found):
             _require_close(f"{what} of {name}", on_device, on_cpu, 1e-5)

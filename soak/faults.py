@@ -39,7 +39,7 @@ class Fault:
     def arm(self) -> None:
         """Lie in wait in this process."""
         self._files = 0  # two per checkpoint: its own and the note
-        saving.replacing = self._replacing
+        saving.replacing = self._replacing  # type: ignore[assignment]  # in this process only
 
     @contextlib.contextmanager
     def _replacing(self, path, mode="w", **options):

@@ -16,7 +16,7 @@ for _ in range(150):
     _DEEP = [_DEEP]
 
 # What a value is replaced by.
-NASTY = (
+NASTY: tuple = (
     None, True, False, 0, -1, 1, 2, 7, 2**31, 2**63, 2**64, -(10**30), 0.5, -0.0, 1e308, float("nan"), float("inf"),
     "", "x", "1", "nan", "x" * 3000, "\0", "\ud800", "../../etc/passwd", "/etc/passwd", "a/../../b", "http://x/y/z.jpg",
     [], {}, [[]], [{}], [1, 2, 3], [[1, 2, 3, 4, 5, 6]], [[0.5]], {"a": 1}, {"size": [3, 4], "counts": "0"},
@@ -45,7 +45,8 @@ def mutated_tree(tree, rng: random.Random):
     """
     tree = [copy.deepcopy(tree)]  # so that the root has a place too
     for _ in range(rng.choice((1, 1, 2, 3))):
-        _change(*rng.choice(list(_places(tree))), tree, rng)
+        container, key = rng.choice(list(_places(tree)))
+        _change(container, key, tree, rng)
     return tree[0]
 
 
@@ -73,9 +74,9 @@ def _change(container, key, tree, rng: random.Random) -> None:
         container.insert(rng.randrange(len(container) + 1), copy.deepcopy(container[key]))
 
 
-def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
+def mutated_bytes(original: bytes, rng: random.Random) -> bytes:
     """Bytes with one to four changes: flipped, overwritten, cut, cut out, doubled or put in between."""
-    data = bytearray(data)
+    data = bytearray(original)
     for _ in range(rng.choice((1, 1, 2, 4))):
         at = rng.randrange(len(data) + 1)
         end = min(len(data), at + rng.choice((1, 1, 4, 30, 1000)))

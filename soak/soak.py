@@ -33,7 +33,7 @@ def soak(configs: Path, folder: Path, seconds: float, seed: int | None = None, r
     seed = secrets.randbelow(2**32) if seed is None else seed
     kills, fuzzer = KillLoop(configs, folder / "trainings", seed), Fuzzer(folder / "fuzzing", seed)
     start = time.monotonic()
-    figures = {}
+    figures: dict = {}
     with tqdm(total=round(seconds), unit="s", disable=None) as bar:
         while not figures or time.monotonic() - start < seconds:
             turn = time.monotonic()

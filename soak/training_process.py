@@ -135,7 +135,7 @@ class Attempts:
                 self._run(parent, fault)
         return process
 
-    def _run(self, parent: int, fault: Fault | None) -> None:
+    def _run(self, parent: int, fault: Fault | FailingWrites | None) -> None:
         """The forked process, from a moment at which signals are held to its end."""
         status = 1
         try:
@@ -169,7 +169,7 @@ class Attempts:
             os.write(losses, f"{trainer.iter} {own}\n".encode())
             write(trainer, names, numbers)
 
-        TrainingStep._write_numbers = write_too
+        TrainingStep._write_numbers = write_too  # type: ignore[method-assign]  # in this process only
 
         def run_alone():
             with only_job_in(self.output):

@@ -71,6 +71,7 @@ class BalancedSigmoid(Sigmoid):
         self.foreground_only = form == "foreground"
         offset = prior.foreground_offset() if self.foreground_only else prior.centred_offset(count)
         # Not persistent: it follows from the configuration, and stock checkpoints have no such entry.
+        self.offset: Tensor
         self.register_buffer("offset", torch.as_tensor(offset, dtype=torch.float32), persistent=False)
 
     def loss(self, logits, gt_classes, roi_weight=None):

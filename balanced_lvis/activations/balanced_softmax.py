@@ -49,6 +49,7 @@ class BalancedSoftmax(Softmax):
     def __init__(self, num_classes, prior=None, *, count: str = "image"):
         super().__init__(num_classes, prior)
         offset = torch.as_tensor(prior.softmax_offset(count), dtype=torch.float32)
+        self.offset: Tensor
         self.register_buffer("offset", F.pad(offset, (0, 1)), persistent=False)
 
     def loss(self, logits, gt_classes, roi_weight=None):

@@ -78,6 +78,7 @@ class Equalization(Sigmoid):
                 "c (common) and f (frequent)."
             )
         # Not persistent: it follows from the configuration, and stock checkpoints have no such entry.
+        self.tail: Tensor
         self.register_buffer("tail", torch.as_tensor(_tail(prior, threshold, tail_groups)), persistent=False)
 
     def loss(self, logits, gt_classes, roi_weight=None):

@@ -60,9 +60,9 @@ def _count(node: yaml.Node, path: str, done: dict[int, int | None], depth: int) 
         raise InputError(f"{path}: it is nested more than {_DEEPEST} levels deep.")
     key = id(node)
     if key in done:
-        if done[key] is None:
+        if (known := done[key]) is None:
             raise InputError(f"{path}: an alias contains itself{node.start_mark}.")
-        return done[key]
+        return known
     done[key], number = None, 1
     if isinstance(node, yaml.ScalarNode):
         if len(node.value) > _LONGEST_SCALAR:
@@ -109,7 +109,7 @@ def _plain(value: yaml.Node) -> str | list[str]:
     """A string or a list of strings; mappings and nested lists become text that no module name can be."""
     if isinstance(value, yaml.ScalarNode):
         return value.value
-    return [part.value if isinstance(part, yaml.ScalarNode) else f"<{part.id}>" for part in _parts(value)]
+    return [part.value if isinstance(part, yaml.ScalarNode) else f"<{part.tag}>" for part in _parts(value)]
 
 
 def _resolved(base: str, path: str) -> str:

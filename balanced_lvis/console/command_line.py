@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from typing import IO
 
 from detectron2.utils.logger import setup_logger
 
@@ -106,10 +107,12 @@ def log_to_files(output_dir: str, rank: int) -> None:
         setup_logger(output_dir, distributed_rank=rank, name=_detectron2.logger_name(), abbrev_name="d2")
         for name in ("fvcore", "balanced_lvis"):
             setup_logger(output_dir, distributed_rank=rank, name=name)
-    lenient = {}  # one stream for the file that all loggers share
+    lenient: dict[IO, LenientStream] = {}  # one stream for the file that all loggers share
     for name in (_detectron2.logger_name(), "fvcore", "balanced_lvis"):
         escape_logged(logging.getLogger(name))
         for handler in logging.getLogger(name).handlers:
+            if not isinstance(handler, logging.StreamHandler):
+                continue
             stream = handler.stream
             if not isinstance(stream, LenientStream) and stream not in (sys.stdout, sys.stderr):
                 atexit.unregister(stream.close)  # registered by Detectron2; it may fail
@@ -149,7 +152,7 @@ def quiet() -> None:
     for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)
     threading.excepthook = _show_unless_storage_error
-    for name, filter_ in (("data.build", _NotTheHistogram), ("engine.train_loop", _NoTraceback)):
-        source = logging.getLogger(f"{_detectron2.logger_name()}.{name}")
-        if not source.filters:
-            source.addFilter(filter_())
+    for part, filter_ in (("data.build", _NotTheHistogram), ("engine.train_loop", _NoTraceback)):
+        logger = logging.getLogger(f"{_detectron2.logger_name()}.{part}")
+        if not logger.filters:
+            logger.addFilter(filter_())

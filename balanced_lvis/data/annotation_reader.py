@@ -8,11 +8,11 @@ in one of them and another elsewhere. docs/custom_dataset.md lists the meanings.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
 
 from ..utils.flags import read_flag
-from .json_stream import stream_lists
+from .json_stream import Readable, stream_lists
 
 LISTS = ("images", "categories", "annotations")
 _LARGEST_ID = 2**62
@@ -75,8 +75,9 @@ class Category(NamedTuple):
     def class_name(self) -> str:
         """As Detectron2 names the class: by the first synonym in LVIS's files, where one of 1,203 has another name."""
         synonyms = self.content.get("synonyms") if "synset" in self.content else None
-        is_named = isinstance(synonyms, list) and synonyms and isinstance(synonyms[0], str)
-        return synonyms[0] if is_named else self.name
+        if isinstance(synonyms, list) and synonyms and isinstance(synonyms[0], str):
+            return synonyms[0]
+        return self.name
 
 
 class Annotation(NamedTuple):
@@ -111,7 +112,7 @@ class Annotation(NamedTuple):
 
 
 def read_records(
-    file: BinaryIO, optional: Collection[str] = (), seen: set[str] | None = None
+    file: Readable, optional: Collection[str] = (), seen: set[str] | None = None
 ) -> Iterator[tuple[str, Image | Category | Annotation | RecordError]]:
     """
     All records of an annotation file, as a stream.
@@ -127,7 +128,8 @@ def read_records(
     Raises:
         ValueError: as :func:`.json_stream.stream_lists`.
     """
-    readers = {"images": read_image, "categories": read_category, "annotations": read_annotation}
+    readers: dict[str, Callable] = {"images": read_image, "categories": read_category, "annotations": read_annotation}
+    record: Image | Category | Annotation | RecordError
     number = dict.fromkeys(LISTS, 0)
     for key, element in stream_lists(file, LISTS, optional=optional, seen=seen):
         number[key] += 1
@@ -135,7 +137,7 @@ def read_records(
             record = readers[key](element)
         except RecordError as error:
             record = error
-            record.record = _name(key, number[key], element)
+            error.record = _name(key, number[key], element)
         yield key, record
 
 
@@ -155,13 +157,14 @@ def read_image(element) -> Image:
         RecordError: if it is no image.
     """
     _check_object(element)
-    sizes = [_whole(element, name) for name in ("width", "height")]
-    for name, size in zip(("width", "height"), sizes):
+    width, height = (_whole(element, name) for name in ("width", "height"))
+    for name, size in zip(("width", "height"), (width, height)):
         if size < 1:
             raise RecordError(f"{name} is {size}", name)
     return Image(
         _whole(element, "id"),
-        *sizes,
+        width,
+        height,
         _text(element, "file_name"),
         _text(element, "coco_url"),
         _ids(element, "neg_category_ids"),
@@ -188,12 +191,12 @@ def read_annotation(element) -> Annotation:
     """
     # A file has a million of them: what is usual is found out with few calls.
     _check_object(element)
-    ids = [_whole(element, name) for name in ("id", "image_id", "category_id")]
+    own_id, image_id, category_id = (_whole(element, name) for name in ("id", "image_id", "category_id"))
     box = _value(element, "bbox")
     if type(box) is not list or len(box) != 4 or not (_FLOAT.issuperset(map(type, box)) or all(map(_is_number, box))):
         raise RecordError(f"bbox is {box!r:.60}", "bbox")
     crowd, ignored = _flags(element) if "iscrowd" in element or "ignore" in element else (False, False)
-    return Annotation(*ids, box, _segmentation(element), _area(element), crowd, ignored)
+    return Annotation(own_id, image_id, category_id, box, _segmentation(element), _area(element), crowd, ignored)
 
 
 def _segmentation(element: dict) -> list | dict | None:

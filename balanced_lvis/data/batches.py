@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
     seed: int
     position: int
-    index: int
+    index: int  # type: ignore[assignment]  # a NamedTuple has a method of that name
 
 
 class BatchStream:
@@ -115,7 +115,7 @@ class MappedImages(Dataset):
         max_broken: as ``DATALOADER.MAX_BROKEN``.
     """
 
-    def __init__(self, dataset: Sequence[dict] | Dataset, mapper: Callable[[dict], dict | None], max_broken: int = 0):
+    def __init__(self, dataset: Sequence[dict], mapper: Callable[[dict], dict | None], max_broken: int = 0):
         self.dataset = dataset
         self.mapper = mapper
         self.max_broken = max_broken
@@ -123,8 +123,9 @@ class MappedImages(Dataset):
     def __len__(self):
         return len(self.dataset)
 
-    def __getitem__(self, place: Place) -> dict:
-        index, broken = place.index, {}
+    def __getitem__(self, place: Place) -> dict | None:
+        index = place.index
+        broken: dict[str, str] = {}
         with seeded(place.seed, place.position):
             for _ in range(_TRIES):
                 record = self._mapped(index, broken)
@@ -144,7 +145,7 @@ class MappedImages(Dataset):
             return None
 
 
-def aspect_ratio_groups(dataset: Sequence[dict] | Dataset) -> np.ndarray:
+def aspect_ratio_groups(dataset: Sequence[dict]) -> np.ndarray:
     """
     (N,) int8: the group of each image in Detectron2's ``AspectRatioGroupedDataset``, 0 if wider than high, else 1.
 

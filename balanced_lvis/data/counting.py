@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 
+import numpy as np
 from tqdm import tqdm
 
 from ..priors import ALL, WITH_OBJECTS, ClassPrior
@@ -102,8 +103,8 @@ class _Counts:
             )
         return ClassPrior(
             tuple(self.names[i] for i in ids),
-            [image_count[i] for i in ids],
+            np.array([image_count[i] for i in ids]),
             len(occupied) if filter_empty else len(self.images),
-            [instance_count[i] for i in ids],
+            np.array([instance_count[i] for i in ids]),
             WITH_OBJECTS if filter_empty else ALL,
         )

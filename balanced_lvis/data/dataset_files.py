@@ -118,7 +118,7 @@ def _missing_files(name: str) -> Iterator[str]:
     image_root = metadata.get("image_root")
     if not image_root or "://" in image_root:
         return
-    split = next((split for split in _LVIS_FOLDERS if is_lvis_v1 and split in name), None)
+    split = next((split for split in _LVIS_FOLDERS if is_lvis_v1 and split in name), "")
     for folder in _LVIS_FOLDERS.get(split, ("",)):
         path = Path(image_root, folder).absolute()
         if not path.is_dir():

@@ -42,8 +42,10 @@ def load_records(names: str | Sequence[str], filter_empty: bool = True):
         InputError: if an LVIS file can't be read, or its classes are not those of the data set's metadata.
     """
     names = [names] if isinstance(names, str) else list(names)
-    parts = [_indexed(name, filter_empty) for name in names] if all(map(lvis_source, names)) else [None]
-    if None in parts:
+    sources = [source for source in map(lvis_source, names) if source is not None]
+    indexed = [_indexed(source, filter_empty) for source in sources] if len(sources) == len(names) else []
+    parts = [part for part in indexed if part is not None]
+    if len(parts) < len(names):
         return _stock_records(names, filter_empty)
     _check_classes(names, parts)
     records = parts[0] if len(parts) == 1 else ChainedRecords(parts)
@@ -60,15 +62,15 @@ def lvis_source(name: str) -> LVISSource | None:
     """
     load = DatasetCatalog.data.get(name)  # its own get() calls it
     if converted_file(name):
-        return None if has_rle_masks(name) else LVISSource(*load.args[:2], contiguous_ids=load.args[2])
+        return None if has_rle_masks(name) else LVISSource(load.args[0], load.args[1], contiguous_ids=load.args[2])
     if isinstance(load, functools.partial) and load.func is load_lvis_json:
         call = inspect.signature(load_lvis_json).bind_partial(*load.args, **load.keywords).arguments
         known = call.keys() <= set(LVISSource._fields) and {"json_file", "image_root"} <= call.keys()
         return LVISSource(**call) if known else None
     # register_lvis_instances registers a lambda of its own, which holds what it will call the loader with.
     if isinstance(load, types.FunctionType) and load.__code__ in register_lvis_instances.__code__.co_consts:
-        call = inspect.getclosurevars(load).nonlocals
-        return LVISSource(call["json_file"], call["image_root"], call["name"])
+        held = inspect.getclosurevars(load).nonlocals
+        return LVISSource(held["json_file"], held["image_root"], held["name"])
     return None
 
 
@@ -83,8 +85,7 @@ def has_rle_masks(name: str) -> bool:
     return bool(MetadataCatalog.get(name).get("has_rle_masks"))
 
 
-def _indexed(name: str, filter_empty: bool) -> LVISRecords | None:
-    source = lvis_source(name)
+def _indexed(source: LVISSource, filter_empty: bool) -> LVISRecords | None:
     file = open_index(PathManager.get_local_path(source.json_file))
     if file is None:
         return None

@@ -9,7 +9,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
@@ -99,7 +99,7 @@ def open_image(path: str | os.PathLike, size: tuple[int, int] | None = None) -> 
         raise ImageError(f"Image {path} can't be read: {str(error) or type(error).__name__}.") from error
 
 
-def _opened(path: str) -> BinaryIO:
+def _opened(path: str) -> IO[bytes]:
     if "://" in path:
         return PathManager.open(path, "rb")
     try:
@@ -108,7 +108,7 @@ def _opened(path: str) -> BinaryIO:
         raise ImageError(f"Image {error}") from None
 
 
-def _other_size(path: str, found: tuple[int, int], size: tuple[int, int]) -> WrongSizeImageError:
+def _other_size(path: str | os.PathLike, found: tuple[int, int], size: tuple[int, int]) -> WrongSizeImageError:
     (width, height), (annotated_width, annotated_height) = found, size
     return WrongSizeImageError(
         f"Image {path} is {width} x {height} pixels, but annotated as {annotated_width} x {annotated_height}; "
@@ -160,7 +160,7 @@ def pil_to_array(image: Image.Image, image_format: str = "BGR") -> np.ndarray:
         raise InputError(f"The PIL image can't be read: {str(error) or type(error).__name__}.") from error
 
 
-def _turned(image: Image.Image, path: str, size: tuple[int, int] | None) -> Image.Image:
+def _turned(image: Image.Image, path: str | os.PathLike, size: tuple[int, int] | None) -> Image.Image:
     """
     Raises:
         WrongSizeImageError: if neither the turned nor the stored image has ``size``.

@@ -5,19 +5,27 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import re
 from collections.abc import Collection, Iterator
-from json.decoder import WHITESPACE
-from typing import BinaryIO
+from typing import IO, Protocol
 
+_WHITESPACE = re.compile(r"[ \t\n\r]*")
 _CHUNK = 1 << 22  # bytes read at a time; lists' elements are far smaller
 _NOT_UTF_8 = "it is not UTF-8; save it as UTF-8"
 _LONGEST = 1 << 26  # characters of an element, about: an image's annotation has some thousands
 
 
+class Readable(Protocol):
+    """A binary file, or what reads one on its behalf."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes."""
+
+
 class _Text:
     """A file's text from a position on, of which only as much is in memory as is being parsed."""
 
-    def __init__(self, file: BinaryIO, longest: float = math.inf):
+    def __init__(self, file: Readable, longest: float = math.inf):
         self._file, self._longest = file, longest
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()  # with a byte order mark or without
         self._text, self._at, self._dropped = "", 0, 0
@@ -42,7 +50,8 @@ class _Text:
     def peek(self) -> str:
         """The next character that is no white space; "" at the file's end."""
         while True:
-            self._at = WHITESPACE.match(self._text, self._at).end()
+            space = _WHITESPACE.match(self._text, self._at)
+            self._at = space.end()  # type: ignore[union-attr]  # it matches the empty string, too
             if self._at < len(self._text):
                 return self._text[self._at]
             if not self._read_more():
@@ -100,7 +109,7 @@ class _Text:
 
 
 def stream_lists(
-    file: BinaryIO,
+    file: Readable,
     keys: Collection[str],
     optional: Collection[str] = (),
     seen: set[str] | None = None,
@@ -154,7 +163,7 @@ def stream_lists(
         raise ValueError(f"it has no {' and no '.join(map(repr, missing))}")
 
 
-def stream_list(file: BinaryIO, longest: float = math.inf) -> Iterator:
+def stream_list(file: IO[bytes], longest: float = math.inf) -> Iterator:
     """
     Parse a JSON list.
 

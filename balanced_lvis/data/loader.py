@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -37,7 +37,7 @@ class TrainLoader:
         broken: images that could not be used, and were replaced by others.
     """
 
-    batches: object
+    batches: Iterable[list[dict]]
     stream: BatchStream | None
     batches_per_iteration: int = 1
     broken: BrokenImages = field(default_factory=BrokenImages)
@@ -53,7 +53,7 @@ class TrainLoader:
         Args:
             iterations: those made since the loader was made or :meth:`load_state_dict` called.
         """
-        return self.stream and self.stream.state_dict(iterations * self.batches_per_iteration)
+        return self.stream.state_dict(iterations * self.batches_per_iteration) if self.stream else None
 
     def load_state_dict(self, state: dict | None) -> None:
         """Go on from a saved position; to be called before the first batch."""
@@ -70,7 +70,7 @@ class MetaTrainLoader(TrainLoader):
         meta: of the same data set, with class-aware sampling.
     """
 
-    meta: TrainLoader | None = None
+    meta: TrainLoader = field(kw_only=True)
 
     def state_dict(self, iterations):
         return {"train": super().state_dict(iterations), "meta": self.meta.state_dict(iterations)}
@@ -104,10 +104,11 @@ def build_train_loader(cfg, masks: bool = True, class_balanced_images: int = 0) 
     if not class_balanced_images:
         return train
     # A seed that follows from the other leaves the global generators as they are without a meta loader.
-    meta_sampler = ClassAwareTrainingSampler(records, class_names_from_config(cfg), sampler and sampler.seed + 1)
+    seed = sampler.seed + 1 if sampler else None
+    meta_sampler = ClassAwareTrainingSampler(records, class_names_from_config(cfg), seed)
     meta = _loader(cfg, dataset, mapper, meta_sampler, class_balanced_images)
     meta.broken = train.broken
-    return MetaTrainLoader(train.batches, train.stream, train.batches_per_iteration, train.broken, meta)
+    return MetaTrainLoader(train.batches, train.stream, train.batches_per_iteration, train.broken, meta=meta)
 
 
 def build_test_loader(cfg, name: str, sampler: Sequence[int] | None = None):

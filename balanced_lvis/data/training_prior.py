@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..class_lists import ClassLists
@@ -144,7 +145,7 @@ def class_prior_of_dataset(name: str, filter_empty: bool = True) -> ClassPrior:
         metadata = MetadataCatalog.get(name)
         counts = {c["id"]: c["image_count"] for c in metadata.class_image_count}
         num_images = LVIS_V1_TRAIN_WITH_OBJECTS if filter_empty else LVIS_V1_TRAIN_IMAGES
-        image_count = [counts[i] for i in sorted(counts)]
+        image_count = np.array([counts[i] for i in sorted(counts)])
         return ClassPrior(
             metadata.thing_classes, image_count, num_images, counted=WITH_OBJECTS if filter_empty else ALL
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,7 +113,8 @@ def replay(path: str | os.PathLike, config_file: str | os.PathLike = "", opts: l
             for batch in batches:
                 losses = _losses(model, batch)
                 found.losses.append(_numbers(losses))
-                sum(losses.values()).backward()
+                total: Any = sum(losses.values())
+                total.backward()
         found.gradients = [
             name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
         ]

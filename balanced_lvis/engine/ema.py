@@ -67,6 +67,7 @@ class WeightAverage:
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Context in which the model has the averaged weights."""
+        assert self.weights is not None, "start() was not called"
         own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         model.load_state_dict(self.weights)
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
@@ -77,7 +79,7 @@ def _parameters(cfg, model):
 
 
 def _build_sgd(cfg, model):
-    sgd = _with_clipping(cfg, torch.optim.SGD)
+    sgd: Callable = _with_clipping(cfg, torch.optim.SGD)
     return sgd(
         _parameters(cfg, model),
         lr=cfg.SOLVER.BASE_LR,
@@ -89,7 +91,7 @@ def _build_sgd(cfg, model):
 
 
 def _build_adamw(cfg, model):
-    adamw = _with_clipping(cfg, torch.optim.AdamW)
+    adamw: Callable = _with_clipping(cfg, torch.optim.AdamW)
     options = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
     return adamw(_parameters(cfg, model), **options, **optimizer_kernel(cfg))
 

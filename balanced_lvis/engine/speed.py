@@ -56,7 +56,7 @@ def apply_speed(cfg, model: nn.Module) -> None:
     if cfg.MODEL.CHANNELS_LAST:
         model.to(memory_format=torch.channels_last)  # outputs of convolutions follow the format of the weights
     if cfg.MODEL.COMPILE_BACKBONE:
-        model.backbone.compile(dynamic=True)  # image sizes vary
+        model.get_submodule("backbone").compile(dynamic=True)  # image sizes vary
     if parts := cfg.MODEL.ACTIVATION_CHECKPOINTING:
         count = checkpoint_activations(model, parts)
         logger.info("MODEL.ACTIVATION_CHECKPOINTING: %d modules are recomputed in the backward pass", count)

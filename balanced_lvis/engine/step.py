@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from detectron2.utils import comm
@@ -232,13 +232,13 @@ class TrainingStep:
         Raises:
             _NotFiniteError: on all processes, if the losses of one are not finite.
         """
-        means = {}
+        means: dict[str, Tensor] = {}
         for index, batch in enumerate(batches):
             with self._exchanging_gradients(index + 1 == len(batches)):
                 losses = self._usable_losses(batch)
                 if len(batches) > 1:
                     losses = {name: loss / len(batches) for name, loss in losses.items()}
-                total = sum(losses.values())
+                total: Any = sum(losses.values())
                 (total if self._scaler is None else self._scaler.scale(total)).backward()
             for name, loss in losses.items():
                 means[name] = means[name] + loss.detach() if name in means else loss.detach()
@@ -313,7 +313,7 @@ class TrainingStep:
         self._scaler.step(self.optimizer)
         self._scaler.update()
 
-    def _skip(self, batches: list, losses: dict[str, float], states: dict | None) -> None:
+    def _skip(self, batches: list, losses: dict[str, float], states: Any) -> None:
         """Restore the state from before the step. Whatever happens after a skipped step happens here."""
         self.optimizer.zero_grad()
         if self._scaler is not None:

@@ -67,6 +67,8 @@ class Trainer(TrainerBase):
         results: of the last evaluation, {"bbox": {metric: percent}, "segm": {...}}; empty on other ranks than 0.
     """
 
+    iter: int  # the base class has no annotations
+
     def __init__(self, cfg, stop: StopRequest | None = None):
         super().__init__()
         self.cfg = cfg = scaled_linearly(cfg, comm.get_world_size())

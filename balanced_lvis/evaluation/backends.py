@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from typing import Any
 
 import lvis.eval
 import numpy as np
@@ -36,7 +37,7 @@ from .lvis_api import (
 try:
     import hotcoco
 except ImportError:
-    hotcoco = None
+    hotcoco = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +86,8 @@ def evaluate_detections(
         InputError: for another ``iou_type`` or ``backend``, or detections on images that the ground truth doesn't have.
     """
     check_iou_type(iou_type)
-    ((_, *found),) = evaluate_tasks(lvis_gt, detections, (iou_type,), backend, max_dets)
-    return tuple(found)
+    ((_, metrics, per_category),) = evaluate_tasks(lvis_gt, detections, (iou_type,), backend, max_dets)
+    return metrics, per_category
 
 
 def evaluate_tasks(
@@ -112,7 +113,7 @@ def evaluate_tasks(
             truth = _GroundTruth(lvis_gt)
             oddity = truth.oddity() or _oddity_of_detections(detections)
             counted = None if oddity else _Counted(truth, detections, max_dets)
-        if not oddity:
+        if counted is not None:
             for iou_type in iou_types:
                 yield iou_type, *_evaluate_fast(truth, detections, counted, iou_type)
             return
@@ -278,8 +279,8 @@ def _evaluate_fast(truth: _GroundTruth, detections: Detections, counted: _Counte
                 [images[part], detections.boxes[rows[part]], detections.scores[rows[part]], categories[part]]
             )
             rles = list(detections.rles(rows[part])) if iou_type == "segm" else None
-            pair = _load(truth.to_hotcoco(iou_type == "segm", first, end), table, rles)
-            running.append((first, end, worker.submit(_match, *pair, len(part), official, first, end)))
+            truth_part, found = _load(truth.to_hotcoco(iou_type == "segm", first, end), table, rles)
+            running.append((first, end, worker.submit(_match, truth_part, found, len(part), official, first, end)))
             if len(running) > 1:
                 _take(running.pop(0), precision, recall)
         for one in running:
@@ -366,7 +367,7 @@ def _match(
     evaluation.params.max_dets = [max(number, 1)]  # cut already
     evaluation.evaluate()
     evaluation.accumulate()
-    content = evaluation.eval
+    content: Any = evaluation.eval
     return np.asarray(content["precision"])[..., 0], np.asarray(content["recall"])[..., 0]
 
 
@@ -383,7 +384,7 @@ class _Summary(LVISEval):
         self.params = params
         self.params.img_ids = truth.image_ids.tolist()
         self.params.cat_ids = truth.category_ids.tolist()
-        self.results = OrderedDict()
+        self.results: dict[str, float] = OrderedDict()
         self.freq_groups = self._prepare_freq_group()
         self.eval = {"params": self.params, "precision": precision, "recall": recall}
         self.summarize()

@@ -27,7 +27,7 @@ from ..utils.text import one_line
 IMAGE = np.dtype([("id", "<i8"), ("detections", "<i4"), ("height", "<i4"), ("width", "<i4")])
 # One row per detection. "lengths" are bytes in MASKS, -1 without a mask. Scores are stored as the evaluation reads
 # them, boxes as the model makes them: [x, y, w, h] in pixels.
-COLUMNS = {
+COLUMNS: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
     "classes": (np.dtype("<i4"), ()),
     "scores": (np.dtype("<f8"), ()),
     "boxes": (np.dtype("<f4"), (4,)),

@@ -67,9 +67,9 @@ def _receive(path: Path, rank: int, checksum: Checksum, group) -> bool:
     received = Checksum()
     with open(path, "ab") as file:
         while left:
-            content = torch.empty(min(left, SEND_BYTES), dtype=torch.uint8)
-            dist.recv(content, src=rank, group=group)
-            content = content.numpy().tobytes()
+            buffer = torch.empty(min(left, SEND_BYTES), dtype=torch.uint8)
+            dist.recv(buffer, src=rank, group=group)
+            content = buffer.numpy().tobytes()
             file.write(content)
             received.add(content)
             checksum.add(content)

@@ -8,6 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
@@ -57,7 +58,8 @@ class LVISEvaluator(DatasetEvaluator):
         self._output_dir = output_dir
         self._distributed = distributed
         self._backend = backend
-        self._writer = self._output = None
+        self._writer: Any = None  # from reset() to evaluate()
+        self._output: Any = None
 
     def reset(self):
         """Begin anew."""

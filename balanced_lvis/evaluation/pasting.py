@@ -66,8 +66,8 @@ def mask_edges(masks: Tensor, boxes: Tensor, height: int, width: int, threshold:
         is inside from each edge of even index up to the next edge, which may be just behind its image.
     """
     columns = _columns_of_crops(boxes, height, width)
-    edges, doubt = _interpolated_edges(masks, boxes, columns, threshold)
-    edges = np.concatenate([np.empty(0, np.int64), *edges, *_sampled_edges(masks, boxes, columns[doubt], threshold)])
+    parts, doubt = _interpolated_edges(masks, boxes, columns, threshold)
+    edges = np.concatenate([np.empty(0, np.int64), *parts, *_sampled_edges(masks, boxes, columns[doubt], threshold)])
     edges.sort(kind="stable")  # which is made for sequences of ascending parts
     return _without_pairs(edges)
 

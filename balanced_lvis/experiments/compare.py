@@ -16,8 +16,8 @@ from ..utils.errors import InputError
 from ..utils.io import write_json
 from .comparison_report import comparison_page, plot_ap_by_bin, statistics_table
 from .methods import METHODS
-from .results_table import percent
 from .runs import RESULTS, Run, train_all
+from .tables import percent
 
 TABLE = "table.json"
 PAGE = "table.md"
@@ -118,7 +118,7 @@ def _check_overrides(overrides) -> None:
 
 def _runs(methods, seeds, output: Path, configs: str, overrides) -> dict[tuple[str, int], Run]:
     """{(method, seed): run}, seed by seed, so that all methods have a result early; first stages come first."""
-    runs = {}
+    runs: dict[tuple[str, int], Run] = {}
     for seed in seeds:
         for method in sorted(methods.values(), key=lambda method: method.first_stage is not None):
             after = runs.get((method.first_stage, seed))

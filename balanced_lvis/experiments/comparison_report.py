@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Collection
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 
 from ..prediction.lettering import label_text
+from .plots import MARKERS, plt
 from .published_results import PAPER_COLUMNS, PAPER_TABLE_2
-from .results_table import MARKERS, TASKS, markdown_table, percent, plt
+from .tables import TASKS, markdown_table, percent
 
 # Name of the metric in table.json: its place in results.json.
 METRICS = {
@@ -28,7 +31,7 @@ MASK_COLUMNS = {"AP": "AP mask", "APf": "APf", "APc": "APc", "APr": "APr", "AP_b
 BOX_COLUMNS = {"AP_box": "AP", "AP_box_f": "APf", "AP_box_c": "APc", "AP_box_r": "APr"}
 # Upper ends of the plot's bins, in training images; LVIS's groups end at 10 and 100.
 BIN_ENDS = (3, 10, 30, 100, 300, math.inf)
-_PAIRS = plt.get_cmap("tab20").colors  # strong and light colours alternate
+_PAIRS = matplotlib.color_sequences["tab20"]  # strong and light colours alternate
 COLORS = (*_PAIRS[::2], *_PAIRS[1::2])
 
 
@@ -151,7 +154,7 @@ def binned_ap(rows: list[dict], task: str) -> dict[str, tuple[float, int]]:
 
 
 def plot_ap_by_bin(
-    per_category: dict[str, list[list[dict]]], path: Path, task: str, hollow: set[str] = frozenset()
+    per_category: dict[str, list[list[dict]]], path: Path, task: str, hollow: Collection[str] = ()
 ) -> None:
     """
     Plot the AP of each method in each frequency bin: mean over its categories, then mean and std over the seeds.

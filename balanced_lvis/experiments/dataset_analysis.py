@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 
 from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, WITH_OBJECTS, ClassPrior
 from ..utils.errors import InputError
-from .results_table import markdown_table
+from .plots import plt
+from .tables import markdown_table
 
 GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
 # Of each class: the method of ClassPrior, the sign with which training applies it to the logit, and its name in plots.

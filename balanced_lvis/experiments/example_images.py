@@ -6,10 +6,6 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from pycocotools import mask as mask_util
@@ -17,6 +13,7 @@ from torchvision.ops import nms
 
 from ..data.image_files import read_image
 from ..prediction.lettering import label_text, lettering, plain_text
+from .plots import plt
 
 
 def draw_comparison(annotation_file, image_root, predictions: dict[str, list[dict]], image_ids, path) -> None:

@@ -7,7 +7,7 @@ PAPER_COLUMNS = ("AP", "APf", "APc", "APr", "AP_box")
 # Table 2 of the slides that introduced Balanced Activation (Ren et al., LVIS 2020 challenge): Mask R-CNN with FPN on
 # LVIS-1.0, {backbone and split: {method as the paper names it: mask AP, APf, APc, APr, box AP, in percent}}. None:
 # not reported.
-PAPER_TABLE_2 = {
+PAPER_TABLE_2: dict[str, dict[str, tuple]] = {
     "ResNet-50, val": {
         "Repeat Factor Sampling": (22.1, 27.8, 21.1, 11.6, 23.6),
         "cRT": (23.2, 27.8, 22.5, 14.7, 24.8),

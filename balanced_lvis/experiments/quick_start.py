@@ -13,7 +13,7 @@ from ..data.rendered import annotation_file
 from ..engine.processes.lock import only_job_in
 from ..utils.io import write_json
 from .example_images import draw_comparison
-from .results_table import comparison_table, plot_ap_by_frequency
+from .quick_start_report import comparison_table, plot_ap_by_frequency
 from .runs import RESULTS, Run, train_all
 
 SUMMARY = "summary.json"

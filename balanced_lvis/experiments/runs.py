@@ -161,7 +161,9 @@ def train_all(
         InputError: if a run fails, with the end of its output, or if ``jobs`` is less than 1.
     """
     jobs, environment = _shares(runs, jobs)
-    waiting, running, ended = list(runs), [], []
+    waiting = list(runs)
+    running: list = []
+    ended: list = []
     show = _Show(runs)
     with _ended_by_signals():
         try:

@@ -23,6 +23,6 @@ def one_step_ahead(module: nn.Module, loss: Callable[[dict[str, Tensor]], Tensor
     Returns:
         {parameter name: tensor} for ``torch.func.functional_call``.
     """
-    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    parameters: dict[str, Tensor] = {name: p for name, p in module.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad(loss(parameters), list(parameters.values()), create_graph=True)
     return {name: p - lr * gradient for (name, p), gradient in zip(parameters.items(), gradients)}

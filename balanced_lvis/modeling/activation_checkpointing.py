@@ -49,12 +49,12 @@ def checkpoint_activations(model: nn.Module, parts: tuple[str, ...]) -> int:
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
-    blocks = [module for module in model.backbone.modules() if isinstance(module, CNNBlockBase)]
+    blocks = [module for module in model.get_submodule("backbone").modules() if isinstance(module, CNNBlockBase)]
     return [block for block in blocks if any(parameter.requires_grad for parameter in block.parameters())]
 
 
 def _box_heads(model: nn.Module) -> list[nn.Module]:
-    head = model.roi_heads.box_head
+    head = model.get_submodule("roi_heads.box_head")
     return list(head) if isinstance(head, nn.ModuleList) else [head]
 
 

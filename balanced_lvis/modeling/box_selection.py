@@ -304,7 +304,7 @@ def _batches(runs: list[tuple[int, int]], pairs_per_call: int):
 
     All n boxes of m runs take n**2 / 2 pairs in either of two calls, instead of m calls.
     """
-    batch = []
+    batch: list[tuple[int, int]] = []
     for start, stop in runs:
         size = stop - batch[0][0] if batch else 0
         if size > BOXES_PER_CALL or size**2 > pairs_per_call * (len(batch) + 1):
@@ -332,8 +332,8 @@ def _suppress_jointly(kept, boxes, scores, classes, runs, nms_thresh) -> list[tu
     first = runs[0][0]
     part = slice(first, runs[-1][1])
     kept[part], doubtful = _bracketed(boxes[part], scores[part], classes[part] - classes[first], nms_thresh)
-    doubtful = doubtful.tolist()
-    return [(start, stop) for start, stop in runs if any(doubtful[start - first : stop - first])]
+    flags = doubtful.tolist()
+    return [(start, stop) for start, stop in runs if any(flags[start - first : stop - first])]
 
 
 def _bracketed(boxes, scores, groups, nms_thresh) -> tuple[Tensor, Tensor]:

@@ -128,6 +128,8 @@ class LevelPooler(ROIPooler):
         output_size, scales, sampling_ratio, pooler_type, ...: as for ``ROIPooler``; ROIAlign or ROIAlignV2.
     """
 
+    level_poolers: nn.ModuleList
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.level_poolers = nn.ModuleList(

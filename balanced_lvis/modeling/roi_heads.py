@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads, StandardROIHeads
+from torch import Tensor
 
 from .box_predictor import ActivationOutputLayers
 from .box_selection import fast_rcnn_inference
@@ -65,7 +66,8 @@ class LongTailCascadeROIHeads(CascadeROIHeads):
             ``Instances`` per image: boxes of the last stage, scores averaged over the stages.
         """
         image_sizes = [p.image_size for p in proposals]
-        boxes, scores_of_stages = [], []
+        boxes: list[Tensor] = []
+        scores_of_stages = []
         for stage, predictor in enumerate(self.box_predictor):
             if stage:
                 proposals = self._create_proposals_from_boxes(boxes, image_sizes)

@@ -14,6 +14,8 @@ Shape shorthand: N images, C channels, H x W places of a level, A anchors of a p
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from detectron2.modeling.proposal_generator import RPN_HEAD_REGISTRY
@@ -80,7 +82,7 @@ class _Predictions(torch.autograd.Function):
         at_places = [_channels_last(g)[image, row, column] for g in gradients]  # (P, A) and (P, 4A)
         hidden = _channels_last(hidden)[image, row, column]  # (P, C)
         found = []
-        gradient = 0
+        gradient: Any = 0
         for of_output, output_weight in zip(at_places, (logits_weight, deltas_weight)):
             found += [(of_output.T @ hidden).view_as(output_weight), of_output.sum(0)]
             gradient = gradient + of_output @ output_weight.flatten(1)

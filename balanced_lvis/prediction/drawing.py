@@ -44,6 +44,8 @@ def draw_objects(pixels, boxes, masks, labels, colors, families) -> np.ndarray:
 
 
 class _Canvas(Visualizer):
+    _default_font_size: float
+
     def __init__(self, pixels, scale: int, families):
         super().__init__(pixels, scale=scale, instance_mode=ColorMode.SEGMENTATION)
         self._families = list(families)

@@ -30,7 +30,7 @@ def find_images(inputs: Iterable[str | os.PathLike]) -> list[str]:
         InputError: if an input has no image.
     """
     paths: dict[str, None] = {}
-    for given in map(os.fspath, inputs):
+    for given in (os.fspath(path) for path in inputs):
         if os.path.isdir(given):
             found, words = _in_folder(given), "has no file with the suffix of an image"
         elif os.path.exists(given):
@@ -44,7 +44,9 @@ def find_images(inputs: Iterable[str | os.PathLike]) -> list[str]:
 
 
 def _in_folder(folder: str) -> list[str]:
-    taken, other, folders = [], [], []
+    taken: list[str] = []
+    other: list[str] = []
+    folders: list[str] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:

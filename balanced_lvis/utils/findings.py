@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 from .errors import InputError
 from .text import one_line
@@ -87,6 +87,9 @@ class Problems:
         return [f"  {problem}" for problem in self.problems] or ["  no problem found"]
 
 
+ProblemType = TypeVar("ProblemType", bound=Problem)
+
+
 def refuse(subject: str, problems: Collection[Problem]) -> None:
     """
     Args:
@@ -100,7 +103,7 @@ def refuse(subject: str, problems: Collection[Problem]) -> None:
         raise InputError(f"{subject} can't be used:\n{lines}")
 
 
-class Findings:
+class Findings(Generic[ProblemType]):
     """
     Problems while they are found: of each kind the number, and the first in words.
 
@@ -108,7 +111,7 @@ class Findings:
         problem: the check's own :class:`Problem`.
     """
 
-    def __init__(self, problem: type[Problem]):
+    def __init__(self, problem: type[ProblemType]):
         self._problem = problem
         self._counts: dict[str, int] = {}
         self._examples: dict[str, list[str]] = {}
@@ -130,7 +133,7 @@ class Findings:
         """Whether there are errors of other kinds than these."""
         return any(self._problem.KINDS[kind].severity == ERROR and kind not in but for kind in self._counts)
 
-    def problems(self) -> tuple[Problem, ...]:
+    def problems(self) -> tuple[ProblemType, ...]:
         """In the order of their kinds."""
         return tuple(
             self._problem(kind, self._counts[kind], tuple(self._examples[kind]))

@@ -33,7 +33,7 @@ def end_with_parent(parent: int | None = None, end: Callable[[], object] = lambd
     """
     if parent is None:
         started_by = multiprocessing.parent_process()
-        parent = started_by and started_by.pid
+        parent = started_by.pid if started_by else None
     if parent is not None and os.name != "nt":  # where a process keeps a dead parent's id
         threading.Thread(target=_watch, args=(parent, end), daemon=True, name="end with parent").start()
 

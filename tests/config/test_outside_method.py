@@ -72,7 +72,7 @@ def test_a_method_is_one_file_and_one_yaml(folder, rendered):
     tool(folder, "train_net.py", "--config-file", "out/config.yaml", "--eval-only", "MODEL.WEIGHTS", weights)
     evaluated = json.loads((folder / "out" / "evaluation" / "results.json").read_text())
     assert evaluated == json.loads((folder / "out" / "results.json").read_text())
-    image = next(rendered.rglob("*.png"))
+    image = next(rendered.rglob("*.jpg"))
     tool(folder, "predict.py", "--weights", weights, "--input", image, "--json", "found.json", "--threshold", "0")
     assert len(json.loads((folder / "found.json").read_text())) == 1
     export = ["export_submission.py", "--config-file", "out/config.yaml", "--dataset", "rendered_test_dev"]

@@ -17,7 +17,8 @@ from balanced_lvis.data.custom.register import source_of
 from balanced_lvis.data.samplers import class_aware
 from balanced_lvis.data.validation import validate_annotations
 from balanced_lvis.experiments.comparison_report import seeds_table, statistics_table
-from balanced_lvis.experiments.results_table import comparison_table, markdown_table
+from balanced_lvis.experiments.quick_start_report import comparison_table
+from balanced_lvis.experiments.tables import markdown_table
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
 from tests.common import load_tool

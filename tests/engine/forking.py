@@ -1,4 +1,4 @@
-"""Processes for tests, forked from one that has imported everything and has no threads, which a fork would lose."""
+"""Processes for tests, forked from a server process that has imported everything and has no threads."""
 
 import multiprocessing
 import time
@@ -9,7 +9,7 @@ context.set_forkserver_preload(["tests.engine.toy", "balanced_lvis.engine.run"])
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process that may not be a child of this one has not ended; where nobody has fetched its status too."""
+    """Whether a process that may not be a child of this one is alive; a zombie is not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -17,7 +17,7 @@ def is_running(pid: int) -> bool:
 
 
 def wait_for(condition, seconds=120.0) -> None:
-    """Until ``condition()``; for what takes a moment, or longer on a machine with other work."""
+    """Wait until ``condition()`` holds, which may take longer on a busy machine."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

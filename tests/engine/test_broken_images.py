@@ -1,4 +1,4 @@
-"""A training goes on past broken images, tells which they were, and stops where they are too many."""
+"""Training continues past broken images, reports them, and stops if there are too many."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_broken_images_of_all_processes_and_workers_are_listed_and_counted(folde
     results = json.loads((folder / "out" / "results.json").read_text())
     assert results["training"] == {"broken_images": 2}
     assert "2 broken image(s) were left out" in done.stdout
-    # A run that goes on knows of those before.
+    # A resumed run knows the earlier ones.
     (folder / "out" / "broken_images.json").unlink()
     for name in ("3.jpg", "4.jpg"):
         (folder / "images" / name).write_bytes((folder / "images" / "1.jpg").read_bytes())

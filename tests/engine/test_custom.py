@@ -1,4 +1,4 @@
-"""Photographs with COCO's annotations go from one yaml to LVIS's numbers."""
+"""Photographs with COCO annotations: from one yaml to LVIS metrics."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def run(tool: str, *words) -> subprocess.CompletedProcess:
 
 
 def split(folder, **parts):
-    """Files with some of coco_tiny's images each."""
+    """Annotation files with parts of the images of coco_tiny."""
     content = json.loads((COCO_TINY / "annotations" / "instances_train2017.json").read_text())
     images = content["images"]
     for name, part in parts.items():
@@ -50,14 +50,14 @@ def test_photographs_train_in_two_processes_and_are_evaluated_from_one_yaml(tmp_
     results = json.loads((out / "results.json").read_text())
     assert set(results) == {"bbox", "segm"}
     assert set(results["segm"]) >= set(METRICS)
-    # The numbers are the LVIS API's, of the written results, in COCO's ids up to 90, and of the converted file.
+    # The metrics of the LVIS API for the written results, with COCO's ids up to 90, and for the converted file.
     written = json.loads((out / "inference" / "lvis_instances_results.json").read_text())
     assert {result["category_id"] for result in written} <= set(range(1, 91))
     (truth,) = [path for path in tmp_path.glob("val.json.lvis-*.json")]
     for task in ("bbox", "segm"):
         official, _ = evaluate_on_lvis(LVIS(str(truth)), written, task)
         assert results[task]["AP50"] == pytest.approx(official["AP50"], nan_ok=True)
-    # Several processes export it: each has to know the data set.
+    # Several processes export it: each must register the dataset.
     flags = ("--dataset", "my_val", "--output", tmp_path / "submission", "--num-gpus", 2)
     config = ("--config-file", tmp_path / "mine.yaml", "MODEL.WEIGHTS", out / "model_final.pth")
     exported = run("export_submission.py", *flags, *config)

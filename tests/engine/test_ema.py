@@ -1,4 +1,4 @@
-"""The moving average of weights: its definition, its place in checkpoints, and its evaluation."""
+"""The moving average of weights: definition, checkpoints and evaluation."""
 
 import json
 

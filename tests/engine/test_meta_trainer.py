@@ -7,7 +7,7 @@ from balanced_lvis.priors import ClassPrior
 
 
 def learn_on_rank(rank, rendezvous, folder):
-    """A step of the class weights on a batch of this rank's own, in one of two processes."""
+    """Updates of the class weights on batches of this rank, in one of two processes."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
     meta, layer = reweighter()
     for index in range(3):

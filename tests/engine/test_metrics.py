@@ -1,4 +1,4 @@
-"""``metrics.json`` of a run that was killed reads as that of one that wasn't."""
+"""``metrics.json`` after a kill: lines that are written again are removed first."""
 
 import json
 

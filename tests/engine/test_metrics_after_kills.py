@@ -1,4 +1,4 @@
-"""``metrics.json`` of a run that is killed anywhere and resumed has the lines of one that never stopped."""
+"""``metrics.json`` of a run that is killed anywhere and resumed equals that of an uninterrupted run."""
 
 import errno
 import itertools
@@ -27,11 +27,11 @@ PERIODS = [(5, 12), (7, 6), (10, 20), (20, 3), (3, 0), (50, 40), (45, 45), (1, 1
 
 
 class KilledError(BaseException):
-    """In place of SIGKILL: no hook does anything any more."""
+    """Stands for SIGKILL: no hook runs after it."""
 
 
 class Places:
-    """Counts the places at which a kill makes a difference, and kills at the one of the number ``kill_at``."""
+    """Counts the places where a kill makes a difference, and kills at place ``kill_at``."""
 
     def __init__(self, kill_at=None):
         self.passed, self.kill_at = 0, kill_at
@@ -56,7 +56,7 @@ class Places:
 
 
 class Loader:
-    """The batch of an iteration follows from its number."""
+    """Yields batches that depend only on the number of the iteration."""
 
     def __init__(self):
         self.start = 0
@@ -73,7 +73,7 @@ class Loader:
 
 
 class ToyTrainer(Trainer):
-    """The real hooks in their order and real checkpoints, of a model and images that take no time."""
+    """The real hooks and checkpoints with a toy model and images."""
 
     places = Places()
 
@@ -106,9 +106,9 @@ class ToyTrainer(Trainer):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A function that trains until the end or a kill, and returns what was passed on the way."""
+    """A function that trains until the end or a kill, and returns the places passed."""
     monkeypatch.setattr(train_loop.logging.getLogger(train_loop.__name__), "exception", lambda *_: None)
-    monkeypatch.setattr(os, "fsync", lambda number: None)  # nothing here loses power
+    monkeypatch.setattr(os, "fsync", lambda number: None)  # tests survive no power failure
     for module, name in ((metrics_file, "append"), (metrics_file, "replacing"), (saving, "replacing")):
         function = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *args, _call=function, **kwargs: ToyTrainer.places.around(_call)(
@@ -134,7 +134,7 @@ def run(tmp_path, monkeypatch):
 
 
 def lines(folder):
-    """Of metrics.json, without what a clock says and the medians of losses, which begin anew; AP is of the weights."""
+    """The lines of metrics.json without timings and the medians of losses, which restart; AP depends on the weights."""
     found = []
     for line in map(json.loads, (folder / "metrics.json").read_text().splitlines()):
         numbers = {name: repr(line[name]) for name in line if name.startswith(("bbox", "lr"))}
@@ -173,7 +173,7 @@ def test_a_run_that_is_resumed_at_its_end_has_its_last_evaluation_at_the_same_it
     for _ in range(2):
         run("run", (5, 12), iterations=30)
         assert evaluated(tmp_path / "run") == [11, 23, 30]
-    run("run", (5, 12), iterations=20)  # fewer than there are
+    run("run", (5, 12), iterations=20)  # fewer than were made
     assert evaluated(tmp_path / "run") == [11, 23, 30]
 
 
@@ -186,7 +186,7 @@ def test_a_run_that_goes_further_than_it_was_to_keeps_what_an_undisturbed_one_ha
 
 
 def test_a_new_run_in_the_folder_of_another_has_metrics_of_its_own(run, tmp_path):
-    """Else an evaluation of the earlier run would stand for one that was cut off."""
+    """Otherwise, an evaluation of the earlier run would replace an interrupted one."""
     run("run", (10, 4))
     earlier = (tmp_path / "run" / "metrics.json").read_text()
     run("run", (10, 20), resume=False)

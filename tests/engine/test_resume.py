@@ -1,4 +1,4 @@
-"""A run that was interrupted computes what an undisturbed one does, to the bit."""
+"""An interrupted run is bit-identical to an uninterrupted one."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def cfg_of(name, root, output, **options):
 
 
 def train(cfg, until, resume=False, stop=None):
-    """Iterations of a run, their losses, and what a checkpoint then holds."""
+    """The losses of a run's iterations, and its final weights."""
     trainer = Trainer(cfg, stop)
     trainer.resume_or_load(resume=resume)
     losses = []
@@ -65,23 +65,23 @@ def test_a_resumed_run_has_the_losses_and_weights_of_an_undisturbed_one(rendered
     losses, weights = train(cfg_of(name, rendered, tmp_path, **options), ITERATIONS)
     (tmp_path / "model_final.pth").unlink()
     (tmp_path / "last_checkpoint").write_text(f"model_{STOP - 1:07d}.pth")
-    torch.rand(11)  # whatever else the process does
+    torch.rand(11)  # any use of random numbers
     again, resumed = train(cfg_of(name, rendered, tmp_path, **options), ITERATIONS, resume=True)
     assert torch.equal(again, losses[STOP:])
     assert all(torch.equal(weights[key], resumed[key]) for key in weights)
 
 
 def evaluations(folder):
-    """The numbers of metrics.json's evaluations, as text, by iteration: NaN is not equal to itself."""
+    """The results of evaluations in metrics.json by iteration, as text, because NaN is not equal to itself."""
     lines = map(json.loads, (folder / "metrics.json").read_text().splitlines())
     found = [(line["iteration"], {key: repr(line[key]) for key in line if key.endswith("/AP")}) for line in lines]
     return [(iteration, numbers) for iteration, numbers in found if numbers]
 
 
 def test_an_evaluation_that_a_signal_has_cut_off_is_made_by_the_run_that_goes_on(rendered, tmp_path, monkeypatch):
-    """Once: not by one that goes on after it, and with an undisturbed run's numbers, losses and weights."""
+    """Once, and with the results, losses and weights of an uninterrupted run."""
     name, options = "quick_start/balanced_sigmoid.yaml", {"TEST.EVAL_PERIOD": STOP}
-    seed_all_rng(5)  # of the initial weights
+    seed_all_rng(5)  # for the initial weights
     losses, weights = train(cfg_of(name, rendered, tmp_path / "straight", **options), ITERATIONS)
     expected = evaluations(tmp_path / "straight")
     assert [iteration for iteration, _ in expected] == [STOP - 1, ITERATIONS]
@@ -105,7 +105,7 @@ def test_an_evaluation_that_a_signal_has_cut_off_is_made_by_the_run_that_goes_on
 
 
 def test_one_seed_gives_one_run_and_another_seed_another(rendered, tmp_path):
-    """Data order, augmentation, initialisation and sampling of proposals."""
+    """Includes data order, augmentation, initialization and sampling of proposals."""
     name = "quick_start/balanced_sigmoid.yaml"
     options = {"SOLVER.MAX_ITER": 2, "INPUT.MIN_SIZE_TRAIN": (64, 96)}
     found = []

@@ -36,7 +36,7 @@ def command_of(root, output, *flags, **overrides) -> list[str]:
 
 
 def train_net(root, output, *flags, **overrides) -> subprocess.CompletedProcess:
-    """:func:`command_of` in a process of its own."""
+    """:func:`command_of` in a separate process."""
     command = command_of(root, output, *flags, **overrides)
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
@@ -49,7 +49,7 @@ def losses(output: Path) -> dict[int, float]:
 
 @pytest.fixture(scope="module")
 def trained(rendered, tmp_path_factory):
-    """A finished training, and what it printed."""
+    """A finished training run and its output."""
     output = tmp_path_factory.mktemp("trained")
     done = train_net(rendered, output, SOLVER__MAX_ITER=4, SOLVER__CHECKPOINT_PERIOD=2)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -88,7 +88,7 @@ def test_eval_only_gives_the_numbers_of_the_training_run(trained, rendered, tmp_
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Everything that a training run has left, but what later evaluations have."""
+    """All files of a training run, without those of later evaluations."""
     files = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
     return {str(name): path.read_bytes() for name, path in files.items() if name.parts[0] != "evaluation"}
 
@@ -120,7 +120,7 @@ def test_resuming_continues_where_the_checkpoint_was_written(trained, rendered, 
     assert "Starting training from iteration 2" in done.stdout
     resumed, straight = (torch.load(p / "model_final.pth", weights_only=True) for p in (tmp_path, output))
     assert resumed["trainer"]["iteration"] == straight["trainer"]["iteration"] == 3
-    assert resumed["trainer"]["hooks"] == straight["trainer"]["hooks"]  # the learning rate's schedule among them
+    assert resumed["trainer"]["hooks"] == straight["trainer"]["hooks"]  # the learning-rate schedule among them
 
 
 def test_resuming_a_finished_run_evaluates_it_again(trained, rendered, tmp_path):
@@ -201,7 +201,7 @@ def test_a_test_set_without_annotations_saves_predictions(trained, rendered, tmp
 
 
 def refused(*arguments) -> str:
-    """The message with which a command line is refused before anything is built."""
+    """The message that refuses a command line before anything is built."""
     args = argument_parser().parse_args([*map(str, arguments)])
     with pytest.raises(InputError) as caught:
         check(read_config(args), args)
@@ -217,7 +217,7 @@ def test_errors_are_one_message_and_status_2():
 
 
 def place_lvis(monkeypatch, split, json_file, image_root):
-    """Where LVIS is looked for, wherever this machine may really have it."""
+    """Look for LVIS in an empty folder, even if this machine has it."""
     metadata = MetadataCatalog.get(f"lvis_v1_{split}")
     monkeypatch.setitem(metadata.__dict__, "json_file", str(json_file))
     monkeypatch.setitem(metadata.__dict__, "image_root", str(image_root))
@@ -249,7 +249,7 @@ def test_numbers_that_a_training_can_not_have_are_refused(rendered, tmp_path, ke
 
 @pytest.fixture
 def fake_lvis(tmp_path, monkeypatch):
-    """LVIS's files and folders by name, so that the checks after them are reached."""
+    """Empty files and folders with the names of LVIS, so that later checks are reached."""
     for split in ("train", "val"):
         (tmp_path / "coco" / f"{split}2017").mkdir(parents=True)
         (tmp_path / f"{split}.json").write_text("{}")
@@ -316,7 +316,7 @@ def test_a_checkpoint_of_another_model_lists_tensors_and_shapes(tiny_cfg, tmp_pa
 def test_a_broken_checkpoint_is_named(tiny_cfg, tmp_path, content):
     model = build_model(tiny_cfg)
     path = tmp_path / "broken.pth"
-    if content is None:  # cut off half-way, as a killed copy leaves it
+    if content is None:  # truncated, as by an interrupted copy
         torch.save(model.state_dict(), path)
         content = path.read_bytes()[: path.stat().st_size // 2]
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Second stages, run as training runs, in this process: what changes, what doesn't, and what is refused."""
+"""Second stages as complete runs: which weights change, which don't, and which checkpoints are refused."""
 
 import json
 import logging
@@ -53,7 +53,7 @@ def tensors(output, name="model_final"):
 def stage_1(rendered, tmp_path_factory):
     """First stages by activation family."""
     output = tmp_path_factory.mktemp("stage_1")
-    # 12 classes on 24 images: enough to differ from the initial weights, which is all that these tests need.
+    # 12 classes on 24 images: enough for weights that differ from the initial ones.
     methods = {"sigmoid": "rfs", "softmax": "rfs_softmax"}
     return {family: train(method, rendered, output / method) for family, method in methods.items()}
 
@@ -299,11 +299,11 @@ def test_a_classifier_of_a_second_stage_is_not_rescaled_again(rendered, stage_1,
     for method in ("lws", "decoupled_balanced_sigmoid"):
         message = refused(method, rendered, tmp_path / method, MODEL__WEIGHTS=scaled)
         assert f"{CLASSIFIER}.scale: in the file, not used by the model" in message
-    train("crt", rendered, tmp_path / "crt", MODEL__WEIGHTS=scaled)  # which doesn't use the classifier
+    train("crt", rendered, tmp_path / "crt", MODEL__WEIGHTS=scaled)  # doesn't use the classifier
 
 
 def test_crt_starts_anew_whatever_the_file_calls_the_classifier(rendered, stage_1, tmp_path):
-    """As a checkpoint that was saved from within DistributedDataParallel by other code."""
+    """Like a checkpoint saved from within DistributedDataParallel by other code."""
 
     def prefix(content):
         content["model"] = {f"module.{key}": value for key, value in content["model"].items()}
@@ -341,7 +341,7 @@ def test_lws_needs_a_classifier(rendered, stage_1, tmp_path):
     path = altered(weights_for("lws", stage_1), tmp_path, behead)
     message = refused("lws", rendered, tmp_path / "out", MODEL__WEIGHTS=path)
     assert f"{CLASSIFIER}.weight: missing in the file" in message
-    train("crt", rendered, tmp_path / "crt", MODEL__WEIGHTS=path)  # which starts it anew all the same
+    train("crt", rendered, tmp_path / "crt", MODEL__WEIGHTS=path)  # reinitializes the classifier
 
 
 def test_a_classifier_of_the_other_family_is_warned_of_where_it_is_kept(rendered, stage_1, tmp_path, caplog):
@@ -362,7 +362,7 @@ def test_evaluating_a_checkpoint_as_another_model_is_refused(rendered, stage_1, 
     scaled = train("lws", rendered, tmp_path / "lws", MODEL__WEIGHTS=weights_for("lws", stage_1))
     with pytest.raises(InputError, match=r"cls_score\.scale: in the file, not used"):
         load_for_evaluation(build_model(cfg), str(scaled / "model_final.pth"))
-    # Stock Detectron2 files tell neither; their tensors decide.
+    # Detectron2 checkpoints have no identity; their tensors decide.
     model = build_model(cfg)
     DetectionCheckpointer(model, str(tmp_path)).save("stock")
     load_for_evaluation(model, str(tmp_path / "stock.pth"), Identity.from_config(cfg))

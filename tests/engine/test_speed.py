@@ -1,4 +1,4 @@
-"""Options for speed: off by default, refused with a remedy, and nothing but last digits changed."""
+"""Speed settings: off by default, checked with a remedy, and equal up to rounding."""
 
 import shutil
 
@@ -65,7 +65,7 @@ def test_channels_last_changes_last_digits_only(tiny_cfg):
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
 def test_a_compiled_backbone_keeps_its_names_and_changes_last_digits_only(tiny_cfg):
-    """Of a single layer: compiling a ResNet takes minutes."""
+    """With a single layer: compiling a ResNet takes minutes."""
     tiny_cfg.MODEL.COMPILE_BACKBONE = True
     model = torch.nn.Module()
     model.backbone = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU())

@@ -1,4 +1,4 @@
-"""Training steps: Detectron2's own to the bit, accumulated, in half precision, unharmed by what isn't finite."""
+"""Training steps: bit-identical to Detectron2, accumulated, in half precision, skipped if not finite."""
 
 import math
 
@@ -77,7 +77,7 @@ def test_accumulated_batches_make_the_update_of_one(parts):
 
 
 def test_accumulated_batches_of_a_real_model_have_the_gradient_of_one_where_losses_are_means_over_images(tiny_cfg):
-    """That is the RPN's; the heads' are normalised by each batch's RoIs, and differ."""
+    """Holds for the RPN; the heads normalize by the RoIs of each batch, and differ."""
     exact = ["MODEL.RESNETS.NORM", "FrozenBN", "MODEL.FPN.NORM", "", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 100_000]
     tiny_cfg.merge_from_list([*exact, "MODEL.RPN.POSITIVE_FRACTION", 1.0, "SOLVER.IMS_PER_BATCH", 4, "SEED", 3])
     found, gradients = [], []
@@ -89,7 +89,7 @@ def test_accumulated_batches_of_a_real_model_have_the_gradient_of_one_where_loss
         with EventStorage():
             trainer.step.run_step()
             found.append({k: v[0] for k, v in get_event_storage().latest().items()})
-        # What the heads' losses don't reach: proposals have no gradient.
+        # Parameters that the losses of the heads don't reach: proposals have no gradient.
         rpn = trainer.model.proposal_generator.rpn_head.named_parameters()
         gradients.append({name: parameter.grad for name, parameter in rpn})
         state = trainer.data_loader.state_dict(1)
@@ -122,7 +122,7 @@ def test_the_whole_gradient_is_clipped_as_torch_clips_it(norm):
 
 
 def with_scaler(trainer, scale):
-    """float16 needs a GPU, its scaler does not."""
+    """A scaler on the CPU: float16 needs a GPU, its scaler doesn't."""
     trainer._scaler = torch.amp.GradScaler("cpu", init_scale=scale)
     return trainer
 
@@ -236,7 +236,7 @@ def test_a_diverged_run_names_the_file_of_a_process_that_has_saved_one(tmp_path,
 
 
 def test_a_diverged_run_can_be_replayed(rendered, tmp_path):
-    """A learning rate that blows the weights up: every later step fails, and the saved one fails alike."""
+    """A learning rate that makes the weights diverge: every later step fails, and so does its replay."""
     output = tmp_path / "out"
     opts = [*rendered_opts(rendered, output), "SOLVER.BASE_LR", "1e30", "SOLVER.MAX_SKIPPED_STEPS", "1", "SEED", "1"]
     opts += ["SOLVER.WARMUP_FACTOR", "1.0", "INPUT.MASK_FORMAT", "polygon", "TEST.EVAL_PERIOD", "0"]
@@ -256,7 +256,7 @@ def test_a_diverged_run_can_be_replayed(rendered, tmp_path):
     assert found.module
     assert len(found.alone) == 2 and all(name.endswith(".jpg") for name, _ in found.alone)
     assert not found.weights  # the weights themselves are large, but finite
-    # The data sets needn't be there or be known: the classes' frequencies are in the run's folder.
+    # The datasets needn't be available: the class prior is in the folder of the run.
     class_prior_from_config(cfg).save(output / "class_prior.json")
     elsewhere = ["DATASETS.TRAIN", "('gone_train',)", "DATASETS.TEST", "()", "MODEL.ROI_HEADS.NUM_CLASSES", "0"]
     assert replay(saved, opts=elsewhere).module == found.module
@@ -287,7 +287,7 @@ def test_all_processes_skip_what_one_of_them_can_not_use(tmp_path):
     first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
     assert first.pop("skipped") == second.pop("skipped") == 1
     assert_same_state(first, second)
-    # The mean over processes and batches: what one process does with all of them at once.
+    # The mean over processes and batches equals one batch on one process.
     data = [a + b for a, b in zip(batches(*range(6)), batches(*range(10, 16)))]
     together = toy_trainer([data[0] + data[1], data[4] + data[5]], frozen_norm=True)
     together.optimizer = torch.optim.SGD(together.model.parameters(), 0.1)

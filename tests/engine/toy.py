@@ -1,4 +1,4 @@
-"""A model so small that its training takes no time, also in processes of its own."""
+"""A model small enough to train in no time, also in separate processes."""
 
 import balanced_lvis  # isort: skip  # noqa: F401  a spawned process has no Detectron2 before it
 import torch
@@ -11,7 +11,7 @@ NAN, SPIKE = float("nan"), 1e38
 
 
 class Toy(torch.nn.Module):
-    """A model with a loss that is a mean over images, batch statistics, and a batch's say in what is finite."""
+    """A model with losses that are means over images, batch statistics, and inputs that decide what is finite."""
 
     def __init__(self):
         super().__init__()
@@ -43,7 +43,7 @@ def train(trainer, iterations):
 
 
 def train_on_rank(rank, rendezvous, folder):
-    """Three steps of two processes, of which the second has a bad image in the second step."""
+    """Three steps of two processes; the second has a bad image in the second step."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
     data = batches(*range(10 * rank, 10 * rank + 6), size=2)
     if rank == 1:

@@ -62,7 +62,8 @@ def convert(
     Raises:
         InputError: for a file that can't be read or relied on: everything that is wrong with it.
     """
-    conversion, checker, seen = _Conversion(json_file, image_root, output), AnnotationChecker(), set()
+    conversion, checker = _Conversion(json_file, image_root, output), AnnotationChecker()
+    seen: set[str] = set()
     output.write('{"annotations": [')
     with open_regular(json_file) as raw:
         title = f"Converting {one_line(os.path.basename(json_file))}"
@@ -185,7 +186,7 @@ class _Conversion:
             )
         summary = self._summary(source, train)
         image_count = train.image_count if train else summary.image_count
-        if len(image_count) != len(summary.category_ids):
+        if train and len(image_count) != len(summary.category_ids):
             raise InputError(
                 f"Annotations {self._json_file} have {len(summary.category_ids)} categories, but {train.owner} has "
                 f"{len(image_count)}. Give both the same list of categories."

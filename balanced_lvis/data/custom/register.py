@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
@@ -105,11 +106,11 @@ def prepare_custom(cfg) -> None:
 
 def _coco_source(name: str) -> Source | None:
     """The files of a dataset that is registered in COCO format; those that are missing are reported later."""
-    metadata = MetadataCatalog.get(name) if name in DatasetCatalog else {}
+    metadata: Any = MetadataCatalog.get(name) if name in DatasetCatalog else {}
     if metadata.get("evaluator_type") != "coco" or not metadata.get("json_file"):
         return None
     source = Source(
-        PathManager.get_local_path(os.fspath(metadata.json_file)), os.fspath(metadata.get("image_root", ""))
+        PathManager.get_local_path(os.fspath(metadata.get("json_file"))), os.fspath(metadata.get("image_root", ""))
     )
     return source if os.path.isfile(source.json_file) else None
 
@@ -162,7 +163,7 @@ def _training_counts(cfg, trained: dict[str, Summary], name: str) -> TrainCounts
     path = cfg.MODEL.CLASS_PRIOR.FILE
     others = [train for train in cfg.DATASETS.TRAIN if train not in cfg.DATASETS.CUSTOM]
     if trained or (others and not path):
-        priors = [ClassPrior(s.class_names, s.image_count, s.num_images) for s in trained.values()]
+        priors = [ClassPrior(tuple(s.class_names), np.array(s.image_count), s.num_images) for s in trained.values()]
         prior = ClassPrior.merge([*priors, *map(class_prior_of_dataset, others)])
         sources = [f"{train} ({source_of(cfg, train).json_file})" for train in trained]
         return _counts_of(prior, f"training set {', '.join([*sources, *others])}")

@@ -13,7 +13,7 @@ import os
 import shutil
 import struct
 from collections.abc import Iterable
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class ArrayWriter:
         file: binary, empty.
     """
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: IO[bytes]):
         self._file = file
         self._arrays: dict[str, dict] = {}
 
@@ -53,9 +53,9 @@ class ArrayWriter:
             if checked:
                 checksum.add(piece)
         crc = checksum.crc32 if checked else None
-        dtype = np.dtype(dtype).newbyteorder("<")
-        length = (self._file.tell() - start) // dtype.itemsize
-        self._arrays[name] = {"dtype": dtype.str, "offset": start, "length": length, "crc32": crc}
+        stored = np.dtype(dtype).newbyteorder("<")
+        length = (self._file.tell() - start) // stored.itemsize
+        self._arrays[name] = {"dtype": stored.str, "offset": start, "length": length, "crc32": crc}
 
     def add_array(self, name: str, array: np.ndarray) -> None:
         """Append one that is in memory."""
@@ -102,7 +102,7 @@ class ArrayFile:
             raise DamagedFileError(f"{self.path} has {arrays_end:,} bytes of arrays instead of {end:,}")
 
 
-def copy_with_header(path: str, file: BinaryIO, changes: dict) -> None:
+def copy_with_header(path: str, file: IO[bytes], changes: dict) -> None:
     """Write a copy of the file at ``path`` whose header has ``changes`` into an open, empty file."""
     with open(path, "rb") as old, mmap.mmap(old.fileno(), 0, access=mmap.ACCESS_READ) as memory:
         header, start = _read_header(memory, path)
@@ -112,7 +112,7 @@ def copy_with_header(path: str, file: BinaryIO, changes: dict) -> None:
     _write_tail(file, {**header, **changes})
 
 
-def _write_tail(file: BinaryIO, header: dict) -> None:
+def _write_tail(file: IO[bytes], header: dict) -> None:
     content = json.dumps(header).encode()
     file.write(content + _TAIL.pack(len(content), Checksum.of(content).crc32, _MARK))
 

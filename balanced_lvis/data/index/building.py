@@ -10,7 +10,7 @@ import tempfile
 import zlib
 from array import array
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -37,7 +37,7 @@ class NotIndexableError(Exception):
 class _HashingFile:
     """A file whose SHA-256 comes with reading it."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: IO[bytes]):
         self._file = file
         self.sha256 = hashlib.sha256()
 
@@ -47,7 +47,7 @@ class _HashingFile:
         return data
 
 
-def build_index(json_file: str, output: BinaryIO) -> None:
+def build_index(json_file: str, output: IO[bytes]) -> None:
     """
     Write the index of an LVIS JSON file. :mod:`balanced_lvis.data.index.image_records` says what its arrays mean.
 
@@ -87,9 +87,10 @@ def build_index(json_file: str, output: BinaryIO) -> None:
         writer.finish({"source": source_of, "report": report.to_dict()})
 
 
-def _read(json_file: str, source: BinaryIO, file: _HashingFile, content: _Content) -> Report:
+def _read(json_file: str, source: IO[bytes], file: _HashingFile, content: _Content) -> Report:
     """All of a file into ``content``; past what that refuses, the file is read on for the report on all of it."""
-    checker, seen, refused = AnnotationChecker(LVIS), set(), None
+    checker, refused = AnnotationChecker(LVIS), None
+    seen: set[str] = set()
     try:
         for key, record in read_records(file, optional=("annotations",), seen=seen):
             checker.add(key, record)
@@ -121,11 +122,13 @@ def stamp_of(file: str | int) -> dict[str, int]:
 class _Content:
     """What has been read so far, in the file's order. Ragged lists are lengths here and their elements there."""
 
-    def __init__(self, json_file: str, spool: BinaryIO):
+    def __init__(self, json_file: str, spool: IO[bytes]):
         self._json_file, self._spool = json_file, spool
         self._images = {name: array("q") for name in ("id", "height", "width")}
         self._names: list[bytes] = []
-        self._categories = {name: [] for name in ("not_exhaustive", "negative")}  # arrays, one per image
+        self._categories: dict[str, list] = {
+            name: [] for name in ("not_exhaustive", "negative")
+        }  # arrays, one per image
         self._of = {name: array("q") for name in ("id", "image_id", "category_id", "num_polygons", "num_numbers")}
         self._polygon_lengths = array("i")
         self._numbers = array("d")  # of each annotation its box, then its polygons
@@ -174,7 +177,7 @@ class _Content:
     def _add_annotation(self, annotation: Annotation) -> None:
         if annotation.is_ignored:
             return
-        polygons = annotation.segmentation
+        polygons: Any = annotation.segmentation
         row = len(self._of["id"])
         reason = _refusal(polygons)
         if reason:

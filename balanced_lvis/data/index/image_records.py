@@ -129,8 +129,8 @@ class LVISRecords(Dataset):
         return LVISRecords(self._file, self._image_root, self._contiguous_ids, self._filter_empty, gone)
 
     def _file_name(self, name: bytes) -> str:
-        folder, _, name = name.decode("utf-8", "surrogatepass").rpartition("/")
-        return os.path.join(self._image_root + folder, name)
+        folder, _, base = name.decode("utf-8", "surrogatepass").rpartition("/")
+        return os.path.join(self._image_root + folder, base)
 
     def _class_ids(self) -> np.ndarray:
         """The file's category ids of all images' annotations."""
@@ -166,7 +166,7 @@ class LVISRecords(Dataset):
 
     def _numbers(self, place: int) -> list:
         data = self._part("numbers", place, "first_number")
-        if zlib.crc32(data) != self._arrays["number_crc32"][place]:
+        if zlib.crc32(data.data) != self._arrays["number_crc32"][place]:
             raise InputError(
                 f"The index {self._file.path} is damaged at image {self._arrays['image_id'][place]}; delete it, and "
                 "the next start makes it anew."
@@ -181,7 +181,7 @@ class LVISRecords(Dataset):
         return self._contiguous_of_known[np.searchsorted(self._known, category_ids)]
 
     def _check_categories(self) -> None:
-        unknown = set(np.unique(self._arrays["category_id"]).tolist()) - set(self._contiguous_ids)
+        unknown = set(np.unique(self._arrays["category_id"]).tolist()) - set(self._contiguous_ids or ())
         if unknown:
             raise InputError(
                 f"Annotations have category_id {min(unknown)}, which the data set's metadata "
@@ -218,8 +218,8 @@ class ChainedRecords(Dataset):
 
     def leaving_out(self, positions: Sequence[int]) -> ChainedRecords:
         """As :meth:`LVISRecords.leaving_out`."""
-        positions = np.sort(np.asarray(positions, np.int64))
-        cuts = np.searchsorted(positions, [0, *self._ends])
+        places = np.sort(np.asarray(positions, np.int64))
+        cuts = np.searchsorted(places, [0, *self._ends])
         starts = [0, *self._ends[:-1]]
         gone = [positions[low:high] - start for low, high, start in zip(cuts, cuts[1:], starts)]
         return ChainedRecords([part.leaving_out(own) for part, own in zip(self._parts, gone)])

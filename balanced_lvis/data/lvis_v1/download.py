@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -179,7 +180,7 @@ def _part(response, partial: Path, start: int) -> tuple[int, int | None]:
     return start, None if length is None else start + int(length)
 
 
-def _begin_anew(partial: Path, reason: str) -> None:
+def _begin_anew(partial: Path, reason: str) -> NoReturn:
     partial.unlink(missing_ok=True)
     raise _RestartError(reason)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -178,7 +178,7 @@ def _get_images(root: Path, folder: str, missing: Sequence[str] = ()) -> str:
     )
 
 
-def _why(folder: str, users: Mapping[str, object]) -> tuple[str, ...]:
+def _why(folder: str, users: Mapping[str, Collection[str] | None]) -> tuple[str, ...]:
     """What surprises everyone."""
     if folder != "val2017" or "val" not in users:
         return ()

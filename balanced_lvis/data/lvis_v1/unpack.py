@@ -7,7 +7,7 @@ import posixpath
 import zipfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from tqdm import tqdm
 
@@ -70,7 +70,7 @@ def _member(opened: zipfile.ZipFile, archive, name: str) -> zipfile.ZipInfo:
     raise InputError(f"{archive} doesn't hold {name}, but {held}; use the archive that LVIS publishes.")
 
 
-def _copy(source: BinaryIO, target: str | os.PathLike, size: int) -> None:
+def _copy(source: IO[bytes], target: str | os.PathLike, size: int) -> None:
     title = f"Writing {one_line(Path(target).name)}"
     bar = tqdm(desc=title, total=size, unit="B", unit_scale=True, unit_divisor=1024, disable=None)
     with bar, replacing(target, "wb") as file:

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -154,7 +154,7 @@ def _draw_split(plan: SplitPlan, folder: Path, workers: int) -> list[tuple[dict,
     workers = min(workers, -(-total // _CHUNK))
     with contextlib.ExitStack() as stack:
         if workers == 1:
-            results = map(functools.partial(_draw_and_save, plan, folder), range(total))
+            results: Iterator = map(functools.partial(_draw_and_save, plan, folder), range(total))
         else:
             # Forking is quick and does not run the caller's main module again. Not all systems have it.
             context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else None)
@@ -170,7 +170,7 @@ def _draw_and_save(plan: SplitPlan, folder: Path, index: int) -> tuple[dict, lis
     return drawn.record, drawn.annotations
 
 
-_worker_task = None
+_worker_task: Callable | None = None
 
 
 def _start_worker(plan: SplitPlan, folder: Path) -> None:
@@ -181,6 +181,7 @@ def _start_worker(plan: SplitPlan, folder: Path) -> None:
 
 
 def _draw_in_worker(index: int) -> tuple[dict, list[dict]]:
+    assert _worker_task is not None
     return _worker_task(index)
 
 

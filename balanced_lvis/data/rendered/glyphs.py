@@ -128,7 +128,7 @@ def distinct_characters(limit: int) -> tuple[list[str], np.ndarray]:
         far = np.flatnonzero(pairwise_iou(signatures, accepted).max(axis=1, initial=0) <= _MAX_IOU)
         within = pairwise_iou(signatures, signatures)
         kept: list[int] = []
-        for i in far:
+        for i in far.tolist():
             if within[i, kept].max(initial=0) <= _MAX_IOU:
                 kept.append(i)
         chosen += [pairs[i][0] for i in kept]
@@ -167,7 +167,7 @@ def outline(character: str, face: str) -> Outline | None:
         return None
     # matplotlib flattens curves to a fraction of a unit: one em is 2,000 units here.
     vertices = vertices * (2000 / font.units_per_EM * 64)
-    contours = [c for c in CurvePath(vertices, codes).to_polygons(closed_only=True) if len(c) > 3]
+    contours = [c for c in map(np.asarray, CurvePath(vertices, codes).to_polygons(closed_only=True)) if len(c) > 3]
     return _normalised(contours)
 
 
@@ -254,7 +254,7 @@ def _candidates() -> list[str]:
 
 
 # matplotlib 3.10 turned the constants into an enumeration.
-_NO_SCALE = ft2font.LoadFlags.NO_SCALE if hasattr(ft2font, "LoadFlags") else ft2font.LOAD_NO_SCALE
+_NO_SCALE = ft2font.LoadFlags.NO_SCALE if hasattr(ft2font, "LoadFlags") else ft2font.LOAD_NO_SCALE  # type: ignore[attr-defined]
 
 
 @cache

@@ -101,7 +101,7 @@ def to_polygons(visible: shapely.Geometry, image_size: tuple[int, int]) -> list[
         lists x1, y1, x2, y2, ... of at least 3 points; crumbs of less than half a square pixel are left out.
     """
     height, width = image_size
-    polygons = []
+    polygons: list[list[float]] = []
     for part in sorted(_parts(visible), key=lambda p: -p.area):
         if polygons and part.area < _CRUMB:
             continue
@@ -146,6 +146,7 @@ def _place_all(glyphs, categories, image_size, object_scale, rng) -> list[_Place
 def _place(placed, glyph, category, image_size, scale, smallest, rng) -> bool:
     """Append the object to ``placed`` and update what is visible of the others, unless there is no room."""
     shape = outline(glyph.character, glyph.faces[rng.integers(len(glyph.faces))])
+    assert shape is not None  # alphabets have characters with an outline only
     size = np.exp(rng.uniform(*np.log(scale))) * min(image_size)
     for attempt in range(_TRIES):
         matrix, shift = _pose(shape.extent, size * _SHRINK ** (attempt // _TRIES_PER_SIZE), image_size, rng)

@@ -65,7 +65,7 @@ class RenderedSpec:
 
 
 def _integer(name: str, value, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
         raise InputError(f"{name} is {value!r}; choose whole numbers from {low} to {high}")
     return int(value)
 

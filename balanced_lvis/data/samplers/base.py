@@ -85,7 +85,7 @@ class Detectron2Sampler(ResumableSampler):
         seed: as in :class:`ResumableSampler`.
     """
 
-    def __init__(self, make: Callable[..., Sampler], seed: int | None = None):
+    def __init__(self, make: Callable, seed: int | None = None):
         super().__init__(seed)
         self._make = make
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.data.samplers import TrainingSampler
+from torch import Tensor
 
 from ...utils.errors import InputError, did_you_mean
 from ...utils.options import chosen_options, keyword_options
@@ -27,10 +28,10 @@ _KEYS = {
 }
 
 _SAMPLERS: dict[str, Callable[..., ResumableSampler]] = {}
-_SHOWN: dict[str, Callable[..., np.ndarray]] = {}
+_SHOWN: dict[str, Callable[..., np.ndarray | Tensor]] = {}
 
 
-def register_sampler(name: str, shown: Callable[..., np.ndarray] | None = None):
+def register_sampler(name: str, shown: Callable[..., np.ndarray | Tensor] | None = None):
     """
     Decorator: register a function for :func:`build_sampler`.
 

@@ -10,6 +10,7 @@ import math
 import posixpath
 from array import array
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 
@@ -47,9 +48,10 @@ class AnnotationChecker:
         self._annotations = {name: array("q") for name in ("id", "image_id", "category_id")}
         self._boxes, self._masks, self._contents = Extents(), Extents(), array("q")
         self._rles, self._rle_sizes = array("i"), array("i")  # annotations; height, width of each
-        self._objects, self._others = Counter(), Counter()  # annotations by category id: objects, and all else
-        self._num = Counter()
-        self._add_to = {
+        self._objects: Counter[int] = Counter()  # objects by category id
+        self._others: Counter[int] = Counter()  # other annotations by category id
+        self._num: Counter[str] = Counter()
+        self._add_to: dict[str, tuple[str, Callable]] = {
             "images": ("image", self._add_image),
             "categories": ("category", self._add_category),
             "annotations": ("annotation", self._add_annotation),

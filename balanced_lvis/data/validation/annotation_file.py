@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO
 
 from tqdm import tqdm
 
@@ -100,7 +100,7 @@ def _with_images(report: Report, checker: AnnotationChecker, root: str, read: bo
     return dataclasses.replace(report, problems=(*report.problems, *findings.problems()))
 
 
-def why_not_json(source: BinaryIO, error: Exception) -> str:
+def why_not_json(source: IO[bytes], error: Exception) -> str:
     """What is wrong with a file that isn't JSON to its end, in words, from how it begins where that says it."""
     source.seek(0)
     beginning = source.read(64).lstrip()
@@ -112,7 +112,7 @@ def why_not_json(source: BinaryIO, error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _with_bar(file: BinaryIO, title: str, shown: bool) -> Iterator[BinaryIO]:
+def _with_bar(file: IO[bytes], title: str, shown: bool) -> Iterator[IO[bytes]]:
     """The file, whose ``read`` moves a progress bar."""
     size = os.fstat(file.fileno()).st_size
     hidden = None if shown else True

@@ -134,7 +134,7 @@ def _in_order(candidates: list[_Candidate], noted: str | None, noted_at: float) 
     return sorted(candidates, key=rank, reverse=True)
 
 
-def damage_of(path: str) -> str | None:
+def damage_of(path: str | os.PathLike) -> str | None:
     """What is wrong with a file's bytes, of which each is read; None if nothing is."""
     try:
         with zipfile.ZipFile(path) as archive:

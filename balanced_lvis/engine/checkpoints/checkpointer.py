@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import parse_qs
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -36,6 +37,8 @@ class Checkpointer(DetectionCheckpointer):
             return super().load(path, *args, **kwargs)
         finally:
             self._parsed_url_during_load = None  # else a load after a failed one would fail as well
+
+    _parsed_url_during_load: Any  # Detectron2's own
 
     def _load_file(self, filename):
         content = read_checkpoint(filename, self.trust)

@@ -153,7 +153,7 @@ def _num_outputs(source: str, content: dict, state: dict) -> int:
 
 def _class_names(source: str, told: Identity | None, given: list[str] | None) -> list[str]:
     theirs = told.class_names if told else []
-    if given and theirs:
+    if told and given and theirs:
         Identity(given, "", "").check_class_names(told, f"{source!r}")
     return list(given or theirs)
 
@@ -184,7 +184,8 @@ def _has_background(source: str, outputs: int, num_classes: int) -> bool:
 
 def _family(source: str, told: Identity | None, given: str | None, background: bool) -> str:
     known = told.family if told else None if background else "sigmoid"
-    if known is None and given is None:
+    family = known or given
+    if family is None:
         raise InputError(
             f"{source!r} doesn't tell whether its classifier was trained as a softmax or as sigmoids, and their scores "
             "differ: add --activation. Detectron2's models are softmax unless their config has USE_SIGMOID_CE."
@@ -192,7 +193,7 @@ def _family(source: str, told: Identity | None, given: str | None, background: b
     if None not in (known, given) and known != given:
         reason = "says of itself that it is" if told else "has no background output, and so is"
         raise InputError(f"The activation is to be {given}, but {source!r} {reason} {known}.")
-    return known or given
+    return family
 
 
 def _change_classifier(state: dict, change: Callable) -> None:

@@ -82,6 +82,7 @@ class Identity:
             InputError: if it is another model's.
         """
         found = Identity.read({self.KEY: state}, "The checkpoint to resume from")
+        assert found is not None  # it has this entry
         self.check_class_names(found, "The checkpoint to resume from")
         theirs = f"{found.stage} with a {found.family} activation"
         ours = f"{self.stage} with a {self.family} activation"

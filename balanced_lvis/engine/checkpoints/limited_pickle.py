@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import pickle
 import struct
 import sys
-from typing import IO, ClassVar
+from collections.abc import Callable
+from typing import IO, Any, ClassVar
 
 from ...utils.memory_budget import Budget
 
@@ -73,11 +75,18 @@ class LimitedUnpickler(pickle._Unpickler):  # Python's own: C's allocates whatev
         budget: of what is read.
     """
 
-    dispatch: ClassVar = {
+    # Attributes of Python's unpickler, which its type stubs leave out.
+    read: Callable[[int], bytes]
+    readline: Callable[[], bytes]
+    append: Callable[[object], None]
+    pop_mark: Callable[[], list]
+    stack: list
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         code: load for code, load in pickle._Unpickler.dispatch.items() if bytes([code]) not in _DISABLED
     }
 
-    def __init__(self, file: IO[bytes], budget: Budget):
+    def __init__(self, file: IO[bytes] | mmap.mmap, budget: Budget):
         super().__init__(file, encoding="latin1")
         self.budget = budget
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
 from collections import OrderedDict
-from typing import IO
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class _DType:
     def __init__(self, name: str):
         if not isinstance(name, str):  # whose words could be without end
             raise RefusedError("an array of a type without name")
-        self.order = "="
+        self.order: Any = "="
         self.base = np.dtype(name)
 
     def set_state(self, state) -> None:
@@ -42,7 +43,7 @@ class _Array:
         self.value = _from_bytes(content, dtype, shape, "F" if is_fortran else "C")
 
 
-def _from_bytes(content, dtype: _DType, shape: tuple, order: str) -> np.ndarray:
+def _from_bytes(content, dtype: _DType, shape: tuple, order: Literal["C", "F"]) -> np.ndarray:
     if isinstance(content, str):  # Python 2's bytes
         content = content.encode("latin1")
     kind = dtype.resolve()
@@ -99,7 +100,7 @@ class _PlainUnpickler(LimitedUnpickler):
         instance.set_state(state)
 
 
-def load_plain_pickle(file: IO[bytes], size: int):
+def load_plain_pickle(file: IO[bytes] | mmap.mmap, size: int):
     """
     Read a pickle of dicts, lists, tuples, strings, numbers and numeric NumPy arrays, also of Python 2.
 

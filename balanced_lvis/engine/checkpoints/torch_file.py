@@ -56,8 +56,8 @@ def _check(path: str) -> None:
             return
     sizes = _sizes_of_storages(path)
     # As torch finds it: another reader of zip archives might find another one.
-    content = torch._C.PyTorchFileReader(path).get_record(_PICKLE)
-    _TorchUnpickler(io.BytesIO(content), budget, sizes).load()
+    record = torch._C.PyTorchFileReader(path).get_record(_PICKLE)
+    _TorchUnpickler(io.BytesIO(record), budget, sizes).load()
 
 
 def _sizes_of_storages(path: str) -> dict[str, int]:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ...utils.errors import InputError
 
@@ -100,7 +101,7 @@ def _from_slurm(args, environ) -> Job:
             "use sbatch --ntasks-per-node."
         )
     (local_size,) = sizes
-    meeting = {
+    meeting: dict[str, Any] = {
         "address": environ.get("MASTER_ADDR") or next(expand_hosts(environ["SLURM_STEP_NODELIST"])),
         "port": int(environ.get("MASTER_PORT") or _port(environ)),
     }

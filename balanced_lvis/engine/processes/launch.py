@@ -104,7 +104,7 @@ def _end_as_child(job: Job, error: ProcessExitedException) -> None:
     ) from None
 
 
-def _hint(signal_name: str) -> str:
+def _hint(signal_name: str | None) -> str:
     return ", which often means that the machine ran out of memory" if signal_name == "SIGKILL" else ""
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+from typing import Any
 
 import torch
 from detectron2.utils import comm
@@ -36,8 +37,8 @@ class StopRequest(contextlib.AbstractContextManager):
         self._unwinds = unwinds
         self.signal_name = "another process's signal"
         self._wanted = False
-        self._process = None
-        self._before: dict[int, object] = {}
+        self._process: int | None = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self):
         self._process = os.getpid()

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 
+import torch.distributed as dist
+
 from ...console.printing import print_error
 from ...console.signals import exit_now
 from ...utils.errors import InputError, LostProcessError
@@ -121,7 +123,7 @@ class Watchdog:
 
     def __init__(
         self,
-        connect: Callable[[], object],
+        connect: Callable[[], dist.Store],
         rank: int,
         world_size: int,
         limits: Limits,
@@ -167,7 +169,7 @@ class Watchdog:
         note("ending", slow=True)
         self._take_leave(status)
 
-    def explain(self, error: Exception) -> None:
+    def explain(self, error: BaseException) -> None:
         """
         Wait for the watchdog's verdict, which ends this process, if ``error`` may be caused by another process's end.
 

@@ -103,12 +103,11 @@ def export_predictions(
 
 def _write(writer: DetectionWriter, rows: list[Row], images: ImageList) -> None:
     classes = np.searchsorted(images.category_ids, [row.category_id for row in rows])
-    boxes = [row.box for row in rows]
-    if rows and any(box is None for box in boxes):
-        boxes = _boxes_of_masks(rows)
+    known = [row.box for row in rows if row.box is not None]
+    boxes = known if len(known) == len(rows) else _boxes_of_masks(rows)
     begin = 0
-    for image_id, group in itertools.groupby(rows, key=lambda row: row.image_id):
-        group = list(group)
+    for image_id, grouped in itertools.groupby(rows, key=lambda row: row.image_id):
+        group = list(grouped)
         part = slice(begin, begin + len(group))
         rles = None
         if group[0].counts is not None:
@@ -119,6 +118,6 @@ def _write(writer: DetectionWriter, rows: list[Row], images: ImageList) -> None:
 
 def _boxes_of_masks(rows: list[Row]) -> list[list[float]]:
     """What the LVIS API takes for the box of a mask that has none."""
-    rles = [{"size": list(row.size), "counts": row.counts.encode("ascii")} for row in rows]
+    rles = [{"size": list(row.size), "counts": (row.counts or "").encode("ascii")} for row in rows]
     parts = [mask_util.toBbox(rles[begin : begin + _AT_ONCE]) for begin in range(0, len(rles), _AT_ONCE)]
     return np.concatenate(parts).tolist()

@@ -6,7 +6,7 @@ import math
 import os
 from array import array
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -142,7 +142,7 @@ class Checker:
 
     def _check_boxes(self, rows: list[Row]) -> None:
         boxes = np.array([row.box for row in rows], np.float64)
-        invalid = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
+        invalid: Any = ~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] < 0).any(axis=1)
         self._flag("box_invalid", invalid, rows, lambda row: f"bbox {row.box}")
         if self.task == "bbox":
             with np.errstate(over="ignore", invalid="ignore"):
@@ -156,7 +156,7 @@ class Checker:
         # Of images' own sizes alone, so that no mask can claim a size that lets it be longer than memory.
         sound = np.flatnonzero(known & ~wrong)
         rows = [rows[index] for index in sound.tolist()]
-        areas, codes = mask_areas([row.counts for row in rows], right[sound].prod(axis=1))
+        areas, codes = mask_areas([row.counts or "" for row in rows], right[sound].prod(axis=1))
         reasons = dict(zip((row.position for row in rows), codes.tolist()))
         self._flag("rle_undecodable", codes > 0, rows, lambda row: REASONS[reasons[row.position]])
         self._flag("no_area", (codes == 0) & (areas == 0), rows, lambda row: "no pixel")

@@ -8,7 +8,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO
 
 from tqdm import tqdm
 
@@ -73,7 +73,7 @@ def why_not_json(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _content(raw: BinaryIO) -> Iterator[BinaryIO]:
+def _content(raw: IO[bytes]) -> Iterator[IO[bytes]]:
     mark = raw.read(4)
     raw.seek(0)
     if mark[:2] != b"PK":

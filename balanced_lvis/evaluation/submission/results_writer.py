@@ -123,7 +123,7 @@ def _records(parts: Iterable[Detections], task: str, max_dets: int, counts: _Cou
         counts.over_limit += len(part) - len(kept)
         used = np.zeros(len(image_ids), bool)
         columns = (part.image_ids, part.category_ids, part.scores)
-        masks = part.rles(kept) if task == "segm" else None
+        masks = iter(part.rles(kept) if task == "segm" else ())
         for start in range(0, len(kept), _BATCH):
             rows = kept[start : start + _BATCH]
             shapes, areas = _masks(masks, len(rows)) if task == "segm" else _boxes(part.boxes[rows])

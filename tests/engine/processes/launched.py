@@ -1,4 +1,4 @@
-"""A command line that joins a job and does what it is told: what torchrun, SLURM and arguments start in the tests."""
+"""The program that tests start by torchrun, SLURM or arguments: it joins a job and follows the given commands."""
 
 import argparse
 import errno
@@ -18,7 +18,7 @@ from balanced_lvis.engine.processes.launch import launch
 from balanced_lvis.engine.processes.watchdog import Limits, note
 from balanced_lvis.utils.errors import InputError
 
-LIMITS = Limits(8.0, 120.0)  # a machine that has other work may be slow to give signs of life
+LIMITS = Limits(8.0, 120.0)  # heartbeats may be late on a busy machine
 
 
 def prepare():

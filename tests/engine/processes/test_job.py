@@ -1,4 +1,4 @@
-"""What a process makes of its arguments and environment."""
+"""The job that a process finds by its arguments and environment."""
 
 from argparse import Namespace
 

@@ -1,4 +1,4 @@
-"""Jobs of real processes, started in every way: they meet, share errors, and end together."""
+"""Jobs of real processes, started in every way: rendezvous, errors shown once, and a common end."""
 
 import json
 import os
@@ -25,7 +25,7 @@ CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
 
 
 def start(*command, **environ) -> subprocess.Popen:
-    """A command in a session of its own, so that it can be killed with all that it has started."""
+    """A command in a new session, so that it can be killed with all its processes."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environ}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([*map(str, command)], env=env, cwd=ROOT, start_new_session=True, **pipes)
@@ -45,7 +45,7 @@ def run_forked(files, main, arguments, environ):
 
 
 class Forked:
-    """As ``start`` of a command line's ``main``, without importing anything again."""
+    """Like ``start`` for the ``main`` of a command line, without repeating the imports."""
 
     def __init__(self, folder, rank, environ, main, arguments):
         self._files = [folder / f"{name}_{rank}" for name in ("out", "err")]
@@ -66,7 +66,7 @@ class Forked:
 
 
 def children(pid: int) -> list[int]:
-    """Process ids of what a process has started, where Linux tells."""
+    """Process ids of the children of a process, on Linux."""
     path = Path(f"/proc/{pid}/task/{pid}/children")
     own = [int(word) for word in path.read_text().split()]
     return own + [below for child in own for below in children(child)]
@@ -127,7 +127,7 @@ def test_two_machines_meet_at_the_address_that_both_are_told(tmp_path):
 @pytest.mark.parametrize("launcher", [by_torchrun, by_slurm])
 def test_what_is_refused_at_the_start_is_shown_once_and_ends_all(launcher, tmp_path):
     done = [finished(process) for process in launcher(tmp_path, FAIL="prepare")]
-    # torchrun has a status of its own.
+    # torchrun has its own exit status.
     assert {status for status, _, _ in done} == {1 if launcher is by_torchrun else 2}, done
     text = "".join(err for _, _, err in done)
     assert text.count("nothing to work on") == text.count("error: ") == 1, text
@@ -266,7 +266,7 @@ def test_exchanges_beside_nccl_have_the_jobs_own_time_limit(monkeypatch, backend
     made = []
     monkeypatch.setattr(torch.distributed, "get_backend", lambda: backend)
     monkeypatch.setattr(torch.distributed, "new_group", lambda **options: made.append(options) or "a group")
-    monkeypatch.setattr(comm, "_get_global_gloo_group", comm._get_global_gloo_group)  # put back at the end
+    monkeypatch.setattr(comm, "_get_global_gloo_group", comm._get_global_gloo_group)  # restored after the test
     launch._make_exchange_group(timedelta(hours=3))
     if backend == "gloo":
         assert not made

@@ -1,4 +1,4 @@
-"""Two jobs in one output folder: real processes, as a lock of this one is none to itself."""
+"""Two jobs in one output folder: real processes, because a lock doesn't exclude its own process."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def hold(folder, ready, argv=("train_net.py", "--config-file", "a b.yaml"), work
 
 @pytest.fixture
 def start(tmp_path):
-    """A process with the lock of ``tmp_path``, and the process ids of its data workers."""
+    """A process that holds the lock of ``tmp_path``, and the process ids of its data workers."""
     started = []
 
     def begin(**options):
@@ -70,7 +70,7 @@ def test_a_second_job_is_refused_and_told_of_the_first_until_that_is_killed(star
 
 
 def test_data_workers_that_outlive_a_killed_job_do_not_have_its_lock(start, tmp_path):
-    """Plain workers of torch's, which don't watch their parent as ours do."""
+    """Workers of torch, which don't watch their parent."""
     first, workers = start(workers=1)
     os.kill(first.pid, signal.SIGKILL)
     first.join()

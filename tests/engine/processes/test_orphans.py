@@ -1,4 +1,4 @@
-"""Whatever a killed process has started ends soon after it."""
+"""Children of a killed process end soon after it."""
 
 import multiprocessing
 import os
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="lo
 
 
 class Large(torch.utils.data.Dataset):
-    """Records of 2 MB as pickled, more than a pipe holds: a worker can't end before somebody has read them."""
+    """Records of 2 MB when pickled, more than a pipe buffers: a worker can't end before they are read."""
 
     def __len__(self):
         return 1000
@@ -56,7 +56,7 @@ def load(data, method, connection):
     batches = iter(loader)
     if not isinstance(data, Slow):
         next(batches)
-        time.sleep(1.0)  # in which the queue fills
+        time.sleep(1.0)  # until the queue is full
     connection.send([worker.pid for worker in batches._workers])
     connection.recv()
     os._exit(5)
@@ -98,7 +98,7 @@ def started(function, *arguments):
         (load, (Slow(), "fork")),
         (load, (Large(), "forkserver")),
         (render, ()),
-        (start_child, ("spawn",)),  # killed before the child has begun to watch
+        (start_child, ("spawn",)),  # killed before the child watches its parent
     ],
     ids=["full queue", "in a record", "by a fork server", "rendering", "spawned"],
 )
@@ -111,7 +111,7 @@ def test_processes_that_a_killed_one_has_started_end_too(function, arguments):
 
 
 def test_data_workers_end_with_a_job_that_leaves_at_once():
-    """As the watchdog does, with status 5."""
+    """Ends like the watchdog, with status 5."""
     process, connection, pids = started(load, Large(), "fork")
     connection.send("end")
     process.join()
@@ -121,7 +121,7 @@ def test_data_workers_end_with_a_job_that_leaves_at_once():
 
 def test_workers_live_as_long_as_their_parent():
     process, _, pids = started(load, Slow(), "fork")
-    time.sleep(2.0)  # several looks
+    time.sleep(2.0)  # several checks of the parent
     assert all(map(is_running, pids))
     process.kill()
     process.join()
@@ -174,7 +174,7 @@ def test_every_loader_has_workers_that_watch_their_parent(options, rendered, tmp
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     cfg = load_config(CONFIGS / "quick_start" / "balanced_sigmoid.yaml", rendered_opts(rendered, tmp_path))
     cfg.merge_from_list([word for pair in options.items() for word in pair])
-    cfg.DATASETS.TRAIN_REPEAT_FACTOR = []  # which the weighted sampler reads, and not all versions have
+    cfg.DATASETS.TRAIN_REPEAT_FACTOR = []  # read by the weighted sampler, and missing in some versions
     prepare_rendered(cfg)
     for loader in (build_train_loader(cfg).batches, build_test_loader(cfg, "rendered_val")):
         while not isinstance(loader, DataLoader):

@@ -1,4 +1,4 @@
-"""What processes compute together is what one computes alone."""
+"""Several processes compute the same as one."""
 
 import json
 
@@ -39,7 +39,7 @@ def _rank(rank, size, where, function, arguments):
 
 @pytest.fixture(scope="module")
 def odd_cfg(tmp_path_factory):
-    """A data set of 7 images, and a model whose scores differ from one image to the next."""
+    """A dataset of 7 images, and a model whose scores differ between images."""
     root = tmp_path_factory.mktemp("odd")
     cfg = load_config(CONFIGS / "quick_start" / "balanced_sigmoid.yaml", rendered_opts(root / "data", root / "out"))
     cfg.merge_from_list(["DATASETS.RENDERED.VAL_IMAGES", 7, "DATASETS.RENDERED.TRAIN_IMAGES", 12])
@@ -56,7 +56,7 @@ def evaluate(cfg, weights, output):
 
 
 def test_any_number_of_processes_evaluates_to_the_same_numbers(odd_cfg, tmp_path):
-    """7 images in shares of 4 and 3; of 2, 2, 2 and 1; and of one each for all but the eighth process."""
+    """7 images shared as 4 and 3, as 2, 2, 2 and 1, and as one per process except the eighth."""
     prepare_rendered(odd_cfg)
     torch.manual_seed(1)
     model = build_model(odd_cfg)
@@ -72,7 +72,7 @@ def test_any_number_of_processes_evaluates_to_the_same_numbers(odd_cfg, tmp_path
 
 
 def train_toy(folder):
-    """Two updates, of images of the rank's own."""
+    """Two updates with images of this rank."""
     model = Toy()
     data = batches(*range(10 * comm.get_rank(), 10 * comm.get_rank() + 2), size=4)
     trainer = TrainingStep(

@@ -1,4 +1,4 @@
-"""What a command line does about signals before there is anything to save."""
+"""Signals to a command line before there is anything to save."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def signal_itself(arguments):
 
 @pytest.fixture(autouse=True)
 def heeds_ctrl_c():
-    """As in a terminal: what a shell starts in the background ignores it, and so do all processes started there."""
+    """Restore Ctrl-C as in a terminal: a background job and its processes ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -44,7 +44,7 @@ def heeds_ctrl_c():
 
 @pytest.fixture
 def forked(tmp_path):
-    """Exit status and standard error of a command line's ``main`` in a process of its own."""
+    """Exit status and standard error of a command line's ``main`` in a separate process."""
 
     def call(main, *arguments):
         files = [tmp_path / name for name in ("out", "err")]
@@ -62,7 +62,7 @@ def test_a_signal_where_nothing_is_to_be_saved_ends_the_process_without_an_excep
 
 
 def interrupt_itself(arguments):
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in a program that a terminal starts
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as in a program started from a terminal
     return signal_itself(["SIGINT"])
 
 
@@ -106,7 +106,7 @@ def imports_torch(pid: int) -> bool:
 
 
 def imports(pid: int) -> bool:
-    """Whether a tool has begun with its imports, and not come far."""
+    """Whether a tool has started its imports, but not finished them."""
     with open(f"/proc/{pid}/maps") as maps:
         return re.search(r"/torch/|_datetime|_ctypes|_socket", maps.read()) is not None
 
@@ -125,7 +125,7 @@ def test_a_signal_while_a_tool_imports_leaves_no_traceback(tool, name, status):
 
 
 def spawned(pid: int) -> list[int]:
-    """The ranks among what a launcher has started."""
+    """The ranks among the processes of a launcher."""
     return [child for child in children(pid) if b"spawn_main" in open(f"/proc/{child}/cmdline", "rb").read()]
 
 
@@ -143,7 +143,7 @@ def test_a_signal_while_ranks_start_ends_all_of_them(name, moment, status, rende
 
     wait_for(lambda: process.poll() is not None or reached())
     ranks = spawned(process.pid)
-    if name == "SIGINT":  # of a terminal: to all
+    if name == "SIGINT":  # a terminal sends it to all processes
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.send_signal(getattr(signal, name))
@@ -162,4 +162,4 @@ def test_a_signal_to_one_task_that_has_nothing_to_save_ends_the_others(rank, tmp
     assert [status for status, _, _ in done] == [75, 75], done
     shown = "".join(err for _, _, err in done)
     assert shown.count("Asked to stop (SIGTERM): ended at once.\n") == 1
-    assert "Traceback" not in shown and "error: " not in shown  # torch may log that the other has gone
+    assert "Traceback" not in shown and "error: " not in shown  # torch may log the lost connection

@@ -1,4 +1,4 @@
-"""Verdicts of the watchdog on what processes tell; real ones are ended in test_launch.py."""
+"""Verdicts of the watchdog on published progress; test_launch.py ends real processes."""
 
 import json
 import threading
@@ -17,13 +17,13 @@ NOTHING = {"idle": 0.0, "stage": "computing", "slow": False, "waiting": False, "
 
 @pytest.fixture
 def watchdog():
-    """Of rank 0 of 3, whose threads don't run."""
+    """The watchdog of rank 0 of 3, without running threads."""
     store = torch.distributed.HashStore()
     return Watchdog(lambda: store, 0, 3, LIMITS, "the launcher")
 
 
 def tell(watchdog, *processes):
-    """Each (idle seconds, stage, slow, waiting)."""
+    """Each state is (idle seconds, stage, slow, waiting)."""
     for rank, (idle, stage, slow, waiting) in enumerate(processes):
         watchdog._take(rank, {**NOTHING, "beat": 1, "idle": idle, "stage": stage, "slow": slow, "waiting": waiting})
 
@@ -51,7 +51,7 @@ def test_who_does_not_go_on_and_waits_for_nobody_is_stuck(watchdog, processes, v
 
 
 def test_without_a_timeout_there_is_no_verdict_and_a_failure_is_followed(monkeypatch):
-    """Also where the store has said nothing for a long time."""
+    """Even if the store hasn't answered for a long time."""
     followed, turns = [], iter([False, False, True])
     watchdog = Watchdog(torch.distributed.HashStore, 0, 3, Limits(0.0, 100.0), "the launcher")
     tell(watchdog, LOADING, LOADING, LOADING)
@@ -125,7 +125,7 @@ def test_only_what_looks_like_a_lost_process_is_waited_for(watchdog, monkeypatch
         watchdog.explain(error)
     assert not waited
     watchdog.explain(RuntimeError("[gloo] Connection closed by peer [127.0.0.1]\nException raised from"))
-    assert waited and all(seconds == 1.0 for seconds in waited)  # up to the verdict, after 15 seconds
+    assert waited and all(seconds == 1.0 for seconds in waited)  # until the verdict, after 15 seconds
     assert next(clock) > 15
 
 

@@ -1,22 +1,15 @@
-"""Markdown tables and plots that compare the results of methods."""
+"""Table and plots of the quick start: two or more methods, one run each."""
 
 from __future__ import annotations
 
-import math
-
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 
 from ..prediction.lettering import label_text
 from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
-from ..utils.text import one_line
+from .plots import MARKERS, plt
+from .tables import TASKS, markdown_table, number, percent
 
 COLUMNS = ("AP", "APr", "APc", "APf")
-TASKS = {"bbox": "box", "segm": "mask"}
-MARKERS = "os^Dv"
 
 
 def comparison_table(results: dict[str, dict[str, dict[str, float]]], columns=COLUMNS) -> str:
@@ -31,7 +24,7 @@ def comparison_table(results: dict[str, dict[str, dict[str, float]]], columns=CO
     keys = [(task, column) for task in TASKS for column in columns]
     rows = [["method", *(f"{TASKS[task]} {column}" for task, column in keys)]]
     values = {
-        method: [_number(found.get(task, {}).get(column)) for task, column in keys] for method, found in results.items()
+        method: [number(found.get(task, {}).get(column)) for task, column in keys] for method, found in results.items()
     }
     for method, row in values.items():
         rows.append([method, *map(percent, row)])
@@ -39,29 +32,6 @@ def comparison_table(results: dict[str, dict[str, dict[str, float]]], columns=CO
         first, second = values.values()
         rows.append(["difference", *(percent(b - a, sign=True) for a, b in zip(first, second))])
     return markdown_table(rows)
-
-
-def markdown_table(rows: list[list[str]]) -> str:
-    """An aligned Markdown table: the first row is the header, the first column is left-aligned."""
-    rows = [[one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
-    rows = [rows[0], ["---", *("---:" for _ in rows[0][1:])], *rows[1:]]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(_line(row, widths, fill="-" if i == 1 else " ") for i, row in enumerate(rows)) + "\n"
-
-
-def _number(value) -> float:
-    return math.nan if value is None else float(value)
-
-
-def percent(value: float | None, sign: bool = False) -> str:
-    """A value with one decimal; a dash for None and NaN."""
-    value = _number(value)
-    return "–" if math.isnan(value) else f"{value:{'+' if sign else ''}.1f}"
-
-
-def _line(cells, widths, fill):
-    first, *rest = (cell.rjust(width, fill) for cell, width in zip(cells, widths))
-    return "| " + " | ".join([cells[0].ljust(len(first), fill), *rest]) + " |"
 
 
 def plot_ap_by_frequency(per_category: dict[str, list[dict]], path, task: str = "segm") -> None:

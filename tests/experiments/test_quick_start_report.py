@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from balanced_lvis.experiments import results_table as report
+from balanced_lvis.experiments import quick_start_report as report
 from balanced_lvis.experiments.example_images import best_detections, decode_mask, draw_comparison, short_label
-from balanced_lvis.experiments.results_table import comparison_table, plot_ap_by_frequency
+from balanced_lvis.experiments.quick_start_report import comparison_table, plot_ap_by_frequency
 from balanced_lvis.utils.io import write_json
 
 

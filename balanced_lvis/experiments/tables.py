@@ -1,0 +1,33 @@
+"""Markdown tables of results."""
+
+from __future__ import annotations
+
+import math
+
+from ..utils.text import one_line
+
+TASKS = {"bbox": "box", "segm": "mask"}
+
+
+def markdown_table(rows: list[list[str]]) -> str:
+    """An aligned Markdown table: the first row is the header, the first column is left-aligned."""
+    rows = [[one_line(cell).replace("|", "\\|") for cell in row] for row in rows]
+    rows = [rows[0], ["---", *("---:" for _ in rows[0][1:])], *rows[1:]]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(_line(row, widths, fill="-" if i == 1 else " ") for i, row in enumerate(rows)) + "\n"
+
+
+def _line(cells, widths, fill):
+    first, *rest = (cell.rjust(width, fill) for cell, width in zip(cells, widths))
+    return "| " + " | ".join([cells[0].ljust(len(first), fill), *rest]) + " |"
+
+
+def percent(value: float | None, sign: bool = False) -> str:
+    """A value with one decimal; a dash for None and NaN."""
+    value = number(value)
+    return "–" if math.isnan(value) else f"{value:{'+' if sign else ''}.1f}"
+
+
+def number(value: float | None) -> float:
+    """The value; NaN for None."""
+    return math.nan if value is None else float(value)
