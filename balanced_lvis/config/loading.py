@@ -18,7 +18,7 @@ from .defaults import default_config
 from .imports import KEY as IMPORTS
 from .imports import import_modules, module_names
 from .names import config_path
-from .yaml_files import check_config_file
+from .yaml_files import check_config_file, read_config_file
 
 
 def load_config(config_file: str | os.PathLike = "", opts: Sequence[str] = ()) -> CN:
@@ -73,8 +73,12 @@ def _import_declared(path: str, opts: list[str]) -> tuple[str, ...]:
 
 def _merge_file(cfg: CN, path: str) -> None:
     with _explained(path):
+        content = read_config_file(path)
         try:
-            cfg.merge_from_file(path, allow_unsafe=False)  # otherwise yaml tags could run any code
+            if content.get("VERSION") == cfg.VERSION:
+                cfg.merge_from_other_cfg(CN(content))
+            else:  # guesses the version, and upgrades old configs
+                cfg.merge_from_file(path, allow_unsafe=False)  # otherwise yaml tags could run any code
         except KeyError as error:
             raise InputError(_unknown_key(cfg, error, path)) from error
 

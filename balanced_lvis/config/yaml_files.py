@@ -1,4 +1,4 @@
-"""Checks of config files before they are loaded: limits on their size, and ``_BASE_`` files that exist."""
+"""Config files: checked for size and nesting, then read with the files that their ``_BASE_`` names."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import yaml
 
 from ..utils.errors import InputError
 from ..utils.user_paths import why_no_file
+from .names import shipped_config
 
 _LARGEST = 1 << 20  # bytes of a file; its nodes take about 500 times as much at most
 _MOST_FILES = 20  # a config and its bases
@@ -113,5 +114,37 @@ def _plain(value: yaml.Node) -> str | list[str]:
 
 
 def _resolved(base: str, path: str) -> str:
-    """Relative to the file that names it, as in Detectron2."""
-    return os.path.join(os.path.dirname(path), os.path.expanduser(base))
+    """Relative to the file that names it, as in Detectron2; if there is no such file, a config of balanced_lvis."""
+    beside = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+    return beside if os.path.exists(beside) else shipped_config(base) or beside
+
+
+def read_config_file(path: str) -> dict:
+    """
+    Read a config and the files that its ``_BASE_`` names into one mapping; later bases and the config itself override.
+
+    Args:
+        path: path of a config that :func:`check_config_file` accepts.
+
+    Raises:
+        TypeError, AttributeError, AssertionError, yaml.YAMLError: if a file is not a mapping, or a section in one file
+            is a value in another.
+    """
+    with open(path, encoding="utf-8") as file:
+        content = yaml.safe_load(file)
+    bases = content.pop(_BASE, [])
+    merged: dict = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        _merge(read_config_file(_resolved(base, path)), merged)
+    _merge(content, merged)
+    return merged
+
+
+def _merge(upper: dict, lower: dict) -> None:
+    """Merge ``upper`` into ``lower``, in place."""
+    for key, value in upper.items():
+        if isinstance(value, dict) and key in lower:
+            assert isinstance(lower[key], dict), f"{key} is a section, but a value in a _BASE_ file."
+            _merge(value, lower[key])
+        else:
+            lower[key] = value

@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from tests.common import CONFIGS, ROOT, rendered_opts
+from tests.common import ROOT, rendered_opts
 
 MODULE = '''
 """Sigmoids on logits that are divided by a temperature in training."""
@@ -20,15 +20,14 @@ from balanced_lvis.activations import Sigmoid, register_activation
 class Tempered(Sigmoid):
     def __init__(self, num_classes, prior=None, *, temperature: float = 2.0, prior_probability: float = 0.001):
         super().__init__(num_classes, prior, prior_probability=prior_probability)
-        if temperature == 13:
-            raise RuntimeError("the option has arrived")
+        print("temperature", temperature, flush=True)
         self.temperature = temperature
 
     def loss(self, logits, gt_classes, roi_weight=None):
         return super().loss(logits / self.temperature, gt_classes, roi_weight)
 '''
-CONFIG = f"""
-_BASE_: "{CONFIGS}/base/rendered.yaml"
+CONFIG = """
+_BASE_: "base/rendered"
 IMPORTS: ("my_package.tempered",)
 MODEL:
   ROI_BOX_HEAD:
@@ -58,10 +57,11 @@ def tool(folder, name, *words) -> str:
 
 
 def test_a_method_is_one_file_and_one_yaml(folder, rendered):
-    """It trains on two processes, resumes, evaluates and predicts, from the yaml and from the saved config."""
+    """It trains on two processes and resumes; the saved config evaluates, predicts and exports."""
     opts = [*rendered_opts(rendered, "out"), "SOLVER.CHECKPOINT_PERIOD", "2"]
     train = ["train_net.py", "--config-file", "tempered.yaml"]
-    tool(folder, *train, "--num-gpus", "2", *opts, "SOLVER.MAX_ITER", "2")
+    printed = tool(folder, *train, "--num-gpus", "2", *opts, "SOLVER.MAX_ITER", "2")
+    assert printed.count("temperature 3.0") >= 2  # in both processes
     saved = yaml.safe_load((folder / "out" / "config.yaml").read_text())
     assert saved["IMPORTS"] == ["my_package.tempered"]
     assert saved["MODEL"]["ROI_BOX_HEAD"]["ACTIVATION"]["TEMPERED"]["TEMPERATURE"] == 3.0
@@ -77,10 +77,4 @@ def test_a_method_is_one_file_and_one_yaml(folder, rendered):
     assert len(json.loads((folder / "found.json").read_text())) == 1
     export = ["export_submission.py", "--config-file", "out/config.yaml", "--dataset", "rendered_test_dev"]
     tool(folder, *export, "--output", "submission", "--num-gpus", "2", "MODEL.WEIGHTS", weights)
-    assert json.loads((folder / "submission" / "rendered_test_dev_segm.json").read_text())
-
-
-def test_its_options_reach_the_constructor(folder, rendered):
-    key = "MODEL.ROI_BOX_HEAD.ACTIVATION.TEMPERED.TEMPERATURE"
-    with pytest.raises(AssertionError, match="the option has arrived"):
-        tool(folder, "train_net.py", "--config-file", "tempered.yaml", *rendered_opts(rendered, "out2"), key, "13.0")
+    assert (folder / "submission" / "rendered_test_dev_segm.json").is_file()

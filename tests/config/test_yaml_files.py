@@ -6,6 +6,7 @@ import pytest
 
 from balanced_lvis.config import load_config
 from balanced_lvis.utils.errors import InputError
+from tests.common import CONFIGS
 from tests.memory import outcomes_within
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -110,3 +111,30 @@ def test_a_base_named_twice_is_no_circle_and_aliases_may_be_used(tmp_path):
     (tmp_path / "x.yaml").write_text("_BASE_: [base.yaml, middle.yaml]\nTEST: &t {EVAL_PERIOD: 5}\nINPUT: {}\n")
     cfg = load_config(tmp_path / "x.yaml")
     assert (cfg.SEED, cfg.SOLVER.STEPS, cfg.TEST.EVAL_PERIOD) == (3, (1, 2), 5)
+
+
+def test_a_base_is_found_by_its_path_and_then_by_its_name(tmp_path):
+    for base in ("r50_eql", "configs/r50_eql.yaml", "r50_eql.yaml"):
+        (tmp_path / "x.yaml").write_text(f"_BASE_: {base}\nSEED: 3\n")
+        cfg = load_config(tmp_path / "x.yaml")
+        expected = load_config(CONFIGS / "r50_eql.yaml", ["SEED", "3"])
+        assert cfg == expected
+    (tmp_path / "r50_eql.yaml").write_text("SEED: 5\nSOLVER: {MAX_ITER: 7}\n")
+    cfg = load_config(tmp_path / "x.yaml")
+    assert (cfg.SEED, cfg.SOLVER.MAX_ITER, cfg.MODEL.ROI_HEADS.NUM_CLASSES) == (3, 7, 80)
+    (tmp_path / "x.yaml").write_text("_BASE_: [base/rendered, r50_eql.yaml]\n")
+    cfg = load_config(tmp_path / "x.yaml")
+    assert (cfg.SEED, cfg.SOLVER.MAX_ITER, cfg.MODEL.ROI_HEADS.NUM_CLASSES) == (5, 7, 58)
+
+
+def test_a_name_with_dots_is_no_config_of_ours(tmp_path):
+    (tmp_path / "x.yaml").write_text("_BASE_: ../setup\n")
+    with pytest.raises(InputError, match="doesn't exist"):
+        load_config(tmp_path / "x.yaml")
+
+
+def test_a_section_and_a_value_of_one_name_are_refused(tmp_path):
+    (tmp_path / "base.yaml").write_text("SOLVER: 3\n")
+    (tmp_path / "x.yaml").write_text("_BASE_: base.yaml\nSOLVER: {MAX_ITER: 3}\n")
+    with pytest.raises(InputError, match="SOLVER is a section, but a value in a _BASE_ file"):
+        load_config(tmp_path / "x.yaml")
