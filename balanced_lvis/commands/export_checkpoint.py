@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import hashlib
 import itertools
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ from ..evaluation.lvis_evaluator import category_ids_of
 from ..evaluation.model_outputs import OutputWriter, unpasted
 from ..evaluation.submission.chunks import Chunks
 from ..evaluation.submission.results_writer import Written, write_submission
+from ..modeling.box_predictor import calibration_from_config
 from ..utils.errors import InputError
 from ..utils.io import sha256_of
 from ..utils.memory_allocator import keep_freed_memory
@@ -129,11 +131,21 @@ def _origin(cfg) -> dict[str, str]:
         node.pop(name, None)
     metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
     return {
+        **_origin_of_calibration(cfg),
         "checkpoint": sha256_of(PathManager.get_local_path(cfg.MODEL.WEIGHTS.split("?", 1)[0])),
         "config": hashlib.sha256(relevant.dump().encode()).hexdigest(),
         "data set": sha256_of(PathManager.get_local_path(metadata.json_file)),
         _NUM_IMAGES: str(len(build_test_loader(cfg, cfg.DATASETS.TEST[0]).dataset)),
     }
+
+
+def _origin_of_calibration(cfg) -> dict[str, str]:
+    """The class prior, if scores depend on it."""
+    calibration = calibration_from_config(cfg)
+    if calibration is None or not calibration.needs_prior:
+        return {}
+    content = json.dumps(calibration.prior.to_dict(), sort_keys=True)
+    return {"class prior": hashlib.sha256(content.encode()).hexdigest()}
 
 
 def _work(cfg, options: Options) -> None:

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from ..class_lists import check_crowds
+from ..priors import check_crowds
 from ..utils.errors import InputError
 from ..utils.findings import SHOWN
 from ..utils.text import first_of

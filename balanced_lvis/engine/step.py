@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from ..activations import StateUpdates
 from ..utils.errors import DivergedError, InputError
 from ..utils.random_state import current_states
 from ..utils.text import one_line
@@ -116,6 +117,7 @@ class TrainingStep:
             "max_skipped": cfg.SOLVER.MAX_SKIPPED_STEPS,
             "clip_norm": clip_norm(cfg.SOLVER),
             "folder": os.path.join(cfg.OUTPUT_DIR, "diagnostics"),
+            "states": [StateUpdates(without_ddp(model))],
         }
 
     @classmethod

@@ -6,18 +6,24 @@ import os
 
 import numpy as np
 
+from ..activations import build_activation
+from ..data.samplers import class_repeat_factors
 from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, WITH_OBJECTS, ClassPrior
 from ..utils.errors import InputError
 from .plots import plt
 from .tables import markdown_table
 
 GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
-# Of each class: the method of ClassPrior, the sign with which training applies it to the logit, and its name in plots.
+# Activations whose training shift is shown: name, options, the sign of the offset in the shift, title in plots.
 OFFSETS = {
-    "balanced_sigmoid_foreground": ("foreground_offset", -1, "Balanced Sigmoid, foreground form (−offset)"),
-    "balanced_sigmoid_centred": ("centred_offset", -1, "Balanced Sigmoid, centred form (−offset)"),
-    "balanced_softmax": ("softmax_offset", 1, "Balanced Softmax (+offset)"),
-}
+    "balanced_sigmoid_foreground": (
+        "balanced_sigmoid", {"form": "foreground"}, -1, "Balanced Sigmoid, foreground form (−offset)",
+    ),
+    "balanced_sigmoid_centred": (
+        "balanced_sigmoid", {"form": "centred"}, -1, "Balanced Sigmoid, centred form (−offset)",
+    ),
+    "balanced_softmax": ("balanced_softmax", {}, 1, "Balanced Softmax (+offset)"),
+}  # fmt: skip
 SHIFT_NOTE = (
     "The columns of methods are the shift of a class's logit in training, what is added to it: minus Balanced\n"
     "Sigmoid's offset (foreground form: on foreground RoIs only), plus Balanced Softmax's. Test-time scores have none."
@@ -44,14 +50,14 @@ def analyze(prior: ClassPrior, threshold: float) -> dict:
     columns = {
         "group": prior.groups().tolist(),
         "frequency": prior.image_frequency().tolist(),
-        "repeat_factor": prior.repeat_factor(threshold).tolist(),
+        "repeat_factor": class_repeat_factors(prior, threshold).tolist(),
     }
-    offsets = {name: getattr(prior, method)().tolist() for name, (method, _, _) in OFFSETS.items()}
+    # 0.0 +, so that a shift of 0 isn't shown as -0.0.
+    shifts = {name: 0.0 + _training_shift(prior, *method) for name, (*method, _, _) in OFFSETS.items()}
     for row, record in enumerate(found["classes"]):
         record.update({name: values[row] for name, values in columns.items()})
-        record["offset"] = {name: values[row] for name, values in offsets.items()}
-        # 0.0 +, so that an offset of 0 isn't shown as -0.0.
-        record["logit_shift"] = {name: 0.0 + sign * record["offset"][name] for name, (_, sign, _) in OFFSETS.items()}
+        record["offset"] = {name: 0.0 + sign * float(shifts[name][row]) for name, (_, _, sign, _) in OFFSETS.items()}
+        record["logit_shift"] = {name: float(values[row]) for name, values in shifts.items()}
     instances = prior.instance_count
     found["summary"] = {
         "num_classes": prior.num_classes,
@@ -63,6 +69,11 @@ def analyze(prior: ClassPrior, threshold: float) -> dict:
         "imbalance_factor_of_instances": None if instances is None else imbalance_factor(instances),
     }
     return found
+
+
+def _training_shift(prior: ClassPrior, activation: str, options: dict) -> np.ndarray:
+    """(K,) float64: what the loss of an activation adds to the logit of each class."""
+    return build_activation(activation, prior.num_classes, prior, **options).training_shift()
 
 
 def imbalance_factor(counts: np.ndarray) -> float | None:
@@ -168,7 +179,7 @@ def plot_analysis(found: dict, path) -> None:
     left.set(yscale="log", xlabel="class, by images", ylabel="training images", ylim=(0.4, None))
     left.yaxis.set_major_formatter("{x:g}")
     left.legend(frameon=False)
-    for index, (name, (_, _, title)) in enumerate(OFFSETS.items()):
+    for index, (name, (*_, title)) in enumerate(OFFSETS.items()):
         shifts = [record["logit_shift"][name] for record in classes]
         # The last two are nearly the same where classes are many: one is seen through the other.
         style = {"linewidth": 5, "alpha": 0.4} if name == "balanced_sigmoid_centred" else {}

@@ -23,8 +23,10 @@ from ..data.image_files import pil_to_array, read_image
 from ..data.resize import ResizeShortestEdge
 from ..engine.checkpoints.identity import Identity
 from ..engine.checkpoints.weights import check_weights, load_for_evaluation
+from ..engine.saved_prior import saved_prior
 from ..engine.speed import apply_speed, check_speed
 from ..evaluation.model_outputs import instance_rles, unpasted
+from ..modeling.box_predictor import check_classification
 from ..utils.errors import InputError, StorageError
 from ..utils.text import one_line
 from .drawing import draw_objects
@@ -112,11 +114,12 @@ class Predictor:
         if not 0 <= threshold <= 1:
             raise InputError(f"threshold is {threshold}; it must be between 0 and 1.")
         check_weights(str(weights), "evaluation")
-        self.cfg = _config_for_prediction(cfg, threshold)
+        self.cfg = _config_for_prediction(cfg, str(weights), threshold)
         check_speed(self.cfg)
+        check_classification(self.cfg, training=False)
         self._model = build_model(self.cfg).eval()
         apply_speed(self.cfg, self._model)
-        expected = Identity([], self.cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME, "")
+        expected = Identity([], activation_class(self.cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).family, "")
         identity = load_for_evaluation(self._model, str(weights), expected, trust or self.cfg.MODEL.TRUST_WEIGHTS)
         self.class_names = _class_names(self.cfg, identity, classes)
         inputs = self.cfg.INPUT
@@ -228,7 +231,7 @@ def attempt(path: str, failed: list[str], work: Callable[..., T], *arguments) ->
         return None
 
 
-def _config_for_prediction(cfg, threshold: float):
+def _config_for_prediction(cfg, weights: str, threshold: float):
     cfg = thawed(cfg)
     if not cfg.MODEL.ROI_HEADS.NUM_CLASSES:  # there is no dataset to infer it from
         raise InputError(
@@ -240,8 +243,8 @@ def _config_for_prediction(cfg, threshold: float):
         cfg.MODEL.ROI_HEADS.NAME = _LONG_TAIL_HEADS[cfg.MODEL.ROI_HEADS.NAME]
         box_head.ACTIVATION.NAME = "sigmoid" if box_head.USE_SIGMOID_CE else "softmax"
         box_head.USE_SIGMOID_CE = box_head.USE_FED_LOSS = False
-    # The class prior is used in training only: the plain activation of the same family gives the same scores.
-    box_head.ACTIVATION.NAME = activation_class(box_head.ACTIVATION.NAME).family
+    if not cfg.MODEL.CLASS_PRIOR.FILE:
+        cfg.MODEL.CLASS_PRIOR.FILE = saved_prior(weights)  # for a calibration
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = threshold
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.info("No GPU is available: predicting on the CPU.")

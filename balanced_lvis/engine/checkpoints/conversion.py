@@ -95,11 +95,16 @@ def convert_checkpoint(
     outputs = _num_outputs(source, content, state)
     names = _class_names(source, told, class_names)
     known = num_classes if num_classes is not None else len(names) or _classes_of_other_heads(state)
-    background = _has_background(source, outputs, known)
+    # An activation can have more outputs than the classes and the background; these are kept.
+    has_more = told is not None and 0 < known < outputs - 1
+    background = has_more or _has_background(source, outputs, known)
     family = _family(source, told, family, background)
-    if layout == "no_background" and family != "sigmoid":
-        raise InputError(f"{source!r} has a softmax classifier, whose background output can't be left out.")
-    done = Conversion(outputs - background, background, layout != "no_background", family, names, steps=steps)
+    if layout == "no_background" and (has_more or family != "sigmoid"):
+        raise InputError(
+            f"{source!r} has a {family} classifier with {outputs} outputs for {known} classes, whose last outputs "
+            "can't be left out; use layout balanced_lvis."
+        )
+    done = Conversion(known, background, layout != "no_background", family, names, steps=steps)
     if done.has_background and not background:
         _change_classifier(state, _with_background)
         done.steps.append("gave the classifier a background output, which sigmoids don't use")
