@@ -240,7 +240,7 @@ def test_a_results_file_has_the_numbers_of_its_model(exported, rendered, trained
         (("--eval-only", "--num-gpus", "2"), (), "takes one process, not 2"),
         (("--eval-only",), (), "x.json can't be read"),
         (("--eval-only",), ("DATASETS.TEST", "('rendered_val', 'rendered_test_dev')"), "on one data set"),
-        (("--eval-only",), ("DATASETS.TEST", "('rendered_vall',)"), "neither a file nor a registered data set"),
+        (("--eval-only",), ("DATASETS.TEST", "('rendered_vall',)"), "neither a file nor a registered dataset"),
     ],
 )
 def test_what_a_results_file_cannot_be_evaluated_with_is_told(rendered, tmp_path, capsys, flags, opts, words):
