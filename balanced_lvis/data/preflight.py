@@ -111,7 +111,7 @@ def _check_annotations(name: str, evaluated: bool) -> None:
             _check_groups(checked.report)
         warnings = checked.report.warnings
     for problem in warnings:
-        logger.warning("%s: %s", name, problem.told)
+        logger.warning("%s: %s", name, problem.description)
 
 
 def _check_crowds(name: str) -> None:

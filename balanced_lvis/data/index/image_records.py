@@ -221,7 +221,7 @@ class ChainedRecords(Dataset):
         places = np.sort(np.asarray(positions, np.int64))
         cuts = np.searchsorted(places, [0, *self._ends])
         starts = [0, *self._ends[:-1]]
-        gone = [positions[low:high] - start for low, high, start in zip(cuts, cuts[1:], starts)]
+        gone = [places[low:high] - start for low, high, start in zip(cuts, cuts[1:], starts)]
         return ChainedRecords([part.leaving_out(own) for part, own in zip(self._parts, gone)])
 
     def class_lists(self) -> ClassLists:
