@@ -49,7 +49,7 @@ class _AliasFinder(importlib.abc.MetaPathFinder):
     """
     Answers ``detectron2`` and ``detectron2.x.y`` with the very module objects of the copy.
 
-    It has to come first in ``sys.meta_path``: further down, ``detectron2.x`` would be found through the parent's
+    It must come first in ``sys.meta_path``: further down, ``detectron2.x`` would be found through the parent's
     ``__path__`` and executed a second time, and Detectron2's registries refuse a second registration.
     """
 

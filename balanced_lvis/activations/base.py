@@ -245,7 +245,7 @@ def build_activation(name: str, num_classes: int, prior: PriorSource = None, *, 
     Raises:
         InputError: for an unknown name or an invalid option.
     """
-    # Activations that know nothing of the argument have a background.
+    # Activations without this argument have a background.
     without = () if background else (False,)
     return _ACTIVATIONS.build(name, num_classes, prior, *without, **options)
 

@@ -165,7 +165,7 @@ def _export(cfg, options: Options) -> None:
     num_images = len(build_test_loader(cfg, options.dataset).dataset)
     missing = _agreed(chunks.missing(num_images))
     _detect(cfg, options.dataset, chunks, num_images, missing)
-    note("waiting for the others' detections", slow=True, waiting=True)
+    note("waiting for the detections of other processes", slow=True, waiting=True)
     comm.synchronize()
     if comm.is_main_process():
         note("writing the submission", slow=True)

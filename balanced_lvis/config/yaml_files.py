@@ -115,8 +115,8 @@ def _plain(value: yaml.Node) -> str | list[str]:
 
 def _resolved(base: str, path: str) -> str:
     """Relative to the file that names it, as in Detectron2; if there is no such file, a config of balanced_lvis."""
-    beside = os.path.join(os.path.dirname(path), os.path.expanduser(base))
-    return beside if os.path.exists(beside) else shipped_config(base) or beside
+    sibling = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+    return sibling if os.path.exists(sibling) else shipped_config(base) or sibling
 
 
 def read_config_file(path: str) -> dict:

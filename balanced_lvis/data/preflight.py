@@ -37,7 +37,7 @@ def preflight(
     Check the annotations and images of registered datasets, and build missing indexes of LVIS files.
 
     An LVIS file is checked while its index is built. The index keeps the results, so that later starts don't parse the
-    file. Images are looked for at every start, one folder at a time.
+    file. Images are checked at every start, one folder at a time.
 
     Args:
         train: names of the datasets for training.

@@ -270,5 +270,5 @@ def test_every_batch_is_a_sign_of_life_to_the_watchdog_whose_limits_are_the_conf
     monkeypatch.setattr(module, "note", lambda stage, **how: noted.append(stage))
     monkeypatch.setattr(module, "launch", launch_with)
     assert export_here(rendered, trained, tmp_path, opts=("WATCHDOG.TIMEOUT", "7.0")) == 0
-    assert noted == [*["detecting"] * 12, "waiting for the others' detections", "writing the submission"]
+    assert noted == [*["detecting"] * 12, "waiting for the detections of other processes", "writing the submission"]
     assert limits == [Limits(7.0)]
