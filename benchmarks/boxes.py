@@ -20,7 +20,7 @@ from torch import Tensor
 from balanced_lvis.activations import build_activation
 from balanced_lvis.modeling import ActivationOutputLayers
 
-from .measure import Options, in_fresh_process, peak_mb, row, time_alternating
+from .measure import Options, peak_mb, row, time_alternating, with_own_peak
 
 IMAGE_SIZE = (800, 1216)
 ROIS = 1000
@@ -49,8 +49,9 @@ def _compare(work: Work, options: Options) -> dict:
     stock, ours = contenders(work, options.device)
     same = identical(stock(), ours())
     seconds = time_alternating(stock, ours, options.rounds, options.device)
+    del stock, ours  # and with them the input, which run_job makes again
     job = {"candidates": work.candidates, "half": work.half, "device": options.device}
-    peaks = [in_fresh_process(f"{__name__}:run_job", {**job, "contender": i})["peak_mb"] for i in range(2)]
+    peaks = [with_own_peak(f"{__name__}:run_job", {**job, "contender": i})["peak_mb"] for i in range(2)]
     size = f"{ROIS} x {CLASSES} classes, {work.candidates} candidates" + ", half-precision logits" * work.half
     return row("boxes", size, *seconds, tuple(peaks), same)
 

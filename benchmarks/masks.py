@@ -20,7 +20,7 @@ from torch import Tensor
 from balanced_lvis.modeling.mask_head import ChosenClassMaskHead
 from balanced_lvis.utils.memory_allocator import keep_freed_memory
 
-from .measure import Options, in_fresh_process, peak_mb, row, time_alternating
+from .measure import Options, peak_mb, row, time_alternating, with_own_peak, without_tf32
 
 CONTENDERS = ("stock", "ours")
 HEADS = {"stock": MaskRCNNConvUpsampleHead, "ours": ChosenClassMaskHead}
@@ -41,7 +41,7 @@ def masks(options: Options) -> list[dict]:
 
 def _compare(options: Options, rois: int, training: bool, size: str) -> dict:
     job = {"rois": rois, "classes": CLASSES, "training": training, "device": options.device}
-    timed = in_fresh_process(f"{__name__}:time_both", {**job, "rounds": options.rounds})
+    timed = with_own_peak(f"{__name__}:time_both", {**job, "rounds": options.rounds})
     peaks = (_extra_memory({**job, "contender": CONTENDERS[0]}), _extra_memory({**job, "contender": CONTENDERS[1]}))
     return row("masks", size, timed["seconds"][0], timed["seconds"][1], peaks, timed["identical"])
 
@@ -56,9 +56,7 @@ def time_both(job: dict) -> dict:
     if job["device"] == "cpu":
         keep_freed_memory()
     stock, ours = (step_of({**job, "contender": contender}) for contender in CONTENDERS)
-    # Where a GPU rounds a convolution's input to TF32 by default, it doesn't do so with a matrix product's: compared
-    # without, timed as torch comes.
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with without_tf32():
         identical = agree(stock(), ours())
     return {"seconds": time_alternating(stock, ours, job["rounds"], job["device"]), "identical": identical}
 
@@ -73,7 +71,7 @@ def _agree(a: Tensor, b: Tensor) -> bool:
 
 
 def _extra_memory(job: dict) -> float:
-    return in_fresh_process(f"{__name__}:extra_memory", job)["peak_mb"]
+    return with_own_peak(f"{__name__}:extra_memory", job)["peak_mb"]
 
 
 class ReadyMasks:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import json
 import os
@@ -11,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +60,7 @@ def row(
     size: str,
     stock: list[float],
     ours: list[float],
-    peaks: Sequence[float | None],
+    peaks: Sequence[float | None] | None,
     identical: bool | None,
 ) -> dict:
     """
@@ -69,11 +71,11 @@ def row(
         size: of the work, in words.
         stock, ours: seconds of every round, taken alternately; ratios are those of neighbours. Stock is empty where
             only ours is measured.
-        peaks: MB of stock and ours, each None where memory is not measured.
+        peaks: MB of stock and ours, each None where memory is not measured; None for both.
         identical: whether the results are the same; None where they are not compared.
     """
     ratios = [a / b for a, b in zip(stock, ours)]
-    stock_peak, ours_peak = peaks
+    stock_peak, ours_peak = peaks or (None, None)
     return {
         "suite": suite,
         "size": size,
@@ -139,11 +141,52 @@ def in_fresh_process(function: str, job: dict) -> dict:
     return json.loads(lines[-1][len(MARK) :])
 
 
+def with_own_peak(function: str, job: dict) -> dict:
+    """
+    Call a function so that its peak memory is its own: in a fresh process, or, for ``job["device"]`` "cuda", in this
+    one, as a GPU's peak can be reset and starting a process takes longer than what is measured.
+
+    Args:
+        function, job: as for :func:`in_fresh_process`.
+
+    Returns:
+        what the function returned, with "peak_mb", of the device, unless it gave one.
+    """
+    if job["device"] != "cuda":
+        return in_fresh_process(function, job)
+    torch.cuda.init()
+    gc.collect()  # what an earlier measurement has left
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    found = _function(function)(job)
+    return {"peak_mb": peak_mb("cuda"), **found}
+
+
+@contextlib.contextmanager
+def without_tf32() -> Iterator[None]:
+    """
+    Convolutions in full float32 on a GPU, as matrix products are there by default.
+
+    Detectron2's mask predictor is a convolution and ours a matrix product: they are compared without TF32, and timed
+    with it, as torch comes.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def _function(name: str) -> Callable[[dict], dict]:
+    module, _, name = name.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 def _answer(function: str, job: str) -> None:
     """The other side of :func:`in_fresh_process`."""
     end_with_starter()
-    module, name = function.split(":")
-    found = getattr(importlib.import_module(module), name)(json.loads(job))
+    found = _function(function)(json.loads(job))
     print(MARK + json.dumps({"peak_mb": peak_mb(), **found}))
 
 

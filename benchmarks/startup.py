@@ -24,7 +24,7 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from balanced_lvis.data.dataset_files import datasets_root
 from balanced_lvis.data.index import LVISRecords, open_index
 from balanced_lvis.data.index.array_file import ArrayFile
-from balanced_lvis.data.samplers import image_repeat_factors
+from balanced_lvis.data.samplers import class_repeat_factors, image_repeat_factors
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.io import replacing
@@ -123,7 +123,7 @@ def _index(json_file: str | os.PathLike) -> ArrayFile:
 def _ours(json_file: str) -> tuple[LVISRecords, torch.Tensor]:
     images = LVISRecords(_index(json_file), _IMAGE_ROOT)
     prior = ClassPrior.from_dataset_dicts(images, map(str, range(_CLASSES)))
-    return images, image_repeat_factors(images, prior.repeat_factor(_THRESHOLD))
+    return images, image_repeat_factors(images, class_repeat_factors(prior, _THRESHOLD))
 
 
 def _own_mb() -> float:

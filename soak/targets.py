@@ -19,11 +19,13 @@ import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.lvis import load_lvis_json
 
+from balanced_lvis.activations import foreground_offset
 from balanced_lvis.config import load_config
 from balanced_lvis.data.custom.convert import convert
 from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index.building import stamp_of
 from balanced_lvis.data.preflight import preflight
+from balanced_lvis.data.samplers import class_repeat_factors
 from balanced_lvis.data.validation import validate_annotations
 from balanced_lvis.engine.checkpoints.checkpoint_file import read_checkpoint
 from balanced_lvis.engine.checkpoints.checkpoint_folder import newest_checkpoint
@@ -180,8 +182,8 @@ def _train_on(path: Path) -> None:
 def _use_prior(path: Path) -> None:
     prior = ClassPrior.load(path)
     prior.groups()
-    prior.repeat_factor(0.1)
-    prior.foreground_offset()
+    class_repeat_factors(prior, 0.1)
+    foreground_offset(prior)
     prior.save(path.with_name("saved.json"))
     assert ClassPrior.load(path.with_name("saved.json")).image_count.tolist() == prior.image_count.tolist()
 

@@ -341,3 +341,23 @@ def images_shown(objects, num_classes, threshold):
         for c in set(classes):
             images[c] += times
     return images, total
+
+
+def adjusted_scores(logits, counts, tau, family) -> np.ndarray:
+    """
+    Post-hoc logit adjustment: scores of z_c - tau log(n_c / mean n) for the K classes; the background's z stays.
+
+    Logits (R, K+1), counts (K,). Softmax: (R, K+1) over all units; sigmoid: each class by itself, the background's 0.
+    """
+    mean = sum(counts) / len(counts)
+    out = np.zeros(np.shape(logits))
+    for r, row in enumerate(logits):
+        adjusted = [z - tau * math.log(n / mean) for z, n in zip(row, counts)] + [row[len(counts)]]
+        largest = max(adjusted)
+        total = sum(math.exp(z - largest) for z in adjusted)
+        for j, z in enumerate(adjusted):
+            if family == "softmax":
+                out[r, j] = math.exp(z - largest) / total
+            elif j < len(counts):
+                out[r, j] = sigmoid(z)
+    return out

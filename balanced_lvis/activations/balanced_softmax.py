@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..priors import ClassPrior, check_count
 from .base import full_precision, register_activation
+from .prior_module import PriorSource
 from .softmax import Softmax, softmax_loss
+
+
+def softmax_offset(prior: ClassPrior, count: str = "image") -> np.ndarray:
+    """
+    (K,) float64, log(K n_j / n): log n_j of Balanced Softmax, shifted so that equal counts give 0.
+
+    The shift is the same for all classes, so a softmax over them doesn't change; it matters for the background output,
+    see :class:`BalancedSoftmax`.
+
+    Args:
+        prior: of the training set.
+        count: "image" or "instance", what n_j counts.
+    """
+    return np.log(prior.num_classes * prior.share(count))
 
 
 def balanced_softmax_loss(
@@ -33,24 +50,38 @@ class BalancedSoftmax(Softmax):
     """
     Softmax over ``logits + log n_j`` in training and over the raw logits at test time.
 
-    The papers treat classification, where there is no background. Here the decision is: the class-balanced metric
-    asks for a uniform prior **among the K classes** and says nothing of how often a RoI is background, so the prior
-    odds of foreground against background stay those of training. With n_j divided by its mean n/K (which no softmax
-    among classes can see), that is: offset log(K n_j / n) for class j and 0 for the background unit.
+    The papers treat classification, which has no background. The class-balanced metric asks for a uniform prior
+    **among the K classes** and doesn't depend on how often a RoI is background, so the prior odds of foreground versus
+    background stay those of training. With n_j divided by its mean n/K, which a softmax among the classes is invariant
+    to, the offset is log(K n_j / n) for class j and 0 for the background output.
 
     Args:
         num_classes: K.
         prior: the training set's :class:`ClassPrior`.
+        background: as in :class:`Activation`.
         count: "image" or "instance", what n_j counts.
+
+    Raises:
+        InputError: for another ``count``.
     """
 
     needs_prior = True
 
-    def __init__(self, num_classes, prior=None, *, count: str = "image"):
-        super().__init__(num_classes, prior)
-        offset = torch.as_tensor(prior.softmax_offset(count), dtype=torch.float32)
-        self.offset: Tensor
-        self.register_buffer("offset", F.pad(offset, (0, 1)), persistent=False)
+    def __init__(self, num_classes: int, prior: PriorSource = None, background: bool = True, *, count: str = "image"):
+        super().__init__(num_classes, prior, background)
+        self.count = check_count(count)
+
+    @property
+    def offset(self) -> Tensor:
+        """(C,) float32, what is added to the logits in training; 0 for the background."""
+        return self.from_prior("offset", self._offset)
+
+    def _offset(self, prior: ClassPrior) -> Tensor:
+        offset = torch.as_tensor(softmax_offset(prior, self.count), dtype=torch.float32)
+        return F.pad(offset, (0, int(self.background)))
+
+    def training_shift(self):
+        return softmax_offset(self.prior, self.count)
 
     def loss(self, logits, gt_classes, roi_weight=None):
         self._check(logits, roi_weight)

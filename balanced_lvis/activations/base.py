@@ -1,62 +1,93 @@
 """
-What every activation is, and the table of them by name.
+Base class and registry of activations.
 
 Shape shorthand:
 
-    R  number of RoIs
+    R  number of RoIs, or of samples in image classification
     K  number of foreground classes; index K stands for background
+    C  number of outputs of the classifier: K+1 in a detector, K without background, other numbers where a method
+       needs them
 """
 
 from __future__ import annotations
 
-import inspect
-
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..priors import ClassPrior
-from ..utils.errors import InputError, did_you_mean
+from ..utils.errors import InputError
+from ..utils.registry import Registry
+from .prior_module import PriorModule, PriorSource
 
-_ACTIVATIONS: dict[str, type[Activation]] = {}
+REDUCTIONS = ("sum", "mean")
+_INITIAL_STD = 0.01  # of a classifier's weights, as in Detectron2
+
+_ACTIVATIONS: Registry[Activation] = Registry("activation")
 
 
-class Activation(nn.Module):
+class Activation(PriorModule):
     """
-    Both halves of a classifier's output function, so that training and testing can't disagree.
+    The output function of a classifier: its training loss and its test-time scores.
 
-    Subclasses define :meth:`loss` and :meth:`scores`, never change their arguments, and register themselves with
-    :func:`register_activation`. All have K+1 outputs, as Detectron2's classifier has, so that inference, box
-    regression and stock checkpoints stay usable.
+    Subclasses define :meth:`loss` and :meth:`scores`, which never change their arguments or the module's state, and
+    register themselves with :func:`register_activation`. The class prior is read by the loss only.
+
+    A subclass whose loss depends on what was seen in training declares tensors with :meth:`add_state` and updates them
+    in :meth:`observe`. The engine sums the updates over processes and saves the tensors in checkpoints.
 
     Args:
         num_classes: K.
-        prior: the training set's :class:`ClassPrior`; only read where :attr:`needs_prior` is True.
+        prior: the training set's :class:`ClassPrior`, or a function that returns it; read where :attr:`needs_prior`
+            is True.
+        background: False for image classification, which has K outputs and no background class.
     """
 
-    needs_prior = False
-    # What kind of scores the classifier's logits are for, and the name of the activation that is this one without
-    # its prior: "sigmoid" or "softmax". Empty where neither fits.
+    # Kind of scores that the logits are trained for. Checkpoints record it, and can be evaluated with any activation
+    # of the same family. If an activation is registered by this name, it is the same one without the prior.
     family = ""
 
-    def __init__(self, num_classes: int, prior: ClassPrior | None = None):
-        super().__init__()
-        self.num_classes = num_classes
-        if not self.needs_prior:
-            return
-        if prior is None:
-            raise InputError(f"{type(self).__name__} needs prior=, the ClassPrior of the training set.")
-        if prior.num_classes != num_classes:
-            raise InputError(
-                f"{type(self).__name__}: num_classes is {num_classes}, but the class prior has {prior.num_classes} "
-                "classes; they must be those of the same training set."
-            )
+    # What the shared property tests check. Set to False what a method doesn't have.
+    deterministic = True  # the same arguments and state give the same loss
+    neutral_at_uniform_counts = True  # with equal class counts, the loss is that of the family
+    exact_gradient = True  # backward() computes the derivative of the loss: nothing in it is detached
+
+    def __init__(self, num_classes: int, prior: PriorSource = None, background: bool = True):
+        super().__init__(num_classes, prior)
+        self.background = background
+        self._reductions: dict[str, str] = {}
+        self._recorded: list[tuple[Tensor, Tensor]] | None = None
+
+    # ------------------------------------------------------------------ the classifier
+
+    @property
+    def num_outputs(self) -> int:
+        """C, the number of logits per RoI."""
+        return self.num_classes + int(self.background)
+
+    def classifier(self, in_features: int) -> nn.Module:
+        """
+        A new classifier with initial weights: (R, ``in_features``) to (R, C).
+
+        Linear unless a method needs another one. A detector whose activation doesn't override this method, and has K+1
+        outputs, keeps Detectron2's own classifier.
+        """
+        linear = nn.Linear(in_features, self.num_outputs)
+        nn.init.normal_(linear.weight, std=_INITIAL_STD)
+        self.init_bias_(linear.bias)
+        return linear
+
+    def init_bias_(self, bias: Tensor) -> None:
+        """Initialise the bias (C,) of a linear classifier in place: with zeros, unless an activation overrides it."""
+        nn.init.zeros_(bias)
+
+    # ------------------------------------------------------------------ losses and scores
 
     def loss(self, logits: Tensor, gt_classes: Tensor, roi_weight: Tensor | None = None) -> Tensor:
         """
         Args:
-            logits: (R, K+1).
+            logits: (R, C).
             gt_classes: (R,) int64 in 0..K, K for background.
-            roi_weight: (R,) weight of each RoI's loss, 1 unless given. The divisor stays R, and gradients reach the
+            roi_weight: (R,) weight of each RoI's loss, 1 by default. The divisor stays R, and gradients reach the
                 weights.
 
         Returns:
@@ -69,10 +100,10 @@ class Activation(nn.Module):
 
     def unshifted_loss(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
         """
-        The loss of the test-time scores, without any prior.
+        The loss of the test-time scores, without a prior.
 
         Args:
-            logits: (R, K+1).
+            logits: (R, C).
             gt_classes: (R,) int64 in 0..K, K for background.
 
         Returns:
@@ -83,22 +114,94 @@ class Activation(nn.Module):
     def scores(self, logits: Tensor) -> Tensor:
         """
         Args:
-            logits: (R, K+1).
+            logits: (R, C).
 
         Returns:
-            (R, K+1) test-time scores in [0, 1]; the last column is the background's and is not used for detection.
+            (R, K+1) test-time scores in [0, 1], or (R, K) without background. The last of K+1 columns is the
+            background's and is not used for detection.
         """
         raise NotImplementedError
 
-    def init_bias_(self, bias: Tensor) -> None:
-        """Initialise the classifier's bias (K+1,) in place. Zero unless an activation says otherwise."""
-        nn.init.zeros_(bias)
+    def class_logits(self, logits: Tensor) -> Tensor:
+        """
+        The logits of the classes, for accuracy, calibration and analysis.
+
+        Args:
+            logits: (R, C).
+
+        Returns:
+            (R, K): the first K columns, unless an activation overrides it.
+        """
+        return logits[:, : self.num_classes]
+
+    def training_shift(self) -> np.ndarray | None:
+        """(K,) float64: what the loss adds to the logit of each class. None if it doesn't shift logits."""
+        return None
+
+    def prepare(self) -> None:
+        """
+        Read the class prior now rather than at the first loss, if the loss needs it.
+
+        Raises:
+            InputError: if the prior is missing or doesn't fit.
+        """
+        device = self._device_of.device
+        with torch.no_grad():
+            self.loss(torch.zeros(0, self.num_outputs, device=device), torch.zeros(0, dtype=torch.int64, device=device))
+
+    # ------------------------------------------------------------------ state
+
+    def add_state(self, name: str, default: Tensor, reduce: str = "sum") -> None:
+        """
+        Declare a tensor that :meth:`observe` updates and :meth:`loss` may read, as attribute ``name``.
+
+        It is equal in all processes, is saved in checkpoints and is not averaged by ``MODEL.EMA``.
+
+        Args:
+            name: attribute and name in the state dict.
+            default: initial value. Counts beyond 16 million need int64 or float64.
+            reduce: "sum" or "mean": how the changes that the processes made are combined.
+
+        Raises:
+            InputError: for another ``reduce``.
+        """
+        if reduce not in REDUCTIONS:
+            raise InputError(
+                f"{type(self).__name__}.add_state: reduce of {name!r} is {reduce!r}; valid: {', '.join(REDUCTIONS)}."
+            )
+        self.register_buffer(name, default.clone())
+        self._reductions[name] = reduce
+
+    @property
+    def states(self) -> dict[str, str]:
+        """Names of the declared tensors, each with its reduction; empty for a stateless activation."""
+        return dict(self._reductions)
+
+    def observe(self, logits: Tensor, gt_classes: Tensor) -> None:
+        """
+        Update the state in place from what one optimizer update was computed from; called only for accepted updates.
+
+        Use operations that a GPU needn't be waited for: ``one_hot(...).sum(0)``, not ``bincount`` or ``.item()``.
+
+        Args:
+            logits: (R, C) of all of this process's batches of the update, detached.
+            gt_classes: (R,) int64 in 0..K.
+        """
+
+    def record(self, logits: Tensor, gt_classes: Tensor) -> None:
+        """
+        Keep a training batch for :meth:`observe`; called with everything that :meth:`loss` trains on.
+
+        Does nothing without state, or outside of :class:`balanced_lvis.activations.StateUpdates`.
+        """
+        if self._recorded is not None:
+            self._recorded.append((logits.detach(), gt_classes))
 
     def _check(self, logits: Tensor, roi_weight: Tensor | None = None) -> None:
-        if logits.dim() != 2 or logits.shape[1] != self.num_classes + 1:
+        if logits.dim() != 2 or logits.shape[1] != self.num_outputs:
             raise InputError(
                 f"{type(self).__name__}: logits have shape {tuple(logits.shape)}; with {self.num_classes} classes "
-                f"they must be (R, {self.num_classes + 1}): the classes and one background unit."
+                f"they must be (R, {self.num_outputs}), as the classifier's outputs."
             )
         # (R, 1) would broadcast to a sum over all pairs of RoIs, without an error.
         if roi_weight is not None and roi_weight.shape != logits.shape[:1]:
@@ -109,20 +212,13 @@ class Activation(nn.Module):
 
 
 def register_activation(name: str):
-    """Class decorator: make an :class:`Activation` known as ``name`` to :func:`build_activation` and to configs."""
-
-    def register(cls: type[Activation]) -> type[Activation]:
-        if name in _ACTIVATIONS:
-            raise InputError(f"An activation named {name!r} is registered already: {_ACTIVATIONS[name]}.")
-        _ACTIVATIONS[name] = cls
-        return cls
-
-    return register
+    """Class decorator: register an :class:`Activation` for :func:`build_activation` and configs."""
+    return _ACTIVATIONS.register(name)
 
 
 def activation_names() -> list[str]:
     """The names that :func:`build_activation` knows, sorted."""
-    return sorted(_ACTIVATIONS)
+    return list(_ACTIVATIONS)
 
 
 def activation_class(name: str) -> type[Activation]:
@@ -130,31 +226,30 @@ def activation_class(name: str) -> type[Activation]:
     Raises:
         InputError: for an unknown name, listing the valid ones.
     """
-    if name not in _ACTIVATIONS:
-        hint = did_you_mean(name, _ACTIVATIONS)
-        raise InputError(f"Unknown activation {name!r}.{hint} Valid: {', '.join(activation_names())}.")
-    return _ACTIVATIONS[name]
+    return _ACTIVATIONS.get(name)
 
 
-def build_activation(name: str, num_classes: int, prior: ClassPrior | None = None, **options) -> Activation:
+def build_activation(name: str, num_classes: int, prior: PriorSource = None, *, background: bool = True, **options):
     """
     Args:
         name: one of :func:`activation_names`.
         num_classes: K.
-        prior: the training set's :class:`ClassPrior`, where the activation needs one.
-        **options: that activation's own keyword arguments.
+        prior: the training set's :class:`ClassPrior`, or a function that returns it; needed to compute the loss where
+            ``needs_prior`` is True.
+        background: False for K outputs without background, as in image classification.
+        **options: keyword arguments of that activation.
+
+    Returns:
+        the :class:`Activation`.
 
     Raises:
         InputError: for an unknown name or an invalid option.
     """
-    cls = activation_class(name)
-    valid = [p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for option in options:
-        if option not in valid:
-            raise InputError(f"{name} has no option {option!r}; valid: {', '.join(valid) or 'none'}.")
-    return cls(num_classes, prior, **options)
+    # Activations that know nothing of the argument have a background.
+    without = () if background else (False,)
+    return _ACTIVATIONS.build(name, num_classes, prior, *without, **options)
 
 
 def full_precision(logits: Tensor) -> Tensor:
-    """Half-precision logits as float32, others as they are: offsets around 10 lose three digits in half precision."""
+    """Half-precision logits as float32, others unchanged: offsets around 10 lose three digits in half precision."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

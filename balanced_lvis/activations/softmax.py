@@ -13,9 +13,9 @@ def softmax_loss(logits: Tensor, gt_classes: Tensor, roi_weight: Tensor | None =
     Cross entropy, averaged over RoIs.
 
     Args:
-        logits: (R, C), C classes of any kind (K+1 in a detector).
+        logits: (R, C), C classes, background included (K+1 in a detector).
         gt_classes: (R,) int64 in 0..C-1.
-        roi_weight: (R,) weight of each RoI's loss, 1 unless given. The divisor stays R, and gradients reach them.
+        roi_weight: (R,) weight of each RoI's loss, 1 by default. The divisor stays R, and gradients reach the weights.
 
     Returns:
         scalar; 0 with gradients where R = 0.
@@ -24,13 +24,13 @@ def softmax_loss(logits: Tensor, gt_classes: Tensor, roi_weight: Tensor | None =
         return logits.sum() * 0
     if roi_weight is None:
         return F.cross_entropy(logits, gt_classes)
-    # The weights go in before torch's own mean, so that weights of one give the unweighted loss to the last bit.
+    # Weighted before torch's mean, so that weights of one give the unweighted loss to the last bit.
     return F.nll_loss(F.log_softmax(logits, dim=1) * roi_weight.to(logits.dtype)[:, None], gt_classes)
 
 
 @register_activation("softmax")
 class Softmax(Activation):
-    """Detectron2's own classifier."""
+    """Softmax over all outputs, as in Detectron2's classifier."""
 
     family = "softmax"
 
@@ -39,7 +39,7 @@ class Softmax(Activation):
         return softmax_loss(full_precision(logits), gt_classes, roi_weight)
 
     def unshifted_loss(self, logits, gt_classes):
-        return Softmax.loss(self, logits, gt_classes)  # whatever a subclass makes of loss(), its scores are these
+        return Softmax.loss(self, logits, gt_classes)  # subclasses override loss(), not the scores
 
     def scores(self, logits):
         self._check(logits)

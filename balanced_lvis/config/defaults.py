@@ -6,6 +6,7 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
 from ..activations import activation_class, activation_names
+from ..calibration import calibration_class, calibration_names
 from ..data.samplers import samplers_with_options
 from .options import add_options
 
@@ -31,10 +32,14 @@ def add_balanced_lvis_config(cfg: CN) -> None:
 
 
 def _add_methods(cfg: CN) -> None:
-    """Activation and sampler options stand once, in the constructors: each has a node under its name in capitals."""
+    """Options are declared once, in the constructors: each method has a node under its name in capitals."""
     activation = cfg.MODEL.ROI_BOX_HEAD.ACTIVATION = CN()
     activation.NAME = "balanced_sigmoid"  # how logits become a training loss and test-time scores: docs/methods.md
     add_options(activation, "activation", {name: activation_class(name) for name in activation_names()})
+
+    calibration = cfg.MODEL.ROI_BOX_HEAD.CALIBRATION = CN()
+    calibration.NAME = ""  # correction of the test-time scores of any checkpoint; "": none
+    add_options(calibration, "calibration", {name: calibration_class(name) for name in calibration_names()})
 
     cfg.DATALOADER.SAMPLER = CN()  # options of DATALOADER.SAMPLER_TRAIN, for samplers that have any
     add_options(cfg.DATALOADER.SAMPLER, "sampler", samplers_with_options())

@@ -140,6 +140,26 @@ def read_image(path: str | os.PathLike, image_format: str = "BGR", size: tuple[i
         return np.array(convert_PIL_to_numpy(_to_8_bit(_turned(image, path, size)), image_format))
 
 
+def pil_to_array(image: Image.Image, image_format: str = "BGR") -> np.ndarray:
+    """
+    Converts a PIL image as :func:`read_image` converts the image of a file.
+
+    Args:
+        image: of any mode.
+        image_format: as for :func:`read_image`.
+
+    Raises:
+        InputError: if its pixels can't be decoded or are neither colours nor greys of at most 16 bits.
+    """
+    try:
+        image.load()
+        return np.array(convert_PIL_to_numpy(_to_8_bit(_turned(image, "", None)), image_format))
+    except InputError as error:
+        raise InputError(f"The PIL image {error}") from None
+    except _DAMAGED as error:
+        raise InputError(f"The PIL image can't be read: {str(error) or type(error).__name__}.") from error
+
+
 def _turned(image: Image.Image, path: str | os.PathLike, size: tuple[int, int] | None) -> Image.Image:
     """
     Raises:

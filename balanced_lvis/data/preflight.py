@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from ..class_lists import check_crowds
+from ..priors import check_crowds
 from ..utils.errors import InputError
 from ..utils.findings import SHOWN
 from ..utils.text import first_of
@@ -111,7 +111,7 @@ def _check_annotations(name: str, evaluated: bool) -> None:
             _check_groups(checked.report)
         warnings = checked.report.warnings
     for problem in warnings:
-        logger.warning("%s: %s", name, problem.told)
+        logger.warning("%s: %s", name, problem.description)
 
 
 def _check_crowds(name: str) -> None:

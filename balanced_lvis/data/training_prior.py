@@ -11,9 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ..class_lists import ClassLists
-from ..priors import ALL, WITH_OBJECTS, ClassPrior
-from ..showings import Showings
+from ..priors import ALL, WITH_OBJECTS, ClassLists, ClassPrior, SampledCounts
 from ..utils.errors import InputError
 from .dataset_files import check_datasets
 from .dataset_records import load_records, lvis_source
@@ -39,11 +37,11 @@ def class_prior_from_config(cfg) -> ClassPrior:
     ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``, and without missing ones if ``DATASETS.ALLOW_MISSING``. Each process looks
     for those itself, so that it may be called by one alone.
 
-    Where ``MODEL.CLASS_PRIOR.SAMPLED``, with the showings of ``DATALOADER.SAMPLER_TRAIN``.
+    Where ``MODEL.CLASS_PRIOR.SAMPLED``, with the sampled_counts of ``DATALOADER.SAMPLER_TRAIN``.
 
     Raises:
         InputError: if the prior's classes are not the data set's, or their number is not
-            ``MODEL.ROI_HEADS.NUM_CLASSES``; for a sampler whose showings are not known.
+            ``MODEL.ROI_HEADS.NUM_CLASSES``; for a sampler whose sampled_counts are not known.
     """
     names = tuple(cfg.DATASETS.TRAIN)
     path = cfg.MODEL.CLASS_PRIOR.FILE
@@ -53,8 +51,9 @@ def class_prior_from_config(cfg) -> ClassPrior:
         prior = class_prior_of_training_sets(cfg)
     else:
         raise InputError(
-            f"Activation {cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME!r} needs class frequencies: set DATASETS.TRAIN, "
-            "or MODEL.CLASS_PRIOR.FILE to a file written by ClassPrior.save()."
+            "Class frequencies of the training set are needed, but DATASETS.TRAIN is empty: set it, or set "
+            "MODEL.CLASS_PRIOR.FILE to a file that ClassPrior.save() wrote, such as the class_prior.json of a training "
+            "run."
         )
     num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if prior.num_classes != num_classes:
@@ -72,8 +71,8 @@ def _prior_of_file(cfg, names: tuple[str, ...], path: str) -> ClassPrior:
         if name in DatasetCatalog:
             _check_prior_of(name, prior, _told_by(path, cfg.MODEL.WEIGHTS))
     if not cfg.MODEL.CLASS_PRIOR.SAMPLED:
-        return dataclasses.replace(prior, showings=None)
-    known, wanted = prior.showings and prior.showings.sampler, _sampler_of(cfg)
+        return dataclasses.replace(prior, sampled_counts=None)
+    known, wanted = prior.sampled_counts and prior.sampled_counts.sampler, _sampler_of(cfg)
     if known != wanted:
         has = f"of {known!r}" if known else "of no sampler"
         raise InputError(
@@ -100,8 +99,8 @@ def class_prior_of_training_sets(cfg) -> ClassPrior:
     if not sampled:
         return prior
     lists = ClassLists.of(records)
-    showings = Showings.of(_sampler_of(cfg), lists, times_shown(cfg, records), prior.num_classes)
-    return dataclasses.replace(prior, showings=showings)
+    sampled_counts = SampledCounts.of(_sampler_of(cfg), lists, times_shown(cfg, records), prior.num_classes)
+    return dataclasses.replace(prior, sampled_counts=sampled_counts)
 
 
 def _sampler_of(cfg) -> str:

@@ -8,6 +8,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
 from .. import _detectron2
 from ..activations import activation_class
+from ..calibration.base import check_family
 from ..data.samplers import check_sampler, check_sampler_keys
 from ..evaluation.backends import check_backend
 from ..modeling.decoupled import check_second_stage
@@ -60,6 +61,16 @@ def check_activation(cfg) -> None:
     activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME)
 
 
+def check_calibration(cfg) -> None:
+    """
+    Raises:
+        InputError: for an unknown calibration, or one that doesn't fit the activation.
+    """
+    head = cfg.MODEL.ROI_BOX_HEAD
+    if head.CALIBRATION.NAME:
+        check_family(head.CALIBRATION.NAME, activation_class(head.ACTIVATION.NAME).family)
+
+
 def check_architecture(cfg) -> None:
     """
     Raises:
@@ -101,6 +112,7 @@ def check_numbers(cfg) -> None:
 # In the order in which errors are reported.
 CHECKS = (
     check_activation,
+    check_calibration,
     check_optimizer,
     check_speed,
     lambda cfg: check_sampler(cfg.DATALOADER.SAMPLER_TRAIN),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from ..activations import state_keys
 from ..utils.errors import InputError
 
 FOLDER = "ema"  # in OUTPUT_DIR
@@ -27,7 +28,7 @@ class WeightAverage:
     The average a of weights w: after each update, a becomes d a + (1 - d) w with d = min(decay, (1 + n) / (10 + n)).
 
     n is the number of updates so far: early on, when weights change fast, the average forgets quickly. Running
-    statistics are averaged like weights; integer buffers are copied.
+    statistics are averaged like weights; integer buffers and the state of activations are copied.
 
     Args:
         decay: in [0, 1); 0.999 averages over about the last 1,000 updates.
@@ -39,7 +40,7 @@ class WeightAverage:
         self.decay = decay
         self.updates = 0
         self.weights: dict[str, Tensor] | None = None
-        self._pairs: dict[bool, list[tuple[Tensor, Tensor]]] = {}  # is floating-point -> (average, model's tensor)
+        self._pairs: dict[bool, list[tuple[Tensor, Tensor]]] = {}  # is averaged -> (average, model's tensor)
 
     def start(self, model: nn.Module) -> None:
         """Start from the model's weights, or continue with the average that was loaded from a checkpoint."""
@@ -50,8 +51,10 @@ class WeightAverage:
             self.weights = {name: tensor.to(own[name].device) for name, tensor in self.weights.items()}
         # Collected once: state_dict() visits every module, which takes longer than an update does on a GPU.
         self._pairs = {True: [], False: []}
+        state = set(state_keys(model))  # of activations: counts, say, whose average means nothing
         for name, tensor in own.items():
-            self._pairs[tensor.is_floating_point()].append((self.weights[name], tensor))
+            averaged = tensor.is_floating_point() and name not in state
+            self._pairs[averaged].append((self.weights[name], tensor))
 
     @torch.no_grad()
     def update(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
-from ..modeling.decoupled import ScaledLinear, scale_decay
+from ..modeling.decoupled import has_scales, scale_decay
 from ..utils.errors import InputError
 from .speed import optimizer_kernel
 
@@ -67,7 +67,7 @@ def _with_clipping(cfg, optimizer: type[torch.optim.Optimizer]) -> type[torch.op
 
 def _parameters(cfg, model):
     """Detectron2's parameter groups, with the weight decay of LWS's scales."""
-    scaled = any(isinstance(module, ScaledLinear) for module in model.modules())
+    scaled = has_scales(model)
     return get_default_optimizer_params(
         model,
         base_lr=cfg.SOLVER.BASE_LR,

@@ -10,14 +10,12 @@ from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 
-from ..activations import activation_class
-from ..config import import_modules, load_config
+from ..config import import_modules, load_config, thawed
 from ..console.command_line import log_to_files
 from ..data.config_datasets import prepare_datasets, resolve_num_classes
 from ..data.dataset_files import check_datasets, check_num_classes, evaluation_file_of
 from ..data.preflight import preflight
-from ..data.training_prior import SAVED_PRIOR, class_prior_from_config
-from ..modeling.box_predictor import activation_from_config
+from ..modeling.box_predictor import check_classification
 from ..modeling.decoupled import is_second_stage
 from ..utils.errors import InputError
 from ..utils.io import replacing
@@ -27,9 +25,9 @@ from .checkpoints.checkpoint_folder import newest_checkpoint
 from .checkpoints.identity import Identity
 from .checkpoints.weights import check_weights, load_for_evaluation
 from .config_checks import check_config
-from .ema import FOLDER
 from .processes.job import Job, find_job
 from .processes.preemption import StopRequest
+from .saved_prior import save_class_prior, saved_prior
 from .schedule import log_scaling, scale_linearly
 from .trainer import Trainer
 
@@ -56,14 +54,14 @@ def read_config(args, job: Job | None = None):
         InputError: if the config is invalid or can't be scaled, or there are fewer GPUs than processes.
     """
     job = job or find_job(args)
-    cfg = load_config(args.config_file, args.opts)
+    cfg = _given_config(args)
     # Evaluation needs all images, and no training image.
     cfg.DATASETS.ALLOW_MISSING = not args.eval_only and (cfg.DATASETS.ALLOW_MISSING or args.allow_missing)
     _choose_device(cfg, job)
     if args.eval_only:
         cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, EVALUATION)
         if not cfg.MODEL.CLASS_PRIOR.FILE:
-            cfg.MODEL.CLASS_PRIOR.FILE = _saved_prior(cfg.MODEL.WEIGHTS)  # the training annotations aren't needed then
+            cfg.MODEL.CLASS_PRIOR.FILE = saved_prior(cfg.MODEL.WEIGHTS)  # for a calibration
     else:
         scale_linearly(cfg, job.world_size)
     cfg.freeze()
@@ -87,7 +85,7 @@ def check(cfg, args, job: Job | None = None) -> None:
     """
     check_config(cfg, (job or find_job(args)).world_size, args.eval_only)
     _check_datasets(cfg, args.eval_only)
-    activation_from_config(cfg)
+    check_classification(cfg, training=not args.eval_only)
     if args.eval_only or not (args.resume and newest_checkpoint(cfg.OUTPUT_DIR)):
         check_weights(cfg.MODEL.WEIGHTS, _purpose(cfg, args.eval_only))
     # Last, because it can take minutes the first time.
@@ -117,8 +115,14 @@ def run(cfg, args) -> dict:
     """
     with clear_errors(cfg.OUTPUT_DIR):
         _start(cfg, args.eval_only)
-        log_scaling(load_config(args.config_file, args.opts), cfg)
+        log_scaling(_given_config(args), cfg)
         return _evaluate(cfg) if args.eval_only else _train(cfg, args.resume)
+
+
+def _given_config(args):
+    """The config before it is adapted to the job: ``args.cfg`` of the Python API, or that of the command line."""
+    cfg = getattr(args, "cfg", None)
+    return load_config(args.config_file, args.opts) if cfg is None else thawed(cfg)
 
 
 def _evaluate(cfg) -> dict:
@@ -130,7 +134,8 @@ def _evaluate(cfg) -> dict:
 def _train(cfg, resume: bool) -> dict:
     with StopRequest() as stop:
         stop.at_once = True  # until the first iteration
-        _save_class_prior(cfg)
+        if comm.is_main_process():
+            save_class_prior(cfg)
         trainer = Trainer(cfg, stop)
         trainer.resume_or_load(resume=resume)
         trainer.train()
@@ -149,13 +154,6 @@ def _choose_device(cfg, job: Job) -> None:
             f"{job.local_size} processes can't share the {here} GPU(s) of this machine; start at most one process per "
             "GPU (--num-gpus), or use MODEL.DEVICE cpu."
         )
-
-
-def _saved_prior(weights: str) -> str:
-    """The class prior that training has saved with a checkpoint; empty if there is none."""
-    folder = os.path.dirname(weights)
-    folders = [folder, os.path.dirname(folder)] if os.path.basename(folder) == FOLDER else [folder]
-    return next(filter(os.path.isfile, (os.path.join(each, SAVED_PRIOR) for each in folders)), "")
 
 
 def _check_datasets(cfg, eval_only: bool) -> None:
@@ -190,9 +188,3 @@ def _start(cfg, eval_only: bool) -> None:
     if not eval_only:
         torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     keep_freed_memory(cfg.MODEL.DEVICE)
-
-
-def _save_class_prior(cfg) -> None:
-    """Save the class prior, so that the checkpoint can be evaluated without the training annotations."""
-    if comm.is_main_process() and activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).needs_prior:
-        class_prior_from_config(cfg).save(os.path.join(cfg.OUTPUT_DIR, SAVED_PRIOR))

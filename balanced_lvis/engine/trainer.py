@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..data.loader import build_test_loader, build_train_loader
 from ..evaluation import LVISEvaluator, unpasted
+from ..modeling.box_predictor import prepare_losses
 from ..modeling.decoupled import is_second_stage
 from ..utils.errors import InputError
 from ..utils.io import write_json
@@ -80,6 +81,7 @@ class Trainer(TrainerBase):
 
         # Builders draw random numbers: their order is part of what a seed means.
         model = self.build_model(cfg)
+        prepare_losses(model)
         self.optimizer = self.build_optimizer(cfg, model)
         self.data_loader = self.build_train_loader(cfg)
         self.model = _data_parallel(model, cfg.MODEL.DEVICE)

@@ -1,4 +1,4 @@
-"""Evaluation by the LVIS rules."""
+"""Evaluation by the LVIS rules, and submissions to the LVIS server."""
 
 from .. import _detectron2
 

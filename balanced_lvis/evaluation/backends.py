@@ -1,10 +1,10 @@
 """
-Two ways to the LVIS numbers, equal to the last digit: the official API, and a fast one.
+Two backends for the LVIS metrics, equal to the last digit.
 
-"official" is ``lvis`` 0.5.3, the referee. "fast" decides with NumPy which detections count, by the official rules,
-leaves matching to ``hotcoco`` and the averages to the official API again. hotcoco is fed nothing on which it was ever
-found to differ: it keeps objects and detections without area, which ``lvis`` drops, so they are dropped before; and
-annotation files on whose oddities the two could differ are given to the official API.
+"official" is the LVIS API (``lvis`` 0.5.3), the reference. "fast" selects the detections that count with NumPy, matches
+them with ``hotcoco``, and computes the averages with the LVIS API. ``hotcoco`` never gets inputs on which it could
+differ: objects and detections without area, which ``lvis`` drops and ``hotcoco`` keeps, are dropped first; annotation
+files with unusual content are evaluated by the LVIS API.
 """
 
 from __future__ import annotations
@@ -42,21 +42,23 @@ except ImportError:
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("fast", "official")
-# Detections that are matched at a time, while as many are read: with masks, each takes about 2.5 KB meanwhile.
+# Detections matched at a time, while as many are read. With masks, each takes about 2.5 KB.
 PART = 25_000
 
 
 def check_backend(name: str) -> None:
     """
+    Check the name of a backend.
+
     Raises:
-        InputError: for an unknown back end, or a fast one that is not installed.
+        InputError: if the backend is unknown or not installed.
     """
     if name not in BACKENDS:
         raise InputError(f"TEST.LVIS_BACKEND is {name!r}; valid: {', '.join(map(repr, BACKENDS))}.")
     if name == "fast" and hotcoco is None:
         raise InputError(
-            "TEST.LVIS_BACKEND is 'fast', which needs hotcoco: pip install hotcoco==1.3.0 (Python 3.10 or newer), or "
-            "set it to 'official': the same numbers, many times slower."
+            "TEST.LVIS_BACKEND is 'fast', but hotcoco is not installed: pip install hotcoco==1.3.0, or set it to "
+            "'official', which gives the same metrics and is many times slower."
         )
 
 
@@ -68,22 +70,23 @@ def evaluate_detections(
     max_dets: int = MAX_DETECTIONS_PER_IMAGE,
 ) -> tuple[dict[str, float], dict[int, float]]:
     """
-    The LVIS numbers of stored detections.
+    Compute the LVIS metrics of stored detections.
 
     Args:
-        lvis_gt: ground truth. The official back end turns its polygons into RLEs in place for "segm".
-        detections: of any number of its images.
+        lvis_gt: ground truth. The official backend converts its polygons to RLE in place for "segm".
+        detections: detections on any number of its images.
         iou_type: "bbox" or "segm".
-        backend: "fast" or "official", which needs about 3 KB of memory per detection.
-        max_dets: the highest-scored detections kept per image, over all categories; negative keeps all.
+        backend: "fast" or "official". The latter needs about 3 KB of memory per detection.
+        max_dets: number of highest-scoring detections kept per image, over all categories; negative keeps all.
 
     Returns:
-        metrics: the 13 of :data:`balanced_lvis.evaluation.lvis_api.METRICS` in percent; NaN where no ground truth
-            falls.
-        per_category: AP in percent by category id, NaN for a category without ground truth.
+        metrics: the 13 metrics of :data:`balanced_lvis.evaluation.lvis_api.METRICS` in percent; NaN without ground
+            truth.
+        per_category: AP in percent by category id; NaN for a category without ground truth.
 
     Raises:
-        InputError: for another ``iou_type`` or ``backend``, or detections on images that the ground truth doesn't have.
+        InputError: for an unknown ``iou_type`` or ``backend``, or detections on images that are not in the ground
+            truth.
     """
     check_iou_type(iou_type)
     ((_, metrics, per_category),) = evaluate_tasks(lvis_gt, detections, (iou_type,), backend, max_dets)
@@ -98,10 +101,10 @@ def evaluate_tasks(
     max_dets: int = MAX_DETECTIONS_PER_IMAGE,
 ) -> Iterator[tuple[str, dict[str, float], dict[int, float]]]:
     """
-    As :func:`evaluate_detections`, of several tasks: which detections count is found once.
+    As :func:`evaluate_detections`, for several tasks. The detections that count are selected once.
 
     Args:
-        iou_types: of "bbox" and "segm".
+        iou_types: "bbox", "segm" or both.
 
     Yields:
         iou_type, metrics, per_category.
@@ -132,15 +135,14 @@ def _check_images(lvis_gt: LVIS, detections: Detections) -> None:
 
 class _GroundTruth:
     """
-    What of an annotation file the official API evaluates, with images and categories by their rank among the sorted
-    ids.
+    The part of an annotation file that the LVIS API evaluates. Images and categories are numbered by rank of their ids.
 
     Attributes:
-        annotations: G dicts, those of the API's own selection.
-        image_ids: (I,) sorted.
-        category_ids: (K,) sorted.
-        images: (G,) rank of every annotation's image.
-        categories: (G,) rank of every annotation's category.
+        annotations: G dicts, selected by the API.
+        image_ids: (I,) sorted ids.
+        category_ids: (K,) sorted ids.
+        images: (G,) rank of the image of each annotation.
+        categories: (G,) rank of the category of each annotation.
     """
 
     def __init__(self, lvis_gt: LVIS):
@@ -154,18 +156,18 @@ class _GroundTruth:
         self.categories = _ranks(self.category_ids, [a["category_id"] for a in self.annotations])
 
     def oddity(self) -> str | None:
-        """What of this file the fast back end isn't trusted with, in words."""
+        """Description of content that the fast backend does not support, or None."""
         ids = [a["id"] for a in self.annotations]
         if len(set(ids)) < len(ids) or not all(ids):
             return "Annotation ids that are 0 or occur twice"
         if any(a.get("ignore") for a in self.annotations):
-            return "Annotations to be ignored"
+            return "Ignored annotations"
         if self.annotations and not np.isfinite([[*a["bbox"], a["area"]] for a in self.annotations]).all():
             return "Annotations with boxes that are not finite"
         return None
 
     def judged(self) -> np.ndarray:
-        """(I, K+1) bool: whether it is known if a category is in an image. The last column is unknown categories'."""
+        """(I, K+1) bool: whether the presence of a category in an image is known. The last column is False."""
         judged = np.zeros((len(self.image_ids), len(self.category_ids) + 1), bool)
         judged[self.images, self.categories] = True
         for row, image_id in zip(judged, self.image_ids.tolist()):
@@ -173,7 +175,7 @@ class _GroundTruth:
         return judged
 
     def to_hotcoco(self, with_masks: bool, first: int = 0, end: int | None = None):
-        """A ``hotcoco.COCO`` with the ranks for ids, and with the annotations of categories ``first`` to ``end``."""
+        """A ``hotcoco.COCO`` with ranks as ids and with the annotations of categories ``first`` to ``end``."""
         end = len(self.category_ids) if end is None else end
         part = np.flatnonzero((self.categories >= first) & (self.categories < end))
         annotations = [self.annotations[index] for index in part.tolist()]
@@ -190,7 +192,7 @@ class _GroundTruth:
 
     @cached_property
     def _images(self) -> list[dict]:
-        """Without sizes, which boxes don't need and a file may lack."""
+        """Images without sizes: boxes do not need them, and a file may not have them."""
         lists = ("neg_category_ids", "not_exhaustive_category_ids")
         return [
             {"id": rank, "height": 0, "width": 0, **{key: self._listed(image_id, key) for key in lists}}
@@ -205,12 +207,12 @@ class _GroundTruth:
         ]
 
     def _listed(self, image_id: int, key: str) -> list[int]:
-        """Ranks of the categories that an image lists, of those that the file has."""
+        """Ranks of the known categories that an image lists under ``key``."""
         rank_of = self._rank_of_category
         return [rank_of[category_id] for category_id in self.lvis.imgs[image_id][key] if category_id in rank_of]
 
     def _segmentation(self, annotation: dict) -> list | dict:
-        """Ordinary polygons as they are, which hotcoco rasterises alike and faster; of all else, the API's own RLE."""
+        """Valid polygons unchanged, as hotcoco rasterises them identically and faster; otherwise the RLE of the API."""
         parts = annotation["segmentation"]
         if isinstance(parts, list) and parts and all(len(part) >= 6 and len(part) % 2 == 0 for part in parts):
             return parts
@@ -218,7 +220,7 @@ class _GroundTruth:
 
 
 def _ranks(sorted_ids: np.ndarray, ids) -> np.ndarray:
-    """Position of every id among the sorted ones, and their number for what is not among them."""
+    """Position of each id in ``sorted_ids``; ``len(sorted_ids)`` for unknown ids."""
     ids = np.asarray(ids, np.int64)
     if not len(sorted_ids):
         return np.zeros(len(ids), np.int64)
@@ -235,12 +237,12 @@ def _oddity_of_detections(detections: Detections) -> str | None:
 
 class _Counted:
     """
-    The detections that count, whatever the task: the best of each image, of categories known to be there or not.
+    The detections that count: the best of each image, in categories whose presence in the image is known.
 
     Attributes:
-        rows: (M,) of the store, ascending.
-        images: (M,) rank of every one's image.
-        categories: (M,) rank of every one's category.
+        rows: (M,) rows of the stored detections, ascending.
+        images: (M,) rank of the image of each.
+        categories: (M,) rank of the category of each.
     """
 
     def __init__(self, truth: _GroundTruth, detections: Detections, max_dets: int):
@@ -254,7 +256,7 @@ class _Counted:
 
 @contextlib.contextmanager
 def _no_garbage_collection():
-    """Of many dicts, none of which is garbage: looking for it takes longer than all that is done with them."""
+    """Disable garbage collection while millions of live dicts exist: it would take longer than the work itself."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -266,12 +268,12 @@ def _no_garbage_collection():
 
 @_no_garbage_collection()
 def _evaluate_fast(truth: _GroundTruth, detections: Detections, counted: _Counted, iou_type: str):
-    """Some categories at a time, which know nothing of each other after the limit per image."""
+    """Evaluate some categories at a time; after the limit per image, they are independent."""
     rows, images, categories = counted.rows, counted.images, counted.categories
     official = lvis.eval.Params(iou_type)
     shape = (len(official.iou_thrs), len(official.rec_thrs), len(truth.category_ids), len(official.area_rng))
     precision, recall = np.full(shape, -1.0), np.full((shape[0], *shape[2:]), -1.0)
-    with ThreadPoolExecutor(1) as worker:  # hotcoco computes without Python's lock: meanwhile the next part is read
+    with ThreadPoolExecutor(1) as worker:  # hotcoco releases the GIL: the next part is read meanwhile
         running = []
         for first, end in _parts(categories, len(truth.category_ids)):
             part = np.flatnonzero((categories >= first) & (categories < end))
@@ -289,7 +291,7 @@ def _evaluate_fast(truth: _GroundTruth, detections: Detections, counted: _Counte
 
 
 def _parts(categories: np.ndarray, num_categories: int) -> list[tuple[int, int]]:
-    """Successive ranges of categories with about :data:`PART` detections each, or one category's if they are more."""
+    """Successive ranges of categories with about :data:`PART` detections each, or one category with more."""
     counts = np.bincount(categories, minlength=num_categories)
     part_of = (np.cumsum(counts) - counts) // PART
     bounds = [0, *(np.flatnonzero(np.diff(part_of)) + 1).tolist(), num_categories]
@@ -297,22 +299,22 @@ def _parts(categories: np.ndarray, num_categories: int) -> list[tuple[int, int]]
 
 
 def _mask_areas(rles: list[dict]) -> np.ndarray:
-    """(N,) in pixels. pycocotools stores a list's length in 8 bits, at which NumPy 2 raises."""
+    """(N,) areas in pixels. pycocotools stores the length of a list in 8 bits, so longer lists raise with NumPy 2."""
     batches = [mask_util.area(rles[start : start + 255]) for start in range(0, len(rles), 255)]
     return np.concatenate([np.zeros(0), *batches])
 
 
 def highest_per_image(images: np.ndarray, scores: np.ndarray, limit: int) -> np.ndarray:
     """
-    The detections that remain of at most ``limit`` per image: the highest-scored ones, of equal ones the first.
+    Select at most ``limit`` detections per image: those with the highest scores, of equal scores the first.
 
     Args:
-        images: (N,) index of every detection's image, 0 or more.
-        scores: (N,).
-        limit: negative keeps all.
+        images: (N,) index of the image of each detection.
+        scores: (N,) scores.
+        limit: maximum number per image; negative keeps all.
 
     Returns:
-        (N,) bool.
+        (N,) bool, True for selected detections.
     """
     counts = np.bincount(images) if len(images) else np.zeros(0, int)
     kept = np.ones(len(images), bool)
@@ -329,15 +331,18 @@ def highest_per_image(images: np.ndarray, scores: np.ndarray, limit: int) -> np.
 
 def _load(ground_truth, table: np.ndarray, rles: list[dict] | None):
     """
-    Ground truth and detections, as hotcoco matches them.
+    Load detections into hotcoco.
 
     Args:
         ground_truth: a ``hotcoco.COCO``.
         table: (N, 7) image, x, y, w, h, score, category.
-        rles: N RLEs, or None for boxes.
+        rles: N RLE masks, or None for boxes.
+
+    Returns:
+        ground truth and detections.
     """
     areas = table[:, 3] * table[:, 4] if rles is None else _mask_areas(rles)
-    counted = (areas > 0) & (areas < np.inf)  # the official API's condition, which drops the others
+    counted = (areas > 0) & (areas < np.inf)  # as in the LVIS API, which drops all others
     if not counted.all():
         table, areas = table[counted], areas[counted]
         rles = None if rles is None else [rles[index] for index in np.flatnonzero(counted)]
@@ -351,20 +356,20 @@ def _match(
     ground_truth, found, number: int, official: lvis.eval.Params, first: int, end: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Precision and recall by IoU threshold, (recall threshold,) category and area range, as ``LVISEval`` has them.
+    Precision and recall by IoU threshold, (recall threshold,) category and area range, as in ``LVISEval``.
 
     Args:
-        ground_truth, found: what :func:`_load` loaded.
-        number: of detections, or more.
+        ground_truth, found: from :func:`_load`.
+        number: number of detections, or an upper bound.
         official: thresholds and area ranges.
-        first, end: the range of categories.
+        first, end: range of categories.
     """
     evaluation = hotcoco.LVISEval(ground_truth, found.cap_detections_per_image(None), official.iou_type)
     evaluation.params.cat_ids = list(range(first, end))
     evaluation.params.iou_thrs = official.iou_thrs.tolist()
     evaluation.params.rec_thrs = official.rec_thrs.tolist()
     evaluation.params.area_rng = official.area_rng
-    evaluation.params.max_dets = [max(number, 1)]  # cut already
+    evaluation.params.max_dets = [max(number, 1)]  # the limit is applied already
     evaluation.evaluate()
     evaluation.accumulate()
     content: Any = evaluation.eval
@@ -377,7 +382,7 @@ def _take(matched: tuple[int, int, Future], precision: np.ndarray, recall: np.nd
 
 
 class _Summary(LVISEval):
-    """The official averages of precision and recall that something else has found."""
+    """The averages of the LVIS API, from precision and recall that are computed elsewhere."""
 
     def __init__(self, truth: _GroundTruth, params: lvis.eval.Params, precision: np.ndarray, recall: np.ndarray):
         self.lvis_gt = truth.lvis

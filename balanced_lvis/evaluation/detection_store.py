@@ -1,8 +1,8 @@
 """
-Detections of a whole data set as a few compact arrays on the disk.
+Detections of a dataset, stored as compact arrays on the disk.
 
-A detection takes 32 bytes and its mask's run lengths, where a Python dict takes about 2 KB. All of LVIS val, 5.9
-million detections, is 190 MB without masks.
+A detection takes 32 bytes plus its RLE mask; a Python dict takes about 2 KB. The 5.9 million detections of LVIS val
+take 190 MB without masks.
 """
 
 from __future__ import annotations
@@ -23,32 +23,33 @@ from ..utils.errors import StorageError
 from ..utils.io import write_json_list
 from ..utils.text import one_line
 
-# One row per call of DetectionWriter.write; height and width are the masks', 0 without masks.
+# One row per call of DetectionWriter.write; height and width are those of the masks, 0 without masks.
 IMAGE = np.dtype([("id", "<i8"), ("detections", "<i4"), ("height", "<i4"), ("width", "<i4")])
-# One row per detection. "lengths" are bytes in MASKS, -1 without a mask. Scores are stored as the evaluation reads
-# them, boxes as the model makes them: [x, y, w, h] in pixels.
+# One row per detection. "lengths" are numbers of bytes in MASKS, -1 without a mask. Scores are float64 as in the
+# evaluation; boxes are float32 as in the model, [x, y, w, h] in pixels.
 COLUMNS: dict[str, tuple[np.dtype, tuple[int, ...]]] = {
     "classes": (np.dtype("<i4"), ()),
     "scores": (np.dtype("<f8"), ()),
     "boxes": (np.dtype("<f4"), (4,)),
     "lengths": (np.dtype("<i4"), ()),
 }
-EXACT = np.dtype("<f8")  # of boxes, where a writer was asked for it
+EXACT = np.dtype("<f8")  # type of boxes with exact_boxes
 IMAGES = "images"
 MASKS = "masks"  # the "counts" of all RLEs, one after the other
 FILES = (IMAGES, *COLUMNS, MASKS)
-# Rows that are turned into Python objects at a time.
+# Rows converted to Python objects at a time.
 BATCH = 20_000
 
 
 class DetectionWriter:
     """
-    Writes detections to a folder while they are made; :class:`Detections` reads them. A folder that was closed has the
-    checksums of its files, which :meth:`Detections.damage` compares.
+    Writes detections to a folder; :class:`Detections` reads them.
+
+    :meth:`close` stores the checksums of the files, which :meth:`Detections.damage` verifies.
 
     Args:
-        folder: made where it doesn't exist; what an earlier writer left there is overwritten.
-        exact_boxes: keep boxes as float64, as other programs' files may have them.
+        folder: path of the folder. It is created if needed; files of an earlier writer are overwritten.
+        exact_boxes: store boxes as float64, for results files of other programs.
     """
 
     def __init__(self, folder: str | os.PathLike, exact_boxes: bool = False):
@@ -65,14 +66,15 @@ class DetectionWriter:
         Append the detections of one image, or some of them.
 
         Args:
-            image_id: as in the annotation file.
-            boxes: (N, 4) x, y, w, h in pixels, of float32 precision.
-            scores: (N,).
+            image_id: id of the image in the annotation file.
+            boxes: (N, 4) x, y, w, h in pixels, with float32 precision.
+            scores: (N,) scores.
             classes: (N,) class indices 0..K-1.
-            rles: N compressed RLEs {"size": [height, width], "counts": str or bytes} of one size; None without masks.
+            rles: N compressed RLE masks {"size": [height, width], "counts": str or bytes} of one size; None without
+                masks.
 
         Raises:
-            ValueError: if the arguments are not equally many, or RLEs differ in size.
+            ValueError: if the arguments have different lengths, or the masks different sizes.
         """
         columns = {"classes": classes, "scores": scores, "boxes": boxes}
         counts = [_as_bytes(rle["counts"]) for rle in rles or ()]
@@ -85,7 +87,7 @@ class DetectionWriter:
             rows[name] = rows[name].reshape(-1, *shape)
         if {len(row) for row in rows.values()} != {len(scores)}:
             lengths = {name: len(row) for name, row in rows.items()}
-            raise ValueError(f"The detections of image {image_id} are not equally many: {lengths}.")
+            raise ValueError(f"The detections of image {image_id} have different lengths: {lengths}.")
         image = np.array([(image_id, len(scores), *(next(iter(sizes), (0, 0))))], IMAGE)
         self._files[IMAGES].write(image.tobytes())
         for name, row in rows.items():
@@ -93,7 +95,7 @@ class DetectionWriter:
         self._files[MASKS].write(b"".join(counts))
 
     def close(self) -> None:
-        """Flush to the disk and store the checksums; nothing can be written any more."""
+        """Close the files and store their checksums."""
         for file in self._files.values():
             file.close()
         write_manifest(self.folder, {name: file.checksum for name, file in self._files.items()})
@@ -105,21 +107,21 @@ def _as_bytes(counts: str | bytes) -> bytes:
 
 class Detections:
     """
-    What a :class:`DetectionWriter` wrote, in its order.
+    Stored detections, in the order in which a :class:`DetectionWriter` wrote them.
 
-    Columns are read when they are first asked for, masks only for the rows that are asked for.
+    Columns are read on first access, and masks only for the requested rows.
 
     Args:
-        folder: the writer's.
-        category_ids: (K,) the data set's own category id of every class index; None: the index + 1, as in LVIS.
+        folder: folder of the writer.
+        category_ids: (K,) category id of each class index; None for class index + 1, as in LVIS.
 
     Attributes:
-        images: (I,) with the fields of :data:`IMAGE`, one row per call of ``write``.
+        images: (I,) structured array of :data:`IMAGE`, one row per call of ``write``.
         image_ids: (N,) int64.
-        classes: (N,) int32, class indices.
-        category_ids: (N,) int64, the data set's own.
+        classes: (N,) int32 class indices.
+        category_ids: (N,) int64 category ids of the dataset.
         scores: (N,) float64.
-        boxes: (N, 4) float32, or float64 as written, x, y, w, h in pixels.
+        boxes: (N, 4) x, y, w, h in pixels, float32, or float64 if written with ``exact_boxes``.
     """
 
     def __init__(self, folder: str | os.PathLike, category_ids: Sequence[int] | None = None):
@@ -127,7 +129,7 @@ class Detections:
         self._category_ids = category_ids
 
     def damage(self) -> str:
-        """What is wrong with the files, of which every byte is read, in words; "" if they are what was written."""
+        """Description of damage to the files, after reading every byte; "" if they are intact."""
         try:
             checksums = check_folder(self.folder, FILES)
         except DamagedFileError as error:
@@ -139,15 +141,17 @@ class Detections:
             sizes = (dtype.itemsize, EXACT.itemsize) if name == "boxes" else (dtype.itemsize,)
             expected[name] = [number * size * math.prod(shape) for size in sizes]
         wrong = [name for name, sizes in expected.items() if checksums[name].size not in sizes]
-        return f"{self.folder}: {', '.join(wrong)} not of {number:,} detections" if wrong else ""
+        return f"{self.folder}: {', '.join(wrong)} not the files of {number:,} detections" if wrong else ""
 
     def require_whole(self) -> None:
         """
+        Verify the files.
+
         Raises:
-            StorageError: if :meth:`damage` finds any.
+            StorageError: if they are damaged.
         """
         if damage := self.damage():
-            raise StorageError(f"Stored detections are damaged: {damage}. Check that disk, then run the command again.")
+            raise StorageError(f"Stored detections are damaged: {damage}. Check the disk, then run the command again.")
 
     def __len__(self) -> int:
         dtype, _ = COLUMNS["scores"]
@@ -165,7 +169,7 @@ class Detections:
 
     @property
     def num_images(self) -> int:
-        """Images that were written, with detections or without."""
+        """Number of images that were written, with or without detections."""
         return len(np.unique(self.images["id"]))
 
     @property
@@ -181,7 +185,7 @@ class Detections:
         return self.category_ids_of_classes()[self.classes]
 
     def category_ids_of_classes(self) -> np.ndarray:
-        """(K,) int64, by class index; without a table of them, of those that occur."""
+        """(K,) int64 category ids by class index; without ``category_ids``, up to the highest class that occurs."""
         if self._category_ids is None:
             return np.arange(1, self.classes.max(initial=-1) + 2, dtype=np.int64)
         return np.asarray(self._category_ids, np.int64)
@@ -196,7 +200,7 @@ class Detections:
 
     @property
     def has_masks(self) -> bool:
-        """Whether there are masks; of detections where there are none, no."""
+        """Whether there are masks; False without detections."""
         return (self.folder / MASKS).stat().st_size > 0
 
     @cached_property
@@ -205,25 +209,27 @@ class Detections:
 
     @cached_property
     def _mask_sizes(self) -> list[list[int]]:
-        """[height, width] per row of IMAGES."""
+        """[height, width] of each row of IMAGES."""
         return np.stack([self.images["height"], self.images["width"]], axis=1).tolist()
 
     @cached_property
     def _image_rows(self) -> np.ndarray:
-        """(N,) row of IMAGES of every detection."""
+        """(N,) row in IMAGES of each detection."""
         return np.repeat(np.arange(len(self.images), dtype=np.int32), self.images["detections"])
 
     def rles(self, rows: np.ndarray) -> Iterator[dict]:
         """
+        Read masks.
+
         Args:
-            rows: ascending.
+            rows: row numbers, ascending.
 
         Yields:
-            the RLE of every row, its "counts" as bytes. Those of an image share their "size".
+            the RLE mask of each row, with "counts" as bytes. Masks of one image share their "size".
         """
         with open(self.folder / MASKS, "rb") as file:
             for start in range(0, len(rows), BATCH):
-                # Mapped anew for every batch: what was read of the one before no longer takes memory.
+                # A new mapping for each batch, so that the pages of the previous one are released.
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                     batch = self._rles_in(content, rows[start : start + BATCH])
                 yield from batch
@@ -235,9 +241,10 @@ class Detections:
 
     def records(self) -> Iterator[list[dict]]:
         """
+        Convert to LVIS result format.
+
         Yields:
-            batches of detections in LVIS result format, "counts" as str: image_id, category_id, bbox, score and, with
-            masks, segmentation.
+            batches of dicts with image_id, category_id, bbox, score and, with masks, segmentation ("counts" as str).
         """
         columns = (self.image_ids, self.category_ids, self.boxes, self.scores)
         for start in range(0, len(self), BATCH):
@@ -250,7 +257,7 @@ class Detections:
             yield batch
 
     def save_json(self, path: str | os.PathLike) -> None:
-        """Write all in LVIS result format, with a progress bar on a terminal; the file is whole or not there."""
+        """Write a results file in LVIS format atomically, with a progress bar on a terminal."""
         with tqdm(total=len(self), desc=one_line(Path(path).name), unit="det", unit_scale=True, disable=None) as bar:
             write_json_list(path, _counted(self.records(), bar))
 

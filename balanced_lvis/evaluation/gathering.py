@@ -1,4 +1,4 @@
-"""The stored detections of all processes, brought together in the first one's folder."""
+"""Gathering of the stored detections of all processes on rank 0."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ SEND_BYTES = 1 << 26
 
 def gather_on_main(folder: str | os.PathLike) -> None:
     """
-    Append every rank's closed files to rank 0's, in the order of ranks; called by all ranks, each with its own folder.
+    Append the files of all ranks to those of rank 0, in rank order. All ranks call this with their own closed folder.
 
-    Bytes are sent, not objects, and not through a shared file system, which several machines may lack.
+    The bytes are sent over the process group, as several machines may not share a file system.
 
     Raises:
-        StorageError: if a rank's files are not what it has written.
+        StorageError: if the files of a rank are damaged.
     """
     if comm.get_world_size() == 1:
         return
-    group = comm._get_global_gloo_group()  # files are not on the GPU, where NCCL wants what it sends
+    group = comm._get_global_gloo_group()  # NCCL can only send GPU memory
     checksums, damaged = _manifest(folder), []
     if not comm.is_main_process():
         for name in FILES:
@@ -49,7 +49,9 @@ def _manifest(folder: str | os.PathLike) -> dict[str, Checksum]:
     try:
         return read_manifest(folder)
     except DamagedFileError as error:
-        raise StorageError(f"Stored detections are damaged: {error}. Check that disk, then run it again.") from error
+        raise StorageError(
+            f"Stored detections are damaged: {error}. Check the disk, then run the command again."
+        ) from error
 
 
 def _send(path: Path, checksum: Checksum, group) -> None:
@@ -60,7 +62,7 @@ def _send(path: Path, checksum: Checksum, group) -> None:
 
 
 def _receive(path: Path, rank: int, checksum: Checksum, group) -> bool:
-    """Whether what was appended is what the rank had written; ``checksum``, of all, grows with it."""
+    """Append the file of a rank, update ``checksum`` with it, and return whether it is intact."""
     numbers = torch.zeros(3, dtype=torch.int64)
     dist.recv(numbers, src=rank, group=group)
     left, size, crc32 = numbers.tolist()

@@ -1,8 +1,8 @@
 """
-The official LVIS API (``lvis`` on PyPI), usable on today's NumPy.
+The LVIS API (``lvis`` on PyPI), made compatible with current NumPy.
 
-``lvis`` 0.5.3 still says ``np.float``, which NumPy 1.24 removed, in one place of ``lvis.eval``. That module, and no
-other, is given a view of NumPy in which the name exists; NumPy itself stays as it is.
+``lvis.eval`` of version 0.5.3 uses ``np.float``, which NumPy 1.24 removed. Only that module gets a proxy of NumPy with
+this name; NumPy itself is not changed.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ except ImportError as error:
         "pip uninstall -y opencv-python && pip install opencv-python-headless"
     ) from error
 
-# The official names of average precision and, at 300 detections per image, average recall.
+# The API's names of average precision, and of average recall with 300 detections per image.
 METRICS = (
     *("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"),
     *("AR@300", "ARs@300", "ARm@300", "ARl@300"),
 )
 IOU_TYPES = ("bbox", "segm")
-# The LVIS challenge's limit, over all categories of an image.
+# Limit of the LVIS challenge, over all categories.
 MAX_DETECTIONS_PER_IMAGE = 300
 
 
 class _NumPyWithFloat(types.ModuleType):
-    """NumPy as ``lvis.eval`` knew it."""
+    """Proxy of NumPy with ``float``."""
 
     float = float
 
@@ -51,14 +51,14 @@ if not hasattr(np, "float"):
 
 class LVIS(OFFICIAL_LVIS):
     """
-    An annotation file, which may be one without ``annotations``, as test-dev's: nothing to evaluate.
+    An annotation file. It may have no ``annotations``, as test-dev's; then there is nothing to evaluate.
 
     Raises:
         InputError: if ``ignore`` of an annotation is neither 0 nor 1.
     """
 
     def _load_json(self, path):
-        with open(path, encoding="utf-8-sig") as file:  # with a byte order mark or without, whatever the locale
+        with open(path, encoding="utf-8-sig") as file:  # independent of the locale; with or without a byte order mark
             content = json.load(file)
         if isinstance(content, dict):
             content.setdefault("annotations", [])
@@ -67,7 +67,7 @@ class LVIS(OFFICIAL_LVIS):
 
 
 def _check_flags(path: str, annotations) -> None:
-    """The API takes any value that isn't empty or 0 for "ignore this"."""
+    """Convert ``ignore`` to an integer: the API treats any value that is true, such as "0", as 1."""
     for annotation in annotations if isinstance(annotations, list) else ():
         if isinstance(annotation, dict) and "ignore" in annotation:
             try:
@@ -79,7 +79,7 @@ def _check_flags(path: str, annotations) -> None:
 
 
 class _NoResults(LVISResults):
-    """What the API can't express: a model that detects nothing."""
+    """An empty list of results, which the API does not support."""
 
     def __init__(self, lvis_gt: LVIS):
         self.logger = lvis_gt.logger
@@ -91,27 +91,27 @@ def evaluate_on_lvis(
     lvis_gt: LVIS, results: list[dict], iou_type: str, max_dets: int = MAX_DETECTIONS_PER_IMAGE
 ) -> tuple[dict[str, float], dict[int, float]]:
     """
-    Evaluate detections with the official LVIS API.
+    Evaluate detections with the LVIS API.
 
     Args:
-        lvis_gt: ground truth. For "segm" the API turns its polygons into RLEs in place.
-        results: one dict per detection: image_id, category_id (the data set's own), score, and bbox [x, y, w, h] or
-            segmentation (RLE). Not changed.
+        lvis_gt: ground truth. For "segm", the API converts its polygons to RLE in place.
+        results: one dict per detection: image_id, category_id (id in the dataset), score, and bbox [x, y, w, h] or
+            segmentation (RLE). Not modified.
         iou_type: "bbox" or "segm".
-        max_dets: the highest-scored detections kept per image, over all categories.
+        max_dets: number of highest-scoring detections kept per image, over all categories.
 
     Returns:
-        metrics: the 13 of :data:`METRICS` in percent; NaN where no ground truth falls.
-        per_category: AP in percent by category id, NaN for a category without ground truth.
+        metrics: the 13 metrics of :data:`METRICS` in percent; NaN without ground truth.
+        per_category: AP in percent by category id; NaN for a category without ground truth.
 
     Raises:
-        InputError: for another ``iou_type`` or results on images that the ground truth doesn't have.
+        InputError: for an unknown ``iou_type``, or results on images that are not in the ground truth.
     """
     check_iou_type(iou_type)
     unknown = {r["image_id"] for r in results} - set(lvis_gt.imgs)
     if unknown:
         raise unknown_images(unknown)
-    # The API takes w*h of a "bbox" entry for the area even of masks, which changes APs, APm and APl.
+    # With a "bbox" entry, the API uses w*h as the area, for masks too. That would change APs, APm and APl.
     wanted = ("image_id", "category_id", "score", "bbox" if iou_type == "bbox" else "segmentation")
     results = [{key: result[key] for key in wanted} for result in results]
     lvis_dt = LVISResults(lvis_gt, results, max_dets=max_dets) if results else _NoResults(lvis_gt)
@@ -122,23 +122,25 @@ def evaluate_on_lvis(
 
 def check_iou_type(iou_type: str) -> None:
     """
+    Check the type of a task.
+
     Raises:
-        InputError: for anything but "bbox" and "segm".
+        InputError: if it is not "bbox" or "segm".
     """
     if iou_type not in IOU_TYPES:
         raise InputError(f"iou_type is {iou_type!r}; valid: {', '.join(map(repr, IOU_TYPES))}.")
 
 
 def unknown_images(image_ids: set[int]) -> InputError:
-    """The error for results on images that the ground truth doesn't have."""
+    """The error for results on images that are not in the ground truth."""
     return InputError(
-        f"results name {len(image_ids)} image(s) that the annotation file doesn't have, e.g. image_id "
+        f"results contain {len(image_ids)} image(s) that are not in the annotation file, e.g. image_id "
         f"{min(image_ids)}; evaluate them with the annotations of the same split."
     )
 
 
 def summarise(evaluation: LVISEval) -> tuple[dict[str, float], dict[int, float]]:
-    """As :func:`evaluate_on_lvis` returns it, of an evaluation that has run."""
+    """Metrics and AP per category of a finished evaluation, as :func:`evaluate_on_lvis` returns them."""
     found = evaluation.get_results()
     return {name: _percent(found[name]) for name in METRICS}, _per_category(evaluation)
 
@@ -153,5 +155,5 @@ def _per_category(evaluation: LVISEval) -> dict[int, float]:
 
 
 def _percent(value: float) -> float:
-    """The API's -1 stands for "nothing to measure"."""
+    """In percent; NaN for -1, the API's value without ground truth."""
     return float(value) * 100 if value > -1 else math.nan

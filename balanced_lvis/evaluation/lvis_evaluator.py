@@ -1,4 +1,4 @@
-"""LVIS evaluation while a model runs: detections go to the disk, numbers come from one of two back ends."""
+"""Detectron2 evaluator for the LVIS metrics, which stores detections on the disk."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ class LVISEvaluator(DatasetEvaluator):
     """
     Evaluate boxes and masks by the LVIS rules.
 
-    Unlike Detectron2's, it never holds all predictions as Python objects: every rank writes compact arrays to the disk,
-    rank 0 collects them, and only it reads the ground truth. It has a clear error for a data set that the LVIS rules
-    can't judge, AP of 0 (not NaN) for a model that detects nothing, and AP per category.
+    Unlike Detectron2's ``LVISEvaluator``, it never holds all predictions as Python objects: each rank writes compact
+    arrays to the disk, rank 0 gathers them, and only rank 0 reads the ground truth. A dataset that can't be evaluated
+    by the LVIS rules is an error, AP of a model that detects nothing is 0 (not NaN), and AP per category is written.
 
     Args:
-        dataset_name: name of a registered dataset in LVIS format, or of a converted one in COCO format
+        dataset_name: name of the registered dataset in LVIS format, or in COCO format if it was converted
             (:func:`balanced_lvis.data.dataset_files.evaluation_file_of`).
-        output_dir: where ``lvis_instances_results.json`` and ``per_category_ap.json`` are written, and detections
-            while they are collected; None: nothing stays.
+        output_dir: folder for ``lvis_instances_results.json`` and ``per_category_ap.json``, and for detections during
+            the evaluation; None to write nothing permanently.
         distributed: gather the predictions of all ranks.
         backend: "fast" or "official"; see :mod:`balanced_lvis.evaluation.backends`.
 
     Raises:
-        InputError: if the dataset can't be evaluated, or for an unknown or missing back end.
+        InputError: if the dataset can't be evaluated, or if the backend is unknown or not installed.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class LVISEvaluator(DatasetEvaluator):
         self._output: Any = None
 
     def reset(self):
-        """Begin anew."""
+        """Discard all detections."""
         if self._writer is not None:
             self._output.close()
             self._writer.close()
@@ -71,7 +71,7 @@ class LVISEvaluator(DatasetEvaluator):
         self._output = OutputWriter(self._writer)
 
     def _folder(self) -> str:
-        """Beside the results, where there is room for large files; what a killed run left is overwritten."""
+        """A folder next to the results, as they are on a large disk; files of a killed run are overwritten."""
         if not self._output_dir:
             return tempfile.mkdtemp(prefix="detections_")
         return os.path.join(self._output_dir, f".detections_rank{comm.get_rank()}")
@@ -79,21 +79,21 @@ class LVISEvaluator(DatasetEvaluator):
     def process(self, inputs: list[dict], outputs: list[dict]):
         """
         Args:
-            inputs: of the model; ``image_id`` is read.
-            outputs: of the model, with "instances".
+            inputs: inputs of the model, with ``image_id``.
+            outputs: outputs of the model, with "instances".
 
         Raises:
-            InputError: for a model that returns no instances.
+            InputError: if the outputs have no instances.
         """
         self._output.write(inputs, outputs)
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """
         Returns:
-            {"bbox": {metric: percent}, "segm": {...}}, empty without annotations; None on other ranks than 0.
+            {"bbox": {metric: percent}, "segm": {...}}, empty without annotations; None on ranks other than 0.
 
         Raises:
-            StorageError: if the stored detections are not what was written.
+            StorageError: if the stored detections are damaged.
         """
         self._output.close()
         self._writer.close()
@@ -101,7 +101,7 @@ class LVISEvaluator(DatasetEvaluator):
         try:
             if self._distributed:
                 gather_on_main(detections.folder)
-                # Not all need to have had an image.
+                # Some ranks may have had no image.
                 self._output.with_masks = any(comm.all_gather(self._output.with_masks))
                 if not comm.is_main_process():
                     return None
@@ -115,7 +115,7 @@ class LVISEvaluator(DatasetEvaluator):
 
     def _evaluate(self, detections: Detections) -> dict[str, dict[str, float]]:
         if not detections.num_images:
-            logger.warning("No image was evaluated.")
+            logger.warning("No images were evaluated.")
             return {}
         if self._output_dir:
             detections.save_json(os.path.join(self._output_dir, "lvis_instances_results.json"))
@@ -123,32 +123,32 @@ class LVISEvaluator(DatasetEvaluator):
 
     def evaluate_stored(self, detections: Detections, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
         """
-        Evaluate detections, wherever they come from; for one process.
+        Evaluate stored detections from any source; called in one process.
 
         Args:
-            detections: with the data set's own category ids.
-            tasks: of "bbox" and "segm", which is left out where annotations have no masks.
+            detections: detections with the category ids of the dataset.
+            tasks: "bbox", "segm" or both. "segm" is dropped if annotations have no masks.
 
         Returns:
             as :meth:`evaluate`.
 
         Raises:
-            InputError: if the annotation file doesn't say which categories are rare, common and frequent, or has no
-                masks where masks alone are to be evaluated.
+            InputError: if the annotation file does not define rare, common and frequent categories, or if it has no
+                masks and only "segm" is requested.
         """
         json_file = PathManager.get_local_path(self._json_file)
         lvis_gt = LVIS(json_file)
         if not lvis_gt.anns:
-            logger.info("%s has no annotations: predictions saved, nothing evaluated.", self._metadata.name)
+            logger.info("%s has no annotations: predictions are saved and not evaluated.", self._metadata.name)
             return {}
         if problem := missing_groups([*lvis_gt.cats.values()]):
             raise InputError(f"Annotations {json_file} can't be evaluated: {problem}")
         _log_groups(self._metadata.name, source_of_groups(lvis_gt.dataset))
         if not len(detections):
-            logger.warning("The model detected nothing in %d images.", detections.num_images)
+            logger.warning("There are no detections in %d images.", detections.num_images)
         results, per_category = {}, {}
         tasks = self._possible(tasks, lvis_gt, quietly=not len(detections))
-        logger.info("Evaluating %d predictions, %s (%s)", len(detections), " and ".join(tasks), self._backend)
+        logger.info("Evaluating %d detections, %s (%s)", len(detections), " and ".join(tasks), self._backend)
         for task, metrics, averages in evaluate_tasks(lvis_gt, detections, tasks, self._backend):
             results[task], per_category[task] = metrics, averages
             logger.info("Evaluation results for %s:\n%s", task, create_small_table(metrics))
@@ -163,14 +163,14 @@ class LVISEvaluator(DatasetEvaluator):
             return list(tasks)
         problem = f"{missing:,} of {len(lvis_gt.anns):,} annotations of {self._metadata.name} have no mask"
         if "bbox" not in tasks:
-            raise InputError(f"{problem}, so that masks can't be evaluated; add masks, or evaluate boxes.")
+            raise InputError(f"{problem}, so masks can't be evaluated; add masks, or evaluate boxes.")
         if not quietly:
             logger.warning("%s: only boxes are evaluated.", problem)
         return ["bbox"]
 
 
 def _annotations_without_masks(lvis_gt: LVIS) -> int:
-    """In a converted file, they have their boxes' corners for one."""
+    """Number of annotations without masks. In a converted file, their masks are the corners of their boxes."""
     info = lvis_gt.dataset.get("info")
     if isinstance(info, dict) and info.get("num_boxes"):
         return info["num_boxes"]
@@ -179,17 +179,17 @@ def _annotations_without_masks(lvis_gt: LVIS) -> int:
 
 @functools.cache
 def _log_groups(name: str, source: str) -> None:
-    """Once per run, however often it evaluates."""
-    logger.info("%s: rare, common and frequent categories (APr, APc, APf) follow from %s.", name, source)
+    """Log the source of the groups once per run."""
+    logger.info("%s: rare, common and frequent categories (APr, APc, APf) are defined by %s.", name, source)
 
 
 def category_ids_of(metadata) -> list[int] | None:
     """
     Args:
-        metadata: of a registered data set.
+        metadata: metadata of a registered dataset.
 
     Returns:
-        the annotation file's category id of every contiguous index 0..K-1; None where it is the index + 1.
+        category id in the annotation file of each class index 0..K-1; None if it is the index + 1.
     """
     mapping = metadata.get("thing_dataset_id_to_contiguous_id")
     return None if mapping is None else sorted(mapping, key=mapping.get)
@@ -201,7 +201,8 @@ def category_table(lvis_gt: LVIS, per_category: dict[str, dict[int, float]]) -> 
         per_category: {task: {category id: AP in percent, or NaN}}.
 
     Returns:
-        a row per category, by id: id, name, frequency, image_count and AP of every task, None without ground truth.
+        one row per category, sorted by id: id, name, frequency, image_count, and AP of each task, None without ground
+        truth.
     """
     rows = []
     for category_id, category in sorted(lvis_gt.cats.items()):

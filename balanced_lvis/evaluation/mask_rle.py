@@ -1,7 +1,7 @@
 """
-Masks of boxes in COCO's run-length encoding, without image-sized masks in between.
+COCO RLE of predicted masks, computed without pasting them into the image.
 
-Shape shorthand: n masks of M x M values, H x W the image, E edges and R runs of all masks together.
+Shape shorthand: n masks of M x M values, an image of H x W pixels, E edges and R runs of all masks together.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ def masks_to_rle(
     masks: Tensor, boxes: Tensor | Boxes, image_size: tuple[int, int], threshold: float = 0.5
 ) -> list[dict]:
     """
-    What Detectron2's ``paste_masks_in_image`` and ``pycocotools.mask.encode`` make of masks on the CPU, byte for byte.
+    Encode masks like Detectron2's ``paste_masks_in_image`` and ``pycocotools.mask.encode`` on the CPU, byte for byte.
 
-    A box whose crop has no pixel, as one outside the image, has an empty mask; Detectron2 raises there.
+    A box without a pixel in the image gets an empty mask; Detectron2 raises an error.
 
     Args:
-        masks: (n, M, M), as the mask head gives them, each for the inside of its box; on any device.
-        boxes: (n, 4) x0, y0, x1, y1 in pixels of the image; any, as long as they are finite.
+        masks: (n, M, M) output of the mask head, each relative to its box, on any device.
+        boxes: (n, 4) finite x0, y0, x1, y1 in pixels of the image.
         image_size: H, W in pixels.
-        threshold: the least value that is inside.
+        threshold: lowest value inside the mask.
 
     Returns:
-        one {"size": [H, W], "counts": str} per mask.
+        n RLE masks {"size": [H, W], "counts": str}.
 
     Raises:
-        InputError: for other shapes, boxes that aren't finite, an image without pixels or a negative threshold.
+        InputError: for other shapes, boxes that are not finite, an image without pixels or a negative threshold.
     """
     masks = masks.detach().cpu()
     boxes = (boxes.tensor if isinstance(boxes, Boxes) else boxes).detach().cpu()
@@ -53,7 +53,7 @@ def masks_to_rle(
 
 def _check(masks: Tensor, boxes: Tensor, image_size: tuple[int, int], threshold: float) -> None:
     if masks.dim() != 3 or masks.shape[1] != masks.shape[2] or not masks.shape[2]:
-        raise InputError(f"masks have shape {tuple(masks.shape)}; expected (n, M, M), square ones of 1 value or more.")
+        raise InputError(f"masks have shape {tuple(masks.shape)}; expected (n, M, M), with M of 1 or more.")
     if boxes.shape != (len(masks), 4):
         raise InputError(f"boxes have shape {tuple(boxes.shape)}; expected ({len(masks)}, 4), one for each mask.")
     if not boxes.isfinite().all():
@@ -67,14 +67,14 @@ def _check(masks: Tensor, boxes: Tensor, image_size: tuple[int, int], threshold:
 def _run_lengths(edges: np.ndarray, num_masks: int, num_pixels: int) -> tuple[np.ndarray, np.ndarray]:
     """
     Args:
-        edges: (E,) as :func:`balanced_lvis.evaluation.pasting.mask_edges` returns them.
+        edges: (E,) from :func:`balanced_lvis.evaluation.pasting.mask_edges`.
 
     Returns:
-        (R,) lengths of runs outside and inside, alternately, mask by mask and each from a run outside on, which may be
-        of length 0; and (n,) the number of runs of each mask.
+        (R,) lengths of alternating runs outside and inside, mask by mask, each starting with a run outside, whose
+        length may be 0; and (n,) the number of runs of each mask.
     """
     mask, place = np.divmod(edges, num_pixels + 1)
-    before_end = place < num_pixels  # at an image's end there's no run to begin
+    before_end = place < num_pixels  # no run begins at the end of an image
     num_runs = np.bincount(mask[before_end], minlength=num_masks) + 1
     last = np.cumsum(num_runs) - 1
     stops = np.full(num_runs.sum(), num_pixels)

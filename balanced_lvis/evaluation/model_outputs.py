@@ -1,4 +1,4 @@
-"""Detections on their way from a model to an evaluator: masks stay as small as the mask head made them."""
+"""Outputs of a model for evaluation: masks are not pasted into the image, and are encoded and written by a thread."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from ..utils.errors import InputError
 from .detection_store import DetectionWriter
 from .mask_rle import masks_to_rle
 
-BATCHES_BEHIND = 4  # at most, so that memory doesn't grow where encoding is the slower
+BATCHES_BEHIND = 4  # limit of waiting batches, so that memory does not grow if encoding is slower than the model
 
 
 @contextlib.contextmanager
 def unpasted(model: nn.Module):
     """
-    A model that leaves masks in their boxes, for ``inference_on_dataset``.
+    Context with a version of the model that does not paste masks, for ``inference_on_dataset``.
 
-    What else Detectron2 does after the heads stays its own: boxes are scaled to the output's size, clipped, and dropped
-    where nothing is left of them. ``pred_masks`` is a ``ROIMasks``, M x M values per box, instead of the image's
-    pixels, so that a GPU has little to hand over. The model itself is unchanged, and in evaluation mode here.
+    ``pred_masks`` is a ``ROIMasks`` with M x M values per box instead of the pixels of the image, so that little
+    is copied from a GPU. The rest of Detectron2's post-processing is unchanged: boxes are scaled to the output size,
+    clipped, and dropped if they are empty. The model itself is not changed; it is in evaluation mode in the context.
 
     Args:
-        model: as trained, with or without ``DistributedDataParallel`` around it. One that is not a ``GeneralizedRCNN``,
-            or has its own ``inference``, is handed back as it is, and pastes.
+        model: a model, with or without ``DistributedDataParallel``. A model that is not a ``GeneralizedRCNN``, or that
+            overrides ``inference``, is yielded unchanged and pastes masks.
 
     Yields:
-        a function from records to [{"instances": ``Instances``}], or ``model``.
+        function from a list of inputs to [{"instances": ``Instances``}], or ``model``.
     """
     rcnn = model.module if isinstance(model, DistributedDataParallel) else model
     if getattr(type(rcnn), "inference", None) is not GeneralizedRCNN.inference:
@@ -54,7 +54,7 @@ def _detect(rcnn: GeneralizedRCNN, batched_inputs: list[dict]) -> list[dict]:
 
 
 def _at_output_size(instances: Instances, record: dict) -> Instances:
-    """Detectron2's own post-processing, to which the masks are a field like any other."""
+    """Detectron2's post-processing, with the masks as an ordinary field."""
     height, width = (record.get(key, size) for key, size in zip(("height", "width"), instances.image_size))
     instances, masks = _without_masks(instances)
     if masks is None:
@@ -68,16 +68,16 @@ def _at_output_size(instances: Instances, record: dict) -> Instances:
 
 def instances_to_arrays(instances: Instances) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict] | None]:
     """
-    An image's detections as :meth:`balanced_lvis.evaluation.detection_store.DetectionWriter.write` takes them.
+    Convert the detections of an image for :meth:`balanced_lvis.evaluation.detection_store.DetectionWriter.write`.
 
-    They are those of Detectron2's ``instances_to_coco_json``, without a dict for each.
+    The values are those of Detectron2's ``instances_to_coco_json``.
 
     Args:
-        instances: Detectron2's, at the output's size, with pred_boxes, scores, pred_classes and perhaps pred_masks: a
-            ``ROIMasks``, as a model in :func:`unpasted` leaves them, or (n, H, W).
+        instances: Detectron2's ``Instances`` at the output size, with pred_boxes, scores, pred_classes and optionally
+            pred_masks: a ``ROIMasks``, as from :func:`unpasted`, or (n, H, W).
 
     Returns:
-        (N, 4) float32 x, y, w, h; (N,) float64 scores; (N,) int64 class indices; N RLEs, or None without masks.
+        (N, 4) float32 x, y, w, h; (N,) float64 scores; (N,) int64 class indices; N RLE masks, or None without masks.
     """
     instances = instances.to(torch.device("cpu"))
     boxes = instances.pred_boxes.tensor.numpy().astype(np.float32)
@@ -89,11 +89,13 @@ def instances_to_arrays(instances: Instances) -> tuple[np.ndarray, np.ndarray, n
 
 def instance_rles(instances: Instances) -> list[dict]:
     """
+    RLE masks of the detections of an image.
+
     Args:
-        instances: on the CPU, at the output's size, with ``pred_masks``: a ``ROIMasks`` or (n, H, W).
+        instances: ``Instances`` on the CPU at the output size, with ``pred_masks``: a ``ROIMasks`` or (n, H, W).
 
     Returns:
-        {"size": [H, W], "counts": str} for each.
+        {"size": [H, W], "counts": str} for each detection.
     """
     masks = instances.pred_masks
     if isinstance(masks, ROIMasks):
@@ -103,7 +105,7 @@ def instance_rles(instances: Instances) -> list[dict]:
 
 
 def _without_masks(instances: Instances):
-    """Other instances, with the same fields but ``pred_masks``; and those, None where there are none."""
+    """A copy of the instances without ``pred_masks``; and the masks, or None."""
     fields = dict(instances.get_fields())
     masks = fields.pop("pred_masks", None)
     return Instances(instances.image_size, **fields), masks
@@ -111,15 +113,15 @@ def _without_masks(instances: Instances):
 
 class OutputWriter(contextlib.AbstractContextManager):
     """
-    Writes a model's outputs in the order in which they come; by a thread of its own where they come from a GPU.
+    Writes the outputs of a model in order. Outputs from a GPU are encoded and written by a thread.
 
-    To be used as a context, or closed.
+    Use it as a context manager, or call :meth:`close`.
 
     Args:
-        writer: takes the detections.
+        writer: the writer of detections.
 
     Attributes:
-        with_masks: whether the outputs so far have masks; those of a mask model do, even if nothing was found.
+        with_masks: whether the outputs so far have masks. Outputs of a mask model have them, even without detections.
     """
 
     def __init__(self, writer: DetectionWriter):
@@ -131,18 +133,18 @@ class OutputWriter(contextlib.AbstractContextManager):
     def write(self, inputs: list[dict], outputs: list[dict]) -> None:
         """
         Args:
-            inputs: of the model; ``image_id`` is read.
-            outputs: of the model, with "instances".
+            inputs: inputs of the model, with ``image_id``.
+            outputs: outputs of the model, with "instances".
 
         Raises:
-            InputError: for a model that returns no instances.
-            OSError: if these, or earlier ones, can't be written.
+            InputError: if the outputs have no instances.
+            OSError: if these or earlier outputs can't be written.
         """
         found = []
         for record, output in zip(inputs, outputs):
             if "instances" not in output:
                 raise InputError(
-                    f"The model returns {', '.join(output) or 'nothing'}, but instances are evaluated; choose a "
+                    f"The model returns {', '.join(output) or 'nothing'} instead of instances; choose a "
                     "MODEL.META_ARCHITECTURE that detects instances, such as GeneralizedRCNN."
                 )
             self.with_masks |= output["instances"].has("pred_masks")
@@ -151,7 +153,7 @@ class OutputWriter(contextlib.AbstractContextManager):
             self._write(found)
             return
         self._thread = self._thread or ThreadPoolExecutor(1, "write detections")
-        # Copied here, in the order of the GPU's work: a copy by the thread would wait for the next batch too.
+        # Copied here: a copy in the thread would wait for the next batch on the GPU too.
         found = [(image_id, instances.to(torch.device("cpu"))) for image_id, instances in found]
         self._pending.append(self._thread.submit(self._write, found))
         while len(self._pending) > BATCHES_BEHIND:
@@ -159,10 +161,10 @@ class OutputWriter(contextlib.AbstractContextManager):
 
     def close(self) -> None:
         """
-        Wait until all is written.
+        Wait until everything is written.
 
         Raises:
-            OSError: if something can't be.
+            OSError: if outputs can't be written.
         """
         try:
             while self._pending:
@@ -181,7 +183,7 @@ class OutputWriter(contextlib.AbstractContextManager):
             self._writer.write(image_id, *instances_to_arrays(instances))
 
     def _end_thread(self) -> None:
-        """Without what has not begun yet: after an error nobody wants it."""
+        """End the thread and discard waiting batches."""
         if self._thread is not None:
             self._thread.shutdown(wait=True, cancel_futures=True)
             self._thread = None

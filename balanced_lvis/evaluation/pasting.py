@@ -1,15 +1,15 @@
 """
-Where masks begin and end in their images, without pasting them.
+Edges of masks in their images, computed without pasting the masks.
 
-Detectron2 samples every pixel of a box's crop by bilinear interpolation of the box's M x M mask (zeros around it) and
-compares the value with a threshold. Down a column of pixels that value is linear between two rows of the mask. So it is
-enough to interpolate each column's values at the M rows and to find where the line from row to row crosses the
-threshold: work that grows with the crop's width, not with its area.
+Detectron2 samples each pixel of a box's crop by bilinear interpolation of the M x M mask (with zeros around it) and
+compares the value with a threshold. Along a column of pixels, the value is linear between two rows of the mask. It is
+therefore enough to interpolate each column at the M rows and to find where the line between two rows crosses the
+threshold. The work grows with the width of the crop, not with its area.
 
-Exact all the same: a crossing that rounding errors could move past a pixel's centre, or a row's value that they could
-move past the threshold, puts its column in doubt, and columns in doubt are sampled by ``grid_sample``, pixel by pixel.
+The result is exact. A column is uncertain if rounding errors could move a crossing past the centre of a pixel, or the
+value of a row past the threshold. Uncertain columns are sampled pixel by pixel with ``grid_sample``.
 
-Shape shorthand: n masks, C columns of pixels of all crops together, D columns in doubt, E edges.
+Shape shorthand: n masks, C columns of pixels of all crops together, D uncertain columns, E edges.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Columns at a time: what they need stays in the processor's cache, and memory doesn't grow with n.
+# Columns processed at a time, so that they fit into the processor's cache, and memory does not grow with n.
 INTERPOLATED_AT_ONCE = 8192
 SAMPLED_AT_ONCE = 64
 
@@ -32,10 +32,10 @@ class _Columns:
     Columns of pixels of the crops, mask by mask and from left to right.
 
     Attributes:
-        mask: (C,) index of each column's mask.
-        x: (C,) its place in the image, in pixels.
-        origin: (C,) the place of its row 0, as :func:`mask_edges` counts.
-        top, bottom: (C,) its first row in the crop, and the one below the last.
+        mask: (C,) index of the mask of each column.
+        x: (C,) x coordinate in the image, in pixels.
+        origin: (C,) position of row 0, as defined in :func:`mask_edges`.
+        top, bottom: (C,) first row in the crop, and the row after the last.
     """
 
     mask: np.ndarray
@@ -53,27 +53,28 @@ class _Columns:
 
 def mask_edges(masks: Tensor, boxes: Tensor, height: int, width: int, threshold: float) -> np.ndarray:
     """
-    The places where pasted masks change, in column-major order.
+    Positions where pasted masks change between outside and inside, in column-major order.
 
     Args:
         masks: (n, M, M) floats on the CPU, n > 0.
         boxes: (n, 4) finite x0, y0, x1, y1 in pixels of the image.
-        height, width: of the image, in pixels.
-        threshold: the least value that is inside.
+        height, width: size of the image in pixels.
+        threshold: lowest value inside the mask.
 
     Returns:
-        (E,) int64, ascending. Row y, column x of mask i is place ``i * (height * width + 1) + x * height + y``; a mask
-        is inside from each edge of even index up to the next edge, which may be just behind its image.
+        (E,) int64, ascending. The position of row y, column x of mask i is ``i * (height * width + 1) + x * height +
+        y``. Each edge of even index starts a run inside the mask, and the next edge ends it, at the latest one position
+        after the image.
     """
     columns = _columns_of_crops(boxes, height, width)
     parts, doubt = _interpolated_edges(masks, boxes, columns, threshold)
     edges = np.concatenate([np.empty(0, np.int64), *parts, *_sampled_edges(masks, boxes, columns[doubt], threshold)])
-    edges.sort(kind="stable")  # which is made for sequences of ascending parts
+    edges.sort(kind="stable")  # fast for concatenated ascending sequences
     return _without_pairs(edges)
 
 
 def _columns_of_crops(boxes: Tensor, height: int, width: int) -> _Columns:
-    """Those of the crops that Detectron2 samples: a box and up to two pixels around it, inside the image."""
+    """Columns of the crops that Detectron2 samples: a box and up to two pixels around it, inside the image."""
     low, high = boxes[:, :2].floor() - 1, boxes[:, 2:].ceil() + 1
     size = torch.tensor([width, height]).to(boxes)
     left, top = torch.minimum(low.clamp(min=0), size).long().numpy().T
@@ -85,16 +86,16 @@ def _columns_of_crops(boxes: Tensor, height: int, width: int) -> _Columns:
 
 
 def _grid_coordinates(pixels: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Where pixels are in a box, -1 and 1 being its ends: Detectron2's expression, so that it is rounded the same."""
+    """Coordinates of pixels in a box, from -1 to 1: Detectron2's expression, with the same rounding."""
     return (pixels.float() + 0.5 - low) / (high - low) * 2 - 1
 
 
 def _without_pairs(edges: np.ndarray) -> np.ndarray:
     """
-    Drop edges that meet another one, two by two, from an ascending sequence.
+    Remove pairs of equal edges from an ascending sequence.
 
-    Two rows of a small box's mask may cross the threshold between the same two pixels; and where a mask reaches the
-    bottom of one column and the top of the next, its run goes on.
+    In a small box, two rows of the mask may cross the threshold between the same two pixels. Where a mask reaches the
+    bottom of one column and the top of the next, its run continues.
     """
     first = np.flatnonzero(np.diff(edges, prepend=-1))
     return edges[first[np.diff(first, append=len(edges)) % 2 == 1]]
@@ -106,21 +107,21 @@ def _without_pairs(edges: np.ndarray) -> np.ndarray:
 def _interpolated_edges(masks, boxes, columns: _Columns, threshold: float) -> tuple[list[np.ndarray], np.ndarray]:
     """
     Returns:
-        edges of the columns that are certain, in several arrays; and the columns in doubt, (D,) their indices.
+        edges of the certain columns, in several arrays; and (D,) the indices of the uncertain columns.
     """
     if masks.dtype != torch.float32 or boxes.dtype != torch.float32:
-        return [], np.arange(len(columns))  # the tolerance is float32's
+        return [], np.arange(len(columns))  # the tolerance is valid for float32
     transposed = np.zeros((len(masks), masks.shape[1] + 2, masks.shape[1] + 2), np.float32)
     transposed[:, 1:-1, 1:-1] = masks.numpy().transpose(0, 2, 1)
     tolerance = _tolerance(masks, threshold)
     extent = boxes[:, 2:] - boxes[:, :2]
-    # In an inverted or empty box, the mask's rows don't follow each other downwards.
+    # In an inverted or empty box, the rows of the mask are not in order.
     doubt = ~((extent > 0) & extent.isfinite()).all(dim=1).numpy()[columns.mask]
     edges = []
     for begin in range(0, len(columns), INTERPOLATED_AT_ONCE):
         part = slice(begin, begin + INTERPOLATED_AT_ONCE)
         chosen, in_doubt = columns[part], doubt[part]
-        with np.errstate(all="ignore"):  # infinite values, which end in doubt
+        with np.errstate(all="ignore"):  # infinite values make a column uncertain
             values = _interpolate(transposed, boxes, chosen)
             column, row, slack, near = _crossings(values, threshold, tolerance)
             row, slack = _rows_in_image(row, slack, boxes, chosen.mask[column], masks.shape[1])
@@ -134,11 +135,11 @@ def _interpolated_edges(masks, boxes, columns: _Columns, threshold: float) -> tu
 
 def _tolerance(masks: Tensor, threshold: float) -> float:
     """
-    A bound of the difference between a value that ``grid_sample`` computes in float32 and the one computed here.
+    Bound of the difference between a value that ``grid_sample`` computes in float32 and the one computed here.
 
-    In units of u = 2^-24 and with V the largest value: Detectron2's and ``grid_sample``'s arithmetic moves a pixel's
-    place in the mask by less than 8u (M + 2) rows and 4u (M + 2) columns, on each of which a value changes by at most
-    2V; products and sums, there and here, add less than 12uV. Together that is below 28u (M + 2) V; this is 32.
+    With u = 2^-24 and V the largest value: rounding in Detectron2 and ``grid_sample`` moves the position of a pixel in
+    the mask by less than 8u (M + 2) rows and 4u (M + 2) columns, on each of which a value changes by at most 2V.
+    Products and sums, there and here, add less than 12uV. The total is below 28u (M + 2) V; the bound uses 32.
     """
     largest = max(float(masks.abs().max()), threshold, 1e-30)
     if not largest < 1e30:  # NaN too
@@ -151,7 +152,7 @@ def _interpolate(transposed: np.ndarray, boxes: Tensor, columns: _Columns) -> np
     Values of columns of pixels at the rows of their masks.
 
     Args:
-        transposed: (n, M + 2, M + 2), the masks by column and row, within zeros.
+        transposed: (n, M + 2, M + 2) masks by column and row, surrounded by zeros.
 
     Returns:
         (c, M + 2) float32, for rows -1 to M.
@@ -159,7 +160,7 @@ def _interpolate(transposed: np.ndarray, boxes: Tensor, columns: _Columns) -> np
     size = transposed.shape[1] - 2
     x0, x1 = boxes[torch.from_numpy(columns.mask), ::2].T
     x = _grid_coordinates(torch.from_numpy(columns.x), x0, x1).double().numpy()
-    x = np.nan_to_num(np.clip(((x + 1) * size - 1) / 2, -1, size))  # NaN is an empty box's, which is in doubt anyway
+    x = np.nan_to_num(np.clip(((x + 1) * size - 1) / 2, -1, size))  # NaN occurs in empty boxes, which are uncertain
     left = np.minimum(np.floor(x), size - 1).astype(np.int64)
     rows = transposed.reshape(-1, size + 2)
     first = columns.mask * (size + 2) + 1 + left
@@ -172,16 +173,16 @@ def _interpolate(transposed: np.ndarray, boxes: Tensor, columns: _Columns) -> np
 
 def _crossings(values: np.ndarray, threshold: float, tolerance: float):
     """
-    Where columns cross the threshold.
+    Crossings of the threshold in columns.
 
     Args:
-        values: (c, M + 2), at the masks' rows -1 to M.
-        tolerance: of values.
+        values: (c, M + 2) values at rows -1 to M of the masks.
+        tolerance: error of the values.
 
     Returns:
-        for each of k crossings, column by column and downwards: (k,) its column, (k,) its row of the mask, fractions
-        included, and (k,) how many rows up or down it may be off; and the columns that have a value too close to the
-        threshold, so that crossings may be missing.
+        for k crossings, column by column from top to bottom: (k,) the column, (k,) the fractional row of the mask, and
+        (k,) the error of that row; and the columns with a value too close to the threshold, where crossings may be
+        missing.
     """
     size = values.shape[1]
     inside = values >= np.float32(threshold)
@@ -198,15 +199,16 @@ def _crossings(values: np.ndarray, threshold: float, tolerance: float):
 
 def _rows_in_image(row: np.ndarray, slack: np.ndarray, boxes: Tensor, mask: np.ndarray, size: int):
     """
-    From rows of a mask to rows of the image: the mask's row i is at i + 0.5 of M in the box, the image's y at y + 0.5.
+    Convert rows of a mask to rows of the image. Row i of the mask is at (i + 0.5) / M of the box; row y of the image at
+    y + 0.5.
 
     Args:
-        row, slack: (k,) as :func:`_crossings` returns them.
-        mask: (k,) index of their mask.
+        row, slack: (k,) rows and errors from :func:`_crossings`.
+        mask: (k,) index of the mask.
         size: M.
 
     Returns:
-        (k,) and (k,)
+        (k,) rows and (k,) errors in pixels.
     """
     y0, scale = boxes[:, 1].double().numpy(), (boxes[:, 3] - boxes[:, 1]).double().numpy() / size
     return (row + 0.5) * scale[mask] + y0[mask] - 0.5, slack * scale[mask]
@@ -216,9 +218,9 @@ def _rows_in_image(row: np.ndarray, slack: np.ndarray, boxes: Tensor, mask: np.n
 
 
 def _sampled_edges(masks, boxes, columns: _Columns, threshold: float) -> list[np.ndarray]:
-    """Edges of columns of which every pixel is sampled as Detectron2 samples it, in several arrays."""
+    """Edges of columns, found by sampling each pixel as Detectron2 does, in several arrays."""
     heights = columns.bottom - columns.top
-    order = np.argsort(heights, kind="stable")  # together, columns are sampled as far as the highest
+    order = np.argsort(heights, kind="stable")  # columns of one group are sampled to the height of the tallest
     edges = []
     for begin in range(0, len(columns), SAMPLED_AT_ONCE):
         chosen = columns[order[begin : begin + SAMPLED_AT_ONCE]]
@@ -230,9 +232,9 @@ def _sampled_edges(masks, boxes, columns: _Columns, threshold: float) -> list[np
 
 def _sample(masks, boxes, columns: _Columns, threshold: float) -> np.ndarray:
     """
-    (c, 1 + h + 1) bool: which pixels of c columns are inside, False before the first and from the last on; h the most.
+    (c, 1 + h + 1) bool: the pixels of c columns that are inside, padded with False; h is the largest height.
 
-    To ``grid_sample`` every column is an image of its own: it computes a pixel from its coordinates alone.
+    Each column is a separate image for ``grid_sample``, which computes each pixel from its coordinates only.
     """
     heights = (columns.bottom - columns.top)[:, None]
     down = np.arange(heights.max())

@@ -1,8 +1,9 @@
 """
-Bilevel learning of how much each class should count: the third part of the papers' method, as plain PyTorch.
+Bilevel learning of class weights or sampling rates: Meta Sampler and meta re-weighting. Plain PyTorch.
 
 The inner level trains a classifier on a balanced loss in which every class has a weight, or a rate at which it is
-drawn; the outer level learns those from what one inner step does to the **unshifted** loss on a class-balanced batch.
+sampled. The outer level learns these from the effect of one inner step on the **unshifted** loss of a class-balanced
+batch.
 
 Ren et al., Balanced Meta-Softmax for Long-Tailed Visual Recognition (NeurIPS 2020).
 """

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 def one_step_ahead(module: nn.Module, loss: Callable[[dict[str, Tensor]], Tensor], lr: float) -> dict[str, Tensor]:
     """
-    A module's trained parameters after one step of plain gradient descent, theta - lr d loss / d theta.
+    The trained parameters of a module after one step of gradient descent, theta - lr d loss / d theta.
 
-    The result is still a function of whatever else ``loss`` depends on, so that gradients flow through the step. The
-    module itself is not changed.
+    The result is a function of everything that ``loss`` depends on, so gradients flow through the step. The module is
+    not changed.
 
     Args:
-        module: only its parameters that require gradients take part.
-        loss: {parameter name: tensor} to a scalar, usually through ``torch.func.functional_call``.
-        lr: the step's learning rate.
+        module: only its parameters that require gradients are used.
+        loss: {parameter name: tensor} to a scalar, usually by ``torch.func.functional_call``.
+        lr: learning rate of the step.
 
     Returns:
         {parameter name: tensor} for ``torch.func.functional_call``.

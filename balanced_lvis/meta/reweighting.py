@@ -1,7 +1,7 @@
 """
-Meta re-weighting: the Meta Sampler's form for detectors, where an image holds many classes and can't be drawn by one.
+Meta re-weighting: the form of the Meta Sampler for detectors, whose images contain many classes.
 
-Shape shorthand: R RoIs, K foreground classes; index K stands for background.
+Shape shorthand: R RoIs, K foreground classes, C outputs of the classifier; index K stands for background.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class ClassWeights(nn.Module):
         """
         Weights of RoIs: sigma(psi) of a foreground RoI's class over its mean over those RoIs, 1 for background.
 
-        Only relative weights matter, so that the balance of foreground and background stays that of the plain loss:
-        with equal psi, every weight is exactly 1. The authors' code normalises alike.
+        Only relative weights matter, which keeps the balance of foreground and background of the unweighted loss: with
+        equal psi, every weight is exactly 1. The authors' code normalizes in the same way.
 
         Args:
             gt_classes: (R,) int64 in 0..K.
@@ -58,16 +58,16 @@ class MetaReweighter:
     """
     Learns :class:`ClassWeights` by looking one step of the classifier ahead.
 
-    Inner level: one step of gradient descent on the activation's (balanced) loss, each RoI weighted by its class.
-    Outer level: the unshifted loss of that step's classifier on a class-balanced batch, by Adam on psi.
+    Inner level: one step of gradient descent on the (balanced) loss of the activation, each RoI weighted by its class.
+    Outer level: the unshifted loss of the resulting classifier on a class-balanced batch, minimized by Adam over psi.
 
     Args:
-        activation: its ``loss`` is the inner level's, its ``unshifted_loss`` the outer level's.
-        lr: Adam's learning rate; 0 keeps all weights equal, which is training without them.
-        device: where psi lives.
+        activation: ``loss`` is used at the inner level, ``unshifted_loss`` at the outer level.
+        lr: learning rate of Adam; 0 keeps all weights equal, which is training without them.
+        device: device of psi.
 
     Raises:
-        InputError: for a negative ``lr``.
+        InputError: if ``lr`` is negative.
     """
 
     def __init__(self, activation: Activation, lr: float = 0.01, device: torch.device | str = "cpu"):
@@ -82,9 +82,9 @@ class MetaReweighter:
     ) -> Tensor:
         """
         Args:
-            classifier: (R, D) features to (R, K+1) logits. Not changed.
+            classifier: (R, D) features to (R, C) logits. Not changed.
             batch: features (R, D) and gt_classes (R,) of the training batch.
-            meta_batch: those of the class-balanced batch.
+            meta_batch: the same for the class-balanced batch.
             inner_lr: learning rate of the inner step.
 
         Returns:
@@ -109,10 +109,10 @@ class MetaReweighter:
         average: Callable[[Tensor], Tensor] = lambda gradient: gradient,
     ) -> Tensor:
         """
-        One update of psi; arguments as for :meth:`outer_loss`.
+        Update psi once; further arguments as for :meth:`outer_loss`.
 
         Args:
-            average: over processes, so that all keep the same psi: each has taken its own inner step.
+            average: mean of a gradient over processes, so that all have the same psi: each makes its own inner step.
 
         Returns:
             scalar, the outer loss before the update.
@@ -120,7 +120,7 @@ class MetaReweighter:
         loss = self.outer_loss(classifier, batch, meta_batch, inner_lr)
         (gradient,) = torch.autograd.grad(loss, [self.weights.psi])
         self.weights.psi.grad = average(gradient)
-        if self.weights.psi.grad.isfinite().all():  # one look ahead that fails must not end all weights
+        if self.weights.psi.grad.isfinite().all():  # one bad batch must not destroy all weights
             self.optimizer.step()
         return loss.detach()
 
@@ -129,7 +129,7 @@ class MetaReweighter:
         return {"weights": self.weights.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take back what :meth:`state_dict` gave; the learning rate stays the configured one."""
+        """Restore what :meth:`state_dict` returned; the learning rate stays the configured one."""
         self.weights.load_state_dict(state["weights"])
         lr = self.optimizer.param_groups[0]["lr"]
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,5 +1,5 @@
 """
-The Meta Sampler in its original form, for image classification: learned rates at which classes are drawn.
+The Meta Sampler in its original form, for image classification: learned sampling rates of classes.
 
 Shape shorthand: B samples of a batch, K classes.
 """
@@ -17,17 +17,17 @@ from ..utils.errors import InputError
 
 class MetaSampler(nn.Module):
     """
-    Draws the classes of a batch at learned rates softmax(psi), through which gradients flow.
+    Samples the classes of a batch at learned rates softmax(psi), differentiably.
 
-    A class is drawn by the Gumbel-max trick: the argmax of psi + g, with g from the standard Gumbel distribution,
-    falls on class j with probability softmax(psi)_j. The straight-through estimator (Jang et al., Categorical
-    Reparameterization with Gumbel-Softmax, ICLR 2017) gives each sample the weight 1 with the gradient of
-    softmax((psi + g) / tau) at the drawn class. Multiplied with the samples' inner losses, those weights carry the
-    outer loss's gradient to psi; see :func:`balanced_lvis.meta.one_step_ahead`.
+    A class is sampled by the Gumbel-max trick: the argmax of psi + g, with g from the standard Gumbel distribution, is
+    class j with probability softmax(psi)_j. The straight-through estimator (Jang et al., Categorical Reparameterization
+    with Gumbel-Softmax, ICLR 2017) gives each sample the weight 1 with the gradient of softmax((psi + g) / tau) at the
+    sampled class. Multiplied by the inner losses of the samples, these weights carry the gradient of the outer loss to
+    psi; see :func:`balanced_lvis.meta.one_step_ahead`.
 
     Args:
         num_classes: K. All classes start at the same rate: class-balanced sampling.
-        tau: temperature of the relaxation; it shapes gradients, never the rates.
+        tau: temperature of the relaxation; it affects gradients only, not the rates.
 
     Raises:
         InputError: if ``tau`` is not positive or ``num_classes`` below 1.
@@ -50,11 +50,11 @@ class MetaSampler(nn.Module):
         """
         Args:
             num_samples: B.
-            generator: of the Gumbel noise; torch's global one where None.
+            generator: random generator of the Gumbel noise; None for torch's global one.
 
         Returns:
             classes: (B,) int64.
-            weights: (B,) ones, whose gradient with respect to psi is the relaxed draw's.
+            weights: (B,) ones, whose gradient with respect to psi is that of the relaxed sample.
         """
         uniform = torch.rand(num_samples, len(self.psi), generator=generator, device=self.psi.device)
         noise = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
@@ -67,23 +67,24 @@ class MetaSampler(nn.Module):
         self, samples_of_class: Sequence[Sequence[int]], num_samples: int, generator: torch.Generator | None = None
     ) -> tuple[list[int], Tensor]:
         """
-        A batch: classes at the learned rates, then a sample of each, uniformly.
+        Sample a batch: classes at the learned rates, then one sample of each class, uniformly.
 
         Args:
-            samples_of_class: K lists of indices into a data set.
+            samples_of_class: K lists of indices into a dataset.
             num_samples: B.
-            generator: of all randomness.
+            generator: random generator; None for torch's global one.
 
         Returns:
-            indices: B indices into the data set.
+            indices: B indices into the dataset.
             weights: (B,), as from :meth:`forward`.
 
         Raises:
-            InputError: if there are not K lists, or one is empty: the class's rate could not be learned.
+            InputError: if there are not K lists, or if one is empty, as the rate of that class can't be learned.
         """
         if len(samples_of_class) != len(self.psi):
             raise InputError(
-                f"MetaSampler: samples_of_class has {len(samples_of_class)} lists for {len(self.psi)} classes."
+                f"MetaSampler: samples_of_class has {len(samples_of_class)} lists for {len(self.psi)} classes; give "
+                "one per class."
             )
         empty = [j for j, samples in enumerate(samples_of_class) if not len(samples)]
         if empty:

@@ -1,4 +1,4 @@
-"""The glue between activations and Detectron2's models."""
+"""Detectron2 models with the activations and calibrations of balanced_lvis."""
 
 from .. import _detectron2
 

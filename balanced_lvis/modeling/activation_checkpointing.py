@@ -1,4 +1,4 @@
-"""Activation checkpointing: less memory in training, for a second forward pass of some parts of the model."""
+"""Activation checkpointing: less training memory, at the cost of a second forward pass of some modules."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def check_checkpointing(cfg) -> None:
 
 def checkpoint_activations(model: nn.Module, parts: tuple[str, ...]) -> int:
     """
-    Have parts of a model compute their activations again in the backward pass instead of keeping them.
+    Recompute the activations of parts of a model in the backward pass instead of keeping them.
 
-    Losses and gradients stay the same. Running statistics of batch normalisation are updated by the first forward pass
-    alone. In evaluation, and where no gradient is needed, nothing changes. Parameters keep their names.
+    Losses and gradients stay the same. Running statistics of batch normalization are updated by the first forward pass
+    only. Nothing changes in evaluation, or if no gradient is needed. Parameters keep their names.
 
     Args:
         model: a ``GeneralizedRCNN``, changed in place.
-        parts: of ``PARTS``. "backbone" is every residual block that trains, each by itself; "box_head" is the box head,
+        parts: names in ``PARTS``. "backbone" is every trained residual block, separately; "box_head" is the box head,
             or the box heads of a cascade.
 
     Returns:
-        the number of modules that are computed twice.
+        number of modules that are computed twice.
     """
     modules = [module for part in parts for module in _FINDERS[part](model)]
     for module in modules:
@@ -69,13 +69,13 @@ def _forward(module: nn.Module, forward, *inputs):
 
 
 def _contexts(module: nn.Module):
-    """Of the first forward pass and of the second."""
+    """Contexts of the first and of the second forward pass."""
     return contextlib.nullcontext(), _frozen_statistics(module)
 
 
 @contextlib.contextmanager
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """Afterwards, the running statistics of batch normalisation are as before."""
+    """Context that restores the running statistics of batch normalization."""
     norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
     buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
     saved = [buffer.clone() for buffer in buffers]
@@ -83,4 +83,4 @@ def _frozen_statistics(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         for buffer, value in zip(buffers, saved):
-            buffer.data.copy_(value)  # .data: autograd has kept the buffer, and takes no notice of this
+            buffer.data.copy_(value)  # .data: autograd has saved the buffer, and must not see a change

@@ -1,10 +1,13 @@
 """
-Detectron2's box predictor with its classification handed to an activation.
+Detectron2's box predictor with an activation and, optionally, a calibration for its classification.
 
-Shape shorthand: R RoIs of all images together, K foreground classes.
+Shape shorthand: R RoIs of all images together, K foreground classes, C outputs of the classifier.
 """
 
 from __future__ import annotations
+
+import functools
+from typing import Any
 
 import torch
 from detectron2.config import configurable
@@ -13,28 +16,45 @@ from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.utils.events import get_event_storage
 
 from ..activations import Activation, activation_class, build_activation
+from ..calibration import Calibration, build_calibration
+from ..calibration.base import check_family
 from ..data.training_prior import class_prior_from_config
 from ..utils.errors import InputError
+from ..utils.options import chosen_options
 from .box_selection import EncodedBoxes, fast_rcnn_inference
 
 
 class ActivationOutputLayers(FastRCNNOutputLayers):
     """
-    ``FastRCNNOutputLayers`` whose classification loss, scores and bias come from an :class:`Activation`.
+    ``FastRCNNOutputLayers`` whose classifier, classification loss and scores are those of an :class:`Activation`.
 
-    Parameters, their names and shapes, box regression and detections are Detectron2's own.
+    Box regression and detections are Detectron2's, and so are the classifier's parameters, names and shapes, unless the
+    activation has another classifier.
 
     Args:
-        activation: its ``num_classes`` must be this predictor's.
+        activation: with the same number of classes as this predictor.
+        calibration: replaces the activation's scores; None for the activation's.
         **kwargs: as for ``FastRCNNOutputLayers``.
     """
 
+    cls_score: Any  # usually an nn.Linear
+
     @configurable
-    def __init__(self, *, activation: Activation, **kwargs):
+    def __init__(self, *, activation: Activation, calibration: Calibration | None = None, **kwargs):
         super().__init__(**kwargs)
         self.activation = activation
+        self.calibration = calibration
         with torch.no_grad():
-            activation.init_bias_(self.cls_score.bias)
+            if self._keeps_linear_classifier():
+                activation.init_bias_(self.cls_score.bias)
+            else:
+                with torch.random.fork_rng(devices=[]):  # all other weights start as with any activation
+                    self.cls_score = activation.classifier(self.cls_score.in_features)
+
+    def _keeps_linear_classifier(self) -> bool:
+        """Whether Detectron2's classifier, with its initial weights, is that of the activation."""
+        is_default = type(self.activation).classifier is Activation.classifier
+        return is_default and self.activation.num_outputs == self.cls_score.out_features
 
     @classmethod
     def from_config(cls, cfg, input_shape, **kwargs):
@@ -44,13 +64,18 @@ class ActivationOutputLayers(FastRCNNOutputLayers):
                     f"MODEL.ROI_BOX_HEAD.{key} is True, but the loss is that of MODEL.ROI_BOX_HEAD.ACTIVATION.NAME "
                     f"({cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME}); set it to False."
                 )
-        return {**super().from_config(cfg, input_shape), "activation": activation_from_config(cfg), **kwargs}
+        return {
+            **super().from_config(cfg, input_shape),
+            "activation": activation_from_config(cfg),
+            "calibration": calibration_from_config(cfg),
+            **kwargs,
+        }
 
     def losses(self, predictions, proposals):
         """
         Args:
-            predictions: logits (R, K+1) and box deltas (R, 4K) or (R, 4), from :meth:`forward`.
-            proposals: one ``Instances`` per image with ``proposal_boxes``, ``gt_classes`` and, where the image has
+            predictions: logits (R, C) and box deltas (R, 4K) or (R, 4), from :meth:`forward`.
+            proposals: one ``Instances`` per image with ``proposal_boxes``, ``gt_classes`` and, if the image has
                 objects, ``gt_boxes``.
 
         Returns:
@@ -59,32 +84,41 @@ class ActivationOutputLayers(FastRCNNOutputLayers):
         logits, deltas = predictions
         gt_classes = torch.cat([p.gt_classes for p in proposals])
         proposal_boxes = torch.cat([p.proposal_boxes.tensor for p in proposals])
-        # An image without objects has no gt_boxes; its RoIs are all background, whose boxes are not regressed.
+        # An image without objects has no gt_boxes; its RoIs are background, whose boxes are not regressed.
         gt_boxes = torch.cat([(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals])
-        self._log_statistics(logits, gt_classes)
         losses = {
-            "loss_cls": self.activation.loss(logits, gt_classes),
+            "loss_cls": self._classification_loss(logits, gt_classes),
             "loss_box_reg": self.box_reg_loss(proposal_boxes, gt_boxes, deltas, gt_classes),
         }
         return {name: loss * self.loss_weight.get(name, 1.0) for name, loss in losses.items()}
 
     def classification_losses(self, features, gt_classes, roi_weight=None):
         """
-        The classification part of :meth:`losses` alone.
+        Only the classification part of :meth:`losses`.
 
         Args:
             features: (R, D) float32, the box head's output.
             gt_classes: (R,) int64 in 0..K.
-            roi_weight: (R,) weights of the RoIs' losses, or None for 1.
+            roi_weight: (R,) weight of each RoI's loss, or None for 1.
 
         Returns:
             {"loss_cls": scalar}
         """
         with torch.autocast(features.device.type, enabled=False):
             logits = self.cls_score(features)
-        self._log_statistics(logits, gt_classes)
-        loss = self.activation.loss(logits, gt_classes, roi_weight)
+        loss = self._classification_loss(logits, gt_classes, roi_weight)
         return {"loss_cls": loss * self.loss_weight.get("loss_cls", 1.0)}
+
+    def _classification_loss(self, logits, gt_classes, roi_weight=None):
+        self._log_statistics(logits, gt_classes)
+        self.activation.record(logits, gt_classes)
+        return self.activation.loss(logits, gt_classes, roi_weight)
+
+    def scores(self, logits):
+        """(R, C) logits to (R, K+1) test-time scores: calibrated, if there is a calibration."""
+        if self.calibration is None:
+            return self.activation.scores(logits)
+        return self.calibration.scores(self.activation, logits)
 
     def predict_probs(self, predictions, proposals):
         """
@@ -92,18 +126,18 @@ class ActivationOutputLayers(FastRCNNOutputLayers):
             list[Tensor]: per image, (R_i, K+1) test-time scores.
         """
         logits, _ = predictions
-        return self.activation.scores(logits).split([len(p) for p in proposals])
+        return self.scores(logits).split([len(p) for p in proposals])
 
     def inference(self, predictions, proposals):
         """
-        Detectron2's detections, without decoding and suppressing what can't be among them.
+        Detectron2's detections; boxes that can't be among them are neither decoded nor suppressed.
 
         Args:
-            predictions: logits (R, K+1) and box deltas (R, 4K) or (R, 4), from :meth:`forward`.
+            predictions: logits (R, C) and box deltas (R, 4K) or (R, 4), from :meth:`forward`.
             proposals: one ``Instances`` per image with ``proposal_boxes``.
 
         Returns:
-            ``Instances`` per image, and the RoIs of their detections, as :func:`.box_selection.fast_rcnn_inference`.
+            ``Instances`` per image, and the RoIs of the detections, as :func:`.box_selection.fast_rcnn_inference`.
         """
         return fast_rcnn_inference(
             self._boxes_to_select(predictions, proposals),
@@ -123,23 +157,66 @@ class ActivationOutputLayers(FastRCNNOutputLayers):
 
     @torch.no_grad()
     def _log_statistics(self, logits, gt_classes):
-        """Accuracy among the foreground classes; Detectron2's own figure reads the unused background unit."""
+        """Accuracy among the foreground classes; Detectron2's metric includes the unused background output."""
         foreground = gt_classes < self.num_classes
         storage = get_event_storage()
         storage.put_scalar("roi_head/num_foreground", foreground.sum())
-        right = (logits[:, :-1].argmax(dim=1) == gt_classes) & foreground
+        right = (self.activation.class_logits(logits).argmax(dim=1) == gt_classes) & foreground
         storage.put_scalar("fast_rcnn/fg_cls_accuracy", right.sum() / foreground.sum().clamp(min=1))
 
 
 def activation_from_config(cfg) -> Activation:
     """
-    The activation that ``MODEL.ROI_BOX_HEAD.ACTIVATION`` names, with the options under its name in capitals.
+    The activation of ``MODEL.ROI_BOX_HEAD.ACTIVATION``: ``NAME``, with the options under its name in capitals.
+
+    The class prior is looked up when a loss needs it, so that evaluation and prediction don't.
 
     Raises:
-        InputError: for an unknown name, an invalid option or a class prior of other classes.
+        InputError: for an unknown name or an invalid option.
     """
-    node = cfg.MODEL.ROI_BOX_HEAD.ACTIVATION
-    needs_prior = activation_class(node.NAME).needs_prior
-    options = {key.lower(): value for key, value in node.get(node.NAME.upper(), {}).items()}
-    prior = class_prior_from_config(cfg) if needs_prior else None
-    return build_activation(node.NAME, cfg.MODEL.ROI_HEADS.NUM_CLASSES, prior, **options)
+    return _from_node(cfg, cfg.MODEL.ROI_BOX_HEAD.ACTIVATION, build_activation)
+
+
+def check_classification(cfg, training: bool) -> None:
+    """
+    Check the activation and the calibration of a config, including the class prior if it is needed.
+
+    Args:
+        training: whether losses will be computed.
+
+    Raises:
+        InputError: for an unknown name, an invalid option, or a class prior that is missing or doesn't fit.
+    """
+    activation, calibration = activation_from_config(cfg), calibration_from_config(cfg)
+    if training:
+        activation.prepare()
+    if calibration is not None:
+        calibration.prepare(activation)
+
+
+def prepare_losses(model) -> None:
+    """Let the activations of a model read the class prior before training, if they need it."""
+    for module in model.modules():
+        if isinstance(module, Activation):
+            module.prepare()
+
+
+def calibration_from_config(cfg) -> Calibration | None:
+    """
+    The calibration of ``MODEL.ROI_BOX_HEAD.CALIBRATION``, as :func:`activation_from_config`; None if ``NAME`` is empty.
+
+    Raises:
+        InputError: for an unknown name, an invalid option, or a calibration that doesn't fit the activation.
+    """
+    box_head = cfg.MODEL.ROI_BOX_HEAD
+    if not box_head.CALIBRATION.NAME:
+        return None
+    check_family(box_head.CALIBRATION.NAME, activation_class(box_head.ACTIVATION.NAME).family)
+    return _from_node(cfg, box_head.CALIBRATION, build_calibration)
+
+
+def _from_node(cfg, node, build):
+    """``build`` the class that a node names, with its options and the config's class prior."""
+    # Of a config's clone, as the prior may be looked up after the config has changed.
+    prior = functools.partial(class_prior_from_config, cfg.clone())
+    return build(node.NAME, cfg.MODEL.ROI_HEADS.NUM_CLASSES, prior, **chosen_options(node, node.NAME))

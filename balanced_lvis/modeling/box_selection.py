@@ -1,21 +1,20 @@
 """
-Detectron2's choice of an image's detections, from the top of the scores instead of from all of them.
+Detectron2's NMS and top-k selection, computed from the highest scores instead of from all scores.
 
-At LVIS's score threshold of 1e-4 up to 1.2 million pairs of a RoI and a class pass, and Detectron2 decodes, clips and
-suppresses them all to keep 300. Suppression (NMS) is per class and greedy by score: a box is only ever suppressed by
-one of a higher score. So the survivors above a score s are those that NMS leaves of the candidates above s, whatever
-lies below, and it is enough to go down until there are 300 of them.
+At LVIS's score threshold of 1e-4, up to 1.2 million pairs of a RoI and a class pass, and Detectron2 decodes, clips and
+suppresses them all to keep 300. NMS is per class and greedy by score: a box is only suppressed by a box with a higher
+score. So the survivors above a score s are those that NMS leaves of the candidates above s, and s can be lowered until
+there are 300 of them.
 
-What comes out is what Detectron2's ``fast_rcnn_inference`` returns, to the bit and in the same order:
+The result is bit-identical to that of Detectron2's ``fast_rcnn_inference``, in the same order:
 
-* Candidates are cut between two scores, never within equal ones, and stay in Detectron2's order: by RoI, then by
-  class.
+* Candidates are cut between two different scores, and stay in Detectron2's order: by RoI, then by class.
 * Boxes are decoded by the same elementwise operations, only fewer of them.
-* torchvision's ``batched_nms`` chooses between two ways by the number of candidates, and they round differently. All
-  candidates are counted, so that the way is the one that it would choose for them; see :func:`_one_call_suffices`.
-* Equal scores among the detections: their order is that of ``Tensor.sort`` over all survivors, which promises none.
-  Where it doesn't keep equal elements in place, all survivors are computed and sorted, which takes about half of
-  Detectron2's time; see :func:`_is_certain`. Two of 300 float32 scores are equal in a few images of a hundred.
+* torchvision's ``batched_nms`` chooses between two algorithms by the number of candidates, and they round differently.
+  All candidates are counted, to choose the same algorithm; see :func:`_one_call_suffices`.
+* The order of equal scores is that of ``Tensor.sort`` over all survivors, which may not be stable. If it isn't,
+  all survivors are computed and sorted, which takes about half of Detectron2's time; see :func:`_is_certain`. Two of
+  300 float32 scores are equal in a few images of a hundred.
 
 Shape shorthand: R RoIs of an image, K foreground classes, C = K sets of boxes per RoI or 1 (class-agnostic).
 """
@@ -37,18 +36,18 @@ from torchvision.ops import nms
 
 from ..utils.errors import InputError
 
-# The first cut is made at about this many candidates for every detection asked for, the next ones at 4 times as many
-# each. Around an object dozens of RoIs carry its class, of which NMS leaves one or two.
+# The first cut keeps about this many candidates per requested detection, each further cut 4 times as many. Dozens of
+# RoIs around an object have its class, of which NMS leaves one or two.
 FIRST_CUT = 8
 WIDEN = 4
-# The cut's score is read off a sample of about this many scores. It need not be exact, and sorting all takes longer.
+# The score of a cut is estimated from about this many scores. It needn't be exact, and sorting all takes longer.
 SAMPLE = 1 << 16
 # Below this, a sum of a few coordinates can't overflow float32.
 SAFE = 1e30
-# How far off IoUs in float32 are at most, with a wide margin: about 20 roundings of 2**-24.
+# Upper bound on the error of IoUs in float32, with a wide margin: about 20 roundings of 2**-24.
 IOU_ERROR = 1e-5
-# Classes are suppressed together where that is quicker: a call of NMS takes about as long as looking at this many
-# pairs of boxes. More boxes than the other figure need too large a table of pairs on a GPU.
+# Classes are suppressed together if that is faster: the overhead of a call of NMS is about that of this many pairs of
+# boxes. More than BOXES_PER_CALL boxes need too large a table of pairs on a GPU.
 PAIRS_PER_CALL = {"cpu": 10_000, "cuda": 20_000_000}
 BOXES_PER_CALL = 8192
 
@@ -86,10 +85,10 @@ class DecodedBoxes:
 @dataclass(frozen=True)
 class EncodedBoxes:
     """
-    Boxes as the predictor's deltas, to be decoded where they are needed.
+    Boxes as the deltas of the predictor, decoded when they are needed.
 
     Attributes:
-        transform: decodes, elementwise.
+        transform: decodes elementwise.
         deltas: (R, 4C).
         proposals: (R, 4) in pixels, x1 y1 x2 y2.
     """
@@ -136,22 +135,22 @@ def fast_rcnn_inference(
     topk_per_image: int,
 ) -> tuple[list[Instances], list[Tensor]]:
     """
-    The detections of every image, as Detectron2's function of this name finds them.
+    The detections of every image, as Detectron2's function of the same name.
 
     Args:
-        boxes: per image, (R, 4C) boxes in pixels, or :class:`EncodedBoxes`, which are decoded as needed.
-        scores: per image, (R, K+1) float32; the last column is the background's.
-        image_shapes: per image, height and width in pixels, to which boxes are clipped.
-        score_thresh: what a detection's score must exceed.
-        nms_thresh: IoU with a better detection of its class above which a box is dropped.
-        topk_per_image: detections per image at most; negative for all.
+        boxes: (R, 4C) boxes in pixels per image, or :class:`EncodedBoxes`, which are decoded when needed.
+        scores: (R, K+1) float32 per image; the last column is the background's.
+        image_shapes: height and width in pixels per image, to which boxes are clipped.
+        score_thresh: scores of detections are above it.
+        nms_thresh: a box is dropped if its IoU with a better detection of its class is above it.
+        topk_per_image: maximum number of detections per image; negative for all.
 
     Returns:
-        ``Instances`` per image with pred_boxes, scores and pred_classes, best first; and per image the detections'
-        RoIs, (n,) int64. As in Detectron2, RoIs with a box or score that isn't finite are left out, and not counted.
+        ``Instances`` per image with pred_boxes, scores and pred_classes, best first; and the RoIs of the detections,
+        (n,) int64 per image. As in Detectron2, RoIs with a box or score that isn't finite are removed before counting.
 
     Raises:
-        InputError: if the shapes of an image's boxes and scores don't go together.
+        InputError: if the shapes of an image's boxes and scores don't match.
     """
     options = score_thresh, nms_thresh, topk_per_image
     found = [_detections(*image, *options) for image in zip(boxes, scores, image_shapes)]
@@ -162,8 +161,8 @@ def _detections(boxes, scores, image_shape, score_thresh, nms_thresh, topk) -> t
     boxes = DecodedBoxes(boxes) if isinstance(boxes, Tensor) else boxes
     if boxes.sets not in (1, scores.shape[1] - 1):
         raise InputError(
-            f"boxes hold {boxes.sets} boxes per RoI and scores {scores.shape[1] - 1} classes and the background; "
-            "there must be one box for every class or one for all."
+            f"boxes has {boxes.sets} boxes per RoI and scores has {scores.shape[1] - 1} classes and the background; "
+            "pass one box per class, or one for all classes."
         )
     boxes, scores = _finite_rows(boxes, scores)
     candidates = _Candidates(boxes, scores[:, :-1], scores[:, :-1] > score_thresh, image_shape)
@@ -173,7 +172,7 @@ def _detections(boxes, scores, image_shape, score_thresh, nms_thresh, topk) -> t
 
 
 def _finite_rows(boxes, scores):
-    """Boxes and scores without the RoIs of which any isn't finite; looked at one by one only where one might not be."""
+    """Boxes and scores without RoIs that aren't finite; each value is checked only for RoIs that fail a quick check."""
     doubtful = ~(torch.isfinite(boxes.bound()) & torch.isfinite(_norm(scores)))
     rows = doubtful.nonzero()[:, 0]
     if not len(rows):
@@ -201,7 +200,7 @@ class _Candidates:
     Attributes:
         boxes: of all RoIs.
         scores: (R, K).
-        passing: (R, K), whether the score does.
+        passing: (R, K), whether the score is above the threshold.
         image_shape: height and width in pixels.
     """
 
@@ -252,22 +251,22 @@ def _best(candidates: _Candidates, nms_thresh: float, topk: int) -> _Part:
 
 def _one_call_suffices(count: int, device: torch.device) -> bool:
     """
-    Whether torchvision's ``batched_nms`` might not go class by class for this many candidates.
+    Whether torchvision's ``batched_nms`` might not process this many candidates class by class.
 
-    Few candidates it moves apart by class, which rounds their coordinates, and suppresses in one call. That is quick,
-    so that it is called on all; on a GPU also where only its newer versions do so (up to 25,000, before up to 5,000).
+    It suppresses few candidates in one call, with coordinates that are shifted by class and therefore rounded. That is
+    fast, so it is called on all candidates. The limit on a GPU is that of newer versions: 25,000, before 5,000.
     """
     return 4 * count <= (4_000 if device.type == "cpu" else 100_000)
 
 
 def _is_certain(scores: Tensor, topk: int) -> bool:
     """
-    Whether the first ``topk`` of these scores' order are the first of all survivors', which may be more.
+    Whether the first ``topk`` of these survivors, in their order, are the first of all survivors.
 
     Args:
-        scores: (n,) of survivors, sorted with equal ones in place; n >= topk, and all others' are lower than the last.
+        scores: (n,) of survivors, sorted stably; n >= topk, and the scores of other survivors are lower.
     """
-    # A GPU sorts up to 32 elements in a way of their own, which doesn't keep equal ones in place.
+    # A GPU sorts up to 32 elements by another algorithm, which is not stable.
     if len(scores) > 32 and _sort_keeps_order(scores.device, scores.dtype):
         return True
     best = scores[: topk + 1]
@@ -276,7 +275,7 @@ def _is_certain(scores: Tensor, topk: int) -> bool:
 
 @functools.cache
 def _sort_keeps_order(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether ``Tensor.sort`` leaves equal elements in place unasked. On processors with AVX-512 or AVX2 it may not."""
+    """Whether ``Tensor.sort`` is stable without ``stable=True``. With AVX-512 or AVX2 it may not be."""
     few_values = torch.arange(10_000, device=device).mul(7919).remainder(64).to(dtype)
     return all(
         torch.equal(part.sort(descending=True).indices, part.sort(descending=True, stable=True).indices)
@@ -285,7 +284,7 @@ def _sort_keeps_order(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _survivors(part: _Part, nms_thresh: float) -> _Part:
-    """What NMS leaves, class by class, in the same order."""
+    """The survivors of NMS, class by class, in the same order."""
     classes, order = part.classes.sort(stable=True)
     boxes, scores = part.boxes[order], part.scores[order]
     stops = torch.unique_consecutive(classes, return_counts=True)[1].cumsum(0).tolist()
@@ -302,7 +301,7 @@ def _batches(runs: list[tuple[int, int]], pairs_per_call: int):
     """
     Lists of consecutive runs to suppress together.
 
-    All n boxes of m runs take n**2 / 2 pairs in either of two calls, instead of m calls.
+    The n boxes of m runs take two calls of n**2 / 2 pairs each, instead of m calls.
     """
     batch: list[tuple[int, int]] = []
     for start, stop in runs:
@@ -322,7 +321,7 @@ def _suppress_jointly(kept, boxes, scores, classes, runs, nms_thresh) -> list[tu
     Args:
         kept: (n,) bool, filled in.
         boxes, scores, classes: (n, 4), (n,), (n,), sorted by class.
-        runs: first and last + 1 of every class that is meant.
+        runs: first and last + 1 of each class to suppress.
 
     Returns:
         the runs for which ``kept`` isn't certain.
@@ -338,16 +337,16 @@ def _suppress_jointly(kept, boxes, scores, classes, runs, nms_thresh) -> list[tu
 
 def _bracketed(boxes, scores, groups, nms_thresh) -> tuple[Tensor, Tensor]:
     """
-    NMS of several groups at once: which boxes stay, and which boxes' groups have to be done by themselves.
+    NMS of several groups at once: which boxes are kept, and which boxes' groups must be processed separately.
 
-    The groups are moved apart in double precision, which shifts IoUs a little, as the kernel's own float32 does. So
-    NMS runs with a threshold a little lower and one a little higher: where both keep the same, so does every set of
-    decisions between them. (By induction from the best box: one that stays at the lower threshold is suppressed by no
-    box that stays; one that falls at the higher is suppressed by such a box.)
+    The groups are shifted apart in double precision, which changes IoUs slightly, as the kernel's float32 does. So NMS
+    runs with a slightly lower and a slightly higher threshold: if both keep the same boxes, so does every threshold in
+    between. (By induction from the best box: a box that is kept at the lower threshold is suppressed by no kept box; a
+    box that is suppressed at the higher threshold is suppressed by a kept box.)
     """
     width = boxes.max() + 1
     sides = (boxes[:, 2:] - boxes[:, :2]).amin(1)
-    # Too thin for the bound on the error, or of negative area: set aside, a unit square in its place.
+    # Too thin for the bound on the error, or of negative area: replaced by a unit square and processed separately.
     thin = sides < 1e-9 * width * (groups[-1] + 1)
     boxes = boxes.where(~thin[:, None], boxes.new_tensor([0.0, 0, 1, 1]))
     apart = boxes.double() + (groups.double() * width.double())[:, None]

@@ -1,9 +1,9 @@
 """
-Detectron2's mask head without the masks that nobody looks at.
+Detectron2's mask head, computing only the masks that are used.
 
-Of an RoI's K masks, one per class, training reads that of the ground-truth class and inference that of the predicted
-class. The K channels come from a 1x1 convolution, so that each can be computed without the others: with LVIS's 1,203
-classes that is 1/1203 of the arithmetic, and 1/1203 of the memory.
+Of the K masks of a RoI, one per class, training uses that of the ground-truth class and inference that of the predicted
+class. The K channels are outputs of a 1x1 convolution, so each can be computed without the others: with LVIS's 1,203
+classes, at 1/1203 of the arithmetic and memory.
 
 Shape shorthand: R RoIs of all images together, K foreground classes, D channels, masks of M x M.
 """
@@ -25,10 +25,10 @@ def chosen_logits(features: Tensor, classes: Tensor, weight: Tensor, bias: Tenso
 
         s[r, y, x] = b[c_r] + sum_d W[c_r, d] f[r, d, y, x]
 
-    Classes that no RoI has get gradients of 0. Under autocast the result has the dtype that the convolution's has.
+    Classes without RoIs get gradients of 0. Under autocast, the result has the dtype of a convolution's.
 
     Args:
-        features: (R, D, M, M), R may be 0; contiguous or channels_last, neither is copied.
+        features: (R, D, M, M), contiguous or channels_last, neither of which is copied; R may be 0.
         classes: (R,) int64 in 0..K-1.
         weight: (K, D, 1, 1).
         bias: (K,).
@@ -36,11 +36,11 @@ def chosen_logits(features: Tensor, classes: Tensor, weight: Tensor, bias: Tenso
     Returns:
         (R, M, M)
     """
-    # Embedding's backward pass adds up RoIs of the same class in the same order every time; that of weight[classes]
-    # adds atomically, hence in any order.
+    # The backward pass of an embedding adds the RoIs of a class in a fixed order; that of weight[classes] adds
+    # atomically, hence in any order.
     weight = F.embedding(classes, weight.flatten(1))
     bias = F.embedding(classes, bias[:, None])
-    # Autocast would choose the dtypes inside a function of its own, and not those of its backward pass.
+    # Autocast would choose the dtypes in the forward pass of a custom function, but not in its backward pass.
     weigh = _weigh if torch.is_autocast_enabled(features.device.type) else _Weigh.apply
     logits = weigh(bias[:, :, None], weight[:, None, :], features.flatten(2))
     return logits.view(-1, *features.shape[2:])
@@ -52,7 +52,7 @@ def _weigh(bias: Tensor, weight: Tensor, features: Tensor) -> Tensor:
 
 
 class _Weigh(torch.autograd.Function):
-    """:func:`_weigh`, of which the gradient of the features is a product of two numbers each, not a matrix product."""
+    """:func:`_weigh` whose gradient of the features is an elementwise product instead of a matrix product."""
 
     @staticmethod
     def forward(ctx, bias, weight, features):
@@ -73,11 +73,11 @@ class _Weigh(torch.autograd.Function):
 @ROI_MASK_HEAD_REGISTRY.register()
 class ChosenClassMaskHead(MaskRCNNConvUpsampleHead):
     """
-    ``MaskRCNNConvUpsampleHead`` that computes each RoI's mask of its own class only.
+    ``MaskRCNNConvUpsampleHead`` that computes, for each RoI, only the mask of its class.
 
-    Parameters, their names, the loss, what is logged and drawn (``VIS_PERIOD``), gradients and inference are
-    Detectron2's own, up to the rounding of a sum of D products. ``layers`` still computes all K masks. As
-    :meth:`forward` reads the parameters of ``predictor`` without calling it, hooks on that one module don't run.
+    Parameters, their names, the loss, metrics and images (``VIS_PERIOD``), gradients and inference are Detectron2's, up
+    to the rounding of a sum of D products. ``layers`` still computes all K masks. Hooks on ``predictor`` don't run, as
+    :meth:`forward` reads its parameters without calling it.
 
     Args:
         input_shape, **kwargs: as for ``MaskRCNNConvUpsampleHead``.
@@ -112,12 +112,11 @@ class ChosenClassMaskHead(MaskRCNNConvUpsampleHead):
     def predict(self, features: Tensor, instances: list[Instances]) -> Tensor:
         """
         Args:
-            features: (R, D, M, M), what ``predictor`` takes.
+            features: (R, D, M, M), the input of ``predictor``.
             instances: as for :meth:`forward`.
 
         Returns:
-            (R, 1, M, M) logits. To Detectron2's functions a single channel is a class-agnostic mask, which is read as
-            it is.
+            (R, 1, M, M) logits. Detectron2's functions take a single channel for a class-agnostic mask.
         """
         classes = cat([i.gt_classes if self.training else i.pred_classes for i in instances])
         return chosen_logits(features, classes.long(), self.predictor.weight, self.predictor.bias)[:, None]
@@ -127,8 +126,8 @@ def with_chosen_class_masks(cfg):
     """
     The config with :class:`ChosenClassMaskHead` in place of Detectron2's default mask head.
 
-    ``cfg`` itself stays as it is, and so does a config with another mask head, or with
-    ``MODEL.ROI_MASK_HEAD.CHOSEN_CLASS_ONLY`` False.
+    ``cfg`` is not changed. It is returned if it has another mask head or ``MODEL.ROI_MASK_HEAD.CHOSEN_CLASS_ONLY`` is
+    False.
     """
     node = cfg.MODEL.ROI_MASK_HEAD
     if not (node.CHOSEN_CLASS_ONLY and node.NAME == "MaskRCNNConvUpsampleHead"):

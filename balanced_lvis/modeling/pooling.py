@@ -1,11 +1,11 @@
 """
 Detectron2's RoI pooling with a faster backward pass on the CPU.
 
-RoIAlign averages bilinear samples on a grid. Both grid and interpolation are products of a vertical and a horizontal
-part, so that an RoI's gradient is the product of three small matrices; torchvision's CPU kernel adds up sample by
-sample, channel by channel, on one core.
+RoIAlign averages bilinear samples on a grid. Both the grid and the interpolation are products of a vertical and a
+horizontal part, so the gradient of a RoI is the product of three small matrices. torchvision's CPU kernel adds
+sample by sample and channel by channel on one core.
 
-Shape shorthand: R RoIs of a level, C channels, S x S bins, H x W a level's places.
+Shape shorthand: R RoIs of a level, C channels, S x S bins, H x W positions of a level.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from torchvision.ops import roi_align
 
 class SeparableROIAlign(ROIAlign):
     """
-    ``ROIAlign`` whose backward pass on the CPU is by matrix products.
+    ``ROIAlign`` whose backward pass on the CPU consists of matrix products.
 
-    Values are torchvision's own, to the bit; gradients are so up to the rounding of sums.
+    Values are bit-identical to torchvision's; gradients are equal up to the rounding of sums.
 
     Args:
         output_size, spatial_scale, sampling_ratio, aligned: as for ``ROIAlign``.
@@ -32,7 +32,7 @@ class SeparableROIAlign(ROIAlign):
         """
         Args:
             input: (N, C, H, W).
-            rois: (R, 5) index of the image, x0, y0, x1, y1.
+            rois: (R, 5), image index, x0, y0, x1, y1.
 
         Returns:
             (R, C, S, S)
@@ -78,14 +78,14 @@ def axis_weights(
     start: Tensor, end: Tensor, bins: int, size: int, sampling_ratio: int = 0, aligned: bool = True
 ) -> Tensor:
     """
-    What each place of one axis has in the average of every bin, by RoIAlign's rules.
+    The weight of each position of one axis in the average of each bin of RoIAlign.
 
     Args:
-        start, end: (R,) of every RoI, in places.
-        bins: S, bins of an RoI.
-        size: places of the axis.
-        sampling_ratio: samples of a bin; 0: as many as it has places, rounded up.
-        aligned: whether RoIs of less than a place stay as small.
+        start, end: (R,) ends of the RoIs, in positions.
+        bins: S, number of bins.
+        size: number of positions of the axis.
+        sampling_ratio: samples per bin; 0 for the number of positions in the bin, rounded up.
+        aligned: False enlarges RoIs smaller than a position to one.
 
     Returns:
         (R, S, size)
@@ -97,7 +97,7 @@ def axis_weights(
     samples = torch.full_like(width, sampling_ratio) if sampling_ratio > 0 else width.ceil()
     samples = samples.clamp(min=0)
     sample = torch.arange(int(samples.max()) if len(samples) else 0, dtype=start.dtype)
-    # (R, S, samples), in the order of operations of torchvision, whose rounding decides what is inside.
+    # (R, S, samples), with torchvision's order of operations, as rounding decides which samples are inside.
     first = start[:, None] + torch.arange(bins, dtype=start.dtype) * width[:, None]
     place = first[:, :, None] + ((sample + 0.5) * width[:, None] / samples.clamp(min=1)[:, None])[:, None]
     counts = (sample < samples[:, None])[:, None] & (place >= -1) & (place <= size)
@@ -112,7 +112,7 @@ def axis_weights(
 
 
 def _bounds(weights: Tensor) -> Tensor:
-    """(R, 2) first place with a weight, and the one after the last; 0, 0 where there is none."""
+    """(R, 2), the first position with a weight and the one after the last; 0, 0 if there is none."""
     used = (weights != 0).any(1).int()
     some = used.amax(1)
     return torch.stack([used.argmax(1), (used.shape[1] - used.flip(1).argmax(1)) * some], 1)
@@ -120,9 +120,9 @@ def _bounds(weights: Tensor) -> Tensor:
 
 class LevelPooler(ROIPooler):
     """
-    ``ROIPooler`` that moves an RoI's values once, forwards and backwards, where Detectron2 does so for every level.
+    ``ROIPooler`` that copies the values of a RoI once, forwards and backwards; Detectron2's does so for every level.
 
-    Values are the same to the bit.
+    Values are bit-identical.
 
     Args:
         output_size, scales, sampling_ratio, pooler_type, ...: as for ``ROIPooler``; ROIAlign or ROIAlignV2.
@@ -139,11 +139,11 @@ class LevelPooler(ROIPooler):
     def forward(self, x: list[Tensor], box_lists: list) -> Tensor:
         """
         Args:
-            x: per level (N, C, H, W).
+            x: (N, C, H, W) per level.
             box_lists: ``Boxes`` per image.
 
         Returns:
-            (R, C, S, S), R of all images.
+            (R, C, S, S) for the R RoIs of all images.
         """
         if len(self.level_poolers) == 1 or not box_lists:
             return super().forward(x, box_lists)
@@ -157,13 +157,13 @@ class LevelPooler(ROIPooler):
 
 
 def _rows_by_level(levels: Tensor, num_levels: int) -> tuple[Tensor, ...]:
-    """The ascending indices of the RoIs of each level. A GPU has to be waited for once, not once per level."""
+    """The ascending indices of the RoIs of each level. The host waits for a GPU once, not once per level."""
     counts = (levels == torch.arange(num_levels, device=levels.device)[:, None]).sum(1)
     return levels.argsort(stable=True).split(counts.tolist())
 
 
 class _Together(torch.autograd.Function):
-    """(R, ...) of which each part gives the rows that it names; every row is named once."""
+    """(R, ...) made of parts, each with the indices of its rows; every row is in one part."""
 
     @staticmethod
     def forward(ctx, length, *rows_and_parts):
@@ -183,10 +183,10 @@ class _Together(torch.autograd.Function):
 
 def faster_pooler(pooler):
     """
-    A :class:`LevelPooler` like ``pooler`` where it is a ``ROIPooler`` of RoIAlign, else ``pooler`` itself.
+    A :class:`LevelPooler` with the settings of ``pooler`` if it is a ``ROIPooler`` with RoIAlign, else ``pooler``.
 
     Args:
-        pooler: Detectron2's, or None.
+        pooler: Detectron2's pooler, or None.
     """
     if type(pooler) is not ROIPooler or any(type(level) is not ROIAlign for level in pooler.level_poolers):
         return pooler

@@ -1,4 +1,4 @@
-"""ROI heads whose box predictor is :class:`ActivationOutputLayers`, and whose mask head computes what is used."""
+"""ROI heads with :class:`ActivationOutputLayers` as box predictor and a mask head that computes used masks only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from .pooling import faster_pooler
 @ROI_HEADS_REGISTRY.register()
 class LongTailROIHeads(StandardROIHeads):
     """
-    ``StandardROIHeads`` with the activation that ``MODEL.ROI_BOX_HEAD.ACTIVATION`` names.
+    ``StandardROIHeads`` with the activation of ``MODEL.ROI_BOX_HEAD.ACTIVATION`` and the calibration of
+    ``MODEL.ROI_BOX_HEAD.CALIBRATION``.
 
     ``MODEL.ROI_MASK_HEAD.NAME`` "MaskRCNNConvUpsampleHead" is built as :class:`ChosenClassMaskHead`, unless
     ``MODEL.ROI_MASK_HEAD.CHOSEN_CLASS_ONLY`` is False.
@@ -34,7 +35,11 @@ class LongTailROIHeads(StandardROIHeads):
 
 @ROI_HEADS_REGISTRY.register()
 class LongTailCascadeROIHeads(CascadeROIHeads):
-    """``CascadeROIHeads`` with the activation at every stage, and the mask head of :class:`LongTailROIHeads`."""
+    """
+    ``CascadeROIHeads`` with the activation at every stage, and the mask head of :class:`LongTailROIHeads`.
+
+    Scores are calibrated at every stage, as each has its own classifier, and then averaged over the stages.
+    """
 
     @classmethod
     def _init_box_head(cls, cfg, input_shape):
@@ -51,7 +56,7 @@ class LongTailCascadeROIHeads(CascadeROIHeads):
         return _mask_parts(super()._init_mask_head(with_chosen_class_masks(cfg), input_shape))
 
     def _forward_box(self, features, proposals, targets=None):
-        """Detectron2's; at test time the detections are chosen by :mod:`.box_selection`."""
+        """As Detectron2's; at test time, detections are selected by :mod:`.box_selection`."""
         if self.training:
             return super()._forward_box(features, proposals, targets)
         return self._detect([features[name] for name in self.box_in_features], proposals)
@@ -59,7 +64,7 @@ class LongTailCascadeROIHeads(CascadeROIHeads):
     def _detect(self, features, proposals):
         """
         Args:
-            features: those of the levels that boxes are pooled from.
+            features: of the levels that boxes are pooled from.
             proposals: one ``Instances`` per image with ``proposal_boxes``.
 
         Returns:
@@ -80,5 +85,5 @@ class LongTailCascadeROIHeads(CascadeROIHeads):
 
 
 def _mask_parts(parts: dict) -> dict:
-    """Detectron2's, with a faster pooler; empty without masks."""
+    """Detectron2's parts with a faster pooler; empty without masks."""
     return {**parts, "mask_pooler": faster_pooler(parts["mask_pooler"])} if parts else parts

@@ -1,15 +1,14 @@
 """
-Detectron2's RPN head without the gradients that are zero, on the CPU.
+Detectron2's RPN head with a sparse backward pass on the CPU.
 
-An RPN's losses look at 256 anchors of an image. So the gradient of its predictions is zero everywhere else, and the
-backward pass of a convolution over the whole image, twice the work of the forward pass, is mostly spent on zeros. Here
-it visits the sampled places alone.
+The losses of an RPN use 256 anchors per image, so the gradient of its predictions is zero everywhere else. The backward
+pass of a convolution over the whole image, twice the work of the forward pass, is mostly spent on zeros. Here it visits
+the sampled positions only.
 
-Which places these are has to be known before their gradient can be computed. On a GPU that makes the host wait for the
-device in every level's backward pass, and one convolution becomes dozens of small kernels. So GPUs use Detectron2's
-head.
+These positions must be known before their gradient is computed. On a GPU, the host would wait for the device in the
+backward pass of every level, and one convolution would become dozens of small kernels. So GPUs use Detectron2's head.
 
-Shape shorthand: N images, C channels, H x W places of a level, A anchors of a place, P places with a gradient.
+Shape shorthand: N images, C channels, H x W positions of a level, A anchors per position, P positions with a gradient.
 """
 
 from __future__ import annotations
@@ -23,18 +22,17 @@ from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-OFFSETS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]  # of a 3x3 kernel, in the order of its weights
+OFFSETS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1)]  # in a 3x3 kernel, in the order of its weights
 
 
 @RPN_HEAD_REGISTRY.register()
 class SampledRPNHead(StandardRPNHead):
     """
-    ``StandardRPNHead`` whose backward pass visits only places with a gradient.
+    ``StandardRPNHead`` whose backward pass visits only positions with a gradient.
 
-    Parameters, their names and predictions are Detectron2's own, to the bit; gradients are so up to the rounding of
-    sums. On a GPU, under autocast, and with several hidden layers (``MODEL.RPN.CONV_DIMS``), it is Detectron2's head in
-    every respect.
-    As parameters are read without calling the layers, hooks on the layers don't run in training.
+    Parameters, their names and predictions are bit-identical to Detectron2's; gradients are equal up to the rounding of
+    sums. On a GPU, under autocast, and with several hidden layers (``MODEL.RPN.CONV_DIMS``), it is Detectron2's head.
+    Hooks on the layers don't run in training, as parameters are read without calling the layers.
 
     Args:
         **kwargs: as for ``StandardRPNHead``.
@@ -43,10 +41,10 @@ class SampledRPNHead(StandardRPNHead):
     def forward(self, features: list[Tensor]):
         """
         Args:
-            features: per level (N, C, H, W).
+            features: (N, C, H, W) per level.
 
         Returns:
-            objectness logits, per level (N, A, H, W), and anchor deltas, per level (N, 4A, H, W).
+            objectness logits, (N, A, H, W) per level, and anchor deltas, (N, 4A, H, W) per level.
         """
         if not self._can_skip_zeros(features):
             return super().forward(features)
@@ -66,7 +64,7 @@ class SampledRPNHead(StandardRPNHead):
 
 
 class _Predictions(torch.autograd.Function):
-    """A level's objectness logits and deltas."""
+    """Objectness logits and deltas of a level."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, logits_weight, logits_bias, deltas_weight, deltas_bias):
@@ -94,7 +92,7 @@ class _Predictions(torch.autograd.Function):
 
 
 class _Neighbours:
-    """Those of the P places at one offset that are inside the image."""
+    """The neighbours of the P positions at one offset, if inside the image."""
 
     def __init__(self, x: Tensor, image: Tensor, row: Tensor, column: Tensor):
         self.inside = (row >= 0) & (row < x.shape[2]) & (column >= 0) & (column < x.shape[3])
@@ -110,7 +108,7 @@ class _Neighbours:
 def _gradient_of_input(x: Tensor, weight: Tensor, gradient: Tensor, neighbours: list[_Neighbours]) -> Tensor:
     """
     Args:
-        gradient: (P, C), of the hidden layer before its ReLU.
+        gradient: (P, C), gradient of the hidden layer before its ReLU.
 
     Returns:
         (N, C, H, W).
@@ -118,11 +116,11 @@ def _gradient_of_input(x: Tensor, weight: Tensor, gradient: Tensor, neighbours: 
     found = torch.zeros_like(x)
     places = _channels_last(found)
     for kernel, n in zip(weight.flatten(2).unbind(2), neighbours):
-        # No place occurs twice at one offset, so that there is nothing to add up in an order of its own.
+        # No position occurs twice at one offset, so the order of the sum is defined.
         places[n.index] = places[n.index] + gradient[n.inside] @ kernel
     return found
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """(N, H, W, C), a view."""
+    """View as (N, H, W, C)."""
     return x.permute(0, 2, 3, 1)

@@ -11,18 +11,17 @@ STAGES = ("res2", "res3", "res4", "res5")
 @BACKBONE_REGISTRY.register()
 def build_small_resnet_fpn_backbone(cfg, input_shape):
     """
-    ResNet with FPN, one basic block per stage, for the rendered data set.
+    ResNet with FPN, one basic block per stage, for the rendered dataset.
 
-    Detectron2's smallest, ResNet-18, is fixed at 64 channels in res2; this one starts with
-    ``MODEL.RESNETS.RES2_OUT_CHANNELS`` and doubles it from stage to stage. Stages after the last of
-    ``MODEL.RESNETS.OUT_FEATURES`` are left out.
+    Detectron2's smallest ResNet, ResNet-18, has 64 channels in res2; this one has ``MODEL.RESNETS.RES2_OUT_CHANNELS``,
+    doubled from stage to stage. Stages after the last of ``MODEL.RESNETS.OUT_FEATURES`` are left out.
 
     Args:
         cfg: reads ``MODEL.RESNETS`` (NORM, STEM_OUT_CHANNELS, RES2_OUT_CHANNELS, OUT_FEATURES) and ``MODEL.FPN``.
         input_shape: ``ShapeSpec`` of the image.
 
     Returns:
-        FPN with levels p2, p3, ... of strides 4, 8, ...
+        FPN with levels p2, p3, ... at strides 4, 8, ...
     """
     node = cfg.MODEL.RESNETS
     channels = node.STEM_OUT_CHANNELS

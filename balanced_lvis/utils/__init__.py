@@ -1,1 +1,1 @@
-"""Helpers without a subject of their own: errors, files, text, memory limits, random states."""
+"""General helpers: errors, files, text, memory limits, random states."""

@@ -1,26 +1,26 @@
-"""Members of zip archives that anybody may have made: no more than what an archive of their kind holds."""
+"""Size limits for members of untrusted zip archives."""
 
 from __future__ import annotations
 
 import zipfile
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_CONSTANT = 64 << 20  # bytes that any member may have
-_FACTOR = 200  # of its compressed size, on top; JSON of annotations and results takes a fifth to a tenth
+_CONSTANT = 64 << 20  # bytes allowed for any member
+_FACTOR = 200  # plus this multiple of the compressed size; annotations and results compress 5 to 10 times
 
 
 def check_member(member: zipfile.ZipInfo) -> None:
     """
-    Look at what an archive says of a member, which zipfile holds it to.
+    Check the declared size and the compression method of a member. zipfile enforces the declared size.
 
     Raises:
-        BadZipFile: if it would be far larger than its compressed size, or is compressed by a method other than
-            deflate, whose tables could take gigabytes.
+        BadZipFile: if the member is far larger than its compressed size, or if its compression method is not deflate.
+            The tables of other methods can take gigabytes.
     """
     if member.compress_type not in _METHODS:
-        raise zipfile.BadZipFile(f"{member.filename!r:.80} is compressed by another method than deflate")
+        raise zipfile.BadZipFile(f"{member.filename!r:.80} has an unsupported compression method; use deflate")
     if member.file_size > _CONSTANT + _FACTOR * member.compress_size:
         raise zipfile.BadZipFile(
-            f"{member.filename!r:.80} has {member.file_size:,} bytes from {member.compress_size:,} compressed ones, as "
-            "no JSON has"
+            f"{member.filename!r:.80} expands from {member.compress_size:,} to {member.file_size:,} bytes, more than "
+            "JSON files do"
         )

@@ -1,4 +1,4 @@
-"""Sizes and CRC-32 checksums of what is stored on the disk: kept with it, compared when it is read."""
+"""Sizes and CRC-32 checksums of stored files, verified when the files are read."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _PIECE = 1 << 20  # bytes read at a time
 
 
 class DamagedFileError(ValueError):
-    """A file that is not, or no longer, what was written."""
+    """A file whose content differs from what was written."""
 
 
 @dataclass
 class Checksum:
-    """Of bytes that come one piece after the other."""
+    """Size and CRC-32 of a sequence of bytes, computed incrementally."""
 
     size: int = 0
     crc32: int = 0
 
     @classmethod
     def of(cls, piece) -> Checksum:
-        """Of bytes that are in memory."""
+        """The checksum of bytes in memory."""
         found = cls()
         found.add(piece)
         return found
@@ -36,8 +36,10 @@ class Checksum:
     @classmethod
     def of_file(cls, path: str | os.PathLike) -> Checksum:
         """
+        The checksum of a file.
+
         Raises:
-            OSError: if it can't be read.
+            OSError: if the file can't be read.
         """
         found = cls()
         with open(path, "rb") as file:
@@ -47,6 +49,8 @@ class Checksum:
 
     def add(self, piece) -> None:
         """
+        Update with more bytes.
+
         Args:
             piece: bytes, or a buffer of bytes.
         """
@@ -56,10 +60,10 @@ class Checksum:
 
 class CheckedWriter:
     """
-    A new file that knows the checksum of what has been written.
+    A new file, with the checksum of the bytes written so far.
 
     Args:
-        path: of the file; one that exists is overwritten.
+        path: path of the file; an existing file is overwritten.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -67,32 +71,32 @@ class CheckedWriter:
         self.checksum = Checksum()
 
     def write(self, piece) -> None:
-        """As the file's; counted when it has succeeded."""
+        """Write bytes; they are counted after the write has succeeded."""
         self._file.write(piece)
         self.checksum.add(piece)
 
     def close(self) -> None:
-        """As the file's."""
+        """Close the file."""
         self._file.close()
 
 
 def write_manifest(folder: str | os.PathLike, checksums: dict[str, Checksum]) -> None:
     """
-    Store the checksums of a folder's files beside them, in :data:`MANIFEST`.
+    Write the checksums of the files in a folder to :data:`MANIFEST` in that folder.
 
     Args:
-        folder: of the files, all of which are complete.
-        checksums: by the files' names.
+        folder: folder of the complete files.
+        checksums: checksums by file name.
     """
     write_json(Path(folder, MANIFEST), {name: [found.size, found.crc32] for name, found in checksums.items()})
 
 
 def read_manifest(folder: str | os.PathLike) -> dict[str, Checksum]:
     """
-    What :func:`write_manifest` stored.
+    Read the checksums that :func:`write_manifest` wrote.
 
     Raises:
-        DamagedFileError: if it is missing or damaged.
+        DamagedFileError: if the manifest is missing or damaged.
     """
     path = Path(folder, MANIFEST)
     try:
@@ -104,17 +108,17 @@ def read_manifest(folder: str | os.PathLike) -> dict[str, Checksum]:
 
 def check_folder(folder: str | os.PathLike, names: Iterable[str]) -> dict[str, Checksum]:
     """
-    Read files to their ends and compare their sizes and checksums with the manifest's.
+    Verify the size and checksum of each file against the manifest.
 
     Args:
-        folder: of the files and their manifest.
-        names: of the files.
+        folder: folder of the files and their manifest.
+        names: names of the files.
 
     Returns:
-        their checksums, by name.
+        the checksums by name.
 
     Raises:
-        DamagedFileError: if a file or the manifest is missing, cut off or altered.
+        DamagedFileError: if a file or the manifest is missing, truncated or altered.
     """
     stated = read_manifest(folder)
     if set(stated) != set(names):
@@ -126,10 +130,10 @@ def check_folder(folder: str | os.PathLike, names: Iterable[str]) -> dict[str, C
 
 def check_file(path: str | os.PathLike, expected: Checksum) -> None:
     """
-    Compare one file, its size first, which is quick.
+    Verify one file. The size is compared first, which is fast.
 
     Raises:
-        DamagedFileError: if it is missing, cut off or altered.
+        DamagedFileError: if the file is missing, truncated or altered.
     """
     try:
         size = os.path.getsize(path)

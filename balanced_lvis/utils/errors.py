@@ -1,4 +1,4 @@
-"""Exceptions that a command line shows as one message, and words for them."""
+"""Exceptions that commands report as one message, and suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 class InputError(ValueError):
     """
-    A configuration, file or argument that balanced_lvis cannot work with.
+    An invalid configuration, file or argument.
 
-    The message names the argument, the value it had and the remedy. Command lines print it without a
-    traceback and exit with status 2.
+    The message names the argument, its value and the remedy. Commands print it without a traceback and exit with
+    status 2.
     """
 
     exit_status = 2
@@ -19,9 +19,9 @@ class InputError(ValueError):
 
 class DivergedError(RuntimeError):
     """
-    A training that can't go on, as its losses or gradients are no longer finite.
+    A training run whose losses or gradients are no longer finite.
 
-    Command lines print it without a traceback and exit with status 3.
+    Commands print it without a traceback and exit with status 3.
     """
 
     exit_status = 3
@@ -29,9 +29,9 @@ class DivergedError(RuntimeError):
 
 class LostProcessError(RuntimeError):
     """
-    A job that can't go on, as one of its processes has died or does nothing any more.
+    A job with a dead or stuck process.
 
-    Command lines print it without a traceback and exit with status 5.
+    Commands print it without a traceback and exit with status 5.
     """
 
     exit_status = 5
@@ -39,9 +39,9 @@ class LostProcessError(RuntimeError):
 
 class StorageError(InputError):
     """
-    A folder or disk that can't be written to: full, read-only, gone.
+    A folder or disk that can't be written to because it is full, read-only or unavailable.
 
-    Command lines print it without a traceback and exit with status 4.
+    Commands print it without a traceback and exit with status 4.
     """
 
     exit_status = 4
@@ -49,10 +49,9 @@ class StorageError(InputError):
 
 class Preempted(SystemExit):
     """
-    A job that was asked to stop (SIGTERM, SIGUSR1), and has saved a checkpoint if there was anything to save.
+    A job that was stopped by SIGTERM or SIGUSR1. It has saved a checkpoint if there was anything to save.
 
-    The same command with ``--resume`` continues it. Processes exit with status 75, EX_TEMPFAIL of sysexits.h: try again
-    later.
+    The same command with ``--resume`` continues it. Processes exit with status 75 (EX_TEMPFAIL in sysexits.h).
     """
 
     exit_status = 75
@@ -62,6 +61,6 @@ class Preempted(SystemExit):
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """The hint at the valid name that a wrong one is close to, with a space before it; empty where none is close."""
+    """A suggestion of the most similar valid name, with a leading space; empty if no name is similar."""
     close = difflib.get_close_matches(name, list(valid), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""

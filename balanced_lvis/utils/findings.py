@@ -1,4 +1,4 @@
-"""What checks of other people's files find: problems of several kinds, counted, the first of each in words."""
+"""Problems found in untrusted files: a count and the first cases for each kind."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from .errors import InputError
 from .text import one_line
 
 ERROR, WARNING = "error", "warning"
-SHOWN = 5  # offenders of a kind that a report names
+SHOWN = 5  # cases of each kind in a report
 
 
 class Kind(NamedTuple):
     """
+    A kind of problem.
+
     Attributes:
-        severity: "error" or "warning"; which is which, each check says for itself.
-        title: what is wrong, as words after a count.
+        severity: "error" or "warning"; each check defines it.
+        title: the problem, in words that follow a count.
         remedy: what to do.
     """
 
@@ -29,11 +31,13 @@ class Kind(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """
+    All cases of one kind of problem in a file.
+
     Attributes:
-        KINDS: all there are; each check has its own.
-        kind: a key of ``KINDS``.
-        count: how often it occurs.
-        examples: the first ones, in words and in the file's order.
+        KINDS: all kinds; each check has its own.
+        kind: key in ``KINDS``.
+        count: number of cases.
+        examples: descriptions of the first cases, in the order of the file.
     """
 
     KINDS: ClassVar[Mapping[str, Kind]] = {}
@@ -47,11 +51,11 @@ class Problem:
         return self.KINDS[self.kind].severity
 
     def __str__(self):
-        return f"{self.severity}: {self.told}"
+        return f"{self.severity}: {self.description}"
 
     @property
-    def told(self) -> str:
-        """The count, what is wrong, the first offenders and the remedy."""
+    def description(self) -> str:
+        """The count, the problem, the first cases and the remedy."""
         kind = self.KINDS[self.kind]
         more = ", ..." if self.count > len(self.examples) else ""
         examples = f": {'; '.join(self.examples)}{more}" if self.examples else ""
@@ -59,7 +63,7 @@ class Problem:
 
 
 class Problems:
-    """What a report says of its ``problems``, :class:`Problem` objects in the order of their kinds."""
+    """Base class of reports with ``problems``: :class:`Problem` objects in the order of their kinds."""
 
     problems: tuple[Problem, ...]
 
@@ -70,7 +74,7 @@ class Problems:
 
     @property
     def warnings(self) -> list[Problem]:
-        """The other problems."""
+        """The problems that are warnings."""
         return [problem for problem in self.problems if problem.severity == WARNING]
 
     @property
@@ -79,11 +83,11 @@ class Problems:
         return not self.errors
 
     def count(self, kind: str) -> int:
-        """How often a kind of problem occurs."""
+        """Number of cases of a kind of problem."""
         return sum(problem.count for problem in self.problems if problem.kind == kind)
 
     def lines(self) -> list[str]:
-        """One for each kind."""
+        """One line per kind."""
         return [f"  {problem}" for problem in self.problems] or ["  no problem found"]
 
 
@@ -92,23 +96,25 @@ ProblemType = TypeVar("ProblemType", bound=Problem)
 
 def refuse(subject: str, problems: Collection[Problem]) -> None:
     """
+    Raise an error if there are problems.
+
     Args:
         subject: what can't be used because of them, such as "Annotations x.json".
 
     Raises:
-        InputError: if there are any: each kind with count, first offenders and remedy.
+        InputError: if there are problems. The message lists each kind with its count, first cases and remedy.
     """
     if problems:
-        lines = "\n".join(f"  {problem.told}" for problem in problems)
+        lines = "\n".join(f"  {problem.description}" for problem in problems)
         raise InputError(f"{subject} can't be used:\n{lines}")
 
 
 class Findings(Generic[ProblemType]):
     """
-    Problems while they are found: of each kind the number, and the first in words.
+    Collects problems during a check: the count and the first cases of each kind.
 
     Args:
-        problem: the check's own :class:`Problem`.
+        problem: the subclass of :class:`Problem` of the check.
     """
 
     def __init__(self, problem: type[ProblemType]):
@@ -117,11 +123,11 @@ class Findings(Generic[ProblemType]):
         self._examples: dict[str, list[str]] = {}
 
     def add(self, kind: str, example: str, count: int = 1) -> None:
-        """Count a problem; ``example`` is kept if it is one of the first."""
+        """Count a case; ``example`` is kept if it is one of the first."""
         self.add_all(kind, (example,), count)
 
     def add_all(self, kind: str, examples: Collection[str], count: int | None = None) -> None:
-        """The same of many; ``count`` where there are more of them than ``examples``."""
+        """Count several cases; ``count`` is their number if it exceeds the number of ``examples``."""
         self._counts[kind] = self._counts.get(kind, 0) + (len(examples) if count is None else count)
         shown = self._examples.setdefault(kind, [])
         shown += map(one_line, list(examples)[: SHOWN - len(shown)])
@@ -130,11 +136,11 @@ class Findings(Generic[ProblemType]):
         return kind in self._counts
 
     def errors(self, but: Collection[str] = ()) -> bool:
-        """Whether there are errors of other kinds than these."""
+        """Whether there are errors of kinds other than ``but``."""
         return any(self._problem.KINDS[kind].severity == ERROR and kind not in but for kind in self._counts)
 
     def problems(self) -> tuple[ProblemType, ...]:
-        """In the order of their kinds."""
+        """The problems found, in the order of their kinds."""
         return tuple(
             self._problem(kind, self._counts[kind], tuple(self._examples[kind]))
             for kind in self._problem.KINDS

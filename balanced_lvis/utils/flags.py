@@ -1,4 +1,4 @@
-"""Yes-or-no fields of annotations: one reading of them for every part of the project."""
+"""Boolean fields of annotations, read in the same way in all parts of the project."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from collections.abc import Mapping
 
 def read_flag(record: Mapping, name: str) -> bool:
     """
+    Read a boolean field.
+
     Args:
         record: an annotation.
-        name: of the field: "iscrowd" or "ignore".
+        name: name of the field, "iscrowd" or "ignore".
 
     Returns:
-        whether it is set: 1 and true are yes; 0, false, null and a missing field are no.
+        True for 1 and true; False for 0, false, null and a missing field.
 
     Raises:
-        ValueError: for any other value. "0" would be taken for yes, and an object would be lost.
+        ValueError: for any other value. As a truth value, "0" would be True, and an object would be lost.
     """
     value = record.get(name)
     if value is None or value is False or value is True:

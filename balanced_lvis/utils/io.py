@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and those that are read only if they are regular ones."""
+"""Atomic writing of files, and reading of regular files only."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from .text import one_line
 _HASHED = 1 << 20  # bytes at a time
 
 
-# What else a path can lead to, as stat tells.
+# Types of files that are rejected.
 _SPECIAL = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
 def open_regular(path: str | os.PathLike, mode: str = "rb", **options) -> IO:
     """
-    As ``open`` for reading, of a regular file only: a FIFO would wait for a writer, and a device may never end.
+    Open a regular file for reading. Opening a FIFO would wait for a writer, and a device may have no end.
 
     Args:
-        path: of the file; links are followed.
-        mode: as for ``open``, "r" or "rb".
-        options: as for ``open``, such as ``encoding``.
+        path: path of the file; links are followed.
+        mode: "r" or "rb".
+        options: options of ``open``, such as ``encoding``.
 
     Raises:
-        InputError: if it is a FIFO, a socket or a device.
-        OSError: as of ``open``.
+        InputError: if the path is a FIFO, a socket or a device.
+        OSError: as ``open``.
     """
-    _refuse_special(path, os.stat(path).st_mode)  # before opening, which some devices act on
+    _refuse_special(path, os.stat(path).st_mode)  # before opening: some devices react to that
     file = open(path, mode, opener=_open_without_waiting, **options)  # noqa: SIM115
     try:
         _refuse_special(path, os.fstat(file.fileno()).st_mode)
@@ -48,19 +48,21 @@ def open_regular(path: str | os.PathLike, mode: str = "rb", **options) -> IO:
 def _refuse_special(path: str | os.PathLike, mode: int) -> None:
     kind = _SPECIAL.get(stat.S_IFMT(mode))
     if kind:
-        raise InputError(f"{one_line(os.fspath(path))} is {kind}, and only regular files are read; save it as a file.")
+        raise InputError(
+            f"{one_line(os.fspath(path))} is {kind}; only regular files can be read. Save the data to a file."
+        )
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """What has become a FIFO since it was looked at doesn't wait for a writer either."""
+    """Open without waiting for a writer, in case the path has become a FIFO since it was checked."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def write_json(path: str | os.PathLike, content, indent: int | None = None) -> None:
     """
-    Write JSON through a temporary name in the same folder, which is made if need be. NaN becomes null.
+    Write JSON atomically. The folder is created if needed. NaN becomes null.
 
-    A reader never sees a half-written file, and an interrupted write leaves the previous one.
+    A reader never sees an incomplete file, and an interrupted write keeps the previous file.
     """
     text = _dumps(content, indent)
     with replacing(path) as file:
@@ -69,18 +71,18 @@ def write_json(path: str | os.PathLike, content, indent: int | None = None) -> N
 
 def write_json_list(path: str | os.PathLike, batches: Iterable[list]) -> None:
     """
-    As :func:`write_json` of one list, which never is in memory as a whole.
+    Write a list as :func:`write_json` does, without holding it in memory.
 
     Args:
-        path: the file to write.
-        batches: the list's items, some at a time; the file holds what ``write_json`` of their concatenation holds.
+        path: path of the file.
+        batches: the items of the list, in batches. The file is the same as ``write_json`` of their concatenation.
     """
     with replacing(path) as file:
         write_list(file, batches)
 
 
 def write_list(file: IO[str], batches: Iterable[list]) -> None:
-    """The same to an open file."""
+    """As :func:`write_json_list`, to an open file."""
     file.write("[")
     separator = ""
     for batch in batches:
@@ -100,14 +102,14 @@ def _dumps(content, indent: int | None = None) -> str:
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike, mode: str = "w", make_folder: bool = True) -> Iterator[IO]:
     """
-    A file that takes the name ``path`` when it is complete and on disk, and is gone if it doesn't get that far.
+    Open a file that is renamed to ``path`` when it is complete and on disk, and removed if writing fails.
 
-    For one process at a time; what a killed one leaves, the next overwrites.
+    Only one process may write a path at a time. The temporary file of a killed process is overwritten by the next one.
 
     Args:
-        path: the file to write.
-        mode: as for ``open``; text is UTF-8.
-        make_folder: whether its folder is made if need be; otherwise a missing one is an error.
+        path: path of the file.
+        mode: mode of ``open``; text is UTF-8.
+        make_folder: create the folder if needed; if False, a missing folder is an error.
     """
     path = os.fspath(path)
     if make_folder:
@@ -128,11 +130,11 @@ def replacing(path: str | os.PathLike, mode: str = "w", make_folder: bool = True
 
 def append(path: str | os.PathLike, text: str) -> None:
     """
-    Add to the end of a file, which is made if need be, but not its folder; on disk when this returns.
+    Append to a file and flush it to disk. The file is created if needed, its folder is not.
 
     Args:
-        path: the file.
-        text: written as UTF-8.
+        path: path of the file.
+        text: text, written as UTF-8.
     """
     is_new = not os.path.exists(path)
     with open(path, "a", encoding="utf-8") as file:
@@ -144,7 +146,7 @@ def append(path: str | os.PathLike, text: str) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    """Bring a new name in a folder to disk, where the system can; a power cut could take it back else."""
+    """Flush a folder to disk, if the system supports it, so that a new name survives a power failure."""
     try:
         number = os.open(folder, os.O_RDONLY)
         try:
@@ -152,12 +154,12 @@ def _sync_folder(folder: str) -> None:
         finally:
             os.close(number)
     except OSError as error:
-        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):  # others say that there is no such thing
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):  # other errors mean that it is not supported
             raise
 
 
 def sha256_of(path: str | os.PathLike) -> str:
-    """The SHA-256 of a file's content, in hexadecimal digits; read a piece at a time."""
+    """SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
     with open_regular(path) as file:
         while content := file.read(_HASHED):

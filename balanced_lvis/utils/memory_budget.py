@@ -1,21 +1,21 @@
-"""A limit on the memory that a file may take when it is read."""
+"""Memory limits for reading untrusted files."""
 
 from __future__ import annotations
 
-_CONSTANT = 64 << 20  # bytes that any file may take
-_FACTOR = 16  # of the file's size, on top
+_CONSTANT = 64 << 20  # bytes allowed for any file
+_FACTOR = 16  # plus this multiple of the file size
 
 
 class OverBudgetError(ValueError):
-    """A file that asks for more memory than one of its size can need."""
+    """A file that requires more memory than a valid file of its size."""
 
 
 class Budget:
     """
-    Counts what a parser is about to allocate, before it does.
+    Counts the memory of a parser before it is allocated.
 
     Args:
-        file_size: of the file, in bytes.
+        file_size: size of the file in bytes.
     """
 
     def __init__(self, file_size: int):
@@ -24,14 +24,16 @@ class Budget:
 
     def take(self, size: int) -> None:
         """
+        Count an allocation.
+
         Args:
-            size: bytes, about.
+            size: approximate size in bytes.
 
         Raises:
-            OverBudgetError: if they and all before them exceed the limit.
+            OverBudgetError: if the total exceeds the limit.
         """
         self.left -= max(size, 0)
         if self.left < 0:
             raise OverBudgetError(
-                f"its {self.file_size:,} bytes ask for more than {self.limit:,} bytes of memory when they are read"
+                f"reading its {self.file_size:,} bytes would take more than {self.limit:,} bytes of memory"
             )

@@ -1,4 +1,4 @@
-"""Streams of random numbers that don't disturb each other, and seeds that follow from what they are for."""
+"""Independent streams of random numbers, and seeds derived from keys."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import torch
 
 def seed_of(*key: int) -> int:
     """
-    One seed per key: keys that differ in one number only give seeds that have nothing to do with each other.
+    A seed for a key. Keys that differ in a single number give independent seeds.
 
     Args:
-        *key: whole numbers from 0 on, such as a run's seed, a rank and an iteration.
+        *key: non-negative integers, such as the seed of a run, a rank and an iteration.
 
     Returns:
-        from 0 to 2**62 - 1.
+        integer from 0 to 2**62 - 1.
     """
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]) >> 2
 
 
 def seed_all(*key: int) -> None:
-    """Seed torch's generators, those of GPUs too, NumPy's and Python's with :func:`seed_of` the key."""
+    """Seed the global generators of torch (GPUs included), NumPy and Python with :func:`seed_of` the key."""
     seed = seed_of(*key)
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)
@@ -34,9 +34,9 @@ def seed_all(*key: int) -> None:
 @contextlib.contextmanager
 def seeded(*key: int) -> Iterator[None]:
     """
-    A context with generators of its own: torch's on the CPU, NumPy's and Python's; afterwards they are as before.
+    Context in which the generators of torch (CPU), NumPy and Python are seeded. Their states are restored afterwards.
 
-    Those of GPUs are left alone, which a forked data worker can't touch.
+    Generators of GPUs are not touched, as forked data workers can't access them.
     """
     outside = torch.get_rng_state(), np.random.get_state(), random.getstate()
     seed = seed_of(*key)
@@ -53,10 +53,12 @@ def seeded(*key: int) -> Iterator[None]:
 
 class RandomState:
     """
-    A context with its own state of torch's, NumPy's and Python's global generators; the states outside stay untouched.
+    Context with separate states of the global generators of torch, NumPy and Python.
+
+    Each entry continues where the last one ended. The states outside are not affected.
 
     Args:
-        seed: of the context's first entry.
+        seed: seed of the first entry.
     """
 
     def __init__(self, seed: int):
@@ -93,8 +95,9 @@ def _restore(states) -> None:
 
 def current_states() -> dict:
     """
-    The states of all global generators, as plain values that ``torch.load(weights_only=True)`` reads. Of GPUs, that of
-    the current one is taken, which is the one that this process computes on.
+    The states of all global generators, as plain values that ``torch.load(weights_only=True)`` can read.
+
+    Of the GPUs, only the current one is included, on which this process computes.
     """
     cpu, _, (kind, keys, *numpy_rest), python_state = _states()
     cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
@@ -103,11 +106,11 @@ def current_states() -> dict:
 
 def set_states(states: dict) -> None:
     """
-    Take back what :func:`current_states` gave.
+    Restore the states of :func:`current_states`.
 
     Args:
-        states: of a machine with any number of GPUs, or none. The GPU's state becomes that of the current GPU; it is
-            left out where there is none.
+        states: states from a machine with any number of GPUs, or none. The state of a GPU is restored on the current
+            GPU, and ignored if there is none.
     """
     kind, keys, *numpy_rest = states["numpy"]
     numpy_state = (kind, np.array(keys, np.uint32), *numpy_rest)

@@ -1,4 +1,4 @@
-"""An output folder that may be full, read-only or gone: found out early, and reported in one line."""
+"""Checks of output folders, and one-line messages for full, read-only or unavailable disks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from contextlib import AbstractContextManager
 
 from .errors import InputError, StorageError
 
-# What a disk or a folder says; other errors of the system are bugs, and keep their traceback.
+# Errors of disks and folders. Other system errors are bugs and keep their traceback.
 _KINDS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota is used up",
     errno.EROFS: "it is read-only",
     errno.EACCES: "this user may not write there",
     errno.EPERM: "this user may not write there",
-    errno.ENOENT: "it is gone",
+    errno.ENOENT: "it does not exist",
     errno.ENOTDIR: "a part of the path is a file",
     errno.EISDIR: "a folder is in the file's place",
     errno.EEXIST: "a file is in the folder's place",
@@ -27,21 +27,21 @@ _KINDS = {
     errno.ENAMETOOLONG: "the name is too long",
     errno.EFBIG: "the file is larger than allowed",
 }
-# Only writing meets these; the others may be of a file that is read.
+# Errors that only occur in writing; the others can also occur in reading.
 _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 _PROBE = ".writable"
-# What a run writes to its OUTPUT_DIR, by name.
+# Files and folders that a run writes to its OUTPUT_DIR.
 _FILES = ("config.yaml", "environment.txt", "log.txt", "metrics.json", "results.json", "class_prior.json")
 _FOLDERS = ("inference", "ema", "diagnostics")
 
 
 def check_writable(folder: str | os.PathLike) -> None:
     """
-    Make an output folder, and write and delete a small file in it.
+    Create an output folder, and write and delete a small file in it.
 
     Raises:
-        InputError: if its name can't be used.
-        StorageError: if that can't be done, or a folder stands where a file is to be written, or the reverse.
+        InputError: if the name of the folder is invalid.
+        StorageError: if the folder can't be written to, or if a folder has the name of an output file, or the reverse.
     """
     check_folder_name(folder)
     probe = os.path.join(folder, f"{_PROBE}.{os.getpid()}")
@@ -65,14 +65,14 @@ def check_writable(folder: str | os.PathLike) -> None:
 
 def check_folder_name(folder: str | os.PathLike, argument: str = "OUTPUT_DIR") -> None:
     """
-    Detectron2 reads the path of a checkpoint as a URL, which drops or changes some characters.
+    Check the name of an output folder. Detectron2 parses paths of checkpoints as URLs, which changes some characters.
 
     Args:
-        folder: to write to.
-        argument: what the user named it by.
+        folder: path of the folder.
+        argument: argument that the user gave, for the message.
 
     Raises:
-        InputError: if its name can't be used.
+        InputError: if the name is invalid.
     """
     folder, remedy = os.fspath(folder), "choose another name"
     if not folder:
@@ -86,8 +86,10 @@ def check_folder_name(folder: str | os.PathLike, argument: str = "OUTPUT_DIR") -
 
 def check_present(folder: str | os.PathLike) -> None:
     """
+    Check that the output folder of a run still exists. Creating it again would hide that its content is lost.
+
     Raises:
-        StorageError: if a run's output folder is gone; making it again would hide that all in it is lost.
+        StorageError: if the folder does not exist.
     """
     with clear_errors(folder):
         if not os.path.isdir(folder):
@@ -96,62 +98,64 @@ def check_present(folder: str | os.PathLike) -> None:
 
 def check_space(folder: str | os.PathLike, wanted: int) -> None:
     """
+    Check the free disk space.
+
     Args:
-        folder: to be written to.
-        wanted: bytes.
+        folder: folder to write to.
+        wanted: required space in bytes.
 
     Raises:
-        StorageError: if there is less room.
+        StorageError: if there is less disk space.
     """
     free = shutil.disk_usage(folder).free
     if free < wanted:
         raise StorageError(
-            f"OUTPUT_DIR {os.fspath(folder)!r} has room for {free / 1e6:.0f} MB, and one checkpoint takes about "
-            f"{wanted / 1e6:.0f} MB; free some, or choose another OUTPUT_DIR."
+            f"OUTPUT_DIR {os.fspath(folder)!r} has {free / 1e6:.0f} MB of free disk space, but one checkpoint takes "
+            f"about {wanted / 1e6:.0f} MB; free disk space, or choose another OUTPUT_DIR."
         )
 
 
 def clear_errors(folder: str | os.PathLike) -> AbstractContextManager[None]:
     """
-    A context in which the system's errors of writing are one line.
+    Context that converts system errors of writing into one-line messages.
 
     Args:
-        folder: that is written to, for the message.
+        folder: output folder, for the message.
 
     Raises:
-        StorageError: in place of an ``OSError`` that a disk or folder causes, also where torch hides it.
+        StorageError: instead of an ``OSError`` caused by a disk or folder, also if torch hides it.
     """
 
-    def told(kind: str, cause: OSError) -> str:
+    def message_of(kind: str, cause: OSError) -> str:
         if not _is_in(cause, folder):
             return _other_file(kind, cause)
         at = f" (at {cause.filename})" if cause.filename and os.fspath(cause.filename) != os.fspath(folder) else ""
         return (
-            f"OUTPUT_DIR {os.fspath(folder)!r} can't be written to: {kind}{at}. Checkpoints that were written before "
-            "are whole: fix it and continue with --resume, or choose another OUTPUT_DIR."
+            f"OUTPUT_DIR {os.fspath(folder)!r} can't be written to: {kind}{at}. Earlier checkpoints are intact: "
+            "fix this and continue with --resume, or choose another OUTPUT_DIR."
         )
 
-    return _errors_told(told, lambda cause: cause.errno in _OF_WRITING or _is_in(cause, folder))
+    return _converted_errors(message_of, lambda cause: cause.errno in _OF_WRITING or _is_in(cause, folder))
 
 
 def clear_system_errors() -> AbstractContextManager[None]:
     """
-    As :func:`clear_errors`, for a command line: whatever file it is.
+    As :func:`clear_errors`, for any file that a command uses.
 
     Raises:
-        StorageError: in place of an ``OSError`` that a disk or folder causes; not for a file that doesn't exist.
+        StorageError: instead of an ``OSError`` caused by a disk or folder, except for a file that does not exist.
     """
-    return _errors_told(_other_file, lambda cause: cause.errno != errno.ENOENT)
+    return _converted_errors(_other_file, lambda cause: cause.errno != errno.ENOENT)
 
 
 def is_storage_error(error: BaseException | None) -> bool:
-    """Whether an error is one that :func:`clear_system_errors` makes a message of, also where torch hides it."""
+    """Whether :func:`clear_system_errors` converts an error into a message, also if torch hides it."""
     cause = _os_error(error) if isinstance(error, (OSError, RuntimeError)) else None
     return cause is not None and cause.errno in _KINDS and cause.errno != errno.ENOENT
 
 
 def _is_in(cause: OSError, folder: str | os.PathLike) -> bool:
-    """Whether an error is of a file in a folder, or of the folder itself or one above it; or names no file."""
+    """Whether an error concerns a file in a folder, the folder itself or one above it, or no named file."""
     if not isinstance(cause.filename, (str, os.PathLike)):
         return True
     path, folder = os.path.abspath(cause.filename), os.path.abspath(folder)
@@ -165,10 +169,10 @@ def _other_file(kind: str, cause: OSError) -> str:
 
 def check_output(path: str | os.PathLike) -> None:
     """
-    Before work whose result is a file: make its folder, and a file beside it.
+    Check before long work that an output file can be written: create its folder and a temporary file in it.
 
     Raises:
-        StorageError: if that can't be done, or ``path`` is a folder.
+        StorageError: if that fails, or if ``path`` is a folder.
     """
     probe = f"{os.fspath(path)}{_PROBE}.{os.getpid()}"
     with clear_output_errors(path):
@@ -185,27 +189,27 @@ def check_output(path: str | os.PathLike) -> None:
 
 def clear_output_errors(path: str | os.PathLike) -> AbstractContextManager[None]:
     """
-    As :func:`clear_errors`, of a tool's output.
+    As :func:`clear_errors`, for the output of a tool.
 
     Args:
-        path: the file or folder as the user named it.
+        path: file or folder that the user gave.
 
     Raises:
-        StorageError: in place of an ``OSError`` that a disk or folder causes.
+        StorageError: instead of an ``OSError`` caused by a disk or folder.
     """
-    return _errors_told(
-        lambda kind, cause: f"{os.fspath(path)!r} can't be written: {kind}; fix it, or name another place."
+    return _converted_errors(
+        lambda kind, cause: f"{os.fspath(path)!r} can't be written: {kind}; fix this, or choose another path."
     )
 
 
 @contextlib.contextmanager
-def _errors_told(
-    told: Callable[[str, OSError], str], applies: Callable[[OSError], bool] = lambda cause: True
+def _converted_errors(
+    message_of: Callable[[str, OSError], str], applies: Callable[[OSError], bool] = lambda cause: True
 ) -> Iterator[None]:
     """
     Args:
-        told: makes a message of a value of ``_KINDS`` and the system's error.
-        applies: whether an error is one to make a message of.
+        message_of: makes the message from a value of ``_KINDS`` and the system error.
+        applies: whether an error is to be converted.
     """
     try:
         yield
@@ -213,14 +217,14 @@ def _errors_told(
         cause = _os_error(error)
         if cause is None or cause.errno not in _KINDS or not applies(cause):
             raise
-        raise StorageError(told(_KINDS[cause.errno], cause)) from error
+        raise StorageError(message_of(_KINDS[cause.errno], cause)) from error
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
-    """The error itself, or the one that torch's writer met before it gave up."""
+    """The error itself, or the system error that made torch's writer fail."""
     if isinstance(error, OSError):
         return error
-    if hasattr(error, "exit_status"):  # a message of its own
+    if hasattr(error, "exit_status"):  # has its own message
         return None
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__

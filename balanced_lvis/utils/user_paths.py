@@ -1,4 +1,4 @@
-"""Paths as users write them: with ~ for the home folder, which a shell leaves alone in quotes and after an = sign."""
+"""Expansion of ~ in paths. A shell does not expand it in quotes or after an = sign."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 def expand_words(words: Iterable[str]) -> list[str]:
     """
-    A command line's words with ~ and ~user expanded, where a word or the value of an ``--option=value`` begins with it.
+    Expand ~ and ~user at the beginning of command-line arguments and of the value of ``--option=value``.
     """
     return [_OPTION.sub(lambda match: match[1] + os.path.expanduser(match[2]), word, count=1) for word in words]
 
@@ -19,10 +19,10 @@ _OPTION = re.compile(r"^(--[^=]+=|)(~.*)$", re.DOTALL)
 
 def expand_values(node: dict) -> None:
     """
-    Expand ~ and ~user in all values of a config that begin with it, in place: none but a path does.
+    Expand ~ and ~user at the beginning of config values, in place. Only paths begin with it.
 
     Args:
-        node: a config, or any part of it.
+        node: a config or a part of it.
     """
     for key, value in node.items():
         if isinstance(value, dict):
@@ -42,7 +42,7 @@ def _expanded(value):
 
 
 def why_no_file(path: str | os.PathLike) -> str:
-    """What follows the name of a path that should be a file and isn't one."""
+    """Why a path is not a file, in words that follow its name."""
     if os.path.isdir(path):
         return "is a folder; name the file in it"
     return "is not a regular file" if os.path.exists(path) else f"doesn't exist (looked in {os.getcwd()})"

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balanced_lvis.activations import (
+    Activation,
     activation_class,
     activation_names,
     balanced_softmax_loss,
@@ -23,11 +24,40 @@ from balanced_lvis.data.training_prior import class_prior_of_dataset
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
 from tests import reference
+from tests.activations import toys
 
 K = 6
 IMAGE_COUNT = [1, 5, 20, 60, 150, 400]
 INSTANCE_COUNT = [1, 9, 20, 200, 160, 4000]
 NUM_IMAGES = 500
+
+NAMES = [*activation_names(), toys.COUNTING, toys.OBJECTNESS]
+# Options under which a method does something with these counts.
+OPTIONS = {"equalization": {"threshold": 0.05}}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _toys():
+    with toys.registered():
+        yield
+
+
+def build(name, prior) -> Activation:
+    return build_activation(name, K, prior, **OPTIONS.get(name, {}))
+
+
+def needs(name, declared):
+    """Skip the test of what an activation declares not to have."""
+    if not getattr(activation_class(name), declared):
+        pytest.skip(f"{name} declares {declared} = False")
+
+
+def plain_activation(name) -> Activation:
+    """The activation of the same family without a prior."""
+    family = activation_class(name).family
+    if family not in activation_names() or family == name:
+        pytest.skip(f"{name} has no other activation of its family")
+    return build_activation(family, K)
 
 
 @pytest.fixture
@@ -35,9 +65,9 @@ def prior():
     return ClassPrior(tuple("abcdef"), IMAGE_COUNT, NUM_IMAGES, INSTANCE_COUNT)
 
 
-def batch(rois=40, seed=0, dtype=torch.float64):
+def batch(rois=40, seed=0, dtype=torch.float64, outputs=K + 1):
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(rois, K + 1, generator=generator, dtype=torch.float64) * 3
+    logits = torch.randn(rois, outputs, generator=generator, dtype=torch.float64) * 3
     return logits.to(dtype).requires_grad_(), torch.randint(0, K + 1, (rois,), generator=generator)
 
 
@@ -157,10 +187,10 @@ def test_every_activation_is_of_a_family(name):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("name", activation_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_weights_of_one_are_exactly_the_unweighted_loss(prior, name, dtype):
-    activation = build_activation(name, K, prior)
-    logits, gt_classes = batch(rois=301, dtype=dtype)
+    activation = build(name, prior)
+    logits, gt_classes = batch(301, dtype=dtype, outputs=activation.num_outputs)
     losses = [activation.loss(logits, gt_classes), activation.loss(logits, gt_classes, torch.ones(301))]
     plain, weighted = (torch.autograd.grad(loss, logits)[0] for loss in losses)
     assert losses[0].dtype == losses[1].dtype
@@ -168,11 +198,20 @@ def test_weights_of_one_are_exactly_the_unweighted_loss(prior, name, dtype):
     assert torch.equal(plain, weighted)
 
 
-@pytest.mark.parametrize("name", activation_names())
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_arguments_give_the_same_loss(prior, name):
+    needs(name, "deterministic")
+    activation = build(name, prior)
+    logits, gt_classes = batch(outputs=activation.num_outputs)
+    assert activation.loss(logits, gt_classes).item() == activation.loss(logits, gt_classes).item()
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_roi_weights_are_differentiable_through_a_step_on_the_weighted_loss(prior, name):
     """What meta re-weighting needs: the derivative, by the weights, of a loss after an SGD step on the weighted one."""
-    activation = build_activation(name, K, prior)
-    logits, gt_classes = batch(rois=3)
+    needs(name, "exact_gradient")
+    activation = build(name, prior)
+    logits, gt_classes = batch(rois=3, outputs=activation.num_outputs)
     weight = torch.tensor([0.2, 1.0, 1.7], dtype=torch.float64, requires_grad=True)
 
     def loss_after_a_step(weight):
@@ -183,34 +222,35 @@ def test_roi_weights_are_differentiable_through_a_step_on_the_weighted_loss(prio
     assert torch.autograd.gradcheck(loss_after_a_step, weight)
 
 
-@pytest.mark.parametrize("name", activation_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_the_unshifted_loss_is_that_of_the_family_without_a_prior(prior, name):
     logits, gt_classes = batch()
-    plain = build_activation(activation_class(name).family, K)
-    unshifted = build_activation(name, K, prior).unshifted_loss(logits, gt_classes)
+    plain = plain_activation(name)
+    unshifted = build(name, prior).unshifted_loss(logits, gt_classes)
     assert unshifted.item() == plain.loss(logits, gt_classes).item()
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("name", activation_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_no_rois_give_a_zero_loss_with_gradients(prior, name, weighted):
-    logits = torch.zeros(0, K + 1, requires_grad=True)
-    activation = build_activation(name, K, prior)
+    activation = build(name, prior)
+    logits = torch.zeros(0, activation.num_outputs, requires_grad=True)
     no_classes = torch.zeros(0, dtype=torch.int64)
     loss = activation.loss(logits, no_classes, torch.zeros(0) if weighted else None)
     loss.backward()
     assert activation.unshifted_loss(logits, no_classes).item() == 0
     assert loss.item() == 0
-    assert logits.grad.shape == (0, K + 1)
+    assert logits.grad.shape == (0, activation.num_outputs)
     assert activation.scores(logits).shape == (0, K + 1)
 
 
-@pytest.mark.parametrize("name", activation_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_inputs_are_never_mutated(prior, name):
-    logits, gt_classes = batch()
+    activation = build(name, prior)
+    logits, gt_classes = batch(outputs=activation.num_outputs)
     weight = roi_weights()
     before = logits.detach().clone(), gt_classes.clone(), weight.clone()
-    activation = build_activation(name, K, prior)
+    state = {key: tensor.clone() for key, tensor in activation.state_dict().items()}
     activation.loss(logits, gt_classes).backward()
     activation.loss(logits, gt_classes, weight).backward()
     activation.unshifted_loss(logits, gt_classes).backward()
@@ -218,15 +258,16 @@ def test_inputs_are_never_mutated(prior, name):
     assert torch.equal(logits, before[0])
     assert torch.equal(gt_classes, before[1])
     assert torch.equal(weight, before[2])
+    assert all(torch.equal(tensor, state[key]) for key, tensor in activation.state_dict().items())
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", activation_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_half_precision_logits_are_computed_in_float32(prior, name, dtype, weighted):
-    logits, gt_classes = batch(dtype=dtype)
+    activation = build(name, prior)
+    logits, gt_classes = batch(dtype=dtype, outputs=activation.num_outputs)
     weight = roi_weights() if weighted else None
-    activation = build_activation(name, K, prior)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = activation.loss(logits, gt_classes, weight)
         assert activation.unshifted_loss(logits, gt_classes).dtype == torch.float32
@@ -237,11 +278,11 @@ def test_half_precision_logits_are_computed_in_float32(prior, name, dtype, weigh
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("name", activation_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_losses_are_float32_and_the_same_under_autocast(prior, name, dtype):
     """For the whole head would run in half precision there, sums over 1,203 classes included."""
-    activation = build_activation(name, num_classes=prior.num_classes, prior=prior)
-    logits, gt_classes = batch(dtype=dtype)
+    activation = build(name, prior)
+    logits, gt_classes = batch(dtype=dtype, outputs=activation.num_outputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = activation.loss(logits, gt_classes)
     assert loss.dtype == torch.float32
@@ -249,36 +290,109 @@ def test_losses_are_float32_and_the_same_under_autocast(prior, name, dtype):
 
 
 @pytest.mark.parametrize("extreme", [0.0, 60.0, -60.0, 3e4, -3e4])
-@pytest.mark.parametrize("name", activation_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_loss_and_gradient_are_finite_for_counts_0_and_1_and_extreme_logits(name, extreme):
-    prior = ClassPrior(tuple("abcdef"), [0, 1, 1, 10, 10, 10], 10)
-    logits = torch.full((K + 1, K + 1), extreme, requires_grad=True)
-    loss, gradient = loss_and_gradient(build_activation(name, K, prior), logits, torch.arange(K + 1))
+    activation = build(name, ClassPrior(tuple("abcdef"), [0, 1, 1, 10, 10, 10], 10))
+    logits = torch.full((K + 1, activation.num_outputs), extreme, requires_grad=True)
+    loss, gradient = loss_and_gradient(activation, logits, torch.arange(K + 1))
     assert math.isfinite(loss)
     assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("name", activation_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_gradients_agree_with_finite_differences(prior, name):
-    logits, gt_classes = batch(rois=4)
-    activation = build_activation(name, K, prior)
+    needs(name, "exact_gradient")
+    activation = build(name, prior)
+    logits, gt_classes = batch(rois=4, outputs=activation.num_outputs)
     assert torch.autograd.gradcheck(lambda x: activation.loss(x, gt_classes), logits)
     weight = torch.tensor([0.0, 0.5, 1.0, 3.0], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x, w: activation.loss(x, gt_classes, w), (logits, weight))
 
 
-@pytest.mark.parametrize("name", activation_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_uniform_counts_change_nothing(name):
+    needs(name, "neutral_at_uniform_counts")
     uniform = ClassPrior(tuple("abcdef"), [10] * K, 100)
-    plain = activation_class(name).family
     logits, gt_classes = batch()
-    expected = build_activation(plain, K).loss(logits, gt_classes).item()
-    assert build_activation(name, K, uniform).loss(logits, gt_classes).item() == pytest.approx(expected)
+    expected = plain_activation(name).loss(logits, gt_classes).item()
+    assert build(name, uniform).loss(logits, gt_classes).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_dicts_of_stock_checkpoints_stay_usable(prior, name):
+    activation = build(name, prior)
+    activation.prepare()
+    assert set(activation.state_dict()) == set(activation.states)
+    assert not activation.states or name == toys.COUNTING
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_and_class_logits_have_a_column_per_class(prior, name):
+    activation = build(name, prior)
+    logits, _ = batch(outputs=activation.num_outputs)
+    scores = activation.scores(logits)
+    assert scores.shape == (40, K + 1) and activation.class_logits(logits).shape == (40, K)
+    assert (scores >= 0).all() and (scores <= 1).all()
+    # The best class is that of the highest logit.
+    assert torch.equal(activation.class_logits(logits).argmax(1), scores[:, :K].argmax(1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_classifier_makes_the_logits(prior, name):
+    activation = build(name, prior)
+    logits = activation.classifier(5)(torch.randn(3, 5))
+    assert logits.shape == (3, activation.num_outputs)
+    assert math.isfinite(activation.loss(logits, torch.tensor([0, 1, K])).item())
 
 
 @pytest.mark.parametrize("name", activation_names())
-def test_state_dicts_of_stock_checkpoints_stay_usable(prior, name):
-    assert not build_activation(name, K, prior).state_dict()
+def test_scores_and_classifier_need_no_prior_and_the_loss_says_so(name):
+    activation = build_activation(name, K)
+    logits = activation.classifier(5)(torch.randn(3, 5))
+    assert activation.scores(logits).shape == (3, K + 1)
+    if activation.needs_prior:
+        with pytest.raises(InputError, match="needs prior="):
+            activation.loss(logits, torch.zeros(3).long())
+
+
+@pytest.mark.parametrize("name", activation_names())
+def test_a_prior_is_asked_for_once_and_only_by_the_loss(prior, name):
+    asked = []
+    activation = build_activation(name, K, lambda: asked.append(1) or prior)
+    logits, gt_classes = batch()
+    activation.scores(logits)
+    assert not asked
+    for _ in range(2):
+        activation.loss(logits, gt_classes)
+    assert len(asked) == activation.needs_prior
+
+
+@pytest.mark.parametrize("name", activation_names())
+def test_without_background_there_are_k_outputs_and_the_loss_of_foreground_alone(prior, name):
+    with_background = build(name, prior)
+    without = build_activation(name, K, prior, background=False, **OPTIONS.get(name, {}))
+    logits, _ = batch(outputs=K)
+    gt_classes = torch.arange(40) % K
+    assert without.num_outputs == K and without.scores(logits).shape == (40, K)
+    # A background logit of minus infinity has no share in a softmax; a sigmoid's is not read.
+    padded = torch.cat([logits, torch.full((40, 1), -1e9, dtype=torch.float64)], 1)
+    assert without.loss(logits, gt_classes).item() == pytest.approx(with_background.loss(padded, gt_classes).item())
+    torch.testing.assert_close(without.scores(logits), with_background.scores(padded)[:, :K])
+
+
+@pytest.mark.parametrize("name", activation_names())
+def test_the_training_shift_is_what_the_loss_adds_to_the_logits(prior, name):
+    activation = build(name, prior)
+    shift = activation.training_shift()
+    if shift is None:
+        assert name in ("sigmoid", "softmax", "equalization")
+        return
+    assert shift.shape == (K,) and shift.dtype == np.float64
+    logits, gt_classes = batch()
+    shifted = logits + torch.nn.functional.pad(torch.from_numpy(shift), (0, 1))
+    assert activation.loss(logits, gt_classes).item() == pytest.approx(
+        activation.unshifted_loss(shifted, gt_classes).item(), rel=1e-6
+    )
 
 
 @settings(deadline=None)
@@ -339,6 +453,7 @@ def test_a_tail_without_classes_is_reported_once_and_leaves_the_plain_sigmoid(ca
     with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
         for _ in range(3):
             activation = build_activation("equalization", K, prior, threshold=0.0123)
+            activation.prepare()
     assert len(caplog.records) == 1
     assert "no class is in the tail by threshold 0.0123" in caplog.text
     expected = build_activation("sigmoid", K).loss(logits, gt_classes)
@@ -398,16 +513,16 @@ def test_a_name_is_registered_once():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda p: build_activation("balanced_sigmoid", K), "needs prior="),
+        (lambda p: build_activation("balanced_sigmoid", K).prepare(), "needs prior="),
         (lambda p: build_activation("balanced_sigmoid", 5, p), "num_classes is 5, but the class prior has 6"),
         (lambda p: build_activation("balanced_sigmoid", K, p, form="both"), "'both'; valid: centred, foreground"),
         (lambda p: build_activation("balanced_softmax", K, p, count="pixel"), "'pixel'"),
         (lambda p: build_activation("sigmoid", K, prior_probability=0), "prior_probability is 0"),
-        (lambda p: build_activation("equalization", K), "needs prior="),
+        (lambda p: build_activation("equalization", K).prepare(), "needs prior="),
         (lambda p: build_activation("equalization", K, p, threshold=0), "threshold of equalization is 0"),
         (lambda p: build_activation("equalization", K, p, threshold=1.5), "threshold of equalization is 1.5"),
         (lambda p: build_activation("equalization", K, p, threshold=float("nan")), "threshold of equalization is nan"),
-        (lambda p: build_activation("equalization", K, p, tail_groups="rx"), "'rx'; 'x' is none of the groups"),
+        (lambda p: build_activation("equalization", K, p, tail_groups="rx"), "'rx'; 'x' is not one of the groups"),
         (lambda p: build_activation("sigmoid", K, form="raw"), "no option 'form'; valid: prior_probability"),
         (lambda p: build_activation("softmax", K, foo=1), "no option 'foo'; valid: none"),
         (lambda p: build_activation("sigmoid", K).loss(torch.zeros(3, K), torch.zeros(3).long()), r"\(3, 6\)"),

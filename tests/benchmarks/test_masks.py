@@ -34,7 +34,7 @@ def test_the_suite_gives_a_row_for_training_and_one_for_inference(monkeypatch):
         return {"peak_mb": float(job["rois"]), **timed}
 
     monkeypatch.setattr(masks, "keep_freed_memory", lambda: None)  # this process goes on to other tests
-    monkeypatch.setattr(masks, "in_fresh_process", here)
+    monkeypatch.setattr(masks, "with_own_peak", here)
     rows = SUITES["masks"](Options(rounds=1))
     assert [(row["suite"], row["stock_peak_mb"], row["identical"]) for row in rows] == [
         ("masks", 2.0, True),

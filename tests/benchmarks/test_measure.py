@@ -1,6 +1,10 @@
+import os
+
 import pytest
+import torch
 
 from balanced_lvis.utils.errors import InputError
+from benchmarks import measure
 from benchmarks.measure import in_fresh_process, peak_mb, row, time_alternating
 
 
@@ -54,3 +58,32 @@ def test_a_fresh_process_does_not_answer_with_its_parents_memory():
     held = bytearray(b"x") * (600 * 2**20)
     assert in_fresh_process(f"{__name__}:report", {"megabytes": 1})["peak_mb"] < before + 100
     assert peak_mb() > len(held) / 2**20
+
+
+def allocate(job):
+    """A measurement that needs ``job["mb"]`` MB."""
+    torch.ones(job["mb"] << 18, device=job["device"])
+    return {"process": os.getpid()}
+
+
+def test_peak_memory_on_the_cpu_is_that_of_a_process_of_its_own():
+    found = measure.with_own_peak(f"{__name__}:allocate", {"device": "cpu", "mb": 1})
+    assert found["process"] != os.getpid()
+    assert found["peak_mb"] > 100  # imports
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpus_peak_memory_is_reset_for_each_measurement_in_this_process():
+    found = [measure.with_own_peak(f"{__name__}:allocate", {"device": "cuda", "mb": mb}) for mb in (64, 4)]
+    assert {one["process"] for one in found} == {os.getpid()}
+    if os.environ.get("SIMCUDA") != "1":  # which has no memory of its own
+        before, after = (one["peak_mb"] for one in found)
+        assert before - after == pytest.approx(60, abs=1)
+
+
+def test_convolutions_are_without_tf32_for_a_while():
+    before = torch.backends.cudnn.allow_tf32
+    with measure.without_tf32():
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before

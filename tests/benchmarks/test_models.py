@@ -109,3 +109,26 @@ def test_a_model_trains_on_the_proposals_of_the_batch_that_it_is_given(tiny_cfg)
         assert len(boxes) == 1000
         gt_boxes = record["instances"].gt_boxes
         assert (pairwise_iou(gt_boxes, boxes) >= 0.5).any(1).all()
+
+
+def test_a_measurement_leaves_the_precision_of_matrix_products_as_it_was(monkeypatch):
+    """On a GPU the next contender is measured in the same process."""
+    monkeypatch.setattr(models, "_run_job", lambda job: torch.set_float32_matmul_precision("high"))
+    models.run_job({})
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_on_a_gpu_inference_is_timed_with_tf32_and_compared_without(monkeypatch, tmp_path):
+    """Detectron2's mask predictor is a convolution, ours a matrix product: TF32 rounds the former only."""
+
+    class Model(torch.nn.Module):
+        def forward(self, batch):
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return []
+
+    seen = []
+    monkeypatch.setattr(models.trained, "detect_as_trained", lambda model, images: [torch.zeros(1)])
+    monkeypatch.setattr(models, "_timed", lambda job, step: step() or {})
+    job = {"device": "cuda", "contender": "stock", "batch": 1, "folder": str(tmp_path)}
+    models._infer(job, None, Model(), [[]])
+    assert seen == [True, False]

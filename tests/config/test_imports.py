@@ -46,7 +46,7 @@ def folder(tmp_path, monkeypatch):
     """The current folder; what is imported from it and registered is forgotten after the test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(base, "_ACTIVATIONS", dict(base._ACTIVATIONS))
+    monkeypatch.setattr(base._ACTIVATIONS, "_classes", dict(base._ACTIVATIONS._classes))
     monkeypatch.setattr(registry, "_SAMPLERS", dict(registry._SAMPLERS))
     monkeypatch.setattr(registry, "_SHOWN", dict(registry._SHOWN))
     before = set(sys.modules)

@@ -11,7 +11,12 @@ from tests.common import CONFIGS
 # {path: [the entry that it is a difference from, {key: value}]}; "default" has all keys.
 RECORDED = json.loads(Path(__file__).with_name("merged_configs.json").read_text(encoding="utf-8"))
 # Keys that have been added since, with their defaults.
-ADDED = {"IMPORTS": []}
+ADDED = {
+    "IMPORTS": [],
+    "MODEL.ROI_BOX_HEAD.CALIBRATION.NAME": "",
+    "MODEL.ROI_BOX_HEAD.CALIBRATION.LOGIT_ADJUSTMENT.TAU": 1.0,
+    "MODEL.ROI_BOX_HEAD.CALIBRATION.LOGIT_ADJUSTMENT.COUNT": "image",
+}
 
 
 def recorded(name: str) -> dict:

@@ -158,7 +158,7 @@ def test_broken_images_are_named_in_one_line(caplog):
 def test_classes_without_images_are_named_in_one_line(caplog):
     class_aware._report_absent.cache_clear()
     class_aware._report_absent((FORGED,))
-    ClassPrior((FORGED, "b"), [0, 3], 3).centred_offset()
+    ClassPrior((FORGED, "b"), [0, 3], 3).share()
     assert len(caplog.messages) == 2 and all(SHOWN in message for message in caplog.messages)
 
 

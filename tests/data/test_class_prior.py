@@ -11,11 +11,12 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.lvis import load_lvis_json
 
+from balanced_lvis.activations import centred_offset, foreground_offset, softmax_offset
 from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.data.config_datasets import prepare_datasets
 from balanced_lvis.data.counting import count_classes
-from balanced_lvis.data.samplers import build_sampler
+from balanced_lvis.data.samplers import build_sampler, class_repeat_factors
 from balanced_lvis.data.training_prior import SAVED_PRIOR, class_prior_from_config, class_prior_of_dataset
 from balanced_lvis.data.training_set import training_records
 from balanced_lvis.engine.run import check, read_config, run
@@ -204,8 +205,8 @@ def test_a_data_set_without_an_object_is_refused(write, register):
 def test_lvis_has_99388_images_with_objects():
     prior, whole = (class_prior_of_dataset("lvis_v1_train", filter_empty) for filter_empty in (True, False))
     assert (prior.num_images, whole.num_images) == (99_388, 100_170)
-    assert prior.foreground_offset().min() == pytest.approx(3.8974, abs=1e-4)
-    assert prior.foreground_offset().max() == pytest.approx(math.log(99_387), abs=1e-9)  # one image
+    assert foreground_offset(prior).min() == pytest.approx(3.8974, abs=1e-4)
+    assert foreground_offset(prior).max() == pytest.approx(math.log(99_387), abs=1e-9)  # one image
 
 
 @pytest.mark.parametrize("config_file", ["r50_eql.yaml", "r101_eql.yaml"])
@@ -249,16 +250,16 @@ def test_the_prior_of_the_stream_is_what_is_counted_in_it(sampler, write, regist
     np.testing.assert_allclose(prior.image_frequency(), seen, rtol=0.1)
     np.testing.assert_allclose(prior.share("instance"), instances / instances.sum(), rtol=0.1)
     seen = np.array(seen)
-    np.testing.assert_allclose(prior.foreground_offset(), np.log((1 - seen) / seen), atol=0.15)
-    np.testing.assert_allclose(prior.centred_offset(), reference.balanced_sigmoid_offset_centred(seen), atol=0.15)
+    np.testing.assert_allclose(foreground_offset(prior), np.log((1 - seen) / seen), atol=0.15)
+    np.testing.assert_allclose(centred_offset(prior), reference.balanced_sigmoid_offset_centred(seen), atol=0.15)
 
 
 def test_repeat_factors_are_in_the_prior_as_the_formula_has_them(write, register):
     cfg, objects = sampled("RepeatFactorTrainingSampler", write, register)
     prior = class_prior_from_config(cfg)
     images, total = reference.images_shown(objects, 3, 0.6)
-    np.testing.assert_allclose(prior.showings.image_count, images, rtol=1e-6)
-    assert prior.showings.num_images == pytest.approx(total, rel=1e-6)
+    np.testing.assert_allclose(prior.sampled_counts.image_count, images, rtol=1e-6)
+    assert prior.sampled_counts.num_images == pytest.approx(total, rel=1e-6)
     assert images[2] == pytest.approx(6)  # sqrt(0.6 / (1 / 60)): one owl is shown six times
 
 
@@ -267,19 +268,19 @@ def test_groups_and_repeat_factors_stay_those_of_the_data_set(write, register):
     prior = class_prior_from_config(cfg)
     cfg.MODEL.CLASS_PRIOR.SAMPLED = False
     plain = class_prior_from_config(cfg)
-    assert plain.showings is None
+    assert plain.sampled_counts is None
     assert prior.groups().tolist() == plain.groups().tolist() == ["c", "c", "r"]
-    assert prior.repeat_factor(0.6).tolist() == plain.repeat_factor(0.6).tolist()
+    assert class_repeat_factors(prior, 0.6).tolist() == class_repeat_factors(plain, 0.6).tolist()
     assert prior.image_count.tolist() == plain.image_count.tolist()
-    assert prior.foreground_offset()[2] < plain.foreground_offset()[2] - 1
+    assert foreground_offset(prior)[2] < foreground_offset(plain)[2] - 1
 
 
 def test_a_sampler_that_repeats_nothing_shows_the_data_set(write, register):
     cfg, _ = sampled("TrainingSampler", write, register)
     prior = class_prior_from_config(cfg)
     cfg.MODEL.CLASS_PRIOR.SAMPLED = False
-    for method in ("foreground_offset", "centred_offset", "softmax_offset", "image_frequency"):
-        assert getattr(prior, method)().tolist() == getattr(class_prior_from_config(cfg), method)().tolist()
+    for values in (foreground_offset, centred_offset, softmax_offset, ClassPrior.image_frequency):
+        assert values(prior).tolist() == values(class_prior_from_config(cfg)).tolist()
 
 
 @pytest.mark.parametrize("sampler", ["RandomSubsetTrainingSampler", "WeightedTrainingSampler"])
@@ -302,7 +303,7 @@ def test_a_saved_prior_has_both_counts_and_belongs_to_its_sampler(write, registe
     prior.save(tmp_path / "prior.json")
     cfg.MODEL.CLASS_PRIOR.FILE = str(tmp_path / "prior.json")
     loaded = class_prior_from_config(cfg)
-    assert loaded.foreground_offset().tolist() == prior.foreground_offset().tolist()
+    assert foreground_offset(loaded).tolist() == foreground_offset(prior).tolist()
     assert loaded.image_count.tolist() == prior.image_count.tolist()
     assert loaded.counted == prior.counted
     for key, value, message in (
@@ -314,7 +315,7 @@ def test_a_saved_prior_has_both_counts_and_belongs_to_its_sampler(write, registe
         with pytest.raises(InputError, match=message):
             class_prior_from_config(other)
     cfg.MODEL.CLASS_PRIOR.SAMPLED = False
-    assert class_prior_from_config(cfg).showings is None
+    assert class_prior_from_config(cfg).sampled_counts is None
     class_prior_from_config(cfg).save(tmp_path / "prior.json")
     cfg.MODEL.CLASS_PRIOR.SAMPLED = True
     with pytest.raises(InputError, match="has the counts of no sampler"):
@@ -333,8 +334,8 @@ def test_training_by_it_saves_it_and_evaluates_with_it(rendered, tmp_path):
 
     start(*opts)
     saved = ClassPrior.load(tmp_path / SAVED_PRIOR)
-    assert saved.showings.sampler == "RepeatFactorTrainingSampler, threshold 0.5"
-    assert saved.showings.num_images > saved.num_images == 24
+    assert saved.sampled_counts.sampler == "RepeatFactorTrainingSampler, threshold 0.5"
+    assert saved.sampled_counts.num_images > saved.num_images == 24
     cfg, _ = start("--eval-only", *opts, "MODEL.WEIGHTS", str(tmp_path / "model_final.pth"))
     assert str(tmp_path / SAVED_PRIOR) == cfg.MODEL.CLASS_PRIOR.FILE
 
@@ -348,8 +349,8 @@ def test_a_file_of_an_older_version_is_read_and_said_to_count_all_images(tmp_pat
     (tmp_path / "old.json").write_text(json.dumps({**content, "classes": classes}))
     with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
         prior = ClassPrior.load(tmp_path / "old.json")
-    assert (prior.num_images, prior.counted, prior.showings) == (9, "", None)
-    assert "old.json doesn't say which images its num_images (9) counts" in caplog.text
+    assert (prior.num_images, prior.counted, prior.sampled_counts) == (9, "", None)
+    assert "old.json doesn't state which images its num_images (9) counts" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
         ClassPrior(("a",), [3], 9, counted=WITH_OBJECTS).save(tmp_path / "new.json")
@@ -383,5 +384,5 @@ def test_bad_showings_are_named(tmp_path, shown, counts, message):
 
 def test_showings_are_not_merged(write, register):
     prior = class_prior_from_config(sampled("TrainingSampler", write, register)[0])
-    with pytest.raises(InputError, match="showings can't be added"):
+    with pytest.raises(InputError, match="sampled counts can't be added"):
         ClassPrior.merge([prior, prior])

@@ -243,7 +243,7 @@ def test_other_formats_that_pillow_decodes_are_read(tmp_path, name):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs on this system")
 def test_a_fifo_or_a_device_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "picture.jpg")
-    with pytest.raises(ImageError, match=r"Image .*picture\.jpg is a FIFO, and only regular files are read"):
+    with pytest.raises(ImageError, match=r"Image .*picture\.jpg is a FIFO; only regular files can be read"):
         read_image(tmp_path / "picture.jpg")
     with pytest.raises(ImageError, match="Image /dev/zero is a device"):
         read_image("/dev/zero")

@@ -24,17 +24,16 @@ from detectron2.structures import BoxMode
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from balanced_lvis.class_lists import HasClassLists
 from balanced_lvis.data import json_stream
 from balanced_lvis.data.dataset_records import LVISSource, load_records, lvis_source
 from balanced_lvis.data.index import LVISRecords, open_index, opening
 from balanced_lvis.data.index.numbers import FLOATS, HUNDREDTHS, TEXT, decode, encode
 from balanced_lvis.data.loader import build_train_loader
-from balanced_lvis.data.samplers import build_sampler
+from balanced_lvis.data.samplers import build_sampler, class_repeat_factors
 from balanced_lvis.data.training_prior import class_prior_of_dataset
 from balanced_lvis.data.validation import Report, path_problem
 from balanced_lvis.engine.trainer import Trainer
-from balanced_lvis.priors import ClassPrior
+from balanced_lvis.priors import ClassPrior, HasClassLists
 from balanced_lvis.utils.errors import InputError
 from tests.common import SHARED_DATA
 
@@ -337,7 +336,7 @@ def test_priors_and_samplers_make_no_records_and_equal_those_of_records(rendered
 def test_repeat_factors_without_the_square_root_are_those_of_later_detectron2s(rendered):
     prior = class_prior_of_dataset("rendered_train")
     frequency = prior.image_count / prior.num_images
-    np.testing.assert_array_equal(prior.repeat_factor(0.3, sqrt=False), np.maximum(1, 0.3 / frequency))
+    np.testing.assert_array_equal(class_repeat_factors(prior, 0.3, sqrt=False), np.maximum(1, 0.3 / frequency))
 
 
 def equal_batches(one, other):

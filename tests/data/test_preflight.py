@@ -14,7 +14,6 @@ from detectron2.data.datasets.lvis import load_lvis_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balanced_lvis.class_lists import ClassLists
 from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.data import check_results
 from balanced_lvis.data import preflight as module
@@ -27,6 +26,7 @@ from balanced_lvis.data.preflight import leave_out_missing, preflight
 from balanced_lvis.data.validation import KINDS
 from balanced_lvis.engine.run import check, read_config
 from balanced_lvis.evaluation.lvis_api import LVIS, evaluate_on_lvis
+from balanced_lvis.priors import ClassLists
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, rendered_opts
 from tests.data.custom import made as custom

@@ -23,6 +23,7 @@ from balanced_lvis.data.samplers import (
     build_sampler,
     check_sampler,
     check_sampler_keys,
+    class_repeat_factors,
     image_repeat_factors,
     register_sampler,
     sampler_names,
@@ -272,7 +273,7 @@ images_of_classes = st.lists(st.lists(st.integers(0, K - 1), max_size=5), min_si
 def test_repeat_factors_equal_naive_loops_and_detectron2s(images, threshold):
     prior = ClassPrior.from_dataset_dicts(records(images), map(str, range(K)))
     by_image, by_both = (
-        image_repeat_factors(records(images), prior.repeat_factor(threshold, by)).numpy()
+        image_repeat_factors(records(images), class_repeat_factors(prior, threshold, by)).numpy()
         for by in ("image", "image_and_instance")
     )
     np.testing.assert_allclose(by_image, reference.image_repeat_factors(images, threshold, False), rtol=1e-6)
@@ -293,7 +294,7 @@ def test_repeat_factors_of_real_annotations():
     prior = ClassPrior.from_dataset_dicts(records(images), names)
     detectron2s = detectron2_samplers.RepeatFactorTrainingSampler.repeat_factors_from_category_frequency
     for threshold in (0.001, 0.02, 0.3):
-        by_image = image_repeat_factors(records(images), prior.repeat_factor(threshold))
+        by_image = image_repeat_factors(records(images), class_repeat_factors(prior, threshold))
         assert torch.equal(by_image, detectron2s(records(images), threshold))
         irfs = InstanceAwareRepeatFactorTrainingSampler(records(images), names, threshold, seed=0)
         expected = reference.image_repeat_factors(images, threshold, True)
@@ -312,19 +313,19 @@ def test_instance_aware_sampling_is_detectron2s_with_other_factors():
 
 def test_a_class_of_few_images_and_instances_is_repeated_as_the_formula_says():
     prior = ClassPrior(("rare", "frequent"), [1, 900], 1000, [4, 3996])
-    assert prior.repeat_factor(0.01).tolist() == pytest.approx([10**0.5, 1])
-    assert prior.repeat_factor(0.01, "image_and_instance").tolist() == pytest.approx([10**0.5, 1])
-    assert prior.repeat_factor(0).tolist() == [1, 1]
-    assert ClassPrior(("a",), [10], 10).repeat_factor(1).tolist() == [1], "a class in every image, exactly"
+    assert class_repeat_factors(prior, 0.01).tolist() == pytest.approx([10**0.5, 1])
+    assert class_repeat_factors(prior, 0.01, "image_and_instance").tolist() == pytest.approx([10**0.5, 1])
+    assert class_repeat_factors(prior, 0).tolist() == [1, 1]
+    assert class_repeat_factors(ClassPrior(("a",), [10], 10), 1).tolist() == [1], "a class in every image, exactly"
 
 
 def test_zero_counts_are_taken_as_half_a_count():
     prior = ClassPrior(("none", "some"), [0, 4], 8, [0, 10])
-    assert prior.repeat_factor(0.25)[0] == pytest.approx((0.25 / (0.5 / 8)) ** 0.5)
-    both = prior.repeat_factor(0.25, "image_and_instance")
+    assert class_repeat_factors(prior, 0.25)[0] == pytest.approx((0.25 / (0.5 / 8)) ** 0.5)
+    both = class_repeat_factors(prior, 0.25, "image_and_instance")
     assert both[0] == pytest.approx((0.25 / (0.5 / 8 * 0.5 / 10) ** 0.5) ** 0.5)
     nothing = ClassPrior(("none",), [0], 8, [0])
-    assert np.isfinite(nothing.repeat_factor(0.25, "image_and_instance")).all()
+    assert np.isfinite(class_repeat_factors(nothing, 0.25, "image_and_instance")).all()
 
 
 def test_crowd_regions_do_not_repeat_an_image():
@@ -410,13 +411,16 @@ def test_class_names_come_from_the_data_set_where_it_has_them(caplog):
             (lambda name=name: build_sampler(config(REPEAT_THRESHOLD=2.0), records(), name), "REPEAT_THRESHOLD is 2.0")
             for name in ("RepeatFactorTrainingSampler", "InstanceAwareRepeatFactorTrainingSampler")
         ),
-        (lambda: ClassPrior(("a",), [1], 2).repeat_factor(1.5), "threshold is 1.5"),
-        (lambda: ClassPrior(("a",), [1], 2).repeat_factor(float("nan")), "threshold is nan"),
+        (lambda: class_repeat_factors(ClassPrior(("a",), [1], 2), 1.5), "threshold is 1.5"),
+        (lambda: class_repeat_factors(ClassPrior(("a",), [1], 2), float("nan")), "threshold is nan"),
         (
-            lambda: ClassPrior(("a",), [1], 2).repeat_factor(0.1, by="instance"),
+            lambda: class_repeat_factors(ClassPrior(("a",), [1], 2), 0.1, by="instance"),
             "'instance'; valid: 'image', 'image_and",
         ),
-        (lambda: ClassPrior(("a",), [1], 2).repeat_factor(0.1, by="image_and_instance"), "knows image counts only"),
+        (
+            lambda: class_repeat_factors(ClassPrior(("a",), [1], 2), 0.1, by="image_and_instance"),
+            "knows image counts only",
+        ),
         (lambda: built("TrainingSampler").load_state_dict({"seed": 1}), "must have integers 'seed' and 'start'"),
         (lambda: built("TrainingSampler").load_state_dict(None), "must have integers 'seed' and 'start'"),
         (lambda: built("TrainingSampler").load_state_dict({"seed": 1, "start": -4}), "start is -4"),

@@ -309,7 +309,7 @@ def _twice(content):
     content["annotations"][1]["id"] = content["annotations"][0]["id"]
 
 
-@pytest.mark.parametrize("change, name", [(_ignored, "to be ignored"), (_id_0, "ids that are 0"), (_twice, "twice")])
+@pytest.mark.parametrize("change, name", [(_ignored, "Ignored ann"), (_id_0, "ids that are 0"), (_twice, "twice")])
 def test_odd_annotations_go_to_the_official_api_with_a_warning(tmp_path, monkeypatch, caplog, change, name):
     monkeypatch.undo()
     content = made_content([(1, 1, BOX), (1, 1, [20, 12, 5, 5]), (2, 1, BOX)])

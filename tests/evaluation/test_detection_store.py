@@ -116,9 +116,9 @@ def test_a_detection_takes_32_bytes_and_its_mask(tmp_path):
 
 def test_arguments_that_do_not_belong_together_are_refused(tmp_path):
     writer = DetectionWriter(tmp_path)
-    with pytest.raises(ValueError, match="image 7 are not equally many: .*'classes': 2"):
+    with pytest.raises(ValueError, match="image 7 have different lengths: .*'classes': 2"):
         writer.write(7, [BOX], [0.5], [1, 2])
-    with pytest.raises(ValueError, match="image 7 are not equally many: .*'lengths': 1"):
+    with pytest.raises(ValueError, match="image 7 have different lengths: .*'lengths': 1"):
         writer.write(7, [BOX, BOX], [0.5, 0.5], [1, 2], [box_mask(BOX)])
     other = {"size": [9, 9], "counts": "a1"}
     with pytest.raises(ValueError, match="image 7 have different sizes"):
@@ -155,7 +155,7 @@ def test_columns_of_different_lengths_are_damage_even_if_their_checksums_are_rig
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 24 * 12])
         write_manifest(tmp_path, {name: Checksum.of_file(tmp_path / name) for name in module.FILES})
-        assert "not of" in found.damage()
+        assert "not the files of" in found.damage()
         (tmp_path / name).write_bytes(content)
 
 

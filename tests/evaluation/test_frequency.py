@@ -198,7 +198,7 @@ def test_what_the_groups_follow_from_is_logged_once(tmp_path, caplog, request, v
         for _ in range(3):
             evaluator = LVISEvaluator("own_val")
             evaluator.evaluate_stored(nothing_found(tmp_path), ("bbox",))
-    lines = [record.getMessage() for record in caplog.records if "(APr, APc, APf) follow from" in record.getMessage()]
-    assert len(lines) == 1 and lines[0].endswith(f"follow from {words}.")
+    lines = [record.getMessage() for record in caplog.records if "APr, APc, APf) are defined" in record.getMessage()]
+    assert len(lines) == 1 and lines[0].endswith(f"are defined by {words}.")
     warned = [record for record in caplog.records if "no training set is known" in record.getMessage()]
     assert len(warned) == (train is None)

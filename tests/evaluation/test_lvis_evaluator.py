@@ -200,7 +200,7 @@ def test_a_model_that_detects_nothing_scores_0(content, tmp_path, caplog, backen
     with caplog.at_level(logging.WARNING):
         results = evaluator.evaluate()
     assert list(results) == ["bbox", "segm"]
-    assert "detected nothing in 1 images" in caplog.text
+    assert "no detections in 1 images" in caplog.text
     absent = {metric for metric, value in results["bbox"].items() if math.isnan(value)}
     for task in ("bbox", "segm"):  # 0 where there is something to find, no value where there isn't
         assert {metric for metric, value in results[task].items() if math.isnan(value)} == absent
@@ -241,7 +241,7 @@ def test_masks_of_a_dataset_without_masks_are_not_evaluated(tmp_path, caplog):
     register(tmp_path, content)
     assert list(run(tmp_path / "out", [1, 2])) == ["bbox"]
     assert f"1 of 2 annotations of {NAME} have no mask: only boxes are evaluated" in caplog.text
-    with pytest.raises(InputError, match="1 of 2 annotations of .* have no mask, so that masks can't be evaluated"):
+    with pytest.raises(InputError, match="1 of 2 annotations of .* have no mask, so masks can't be evaluated"):
         LVISEvaluator(NAME).evaluate_stored(stored(tmp_path / "store", [(1, 1, [2, 2, 9, 9], 0.5)]), ("segm",))
 
 
@@ -296,7 +296,7 @@ def test_a_category_without_ground_truth_has_no_ap(tmp_path):
 def test_a_model_without_instances_is_refused(content, tmp_path):
     evaluator = LVISEvaluator(NAME, str(tmp_path / "out"))
     evaluator.reset()
-    with pytest.raises(InputError, match="returns proposals, but instances are evaluated"):
+    with pytest.raises(InputError, match="returns proposals instead of instances"):
         evaluator.process([{"image_id": 1}], [{"proposals": None}])
 
 

@@ -92,5 +92,5 @@ def test_no_thread_is_left_after_an_error():
 
 
 def test_a_model_without_instances_is_refused():
-    with pytest.raises(InputError, match="returns sem_seg, but instances are evaluated"):
+    with pytest.raises(InputError, match="returns sem_seg instead of instances"):
         OutputWriter(Recorder()).write([{"image_id": 1}], [{"sem_seg": None}])

@@ -11,10 +11,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from balanced_lvis.activations import BalancedSigmoid, BalancedSoftmax
+from balanced_lvis.activations import (
+    BalancedSigmoid,
+    BalancedSoftmax,
+    centred_offset,
+    foreground_offset,
+    softmax_offset,
+)
 from balanced_lvis.config import load_config
 from balanced_lvis.data.counting import count_classes
 from balanced_lvis.data.rendered import annotation_file
+from balanced_lvis.data.samplers import class_repeat_factors
 from balanced_lvis.data.training_prior import class_prior_from_config, class_prior_of_dataset
 from balanced_lvis.experiments.dataset_analysis import (
     analysis_tables,
@@ -43,10 +50,10 @@ def test_numbers_are_the_priors_own():
     found = analyze(PRIOR, 0.1)
     first = found["classes"][0]
     assert [record["group"] for record in found["classes"]] == ["f", "c", "r", "r"]
-    assert [record["repeat_factor"] for record in found["classes"]] == PRIOR.repeat_factor(0.1).tolist()
+    assert [record["repeat_factor"] for record in found["classes"]] == class_repeat_factors(PRIOR, 0.1).tolist()
     assert first["offset"]["balanced_sigmoid_foreground"] == pytest.approx(np.log(50 / 150))
-    assert first["offset"]["balanced_sigmoid_centred"] == PRIOR.centred_offset()[0]
-    assert first["offset"]["balanced_softmax"] == PRIOR.softmax_offset()[0]
+    assert first["offset"]["balanced_sigmoid_centred"] == centred_offset(PRIOR)[0]
+    assert first["offset"]["balanced_softmax"] == softmax_offset(PRIOR)[0]
     for record in found["classes"]:
         offset, shift = record["offset"], record["logit_shift"]
         assert shift["balanced_softmax"] == offset["balanced_softmax"]
@@ -104,10 +111,10 @@ def test_shifts_are_what_the_losses_do_to_a_logit(form):
 
 def test_tables_show_the_shift_not_the_offset():
     table = analysis_tables(analyze(PRIOR, 0.1))
-    assert "minus Balanced\nSigmoid's offset" in table and "plus Balanced Softmax's" in table
+    assert "minus the offset of Balanced Sigmoid\n" in table and "plus the offset of Balanced Softmax" in table
     (row,) = [line for line in table.splitlines() if line.startswith("| a ")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    shifts = -PRIOR.foreground_offset(), -PRIOR.centred_offset(), PRIOR.softmax_offset()
+    shifts = -foreground_offset(PRIOR), -centred_offset(PRIOR), softmax_offset(PRIOR)
     assert cells[-3:] == [f"{shift[0]:.2f}" for shift in shifts]
 
 
@@ -178,10 +185,10 @@ def test_shifts_of_the_stream_are_told_where_they_are_asked_for(rendered, tmp_pa
     done = tool(*words, "--json", tmp_path / "prior.json", *opts)
     assert done.returncode == 0, done.stderr
     prior = ClassPrior.load(tmp_path / "prior.json")
-    shown = f"{prior.showings.num_images:,.0f} images per epoch of RepeatFactorTrainingSampler, threshold 0.5"
+    shown = f"{prior.sampled_counts.num_images:,.0f} images per epoch of RepeatFactorTrainingSampler, threshold 0.5"
     assert f"frequencies and shifts of the {shown}" in done.stdout
     record = json.loads((tmp_path / "prior.json").read_text())["classes"][0]
-    assert record["offset"]["balanced_sigmoid_centred"] == prior.centred_offset()[0]
+    assert record["offset"]["balanced_sigmoid_centred"] == centred_offset(prior)[0]
     file = annotation_file(rendered, "train")
     assert "needs a registered dataset" in tool(file, "MODEL.CLASS_PRIOR.SAMPLED", "True").stderr
 
@@ -193,7 +200,7 @@ def test_shifts_of_the_stream_are_told_where_they_are_asked_for(rendered, tmp_pa
         ((str(ROOT / "configs"),), "configs' is not registered. It is a folder; name the annotation file in it"),
         (("lvis_v1_trian",), "Did you mean lvis_v1_train"),
         (("lvis_v1_train", "--threshold", "2"), "repeat threshold is 2.0"),
-        (("lvis_v1_train", "--plot", "tail.doc"), "'doc' is no kind of picture"),
+        (("lvis_v1_train", "--plot", "tail.doc"), "'doc' is no image format"),
     ],
 )
 def test_bad_arguments_are_told(words, message):

@@ -38,6 +38,13 @@ def predictor(cfg, activation):
     return ActivationOutputLayers(cfg, ShapeSpec(channels=16))
 
 
+def trainable(cfg, activation):
+    """A predictor that has looked up the class prior, as before training."""
+    layer = predictor(cfg, activation)
+    layer.activation.prepare()
+    return layer
+
+
 def stock_like(ours, cfg, **options):
     stock = FastRCNNOutputLayers(cfg, ShapeSpec(channels=16), **options)
     stock.load_state_dict(ours.state_dict())
@@ -153,21 +160,21 @@ def test_priors_come_from_the_annotations_of_any_registered_data_set(cfg, regist
 def test_a_prior_of_other_classes_is_an_error_that_names_both(cfg, registered):
     cfg.DATASETS.TRAIN = ("two_pets",)
     with pytest.raises(InputError, match=r"7 classes, data set 'two_pets' has 2.* MODEL.CLASS_PRIOR.FILE .*json\."):
-        predictor(cfg, "balanced_sigmoid")
+        trainable(cfg, "balanced_sigmoid")
     beside = os.path.join(os.path.dirname(cfg.MODEL.CLASS_PRIOR.FILE), SAVED_PRIOR)
     cfg.MODEL.CLASS_PRIOR.FILE = shutil.copy(cfg.MODEL.CLASS_PRIOR.FILE, beside)
     cfg.MODEL.WEIGHTS = os.path.join(os.path.dirname(beside), "model_final.pth")
     with pytest.raises(InputError, match=r"the one of MODEL.WEIGHTS: is that a checkpoint of these data\?"):
-        predictor(cfg, "balanced_sigmoid")
+        trainable(cfg, "balanced_sigmoid")
     cfg.MODEL.CLASS_PRIOR.FILE = ""
     with pytest.raises(InputError, match=r"NUM_CLASSES is 7, but data set two_pets has 2 classes; set it to 2"):
-        predictor(cfg, "balanced_sigmoid")
+        trainable(cfg, "balanced_sigmoid")
 
 
 def test_no_source_for_a_prior_is_an_error(cfg):
     cfg.MODEL.CLASS_PRIOR.FILE = ""
     with pytest.raises(InputError, match="DATASETS.TRAIN"):
-        predictor(cfg, "balanced_sigmoid")
+        trainable(cfg, "balanced_sigmoid")
 
 
 def test_lvis_priors_come_from_detectron2s_metadata(cfg):
@@ -191,7 +198,7 @@ def test_a_prior_is_checked_against_names_that_a_loader_sets_as_it_loads(cfg, tm
     cfg.DATASETS.TRAIN = ("late",)
     try:
         with pytest.raises(InputError, match="data set 'late' has 2"):
-            predictor(cfg, "balanced_sigmoid")
+            trainable(cfg, "balanced_sigmoid")
     finally:
         DatasetCatalog.remove("late")
         MetadataCatalog.remove("late")

@@ -306,5 +306,5 @@ def test_cascade_heads_find_what_detectron2s_do(tiny_cfg):
 
 
 def test_boxes_of_other_classes_than_the_scores_are_an_error():
-    with pytest.raises(InputError, match="boxes hold 3 boxes per RoI and scores 4 classes"):
+    with pytest.raises(InputError, match="boxes has 3 boxes per RoI and scores has 4 classes"):
         fast_rcnn_inference([torch.zeros(2, 12)], [torch.zeros(2, 5)], [IMAGE], 0.5, 0.5, 10)

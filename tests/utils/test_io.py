@@ -68,7 +68,7 @@ _READERS = {
 @pytest.mark.parametrize("reader", _READERS.values(), ids=_READERS)
 def test_a_fifo_or_a_device_is_refused_by_every_reader(reader, tmp_path):
     os.mkfifo(tmp_path / "fifo.json")
-    with pytest.raises(InputError, match=r"fifo\.json is a FIFO, and only regular files are read"):
+    with pytest.raises(InputError, match=r"fifo\.json is a FIFO; only regular files can be read"):
         reader(str(tmp_path / "fifo.json"))
     (tmp_path / "link.json").symlink_to("/dev/zero")
     with pytest.raises(InputError, match=r"link\.json is a device"):

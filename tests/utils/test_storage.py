@@ -103,8 +103,8 @@ def test_a_folder_that_is_deleted_in_mid_run_is_an_error_and_is_not_made_again(r
 
     monkeypatch.setattr(Trainer, "run_step", delete)
     assert main(arguments(rendered, out, SOLVER__CHECKPOINT_PERIOD=2)) == StorageError.exit_status
-    assert "it is gone" in only_message(capsys) and not out.exists()
-    with pytest.raises(StorageError, match="it is gone"):
+    assert "it does not exist" in only_message(capsys) and not out.exists()
+    with pytest.raises(StorageError, match="it does not exist"):
         check_present(out)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 from torch.utils.data import Dataset
 
-from ...class_lists import ClassLists
+from ...priors import ClassLists
 from ...utils.checksums import DamagedFileError
 from ...utils.errors import InputError
 from .array_file import ArrayFile
@@ -99,7 +99,7 @@ class LVISRecords(Dataset):
         return _reopen, (self._file.path, self._file.header["source"]["sha256"], *options)
 
     def class_lists(self) -> ClassLists:
-        """The classes of all images' instances; see :class:`balanced_lvis.class_lists.HasClassLists`."""
+        """The classes of all images' instances; see :class:`balanced_lvis.priors.HasClassLists`."""
         return ClassLists(
             self._contiguous(self._class_ids()),
             np.concatenate([[0], np.cumsum(self._counts()[self._places])]),
@@ -221,7 +221,7 @@ class ChainedRecords(Dataset):
         places = np.sort(np.asarray(positions, np.int64))
         cuts = np.searchsorted(places, [0, *self._ends])
         starts = [0, *self._ends[:-1]]
-        gone = [positions[low:high] - start for low, high, start in zip(cuts, cuts[1:], starts)]
+        gone = [places[low:high] - start for low, high, start in zip(cuts, cuts[1:], starts)]
         return ChainedRecords([part.leaving_out(own) for part, own in zip(self._parts, gone)])
 
     def class_lists(self) -> ClassLists:

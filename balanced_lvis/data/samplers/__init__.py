@@ -28,7 +28,7 @@ from .registry import (
     samplers_with_options,
     times_shown,
 )
-from .repeat_factor import InstanceAwareRepeatFactorTrainingSampler, image_repeat_factors
+from .repeat_factor import InstanceAwareRepeatFactorTrainingSampler, class_repeat_factors, image_repeat_factors
 
 __all__ = [
     "ClassAwareTrainingSampler",
@@ -39,6 +39,7 @@ __all__ = [
     "check_sampler",
     "check_sampler_keys",
     "class_names_from_config",
+    "class_repeat_factors",
     "image_repeat_factors",
     "register_sampler",
     "sampler_names",

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from ...class_lists import ClassLists, HasClassLists
+from ...priors import ClassLists, HasClassLists
 from ...utils.errors import InputError
 from ...utils.text import first_of
 from .base import ResumableSampler

@@ -1,4 +1,4 @@
-"""Repeat factor sampling (Gupta et al., CVPR 2019), by images and by instances too (Yaman et al., 2023)."""
+"""Repeat factor sampling (Gupta et al., CVPR 2019), also with instance counts (Yaman et al., 2023)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import torch
 from detectron2.data.samplers import RepeatFactorTrainingSampler
 from torch import Tensor
 
-from ...class_lists import ClassLists, HasClassLists
-from ...priors import ClassPrior
+from ...priors import ClassLists, ClassPrior, HasClassLists
 from ...utils.errors import InputError
 from .base import Detectron2Sampler
 from .registry import class_names_from_config, register_sampler
@@ -20,17 +19,56 @@ from .registry import class_names_from_config, register_sampler
 logger = logging.getLogger(__name__)
 
 
-def image_repeat_factors(dataset_dicts: Sequence[Mapping] | HasClassLists, class_factors: np.ndarray) -> Tensor:
+def class_repeat_factors(prior: ClassPrior, threshold: float, by: str = "image", sqrt: bool = True) -> np.ndarray:
     """
-    How often each image is shown per epoch: as often as the rarest of its classes asks for.
+    How often images of each class are shown per epoch, 1 for once: r_c = max(1, sqrt(t / f_c)).
+
+    A count of zero is taken as half a count, as in :class:`ClassPrior`.
 
     Args:
-        dataset_dicts: N images in Detectron2's standard format, or a data set that knows its classes. Crowd regions
-            don't count.
-        class_factors: (K,) from :meth:`ClassPrior.repeat_factor`.
+        prior: counts of the training set.
+        threshold: t in [0, 1], the frequency below which classes are repeated; 0 repeats none. LVIS uses 0.001.
+        by: "image": f_c is the fraction of training images that contain class c (repeat factor sampling, Gupta et al.
+            2019). "image_and_instance": f_c is the geometric mean of that and of the class's fraction of all instances
+            (IRFS, Yaman et al. 2023).
+        sqrt: False leaves out the square root, as newer versions of Detectron2 can.
 
     Returns:
-        (N,) float32: the largest factor of the image's classes, 1 for an image without any.
+        (K,) float64.
+
+    Raises:
+        InputError: if ``threshold`` is outside [0, 1] or ``by`` is unknown, or for "image_and_instance" if the prior
+            has no instance counts.
+    """
+    if not 0 <= threshold <= 1:
+        raise InputError(f"The repeat threshold is {threshold}; it is a frequency, from 0 to 1 (LVIS uses 0.001).")
+    if by not in ("image", "image_and_instance"):
+        raise InputError(f"by is {by!r}; valid: 'image', 'image_and_instance'.")
+    # Not prior.image_frequency(), which also lowers classes that are in every image, to keep log-odds finite.
+    frequency = np.maximum(prior.image_count, 0.5) / prior.num_images
+    if by == "image_and_instance":
+        instances = prior.instance_count
+        if instances is None:
+            raise InputError(
+                "by is 'image_and_instance', but this class prior knows image counts only; use 'image', or a prior "
+                "computed from the annotations."
+            )
+        frequency = np.sqrt(frequency * (np.maximum(instances, 0.5) / max(instances.sum(), 1)))
+    factor = threshold / frequency
+    return np.maximum(1.0, np.sqrt(factor) if sqrt else factor)
+
+
+def image_repeat_factors(dataset_dicts: Sequence[Mapping] | HasClassLists, class_factors: np.ndarray) -> Tensor:
+    """
+    How often each image is shown per epoch.
+
+    Args:
+        dataset_dicts: N images in Detectron2's standard format, or a dataset with class lists. Crowd regions don't
+            count.
+        class_factors: (K,) from :func:`class_repeat_factors`.
+
+    Returns:
+        (N,) float32: the largest factor of the classes in the image, 1 for an image without any.
 
     Raises:
         InputError: if a ``category_id`` is outside 0..K-1.
@@ -39,7 +77,7 @@ def image_repeat_factors(dataset_dicts: Sequence[Mapping] | HasClassLists, class
     lists.check(len(class_factors))
     factors = np.ones(lists.num_images, np.float32)
     starts, ends = lists.first[:-1], lists.first[1:]
-    # An image's instances end where the next image with any begins, which is how reduceat takes them.
+    # The instances of an image end where those of the next image begin, as reduceat expects.
     occupied = starts < ends
     factors[occupied] = np.maximum.reduceat(class_factors[lists.classes], starts[occupied])
     return torch.from_numpy(factors)
@@ -50,16 +88,16 @@ class InstanceAwareRepeatFactorTrainingSampler(Detectron2Sampler):
     Detectron2's repeat factor sampling with IRFS's factors, f_c = sqrt(share of images x share of instances).
 
     Args:
-        dataset_dicts: N images in Detectron2's standard format, or a data set that knows its classes.
+        dataset_dicts: N images in Detectron2's standard format, or a dataset with class lists.
         class_names: the K class names in the order of ``category_id``.
-        threshold: t in [0, 1] of :meth:`ClassPrior.repeat_factor`.
+        threshold: t in [0, 1] of :func:`class_repeat_factors`.
         seed: as in :class:`ResumableSampler`.
 
     Attributes:
         repeat_factors: (N,) float32.
 
     Raises:
-        InputError: if there is no image, a ``category_id`` is outside 0..K-1 or the threshold outside [0, 1].
+        InputError: if there are no images, a ``category_id`` is outside 0..K-1 or the threshold outside [0, 1].
     """
 
     def __init__(
@@ -74,11 +112,11 @@ class InstanceAwareRepeatFactorTrainingSampler(Detectron2Sampler):
 
 
 def _repeat_factors(cfg, dataset_dicts) -> Tensor:
-    # Later Detectron2s can leave out the square root.
+    # Newer versions of Detectron2 can leave out the square root.
     threshold, sqrt = _threshold_of(cfg), cfg.DATALOADER.get("REPEAT_SQRT", True)
     if isinstance(dataset_dicts, HasClassLists):
         prior = ClassPrior.from_dataset_dicts(dataset_dicts, class_names_from_config(cfg))
-        return image_repeat_factors(dataset_dicts, prior.repeat_factor(threshold, sqrt=sqrt))
+        return image_repeat_factors(dataset_dicts, class_repeat_factors(prior, threshold, sqrt=sqrt))
     return RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
         dataset_dicts, threshold, **({} if sqrt else {"sqrt": False})
     )
@@ -90,7 +128,7 @@ def _instance_aware_factors(cfg, dataset_dicts) -> Tensor:
 
 def _factors_by_instances(dataset_dicts, class_names: Sequence[str], threshold: float) -> Tensor:
     prior = ClassPrior.from_dataset_dicts(dataset_dicts, class_names)
-    return image_repeat_factors(dataset_dicts, prior.repeat_factor(threshold, by="image_and_instance"))
+    return image_repeat_factors(dataset_dicts, class_repeat_factors(prior, threshold, by="image_and_instance"))
 
 
 @register_sampler("RepeatFactorTrainingSampler", shown=_repeat_factors)
@@ -107,8 +145,8 @@ def _threshold_of(cfg) -> float:
     threshold = cfg.DATALOADER.REPEAT_THRESHOLD
     if not 0 <= threshold <= 1:
         raise InputError(
-            f"DATALOADER.REPEAT_THRESHOLD is {threshold}; it is a frequency, from 0 to 1 (LVIS has 0.001)."
+            f"DATALOADER.REPEAT_THRESHOLD is {threshold}; it is a frequency, from 0 to 1 (LVIS uses 0.001)."
         )
     if threshold == 0:
-        logger.warning("DATALOADER.REPEAT_THRESHOLD is 0, Detectron2's default: no image is repeated. LVIS has 0.001.")
+        logger.warning("DATALOADER.REPEAT_THRESHOLD is 0, Detectron2's default: no image is repeated. LVIS uses 0.001.")
     return threshold

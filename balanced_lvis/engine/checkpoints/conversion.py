@@ -94,13 +94,16 @@ def convert_checkpoint(
     outputs = _num_outputs(source, content, state)
     names = _class_names(source, identity, class_names)
     known = num_classes if num_classes is not None else len(names) or _classes_of_other_heads(state)
-    background = _has_background(source, outputs, known)
+    # An activation can have more outputs than the classes and the background; these are kept.
+    has_more = identity is not None and 0 < known < outputs - 1
+    background = has_more or _has_background(source, outputs, known)
     family = _family(source, identity, family, background)
-    if layout == "no_background" and family != "sigmoid":
+    if layout == "no_background" and (has_more or family != "sigmoid"):
         raise InputError(
-            f"{source!r} has a softmax classifier, which needs its background output; use layout 'balanced_lvis'."
+            f"{source!r} has a {family} classifier with {outputs} outputs for {known} classes, whose last outputs "
+            "can't be left out; use layout 'balanced_lvis'."
         )
-    done = Conversion(outputs - background, background, layout != "no_background", family, names, steps=steps)
+    done = Conversion(known, background, layout != "no_background", family, names, steps=steps)
     if done.has_background and not background:
         _change_classifier(state, _with_background)
         done.steps.append("added a background output to the classifier, which sigmoids ignore")

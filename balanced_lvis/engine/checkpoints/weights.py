@@ -7,6 +7,7 @@ import os
 
 from detectron2.utils.file_io import Detectron2Handler, PathManager
 
+from ...activations import state_keys
 from ...modeling.decoupled import CLASSIFIER
 from ...utils.errors import InputError
 from ...utils.text import one_line
@@ -106,6 +107,7 @@ class _StrictCheckpointer(Checkpointer):
         super().__init__(model, trust=trust)
         self.fresh = fresh
         self.whole_classifier = whole_classifier
+        self.fresh_state: list[str] = []
 
     def _load_model(self, checkpoint):
         state = self.model.state_dict()
@@ -116,7 +118,10 @@ class _StrictCheckpointer(Checkpointer):
         for key, value in fresh.items():
             state[key].copy_(value)
         missing, unexpected = set(incompatible.missing_keys), incompatible.unexpected_keys
-        problems = {key: "missing in the file" for key in missing - fresh.keys()}
+        shapes = {key for key, *_ in incompatible.incorrect_shapes}
+        # An activation with state can follow one without: the state has its initial values then.
+        self.fresh_state = sorted(missing.intersection(state_keys(self.model)) - shapes)
+        problems = {key: "missing in the file" for key in missing - fresh.keys() - set(self.fresh_state)}
         self.hint = ""
         for key, in_file, in_model in incompatible.incorrect_shapes:  # these count as missing too
             if key.endswith("cls_score.bias") and in_file[0] == in_model[0] - 1:
@@ -201,6 +206,11 @@ def _load(checkpointer: _StrictCheckpointer, path: str, consequence: str, remedy
             f"MODEL.WEIGHTS {path!r} is not a readable checkpoint ({type(error).__name__}: {error}); it may be "
             "truncated or written by another program."
         ) from error
+    if checkpointer.fresh_state:
+        logger.info(
+            "%s has no %s; this state of the activation has its initial values.",
+            path, ", ".join(checkpointer.fresh_state),
+        )  # fmt: skip
     problems = checkpointer.problems
     if problems:
         shown = "\n".join(problems[:20]) + (f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else "")

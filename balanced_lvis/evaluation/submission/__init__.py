@@ -1,9 +1,9 @@
 """
-Submissions to the LVIS server: written, and checked as strictly as the server could.
+Writing and validation of submissions to the LVIS server.
 
-A submission is a JSON list of detections, {"image_id", "category_id" (the data set's own, from 1 on), "score"} with
-"segmentation" {"size": [height, width], "counts": compressed RLE} in a mask file or "bbox" [x, y, width, height] in a
-box file. A mask file has no "bbox": the LVIS API would take width x height for the area of a mask.
+A submission is a JSON list of detections, {"image_id", "category_id" (id in the dataset, from 1), "score"} with
+"segmentation" {"size": [height, width], "counts": compressed RLE} in a mask file, or "bbox" [x, y, width, height] in a
+box file. A mask file has no "bbox": the LVIS API would use width x height as the area of the mask.
 """
 
 from .image_list import ImageList, annotation_file_of

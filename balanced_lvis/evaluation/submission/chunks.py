@@ -1,4 +1,4 @@
-"""A data set's detections as chunks on the disk, some images each: what survives when an export is killed."""
+"""Chunks of detections on the disk, from which an interrupted export is resumed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _PARTIAL = ".partial"
 
 class Chunks:
     """
-    Chunk n holds the detections of images n * size to (n + 1) * size, in the data set's order.
+    Chunk n contains the detections of images n * size to (n + 1) * size, in the order of the dataset.
 
-    A chunk takes its name when it is complete and on the disk, so that the folder's listing tells what is done,
-    whenever a process was killed and however many there were. What the disk has lost or altered since is found by
-    checksums: when an export is resumed, and when chunks are read.
+    A chunk is renamed to its final name when it is complete and on the disk, so that the folder shows what is done,
+    after any interruption and with any number of processes. Checksums are verified when an export is resumed and when
+    chunks are read.
 
     Args:
-        folder: of the chunks.
-        size: images of a chunk; the last may have fewer.
+        folder: folder of the chunks.
+        size: number of images per chunk; the last chunk may have fewer.
     """
 
     def __init__(self, folder: str | os.PathLike, size: int):
@@ -40,15 +40,16 @@ class Chunks:
 
     def begin(self, origin: Mapping[str, str], num_images: int) -> None:
         """
-        Make the folder, or resume the one of the same origin, without its damaged chunks; for one process, before
-        others write.
+        Create the folder, or resume an export with the same origin; damaged chunks are removed.
+
+        Called by one process, before any process writes.
 
         Args:
-            origin: what detections follow from, in words by name.
-            num_images: of the data set.
+            origin: values that the detections depend on, by name.
+            num_images: number of images in the dataset.
 
         Raises:
-            InputError: if the folder's chunks are of another origin.
+            InputError: if the chunks in the folder have another origin.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         origin = {**origin, "images per chunk": str(self.size)}
@@ -56,12 +57,12 @@ class Chunks:
         found = _read(path)
         if found is None:
             if lost := self._remove(lambda name: not name.endswith(_PARTIAL)):
-                logger.warning("%s is missing or damaged: %d chunks are computed again", path, lost)
+                logger.warning("%s is missing or damaged: %d chunks will be computed again", path, lost)
             write_json(path, origin, indent=1)
         elif different := [key for key in {**origin, **found} if origin.get(key) != found.get(key)]:
             raise InputError(
-                f"{self.folder} holds detections of an interrupted export with another {', another '.join(different)}; "
-                f"choose another --output, or delete that folder to start anew."
+                f"{self.folder} contains detections of an interrupted export with another "
+                f"{', another '.join(different)}; choose another --output, or delete that folder to start again."
             )
         self._remove(lambda name: name.endswith(_PARTIAL))
         self._remove_damaged(num_images)
@@ -79,12 +80,12 @@ class Chunks:
             shutil.rmtree(self._path(number))
         if damaged:
             logger.warning(
-                "%d of %d chunks in %s are damaged, and are computed again. The first: %s",
+                "%d of %d chunks in %s are damaged and will be computed again. The first: %s",
                 len(damaged), len(numbers), self.folder, next(iter(damaged.values())),
             )  # fmt: skip
 
     def _damage(self, number: int, num_images: int) -> str:
-        """What is wrong with a chunk, of which every byte is read; "" if nothing is."""
+        """Description of damage to a chunk, after reading every byte; "" if it is intact."""
         found = Detections(self._path(number))
         if reason := found.damage():
             return reason
@@ -95,15 +96,15 @@ class Chunks:
         return range(-(-num_images // self.size))
 
     def images(self, number: int, num_images: int) -> range:
-        """Positions of a chunk's images in the data set."""
+        """Positions of the images of a chunk in the dataset."""
         return range(number * self.size, min((number + 1) * self.size, num_images))
 
     def missing(self, num_images: int) -> list[int]:
         """
-        Numbers of the chunks that are to be made yet.
+        Numbers of the missing chunks.
 
         Args:
-            num_images: of the data set.
+            num_images: number of images in the dataset.
         """
         return [number for number in self._numbers(num_images) if not self._path(number).is_dir()]
 
@@ -112,14 +113,14 @@ class Chunks:
 
     @contextlib.contextmanager
     def writing(self, number: int) -> Iterator[DetectionWriter]:
-        """A writer whose detections are the chunk when all went well, and leave nothing else behind."""
+        """Context with a writer for a chunk. After an error, the incomplete chunk is removed."""
         path = self._path(number)
         partial = path.with_name(path.name + _PARTIAL)
         writer = DetectionWriter(partial)
         try:
             yield writer
         except BaseException:
-            with contextlib.suppress(OSError):  # such as the one that has brought it here
+            with contextlib.suppress(OSError):  # perhaps the same error
                 writer.close()
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -130,15 +131,17 @@ class Chunks:
 
     def detections(self, num_images: int, category_ids: Sequence[int] | None = None) -> Iterator[Detections]:
         """
+        Read all chunks.
+
         Args:
-            num_images: of the data set.
-            category_ids: as of :class:`balanced_lvis.evaluation.detection_store.Detections`.
+            num_images: number of images in the dataset.
+            category_ids: as for :class:`balanced_lvis.evaluation.detection_store.Detections`.
 
         Yields:
-            chunk after chunk, all of which are there.
+            the detections of each chunk.
 
         Raises:
-            StorageError: if one is damaged; :meth:`begin` removes it.
+            StorageError: if a chunk is damaged; :meth:`begin` removes it.
         """
         for number in self._numbers(num_images):
             found = Detections(self._path(number), category_ids)
@@ -153,7 +156,7 @@ class Chunks:
 def _read(path: Path) -> dict | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # none yet; or not ours
+    except (OSError, ValueError, RecursionError):  # missing or damaged
         return None
     return found if isinstance(found, dict) else None
 

@@ -1,10 +1,10 @@
 """
-COCO's compressed run lengths of many masks at once, of unknown origin: no input makes this fail or read past its end.
+Safe decoder of COCO's compressed RLE, for many untrusted masks at once. It never fails or reads out of bounds.
 
-A character holds 5 bits of a number, lowest first, and whether another character follows; a number from the fourth
-run on is the difference to the run two before it. pycocotools reads that in C and trusts it.
+A character encodes 5 bits of a number, lowest bits first, and whether another character follows. From the fourth run
+on, a number is the difference from the run two positions before. pycocotools decodes this in C without checks.
 
-Shape shorthand: N masks of B characters and R runs together.
+Shape shorthand: N masks with B characters and R runs in total.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Reasons why a mask can't be decoded, by code; 0 is none.
+# Reasons why a mask can't be decoded, by code; 0 means that it can.
 REASONS = (
     "",
-    "counts holds a character that is none of its alphabet",
-    "counts is cut off",
-    "counts has a number of more than 7 characters",
+    "counts contains an invalid character",
+    "counts is truncated",
+    "counts has a number with more than 7 characters",
     "counts has a negative run",
-    "counts doesn't cover the image's pixels",
+    "counts does not match the number of pixels",
     "counts is longer than any mask of this size",
 )
 _CHARACTER, _CUT_OFF, _LONG_NUMBER, _NEGATIVE, _PIXELS, _TOO_LONG = range(1, len(REASONS))
-# Enough for 32 bits with a sign; so no sum below leaves 64 bits by the runs of one mask that is sound.
+# Enough for signed 32-bit numbers, so that the sums of a valid mask do not overflow 64 bits.
 _LONGEST_NUMBER = 7
-# Characters that are decoded at a time, which takes about 100 bytes each.
+# Characters decoded at a time; each takes about 100 bytes of memory.
 _PART = 1 << 18
 
 
 def mask_areas(counts: Sequence[str], pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
-    Decode masks as far as their areas need it.
+    Areas of masks.
 
     Args:
-        counts: N strings, any.
-        pixels: (N,) height x width of every mask.
+        counts: N arbitrary strings.
+        pixels: (N,) height x width of each mask.
 
     Returns:
-        (N,) int64 areas in pixels, 0 where a mask can't be decoded; (N,) int8 indices into :data:`REASONS`.
+        (N,) int64 areas in pixels, 0 if a mask can't be decoded; (N,) int8 indices into :data:`REASONS`.
     """
     pixels = np.asarray(pixels, np.int64)
     codes = np.zeros(len(counts), np.int8)
@@ -56,15 +56,15 @@ def mask_areas(counts: Sequence[str], pixels: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _decode(text: bytes, lengths: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same of N masks whose characters, ``lengths`` each, are in ``text`` one after the other."""
+    """As :func:`mask_areas`, for N masks of ``lengths`` characters each, concatenated in ``text``."""
     codes = np.zeros(len(lengths), np.int8)
-    bits = np.frombuffer(text, np.uint8) - np.uint8(48)  # what is below wraps around to more than 63
+    bits = np.frombuffer(text, np.uint8) - np.uint8(48)  # lower characters wrap around to more than 63
     owner = np.repeat(np.arange(len(lengths)), lengths)
     values, run_owner = _numbers(bits, owner, np.cumsum(lengths)[lengths > 0] - 1, codes)
     first, inside, outside = _runs(values, run_owner, len(lengths))
     begins, ends = _bounds(np.bincount(run_owner, minlength=len(lengths)) // 2)
     areas, others = _sums(inside, begins, ends), _sums(outside, begins, ends)
-    odd = [np.abs(runs) > pixels.max(initial=0) for runs in (inside, outside)]  # whose sums might wrap around
+    odd = [np.abs(runs) > pixels.max(initial=0) for runs in (inside, outside)]  # whose sums might overflow
     negative = (_sums((inside < 0) | (outside < 0), begins, ends) > 0) | (first < 0)
     wrong = (first + areas + others != pixels) | (_sums(odd[0] | odd[1], begins, ends) > 0)
     codes[(codes == 0) & negative] = _NEGATIVE
@@ -75,7 +75,7 @@ def _decode(text: bytes, lengths: np.ndarray, pixels: np.ndarray) -> tuple[np.nd
 
 
 def _numbers(bits, owner, last, codes) -> tuple[np.ndarray, np.ndarray]:
-    """(R,) int64 numbers as written and (R,) their masks; faults go to ``codes``. ``last`` ends each mask's text."""
+    """(R,) int64 numbers and (R,) indices of their masks. Errors go to ``codes``; ``last`` are the last characters."""
     goes_on = (bits & 0x20) != 0
     codes[owner[last[goes_on[last]]]] = _CUT_OFF
     goes_on[last] = False
@@ -95,8 +95,8 @@ def _numbers(bits, owner, last, codes) -> tuple[np.ndarray, np.ndarray]:
 
 def _runs(values, owner, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    (N,) first runs, which are outside; and the others in pairs, mask by mask: inside, outside. A pair's missing
-    second run is 0.
+    (N,) first runs, which are outside; and the other runs as pairs (inside, outside), mask by mask. A missing second
+    run of a pair is 0.
     """
     num_runs = np.bincount(owner, minlength=number)
     begins, _ = _bounds(num_runs)
@@ -117,12 +117,12 @@ def _runs(values, owner, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _bounds(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and end of successive ranges."""
+    """Begin and end of successive ranges."""
     ends = np.cumsum(sizes)
     return ends - sizes, ends
 
 
 def _sums(values, begins, ends) -> np.ndarray:
-    """(N,) sums of ranges of ``values``; where the whole wraps around, they don't."""
+    """(N,) sums of ranges of ``values``; correct even if the total overflows."""
     totals = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
     return totals[ends] - totals[begins]

@@ -1,4 +1,4 @@
-"""The images and categories that a submission is about."""
+"""Images and categories of the dataset of a submission."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ LVIS_CATEGORIES = 1203
 
 class ImageList:
     """
+    Ids and sizes of the images, and ids of the categories, of an annotation file.
+
     Args:
-        json_file: path of an annotation file, whose annotations may be missing and are not kept. One without
-            categories has those of LVIS-1.0.
+        json_file: path of the annotation file, with or without annotations. Without categories, those of LVIS-1.0 are
+            used.
 
     Attributes:
-        ids: (I,) sorted.
-        heights, widths: (I,) in pixels.
-        category_ids: (K,) sorted.
+        ids: (I,) sorted image ids.
+        heights, widths: (I,) sizes in pixels.
+        category_ids: (K,) sorted category ids.
 
     Raises:
         InputError: if the file can't be read, or is not in LVIS or COCO format.
@@ -50,11 +52,11 @@ class ImageList:
             raise
         except (ValueError, RecursionError) as error:
             raise InputError(
-                f"{json_file} is no annotation file with images' id, height and width, and categories' id and name "
-                f"({error})."
+                f"{json_file} is not an annotation file with id, height and width of images, and id and name of "
+                f"categories ({error}); pass annotations in LVIS or COCO format."
             ) from error
         if not images:
-            raise InputError(f"{json_file} lists no images.")
+            raise InputError(f"{json_file} lists no images; pass the annotation file of the dataset.")
         self.ids, self.heights, self.widths = np.ascontiguousarray(table.T)
 
     def __len__(self) -> int:
@@ -63,27 +65,29 @@ class ImageList:
 
 def annotation_file_of(dataset: str, argument: str = "--dataset") -> str:
     """
+    Path of the annotation file of a dataset.
+
     Args:
-        dataset: name of a registered data set, or path of an annotation file.
-        argument: what names it, for messages.
+        dataset: name of the registered dataset, or path of an annotation file.
+        argument: argument that the user gave, for messages.
 
     Raises:
-        InputError: if it is neither, or the data set's file isn't there.
+        InputError: if it is neither, or if the file of the dataset does not exist.
     """
     if os.path.isfile(dataset):
         return dataset
     if dataset not in DatasetCatalog:
         hint = did_you_mean(dataset, DatasetCatalog.list())
-        own = " One of your own needs the --config-file that has it." if argument == "--dataset" else ""
+        custom = " A custom dataset needs the --config-file that registers it." if argument == "--dataset" else ""
         kind = ", but a folder: name the annotation file in it" if os.path.isdir(dataset) else ""
-        raise InputError(f"{argument}: {dataset!r} is neither a file nor a registered data set{kind}.{hint}{own}")
+        raise InputError(f"{argument}: {dataset!r} is neither a file nor a registered dataset{kind}.{hint}{custom}")
     json_file = MetadataCatalog.get(dataset).get("json_file")
     if not json_file:
-        raise InputError(f"Data set {dataset!r} has no annotation file; give the path of one as {argument}.")
+        raise InputError(f"Dataset {dataset!r} has no annotation file; pass the path of one as {argument}.")
     local = PathManager.get_local_path(json_file)
     if not os.path.isfile(local):
         raise InputError(
-            f"The annotation file of {dataset}, {Path(local).absolute()}, isn't there; tools/prepare_lvis.py gets "
-            f"LVIS's, or give the path of one as {argument}."
+            f"The annotation file of {dataset}, {Path(local).absolute()}, does not exist; download LVIS-1.0 with "
+            f"tools/prepare_lvis.py, or pass the path of an annotation file as {argument}."
         )
     return local

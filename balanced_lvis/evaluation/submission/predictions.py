@@ -1,4 +1,4 @@
-"""Results files of any program as stored detections, once they are found sound."""
+"""Import of results files from other programs, after validation."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .results_writer import Written, write_submission
 
 logger = logging.getLogger(__name__)
 
-# What evaluation does without, as it keeps the 300 best itself and never takes a box for a mask's area.
+# Errors that do not affect evaluation, which selects the 300 best itself and never uses a box as the area of a mask.
 _TOLERATED = ("bbox_in_mask_file", "too_many", "empty")
-# Of which nobody has to know: areas are computed from the masks, and a submission has boxes in a file of their own.
+# Not even worth a warning: areas are computed from the masks, and boxes go to a separate file.
 _HARMLESS = ("bbox_in_mask_file",)
-# pycocotools stores a list's length in 8 bits.
+# pycocotools stores the length of a list in 8 bits.
 _AT_ONCE = 255
 
 
@@ -33,22 +33,21 @@ def read_predictions(
     path: str | os.PathLike, images: ImageList, folder: str | os.PathLike, progress: bool = True
 ) -> tuple[Detections, tuple[str, ...], Report]:
     """
-    Check a results file and store its detections.
+    Validate a results file and store its detections.
 
     Args:
-        path: of a JSON list in LVIS result format, or a zip archive with one. Detections may be in any order, of any
-            number per image, and have boxes beside masks.
-        images: what the data set has.
-        folder: of the detections; the caller deletes it.
-        progress: show how far it is, on a terminal.
+        path: path of a JSON list in LVIS result format, or of a zip archive with one. Detections may be in any order,
+            with any number per image, and may have both boxes and masks.
+        images: images and categories of the dataset.
+        folder: folder for the detections; the caller deletes it.
+        progress: show a progress bar on a terminal.
 
     Returns:
-        detections, every number as in the file; what they can be evaluated for, of "bbox" and "segm", which is both
-        for an empty list; and what the file's check found.
+        the detections, with all numbers as in the file; the tasks that they can be evaluated for ("bbox", "segm" or
+        both; both for an empty list); and the report of the validation.
 
     Raises:
-        InputError: if the file can't be read, or holds what can't be evaluated: each kind of fault with its count and
-            first offenders.
+        InputError: if the file can't be read or has errors. The message lists each kind with its count and first cases.
     """
     checker, writer = Checker(images), DetectionWriter(folder, exact_boxes=True)
     with_boxes = True
@@ -68,7 +67,7 @@ def read_predictions(
     report.raise_errors(but=_TOLERATED)
     for problem in report.problems:
         if problem.kind not in _HARMLESS:
-            logger.warning("%s: %s", os.fspath(path), problem.told)
+            logger.warning("%s: %s", os.fspath(path), problem.description)
     tasks = tuple(task for task in IOU_TYPES if (with_boxes if task == "bbox" else checker.task != "bbox"))
     detections = Detections(folder, images.category_ids.tolist())
     detections.require_whole()
@@ -79,23 +78,24 @@ def export_predictions(
     path: str | os.PathLike, images: ImageList, stem: str | os.PathLike, zipped: bool = False
 ) -> list[Written]:
     """
-    Write the submission of a results file: checked, the 300 best per image, boxes apart from masks.
+    Convert a results file into a submission: validated, with the 300 best detections per image, boxes and masks in
+    separate files.
 
     Args:
-        path, images: as of :func:`read_predictions`.
-        stem, zipped: as of :func:`balanced_lvis.evaluation.submission.results_writer.write_submission`.
+        path, images: as for :func:`read_predictions`.
+        stem, zipped: as for :func:`balanced_lvis.evaluation.submission.results_writer.write_submission`.
 
     Returns:
-        what each file holds.
+        a summary of each file.
 
     Raises:
-        InputError: as :func:`read_predictions`; or for a file without a detection, which the server can't read.
+        InputError: as :func:`read_predictions`; also for a file without detections, which the server can't read.
     """
     folder = f"{os.fspath(stem)}_predictions"
     try:
         detections, tasks, _ = read_predictions(path, images, folder)
         if not len(detections):
-            raise InputError(f"Results {os.fspath(path)} hold no detection; the LVIS API can't read an empty list.")
+            raise InputError(f"Results {os.fspath(path)} have no detections; the LVIS API can't read an empty list.")
         return write_submission(lambda: [detections], stem, "bbox" in tasks, "segm" in tasks, zipped)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -117,7 +117,7 @@ def _write(writer: DetectionWriter, rows: list[Row], images: ImageList) -> None:
 
 
 def _boxes_of_masks(rows: list[Row]) -> list[list[float]]:
-    """What the LVIS API takes for the box of a mask that has none."""
+    """The boxes that the LVIS API computes for masks without a box."""
     rles = [{"size": list(row.size), "counts": (row.counts or "").encode("ascii")} for row in rows]
     parts = [mask_util.toBbox(rles[begin : begin + _AT_ONCE]) for begin in range(0, len(rles), _AT_ONCE)]
     return np.concatenate(parts).tolist()

@@ -1,4 +1,4 @@
-"""The checks of a submission's detections, some at a time."""
+"""Validation of submissions and results files, in bounded memory."""
 
 from __future__ import annotations
 
@@ -20,25 +20,24 @@ from .results_reader import BROKEN, batches_of, why_not_json
 
 _LARGEST_ID = 2**62
 _LARGEST_SIDE = 2**20
-_TOLERANCE = 1.0  # pixels over the edge of the image, as rounding makes them
-_SHARE = 0.1  # of all boxes that have to leave their image
+_TOLERANCE = 1.0  # pixels over the image border, due to rounding
+_SHARE = 0.1  # minimum share of boxes that exceed their image
 
 
 def validate_submission(path: str | os.PathLike, images: ImageList, progress: bool = False) -> Report:
     """
-    Check a submission as strictly as the server could.
+    Validate a submission at least as strictly as the server.
 
     Args:
-        path: of a JSON file, or a zip archive with one.
-        images: what the data set has.
-        progress: show how far it is, on a terminal.
+        path: path of a JSON file, or of a zip archive with one.
+        images: images and categories of the dataset.
+        progress: show a progress bar on a terminal.
 
     Returns:
-        what the file holds and what is wrong, kind by kind. One that can't be parsed to its end has the problem
-        "not_json" beside those of its beginning.
+        the report. A file that can't be parsed to its end has the problem "not_json" and those of the part before.
 
     Raises:
-        InputError: if the file isn't there or can't be opened.
+        InputError: if the file does not exist or can't be opened.
     """
     checker = Checker(images)
     try:
@@ -52,7 +51,7 @@ def validate_submission(path: str | os.PathLike, images: ImageList, progress: bo
 
 
 class Row(NamedTuple):
-    """A detection that could be read; ``box`` or ``counts`` is None where the file has none."""
+    """A detection that could be read; ``box`` or ``counts`` is None if the file has none."""
 
     position: int
     image_id: int
@@ -65,16 +64,16 @@ class Row(NamedTuple):
 
 class Checker:
     """
-    Collects what is wrong with a stream of detections.
+    Collects the problems in a stream of detections.
 
-    It keeps 8 bytes for each detection of the first 300 of an image, and nothing of others.
+    It keeps 8 bytes for each of the first 300 detections of an image, and nothing of others.
 
     Args:
-        images: what the detections may be about.
+        images: images and categories of the dataset.
 
     Attributes:
-        task: "segm" or "bbox" by the first detection that could be read; "" before.
-        findings: so far; :meth:`finish` adds what shows at the end.
+        task: "segm" or "bbox", the type of the first detection that could be read; "" before that.
+        findings: problems so far; :meth:`finish` adds those that depend on all detections.
     """
 
     def __init__(self, images: ImageList):
@@ -91,10 +90,10 @@ class Checker:
         Check the next detections.
 
         Args:
-            records: any JSON values.
+            records: arbitrary JSON values.
 
         Returns:
-            those that could be read.
+            the detections that could be read.
         """
         rows = [row for row in map(self._read, records) if row is not None]
         if rows:
@@ -153,7 +152,7 @@ class Checker:
         right = np.stack([self.images.heights[images], self.images.widths[images]], axis=1)
         wrong = known & (sizes != right).any(axis=1)
         self._flag("rle_wrong_size", wrong, rows, lambda row: f"size {list(row.size)}")
-        # Of images' own sizes alone, so that no mask can claim a size that lets it be longer than memory.
+        # Only masks with the size of their image are decoded, so that no mask can claim an arbitrary size.
         sound = np.flatnonzero(known & ~wrong)
         rows = [rows[index] for index in sound.tolist()]
         areas, codes = mask_areas([row.counts or "" for row in rows], right[sound].prod(axis=1))
@@ -179,8 +178,13 @@ class Checker:
 
     def finish(self, path: str) -> Report:
         """
+        Add the problems that depend on all detections.
+
         Args:
-            path: of the file, for the report.
+            path: path of the file, for the report.
+
+        Returns:
+            the report.
         """
         if not self.num_detections and "not_json" not in self.findings:
             self.findings.add("empty", "[]")
@@ -225,7 +229,7 @@ def _row(position: int, record) -> Row:
 def _id(record: dict, key: str) -> int:
     value = record[key]
     if type(value) is not int or abs(value) > _LARGEST_ID:
-        raise TypeError(f"has {key} {value!r:.40}, no whole number")
+        raise TypeError(f"has {key} {value!r:.40}, not an integer")
     return value
 
 
@@ -257,16 +261,16 @@ def _mask(mask) -> tuple[tuple[int, int], str]:
 
 class CornerBoxes:
     """
-    Compares both readings of all boxes of a file.
+    Detects boxes that were written as two corners, [x1, y1, x2, y2], instead of [x, y, width, height].
 
-    About half of the boxes that are two corners leave their image if they are read as [x, y, width, height]. Read as
-    corners, boxes of [x, y, width, height] are seldom all sound: the width would have to be more than x in every one.
+    If corners are read as [x, y, width, height], about half of the boxes exceed their image. If [x, y, width, height]
+    is read as corners, rarely are all boxes valid, as each width would have to be larger than x.
 
     Args:
-        images: of the dataset.
+        images: images of the dataset.
 
     Attributes:
-        leaving: boxes so far that leave their image as [x, y, width, height].
+        leaving: number of boxes so far that exceed their image as [x, y, width, height].
     """
 
     def __init__(self, images: ImageList):
@@ -280,8 +284,8 @@ class CornerBoxes:
         """
         Args:
             rows: N detections with boxes.
-            images: (N,) index of every one's image among the dataset's.
-            known: (N,) bool, whether it is one of the dataset's.
+            images: (N,) index of the image of each in the dataset.
+            known: (N,) bool, whether the image is in the dataset.
         """
         if not self._all_fit_as_corners:
             return
@@ -301,7 +305,7 @@ class CornerBoxes:
             self._examples.append(f"number {row.position} of image {row.image_id} ({width} x {height}), bbox {row.box}")
 
     def examples(self) -> list[str]:
-        """The first boxes that leave their image, in words; empty where the boxes aren't taken for corners."""
+        """Descriptions of the first boxes that exceed their image; empty if the boxes are probably not corners."""
         if not self._all_fit_as_corners or self.leaving < max(1, _SHARE * self._num):
             return []
         return self._examples

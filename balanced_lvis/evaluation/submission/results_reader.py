@@ -1,4 +1,4 @@
-"""A results file's detections, some at a time, from JSON or from a zip archive with one JSON file."""
+"""Streaming reader of results files, from JSON or a zip archive with one JSON file."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ from ...utils.errors import InputError
 from ...utils.io import open_regular
 from ...utils.text import one_line
 
-# What reading a file that is broken may raise; ValueError is the parser's.
+# Exceptions of reading a broken file; the parser raises ValueError.
 BROKEN = (
     ValueError, RecursionError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError,
     RuntimeError, OSError,
 )  # fmt: skip
-# Detections, and bytes of the file, that are in memory at a time.
+# Number of detections, and bytes of the file, in memory at a time.
 _BATCH, _BYTES = 5_000, 1 << 22
-# A mask of a 4,096 x 4,096 image takes less than a tenth of it, if it is no noise.
+# Maximum length of an element. A mask of a 4,096 x 4,096 image takes less than a tenth of it, unless it is noise.
 _LONGEST = 1 << 26
 
 
 def batches_of(path: str | os.PathLike, progress: bool = True) -> Iterator[list]:
     """
+    Read the elements of a results file in batches.
+
     Args:
-        path: of the file; what it is shows in its first bytes.
-        progress: show how far it is, on a terminal.
+        path: path of the file; its first bytes show whether it is a zip archive.
+        progress: show a progress bar on a terminal.
 
     Yields:
-        lists of its elements, any JSON values, in their order.
+        lists of elements, arbitrary JSON values, in order.
 
     Raises:
-        InputError: if the file isn't there or can't be opened.
-        ValueError, or another of :data:`BROKEN`: if it is no list to its end.
+        InputError: if the file does not exist or can't be opened.
+        ValueError, or another of :data:`BROKEN`: if the file is not a complete list.
     """
     try:
         raw = open_regular(path)
@@ -59,13 +61,13 @@ def batches_of(path: str | os.PathLike, progress: bool = True) -> Iterator[list]
                     batch, begin = [], file.tell()
                     bar.update(raw.tell() - bar.n)
         except BROKEN:
-            yield batch  # what is before the fault
+            yield batch  # elements before the error
             raise
         yield batch
 
 
 def why_not_json(error: Exception) -> str:
-    """One of :data:`BROKEN` in words."""
+    """Description of one of :data:`BROKEN`."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     text = str(error) or type(error).__name__
@@ -82,7 +84,7 @@ def _content(raw: IO[bytes]) -> Iterator[IO[bytes]]:
     with zipfile.ZipFile(raw) as archive:
         names = [name for name in archive.namelist() if name.endswith(".json") and not name.startswith("__MACOSX/")]
         if len(names) != 1:
-            raise ValueError(f"it is a zip archive with {len(names)} .json files; one is expected")
+            raise ValueError(f"it is a zip archive with {len(names)} .json files; it must contain one")
         check_member(archive.getinfo(names[0]))
         with archive.open(names[0]) as file:
             yield file

@@ -1,4 +1,4 @@
-"""The files of a submission, written detection by detection."""
+"""Streaming writer of submission files."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from ..detection_store import Detections
 from ..lvis_api import MAX_DETECTIONS_PER_IMAGE
 from .compressed_rle import mask_areas
 
-# Rows that are Python objects at a time.
+# Rows converted to Python objects at a time.
 _BATCH = 5_000
 
 
 @dataclass(frozen=True)
 class Written:
     """
-    What one file of a submission holds.
+    Summary of a submission file.
 
     Attributes:
-        path: of the file.
-        num_images: images with a detection in it.
-        num_detections: its detections.
-        over_limit: detections left out as an image had more.
-        without_area: detections left out as their box or mask has no area, which no evaluation counts.
+        path: path of the file.
+        num_images: number of images with a detection.
+        num_detections: number of detections.
+        over_limit: number of detections left out because of the limit per image.
+        without_area: number of detections left out because their box or mask has no area; no evaluation counts them.
     """
 
     path: Path
@@ -67,21 +67,21 @@ def write_submission(
     max_dets: int = MAX_DETECTIONS_PER_IMAGE,
 ) -> list[Written]:
     """
-    Write STEM_segm.json and STEM_bbox.json, each whole or not at all, without ever holding them in memory.
+    Write STEM_segm.json and STEM_bbox.json atomically, without holding them in memory.
 
-    Of every image, the ``max_dets`` highest scores over all categories are kept, of equal ones the first, as the LVIS
-    API does. Detections without area count among them and are then left out, as it does too; so evaluating the files
-    gives the numbers of evaluating the detections.
+    For each image, the ``max_dets`` highest-scoring detections over all categories are kept, of equal scores the first.
+    Detections without area count among them and are then left out. The LVIS API does the same, so the metrics of the
+    files equal those of the detections.
 
     Args:
-        parts: called once per file; returns detections, those of an image in one part.
-        stem: path of the files, without ending.
+        parts: function that returns the detections, called once per file; the detections of an image are in one part.
+        stem: path of the files without suffix.
         boxes, masks: which files to write.
         zipped: write STEM_segm.json.zip and STEM_bbox.json.zip instead.
-        max_dets: the highest-scored detections kept per image.
+        max_dets: number of highest-scoring detections kept per image.
 
     Returns:
-        what each file holds, the mask file first.
+        a summary of each file, the mask file first.
     """
     written = []
     for task, is_wanted in (("segm", masks), ("bbox", boxes)):
@@ -101,7 +101,7 @@ def _open(path: Path) -> Iterator[IO[str]]:
             yield file
         return
     with replacing(path, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        # Without a time of day, so that the same detections make the same file.
+        # Without a timestamp, so that the same detections give the same file.
         member = zipfile.ZipInfo(path.stem)
         member.compress_type, member.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
         with archive.open(member, "w", force_zip64=True) as content:
@@ -139,7 +139,7 @@ def _records(parts: Iterable[Detections], task: str, max_dets: int, counts: _Cou
 
 
 def _masks(rles: Iterator[dict], number: int) -> tuple[list[dict], np.ndarray]:
-    """The next masks as they are written, and their areas in pixels."""
+    """The next masks in results format, and their areas in pixels."""
     masks = [{"size": rle["size"], "counts": rle["counts"].decode("ascii")} for _, rle in zip(range(number), rles)]
     pixels = np.array([mask["size"][0] * mask["size"][1] for mask in masks], np.int64)
     areas, _ = mask_areas([mask["counts"] for mask in masks], pixels)

@@ -316,7 +316,7 @@ def tool(*arguments):
 def test_the_tool_tells_what_is_missing_and_fails(tmp_path):
     done = tool("--check", "--root", tmp_path / "datasets", "--splits", "val")
     assert done.returncode == 2
-    assert done.stderr == "error: 3 of 3 parts of LVIS-1.0 aren't as they should be, as listed.\n"
+    assert done.stderr == "error: 3 of 3 parts of LVIS-1.0 are missing or wrong, as listed above.\n"
     for expected in ("lvis/lvis_v1_val.json", "coco/train2017", "coco/val2017", "lvis_v1_val.json.zip", "val2017.zip"):
         assert expected in done.stdout
     assert not (tmp_path / "datasets").exists()
@@ -336,7 +336,7 @@ def test_the_tool_links_and_takes_files_that_are_another_version(tmp_path):
     ("arguments", "message"),
     [
         (("--splits", "trian"), "--splits 'trian' is unknown; valid: train, val, test_dev. Did you mean 'train'?"),
-        (("--check", "--coco", "x"), "--check only looks"),
+        (("--check", "--coco", "x"), "--check writes nothing"),
         (("--from", "/nowhere"), "--from /nowhere is not a folder"),
     ],
 )

@@ -147,7 +147,7 @@ def agnostic(outputs):
         (agnostic(13), {"num_classes": 20}, "20 classes need 21"),
         (agnostic(13), {"num_classes": 12}, "--activation"),
         (agnostic(12), {"num_classes": 12, "family": "softmax"}, "has no background output"),
-        (agnostic(13), {"num_classes": 12, "family": "softmax", "layout": "no_background"}, "needs its background"),
+        (agnostic(13), {"num_classes": 12, "family": "softmax", "layout": "no_background"}, "can.t be left out"),
         (agnostic(13), {"family": "gumbel"}, "valid: sigmoid, softmax"),
         (agnostic(13), {"layout": "mmdetection"}, "valid: balanced_lvis"),
         ({"res2.weight": torch.zeros(1)}, {}, "backbone"),

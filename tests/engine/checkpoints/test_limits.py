@@ -181,7 +181,7 @@ def test_what_is_refused_for_its_memory_is_read_with_trust(tmp_path):
             save(content, path)
         else:
             path.write_bytes(pickle.dumps(content, 2))
-        with pytest.raises(InputError, match=r"bytes ask for more than .* of memory.*TRUST_WEIGHTS"):
+        with pytest.raises(InputError, match=r"bytes would take more than .* of memory.*TRUST_WEIGHTS"):
             read_checkpoint(path)
         assert len(read_checkpoint(path, trust=True)["many"][1]) == 400_000
 

@@ -103,7 +103,7 @@ def test_a_scaled_run_is_not_gone_on_with_by_another_number_of_processes(tiny_cf
     state = trainer.state_dict()
     trainer.load_state_dict(state)
     state["job"] = {"images": 16, "processes": 8}
-    with pytest.raises(InputError, match="of 16 images, those of this run of 2.*with 8 processes"):
+    with pytest.raises(InputError, match="have 16 images, those of this run 2, .*with 8 processes"):
         trainer.load_state_dict(state)
     tiny_cfg.SOLVER.REFERENCE_WORLD_SIZE = 0
     other = Trainer(tiny_cfg)

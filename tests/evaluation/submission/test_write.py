@@ -145,7 +145,7 @@ def test_chunks_without_an_origin_are_computed_again_and_counted(origin, tmp_pat
     resumed = Chunks(tmp_path, 2)
     resumed.begin({"checkpoint": "a"}, 6)
     assert resumed.missing(6) == [0, 1, 2]
-    assert "2 chunks are computed again" in caplog.text
+    assert "2 chunks will be computed again" in caplog.text
 
 
 def test_whole_chunks_are_kept_without_a_word(tmp_path, caplog):

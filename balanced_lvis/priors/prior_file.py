@@ -6,9 +6,9 @@ import json
 import os
 from typing import Any
 
-from .showings import Showings
-from .utils.errors import InputError
-from .utils.io import open_regular
+from ..utils.errors import InputError
+from ..utils.io import open_regular
+from .sampled_counts import SampledCounts
 
 FORMAT = "balanced_lvis class prior 1"
 
@@ -60,13 +60,13 @@ def _arguments(content: dict) -> dict:
         "num_images": content["num_images"],
         "instance_count": None if None in instances else instances,
         "counted": str(content.get("counted", "")),
-        "showings": None if shown is None else _showings(shown, classes),
+        "sampled_counts": None if shown is None else _sampled_counts(shown, classes),
     }
 
 
-def _showings(shown: dict, classes: list[dict]) -> Showings:
+def _sampled_counts(shown: dict, classes: list[dict]) -> SampledCounts:
     counts: list[Any] = [[c[f"shown_{what}_count"] for c in classes] for what in ("image", "instance")]
-    return Showings(str(shown["sampler"]), shown["num_images"], *counts)
+    return SampledCounts(str(shown["sampler"]), shown["num_images"], *counts)
 
 
 def prior_content(prior) -> dict:
@@ -83,7 +83,7 @@ def prior_content(prior) -> dict:
         for name, images, count in zip(prior.class_names, prior.image_count.tolist(), instances)
     ]
     content = {"format": FORMAT, "num_images": int(prior.num_images), "counted": prior.counted}
-    shown = prior.showings
+    shown = prior.sampled_counts
     if shown is not None:
         content["shown"] = {"sampler": shown.sampler, "num_images": shown.num_images}
         counts = zip(classes, shown.image_count.tolist(), shown.instance_count.tolist())

@@ -1,4 +1,4 @@
-"""How often a training sampler shows each class, which is not how often the dataset holds it."""
+"""Class counts of the images that a training sampler shows, which differ from those of the dataset."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import dataclasses
 
 import numpy as np
 
+from ..utils.errors import InputError
 from .class_lists import ClassLists
-from .utils.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Showings:
+class SampledCounts:
     """
-    Expected counts of one epoch of a training sampler's stream. They need not be whole numbers.
+    Expected class counts of one epoch of a training sampler. They need not be whole numbers.
 
     Args:
-        sampler: what shows the images, such as "RepeatFactorTrainingSampler, threshold 0.001".
-        num_images: images shown, N of the stream.
-        image_count: (K,) images shown that hold each class.
-        instance_count: (K,) instances of each class in the images shown.
+        sampler: name and options, such as "RepeatFactorTrainingSampler, threshold 0.001".
+        num_images: number of images shown, N.
+        image_count: (K,) number of images shown that contain each class.
+        instance_count: (K,) number of instances of each class in the images shown.
 
     Raises:
         InputError: if a count is negative or not finite, or lengths differ.
@@ -36,20 +36,22 @@ class Showings:
             object.__setattr__(self, field, _counts(field, getattr(self, field), ndim=1))
         if len(self.image_count) != len(self.instance_count):
             raise InputError(
-                f"Showings: image_count has {len(self.image_count)} entries, instance_count {len(self.instance_count)}."
+                f"SampledCounts: image_count has {len(self.image_count)} entries and instance_count "
+                f"{len(self.instance_count)}; both must have one per class."
             )
         if self.num_images < 1 or np.any(self.image_count > self.num_images * (1 + 1e-6)):
             raise InputError(
-                f"Showings: num_images is {self.num_images:g}; it must be at least 1 and no less than any image_count."
+                f"SampledCounts: num_images is {self.num_images:g}; it must be at least 1 and "
+                "no less than any image_count."
             )
 
     @classmethod
-    def of(cls, sampler: str, lists: ClassLists, times: np.ndarray, num_classes: int) -> Showings:
+    def of(cls, sampler: str, lists: ClassLists, times: np.ndarray, num_classes: int) -> SampledCounts:
         """
         Args:
-            sampler: as above.
-            lists: the classes of N images.
-            times: (N,) how often each image is expected to be shown per epoch.
+            sampler: name and options.
+            lists: class lists of N images.
+            times: (N,) expected number of times that each image is shown per epoch.
             num_classes: K.
 
         Raises:
@@ -72,6 +74,6 @@ def _counts(field: str, values, ndim: int) -> np.ndarray:
     except (TypeError, ValueError, OverflowError, RecursionError):
         array = np.array(np.nan)
     if array.ndim != ndim or not np.all(np.isfinite(array) & (array >= 0)):
-        raise InputError(f"Showings: {field} must be finite and >= 0, not {values!r:.200}.")
+        raise InputError(f"SampledCounts: {field} must be finite and >= 0, not {values!r:.200}.")
     array.setflags(write=False)
     return array

@@ -1,4 +1,4 @@
-"""Which classes are in which image, as two arrays: all that priors and samplers have to know of a data set."""
+"""The classes in each image of a dataset, as two arrays: the input of priors and samplers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from .utils.errors import InputError
+from ..utils.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClassLists:
     """
-    The classes of all instances of N images. Crowd regions are not among them, as they are not trained on.
+    The classes of all instances in N images, without crowd regions, which are not trained on.
 
     Args:
         classes: (A,) whole numbers, one per instance, image after image.
@@ -30,10 +30,11 @@ class ClassLists:
     def of(cls, dataset_dicts) -> ClassLists:
         """
         Args:
-            dataset_dicts: N images in Detectron2's standard format, or anything that :class:`HasClassLists`.
+            dataset_dicts: N images in Detectron2's standard format, or a dataset that implements
+                :class:`HasClassLists`.
 
         Raises:
-            InputError: if ``iscrowd`` is neither 0 nor 1: Detectron2 takes all but 0 for a crowd.
+            InputError: if ``iscrowd`` is neither 0 nor 1: Detectron2 takes any other value for a crowd region.
         """
         if isinstance(dataset_dicts, HasClassLists):
             return dataset_dicts.class_lists()
@@ -50,27 +51,27 @@ class ClassLists:
     def check(self, num_classes: int) -> None:
         """
         Raises:
-            InputError: if a class is outside 0..``num_classes``-1, naming the first image that holds one.
+            InputError: if a class is outside 0..``num_classes``-1, naming the first image that contains one.
         """
         outside = np.flatnonzero((self.classes < 0) | (self.classes >= num_classes))
         if len(outside):
             image = int(np.searchsorted(self.first, outside[0], "right")) - 1
             raise InputError(
                 f"Image {self.image_ids[image]!r} has category_id {self.classes[outside[0]]}, but there are only "
-                f"{num_classes} classes (0..{num_classes - 1}); check the data set's class names or "
+                f"{num_classes} classes (0..{num_classes - 1}); check the dataset's class names or "
                 "MODEL.ROI_HEADS.NUM_CLASSES."
             )
 
     def images_by_class(self, num_classes: int) -> list[np.ndarray]:
         """
-        For each of K = ``num_classes`` classes, the (n_j,) int32 positions of the images that hold it, in order.
+        For each of K = ``num_classes`` classes, the (n_j,) int32 positions of the images that contain it, in order.
 
         Raises:
             InputError: if a class is outside 0..K-1.
         """
         self.check(num_classes)
-        classes = self.classes.astype(np.min_scalar_type(num_classes))  # NumPy sorts small types ten times as fast
-        order = np.argsort(classes, kind="stable")  # so that a class's images stay in order
+        classes = self.classes.astype(np.min_scalar_type(num_classes))  # sorted ten times faster by NumPy
+        order = np.argsort(classes, kind="stable")  # keeps the images of a class in order
         classes = classes[order]
         images = np.repeat(np.arange(self.num_images, dtype=np.int32), np.diff(self.first))[order]
         is_new = np.append(True, (np.diff(classes) != 0) | (np.diff(images) != 0))[: len(images)]
@@ -80,7 +81,7 @@ class ClassLists:
 
 @runtime_checkable
 class HasClassLists(Protocol):
-    """A data set that knows its classes without making a record of every image."""
+    """A dataset that knows its classes without building a record of every image."""
 
     def __len__(self) -> int: ...
 
@@ -94,7 +95,7 @@ def check_crowds(dataset_dicts) -> None:
         dataset_dicts: as of :meth:`ClassLists.of`.
 
     Raises:
-        InputError: as :meth:`ClassLists.of`, where nothing else makes them.
+        InputError: as :meth:`ClassLists.of`, for a dataset whose class lists are not built.
     """
     if not isinstance(dataset_dicts, HasClassLists):
         for record in dataset_dicts:
@@ -111,6 +112,6 @@ def _is_crowd(annotation: Mapping, record: Mapping) -> bool:
     if value not in (0, 1):
         raise InputError(
             f"Image {record.get('image_id')!r} has an annotation whose iscrowd is {value!r:.60}; write 0 or 1: "
-            "Detectron2 takes anything but 0 for a crowd region."
+            "Detectron2 takes any other value for a crowd region."
         )
     return bool(value)
