@@ -136,6 +136,14 @@ def export_here(rendered, trained, output, *flags, **changes) -> int:
     return parser["main"](words)
 
 
+def test_other_limits_of_the_watchdog_continue_the_same_export(tiny_cfg, tmp_path):
+    (tmp_path / "model.pth").write_bytes(b"weights")
+    tiny_cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+    before = module._origin(tiny_cfg)
+    tiny_cfg.WATCHDOG.TIMEOUT = 17.0
+    assert module._origin(tiny_cfg) == before
+
+
 def test_a_zip_holds_the_file(exported, rendered, trained, tmp_path):
     assert export_here(rendered, trained, tmp_path, "--zip") == 0
     for task in IOU_TYPES:
