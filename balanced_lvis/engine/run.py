@@ -12,9 +12,11 @@ from detectron2.utils.env import seed_all_rng
 
 from ..config import import_modules, load_config, thawed
 from ..console.command_line import log_to_files
+from ..data.class_names import check_num_classes
 from ..data.config_datasets import prepare_datasets, resolve_num_classes
-from ..data.dataset_files import check_datasets, check_num_classes, evaluation_file_of
+from ..data.dataset_files import check_datasets
 from ..data.preflight import preflight
+from ..data.registered_files import evaluation_file_of
 from ..modeling.box_predictor import check_classification
 from ..modeling.decoupled import is_second_stage
 from ..utils.errors import InputError

@@ -20,7 +20,7 @@ from ..config import load_config, thawed
 from ..data.broken_images import reason_of
 from ..data.class_names import class_names_of
 from ..data.image_files import pil_to_array, read_image
-from ..data.resize import ResizeShortestEdge
+from ..data.mapper import ResizeShortestEdge
 from ..engine.checkpoints.identity import Identity
 from ..engine.checkpoints.weights import check_weights, load_for_evaluation
 from ..engine.saved_prior import saved_prior
