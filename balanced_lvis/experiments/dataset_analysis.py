@@ -41,7 +41,7 @@ def analyze(prior: ClassPrior, threshold: float) -> dict:
         "group", "frequency", "repeat_factor", "offset" and "logit_shift" of each class, and a "summary". "offset" is
         each method's own (Balanced Sigmoid subtracts it from a training logit, Balanced Softmax adds it);
         "logit_shift" is what training adds to the logit, and so compares between methods. Where the prior has
-        showings, frequencies, offsets and shifts are of the images shown.
+        sampled counts, frequencies, offsets and shifts are of the images shown.
 
     Raises:
         InputError: for a threshold outside [0, 1].
