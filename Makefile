@@ -55,7 +55,7 @@ clean:  ## remove environments, built pages, the quick start's output and render
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A changed requirement, DETECTRON2 included, updates the environment.
-$(STAMP): Makefile setup.py requirements.txt constraints.txt $(VENV)/.detectron2
+$(STAMP): Makefile setup.py pyproject.toml requirements.txt requirements-models.txt constraints.txt $(VENV)/.detectron2
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 	  { echo "The pinned versions need Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)

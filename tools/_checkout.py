@@ -1,7 +1,7 @@
 """
-Makes ``benchmarks``, ``gpu_check`` and ``soak`` importable, which are beside the package and not installed with it.
+Makes the modules of this checkout importable, including ``benchmarks``, ``gpu_check`` and ``soak``.
 
-First on the path, as tools have the same names as these packages.
+They are not installed. The checkout comes first on the path, because some tools have the names of these packages.
 """
 
 import sys

@@ -1,1 +1,1 @@
-"""The commands that the tools call."""
+"""The commands of ``balanced-lvis``, one module each; ``tools/`` and :mod:`balanced_lvis_cli` call their ``main``."""

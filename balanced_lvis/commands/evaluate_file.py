@@ -8,7 +8,7 @@ import shutil
 
 from ..console.command_line import log_to_files
 from ..data.config_datasets import prepare_datasets
-from ..data.dataset_files import evaluation_file_of
+from ..data.registered_files import evaluation_file_of
 from ..evaluation.lvis_evaluator import LVISEvaluator
 from ..evaluation.submission import ImageList, annotation_file_of, read_predictions
 from ..utils.errors import InputError

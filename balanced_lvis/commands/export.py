@@ -1,245 +1,84 @@
-"""A checkpoint's submission: detections of a whole data set, by any number of processes, interrupted or not."""
+"""The command ``export``: LVIS submissions, written or validated."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
-import itertools
-import json
-import logging
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from detectron2.data import MetadataCatalog
-from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
-from tqdm import tqdm
-
-from ..config import import_modules
-from ..console.command_line import log_to_files
+from ..config import load_config
+from ..console.command_line import command_line
 from ..console.printing import print_text
-from ..data.config_datasets import prepare_datasets, resolve_num_classes
-from ..data.loader import build_test_loader
-from ..engine.checkpoints.identity import Identity
-from ..engine.checkpoints.weights import load_for_evaluation
-from ..engine.processes.job import find_job
-from ..engine.processes.launch import launch
-from ..engine.processes.lock import only_job_in
-from ..engine.processes.watchdog import Limits, note
-from ..engine.run import check, read_config
-from ..engine.trainer import Trainer
-from ..evaluation.lvis_api import MAX_DETECTIONS_PER_IMAGE
-from ..evaluation.lvis_evaluator import category_ids_of
-from ..evaluation.model_outputs import OutputWriter, unpasted
-from ..evaluation.submission.chunks import Chunks
-from ..evaluation.submission.results_writer import Written, write_submission
-from ..modeling.box_predictor import calibration_from_config
+from ..data.config_datasets import prepare_dataset
+from ..evaluation.submission import ImageList, annotation_file_of, export_predictions, validate_submission
 from ..utils.errors import InputError
-from ..utils.io import sha256_of
-from ..utils.memory_allocator import keep_freed_memory
-from ..utils.storage import check_writable, clear_errors
-from ..utils.text import one_line, safe_file_name
+from ..utils.text import safe_file_name
+from .export_checkpoint import CHUNK, Options, add_job_arguments, export_checkpoint
+from .parsers import add_config_arguments, new_parser, overrides_of
 
-logger = logging.getLogger(__name__)
+DESCRIPTION = """\
+Write the LVIS submission of a checkpoint, which is a mask file and a box file for the server; or validate such a file.
 
-# Images whose detections an interrupted export may lose, per process.
-CHUNK = 50
-CHUNKS = "chunks"
-_NUM_IMAGES = "number of images"
-# What detections don't follow from.
-_IRRELEVANT = (
-    "OUTPUT_DIR", "SOLVER", "DATASETS.TRAIN", "DATASETS.TEST", "DATALOADER.NUM_WORKERS", "MODEL.DEVICE",
-    "MODEL.WEIGHTS", "MODEL.CLASS_PRIOR.FILE", "TEST.EVAL_PERIOD", "TEST.LVIS_BACKEND", "CUDNN_BENCHMARK",
-    "VIS_PERIOD", "SEED", "WATCHDOG",
-)  # fmt: skip
+    %(prog)s --config-file r50_balanced_sigmoid --num-gpus 8 \\
+        MODEL.WEIGHTS output/r50_balanced_sigmoid/model_final.pth
 
+The 300 best detections of every image are written to OUTPUT/NAME_segm.json and OUTPUT/NAME_bbox.json. The same command
+resumes an export that was interrupted.
 
-@dataclass(frozen=True)
-class Options:
-    """
-    Attributes:
-        dataset: name of a registered data set.
-        output: folder of the files, of a log and, until the export is done, of the detections.
-        zipped: write zip archives.
-        chunk: images whose detections are kept together.
-    """
+    %(prog)s --validate output/submission/lvis_v1_test_dev_segm.json
 
-    dataset: str
-    output: str
-    zipped: bool = False
-    chunk: int = CHUNK
+lists everything in a JSON or zip file that the server could refuse or misread. The exit status is 2 if there is any.
+
+    %(prog)s --validate FILE --dataset my_val --config-file mine.yaml     # for a custom dataset
+"""
 
 
-def add_job_arguments(parser: argparse.ArgumentParser) -> None:
-    """Those about processes, for :func:`balanced_lvis.engine.processes.job.find_job`; as of Detectron2's tools."""
-    group = parser.add_argument_group("processes", "torchrun and SLURM are recognised without these")
-    group.add_argument("--num-gpus", type=int, default=1, help="processes per machine, with GPUs or without")
-    group.add_argument("--num-machines", type=int, default=1)
-    group.add_argument("--machine-rank", type=int, default=0, help="of this machine, from 0 on")
-    group.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT where machines meet")
+@command_line
+def main(arguments: list[str] | None = None) -> None:
+    args = _parser().parse_args(arguments)
+    args.opts = overrides_of(args)
+    if args.validate:
+        _validate(args)
+    elif args.predictions:
+        _export_predictions(args)
+    else:
+        export_checkpoint(args, Options(args.dataset, args.output, args.zip, args.chunk))
 
 
-def export_checkpoint(args: argparse.Namespace, options: Options) -> None:
-    """
-    Run a checkpoint on a data set and write its submission to ``options.output``; print what was written.
-
-    An export that was interrupted goes on: with the same checkpoint, config and data set, whatever the processes.
-
-    Args:
-        args: config_file, opts, and those of :func:`add_job_arguments`.
-
-    Raises:
-        InputError: for anything that the user has to mend, before work starts; or if the folder holds detections of
-            another export.
-    """
-    if options.chunk < 1:
-        raise InputError(f"--chunk is {options.chunk}; it must be 1 or more.")
-    args = argparse.Namespace(**{**vars(args), "eval_only": True, "resume": False, "allow_missing": False})
-    args.opts = [*args.opts, "DATASETS.TEST", repr((options.dataset,)), "OUTPUT_DIR", options.output]
-    job = find_job(args)
-    cfg = read_config(args, job)
-
-    with contextlib.ExitStack() as stack:
-
-        def prepare():
-            if job.rank == 0:
-                stack.enter_context(only_job_in(options.output, "--output"))
-            check_writable(options.output)
-            log_to_files(options.output, job.rank)
-            check(cfg, args, job)
-            origin = _origin(cfg)
-            _chunks(options).begin(origin, int(origin[_NUM_IMAGES]))
-
-        launch(job, prepare, _work, (cfg, options), cfg.MODEL.DEVICE, Limits.from_config(cfg))
+def _validate(args: argparse.Namespace) -> None:
+    report = validate_submission(args.validate, ImageList(_annotation_file(args)), progress=True)
+    print_text(report)
+    if report.problems if args.strict else report.errors:
+        raise InputError(f"--validate {args.validate} is not a valid submission; see the report above.")
 
 
-def _chunks(options: Options) -> Chunks:
-    return Chunks(Path(options.output, CHUNKS), options.chunk)
+def _export_predictions(args: argparse.Namespace) -> None:
+    json_file = _annotation_file(args)
+    name = Path(json_file).stem if args.dataset == json_file else args.dataset
+    output = Path(args.output, safe_file_name(name))
+    for written in export_predictions(args.predictions, ImageList(json_file), output, args.zip):
+        print_text(written)
 
 
-def _origin(cfg) -> dict[str, str]:
-    """What detections follow from, by name."""
-    relevant = cfg.clone()
-    relevant.defrost()
-    for key in _IRRELEVANT:
-        *path, name = key.split(".")
-        node = relevant
-        for part in path:
-            node = node[part]
-        node.pop(name, None)
-    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
-    return {
-        **_origin_of_calibration(cfg),
-        "checkpoint": sha256_of(PathManager.get_local_path(cfg.MODEL.WEIGHTS.split("?", 1)[0])),
-        "config": hashlib.sha256(relevant.dump().encode()).hexdigest(),
-        "data set": sha256_of(PathManager.get_local_path(metadata.json_file)),
-        _NUM_IMAGES: str(len(build_test_loader(cfg, cfg.DATASETS.TEST[0]).dataset)),
-    }
+def _annotation_file(args: argparse.Namespace) -> str:
+    if not os.path.isfile(args.dataset):
+        prepare_dataset(load_config(args.config_file, args.opts), args.dataset)
+    return annotation_file_of(args.dataset)
 
 
-def _origin_of_calibration(cfg) -> dict[str, str]:
-    """The class prior, if scores depend on it."""
-    calibration = calibration_from_config(cfg)
-    if calibration is None or not calibration.needs_prior:
-        return {}
-    content = json.dumps(calibration.prior.to_dict(), sort_keys=True)
-    return {"class prior": hashlib.sha256(content.encode()).hexdigest()}
-
-
-def _work(cfg, options: Options) -> None:
-    """In every process."""
-    import_modules(cfg.IMPORTS)
-    keep_freed_memory(cfg.MODEL.DEVICE)
-    with clear_errors(options.output):
-        _export(cfg, options)
-
-
-def _export(cfg, options: Options) -> None:
-    log_to_files(options.output, comm.get_rank())
-    if comm.get_world_size() > 1:
-        prepare_datasets(cfg)  # catalogs are each process's own
-        resolve_num_classes(cfg)
-    chunks = _chunks(options)
-    num_images = len(build_test_loader(cfg, options.dataset).dataset)
-    missing = _agreed(chunks.missing(num_images))
-    _detect(cfg, options.dataset, chunks, num_images, missing)
-    note("waiting for the others' detections", slow=True, waiting=True)
-    comm.synchronize()
-    if comm.is_main_process():
-        note("writing the submission", slow=True)
-        _check_complete(chunks, num_images)
-        for written in _write(cfg, options, chunks, num_images):
-            print_text(written)
-        chunks.delete()
-
-
-def _agreed(missing: list[int]) -> list[int]:
-    """
-    Rank 0's list, as a quick process may finish a chunk before another has looked.
-
-    Raises:
-        InputError: if the processes see different folders.
-    """
-    found = comm.all_gather(missing)
-    if any(other != found[0] for other in found):
-        raise InputError("--output is not the same folder on all machines; choose one on a disk that they share.")
-    return found[0]
-
-
-def _check_complete(chunks: Chunks, num_images: int) -> None:
-    if missing := chunks.missing(num_images):
-        raise InputError(
-            f"{len(missing)} chunks of other processes are not in {chunks.folder}; choose an --output on a disk that "
-            "all machines share, and start again: what is there is kept."
-        )
-
-
-def _detect(cfg, dataset: str, chunks: Chunks, num_images: int, missing: list[int]) -> None:
-    """This process's share of the chunks."""
-    mine = missing[comm.get_rank() :: comm.get_world_size()]
-    positions = [position for number in mine for position in chunks.images(number, num_images)]
-    left = sum(len(chunks.images(number, num_images)) for number in missing)
-    if left < num_images:
-        logger.info("Going on: %d of %d images are done", num_images - left, num_images)
-    if not mine:
-        return
-    loader = build_test_loader(cfg, dataset, positions)
-    bar = tqdm(
-        loader, f"{one_line(dataset)}, this process", unit="img", disable=None if comm.is_main_process() else True
-    )
-    batches = iter(bar)
-    with _detector(cfg) as detector:
-        for number in mine:
-            with chunks.writing(number) as writer, OutputWriter(writer) as output:
-                for inputs in itertools.islice(batches, len(chunks.images(number, num_images))):
-                    note("detecting", slow=True)  # the whole may take any time; what is judged is a batch
-                    output.write(inputs, detector(inputs))
-
-
-@contextlib.contextmanager
-def _detector(cfg) -> Iterator:
-    """The checkpoint's model, which leaves masks in their boxes where it can."""
-    if cfg.TEST.DETECTIONS_PER_IMAGE < MAX_DETECTIONS_PER_IMAGE:
-        logger.warning(
-            "TEST.DETECTIONS_PER_IMAGE is %d; a submission may hold %d.",
-            cfg.TEST.DETECTIONS_PER_IMAGE, MAX_DETECTIONS_PER_IMAGE,
-        )  # fmt: skip
-    model = Trainer.build_model(cfg)
-    load_for_evaluation(model, cfg.MODEL.WEIGHTS, Identity.from_config(cfg, evaluation=True), cfg.MODEL.TRUST_WEIGHTS)
-    model.eval()
-    with torch.no_grad(), unpasted(model) as detector:
-        yield detector
-
-
-def _write(cfg, options: Options, chunks: Chunks, num_images: int) -> list[Written]:
-    category_ids = category_ids_of(MetadataCatalog.get(options.dataset))
-    return write_submission(
-        lambda: chunks.detections(num_images, category_ids),
-        os.path.join(options.output, safe_file_name(options.dataset)),
-        masks=cfg.MODEL.MASK_ON,
-        zipped=options.zipped,
-    )
+def _parser() -> argparse.ArgumentParser:
+    parser = new_parser("export", DESCRIPTION)
+    add = parser.add_argument
+    add("--validate", metavar="FILE", help="validate a submission instead of writing one")
+    add("--predictions", metavar="FILE", help="export the detections of a results file instead of a checkpoint's")
+    add("--strict", action="store_true", help="with --validate: treat warnings as errors")
+    add("--dataset", default="lvis_v1_test_dev", metavar="NAME",
+        help="name of a dataset; without a checkpoint, also an annotation file (default: %(default)s)")  # fmt: skip
+    add("--output", default="output/submission", metavar="FOLDER", help="folder to write to (default: %(default)s)")
+    add("--zip", action="store_true", help="write .json.zip files")
+    add_config_arguments(parser, "config of the checkpoint or of the dataset")
+    add("--chunk", type=int, default=CHUNK, metavar="IMAGES",
+        help="images whose detections are saved together (default: %(default)s)")  # fmt: skip
+    add_job_arguments(parser)
+    add("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides of the config: MODEL.WEIGHTS FILE")
+    return parser

@@ -1,4 +1,4 @@
-"""The command line that trains a model, or evaluates a checkpoint or a results file."""
+"""The command ``train``, which also evaluates a checkpoint or a results file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from detectron2.engine import default_argument_parser
 
 from ..config import add_import_argument, import_overrides
 from ..console.command_line import command_line, log_to_files
-from ..engine.processes.job import find_job
+from ..engine.processes.job import Job, find_job
 from ..engine.processes.launch import launch
 from ..engine.processes.lock import only_job_in
 from ..engine.processes.watchdog import Limits
@@ -17,15 +17,16 @@ from ..engine.run import check, read_config, run_in_worker
 from ..utils.errors import InputError
 from ..utils.storage import check_writable
 from .evaluate_file import check_evaluates_file, evaluate_file
+from .parsers import CONFIG_FILE, OVERRIDES, program
 
 DESCRIPTION = "Train a model and evaluate it, or evaluate a checkpoint or a results file."
 
 EXAMPLES = """\
-  tools/train_net.py --config-file configs/r101_balanced_sigmoid.yaml --num-gpus 8
-  tools/train_net.py --config-file configs/r101_balanced_sigmoid.yaml --num-gpus 8 --resume
-  tools/train_net.py --config-file configs/r50_rfs.yaml --eval-only MODEL.WEIGHTS output/r50_rfs/model_final.pth
-  tools/train_net.py --config-file configs/r50_rfs.yaml --eval-only --predictions results.json
-  torchrun --nproc_per_node 8 tools/train_net.py --config-file configs/r50_rfs.yaml
+  %(prog)s --config-file configs/r101_balanced_sigmoid.yaml --num-gpus 8
+  %(prog)s --config-file configs/r101_balanced_sigmoid.yaml --num-gpus 8 --resume
+  %(prog)s --config-file configs/r50_rfs.yaml --eval-only MODEL.WEIGHTS output/r50_rfs/model_final.pth
+  %(prog)s --config-file configs/r50_rfs.yaml --eval-only --predictions results.json
+  torchrun --nproc_per_node 8 -m balanced_lvis train --config-file configs/r50_rfs.yaml
 
 Overrides of the config come last. The model, logs and results.json are written to OUTPUT_DIR, those of --eval-only to
 OUTPUT_DIR/evaluation. Several machines, SLURM: docs/scaling.md. Without a GPU everything runs on the CPU, and
@@ -38,18 +39,18 @@ by SIGTERM or SIGUSR1, after a checkpoint if training had started; 130 interrupt
 def argument_parser() -> argparse.ArgumentParser:
     """Detectron2's arguments and those of this project; without a GPU, ``--num-gpus`` is the number of processes."""
     parser = default_argument_parser(f"examples:\n{EXAMPLES}")
-    parser.description = DESCRIPTION
+    parser.prog, parser.description = program("train"), DESCRIPTION
     # Detectron2's default is a port that two jobs of one user would share.
     parser.set_defaults(dist_url="auto")
     helps = {
-        "--config-file": "a config file, such as configs/r50_balanced_sigmoid.yaml",
+        "--config-file": f"{CONFIG_FILE}, such as r50_balanced_sigmoid",
         "--resume": "continue from the newest complete checkpoint in OUTPUT_DIR, if there is one",
         "--eval-only": "evaluate MODEL.WEIGHTS on DATASETS.TEST; results are written to OUTPUT_DIR/evaluation",
         "--num-gpus": "number of processes on this machine, one per GPU if there are GPUs (default: 1)",
         "--num-machines": "number of machines; not needed with torchrun and SLURM (default: 1)",
         "--machine-rank": "rank of this machine, from 0",
         "--dist-url": "tcp://HOST:PORT where the machines connect",
-        "opts": "KEY VALUE overrides of the config",
+        "opts": OVERRIDES,
     }
     for action in parser._actions:
         name = (action.option_strings or [action.dest])[-1]
@@ -76,10 +77,22 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: the command line without the program's name; None for ``sys.argv``.
     """
-    args = argument_parser().parse_args(arguments)
+    start(argument_parser().parse_args(arguments))
+
+
+def start(args: argparse.Namespace) -> None:
+    """
+    Train or evaluate as a parsed command line says.
+
+    Args:
+        args: from :func:`argument_parser`.
+
+    Raises:
+        InputError: if the command line, config, datasets or weights are invalid.
+    """
     args.opts = [*args.opts, *import_overrides(args.imports)]
     if not args.config_file and not args.opts:
-        raise InputError("--config-file is missing; name a config, such as configs/r50_balanced_sigmoid.yaml.")
+        raise InputError("--config-file is missing; name a config, such as r50_balanced_sigmoid.")
     job = find_job(args)
     args.resume |= job.attempt > 0  # restarted by torchrun after a failure
     cfg = read_config(args, job)
@@ -87,8 +100,22 @@ def main(arguments: list[str] | None = None) -> None:
         check_evaluates_file(args.eval_only, job.world_size)
         with only_job_in(cfg.OUTPUT_DIR):
             evaluate_file(cfg, args.predictions)
-        return
+    else:
+        run_job(cfg, args, job)
 
+
+def run_job(cfg, args: argparse.Namespace, job: Job) -> None:
+    """
+    Check everything, then train or evaluate in all processes of a job.
+
+    Args:
+        cfg: from :func:`balanced_lvis.engine.run.read_config`.
+        args: from :func:`argument_parser`.
+        job: the job that the config was read for.
+
+    Raises:
+        InputError: if the config, a dataset or the weights are invalid.
+    """
     with contextlib.ExitStack() as stack:
 
         def prepare():

@@ -5,10 +5,11 @@ Configuration: Detectron2's keys and balanced_lvis's, config files and overrides
 
     from balanced_lvis.config import load_config
 
-    cfg = load_config("configs/r50_balanced_sigmoid.yaml", ["SOLVER.IMS_PER_BATCH", "8"])
+    cfg = load_config("r50_balanced_sigmoid", ["SOLVER.IMS_PER_BATCH", "8"])
 
-A config may list modules under ``IMPORTS``. They are imported before its keys are checked, so that they can register
-activations, calibrations and samplers whose options are then valid keys.
+A config is found by its path, or by its name if it comes with balanced_lvis. It may list modules under ``IMPORTS``,
+which are imported before its keys are checked, so that they can register activations, calibrations and samplers whose
+options are then valid keys.
 """
 
 from .. import _detectron2
@@ -17,7 +18,7 @@ _detectron2.require()
 
 from .defaults import add_balanced_lvis_config, default_config  # noqa: E402
 from .imports import add_import_argument, import_modules, import_overrides  # noqa: E402
-from .loading import load_config  # noqa: E402
+from .loading import load_config, thawed  # noqa: E402
 
 __all__ = [
     "add_balanced_lvis_config",
@@ -26,4 +27,5 @@ __all__ = [
     "import_modules",
     "import_overrides",
     "load_config",
+    "thawed",
 ]

@@ -17,6 +17,7 @@ from ..utils.user_paths import expand_values
 from .defaults import default_config
 from .imports import KEY as IMPORTS
 from .imports import import_modules, module_names
+from .names import config_path
 from .yaml_files import check_config_file, read_config_file
 
 
@@ -27,7 +28,8 @@ def load_config(config_file: str | os.PathLike = "", opts: Sequence[str] = ()) -
     Modules listed under ``IMPORTS``, in the file, its bases and the overrides together, are imported first.
 
     Args:
-        config_file: path of a yaml file; empty for the defaults.
+        config_file: path of a yaml file, or name of a config that comes with balanced_lvis
+            (:func:`.names.config_path`); empty for the defaults.
         opts: ``KEY VALUE`` pairs, flat.
 
     In both, and in the values of the config, a path may begin with ~.
@@ -36,7 +38,7 @@ def load_config(config_file: str | os.PathLike = "", opts: Sequence[str] = ()) -
         InputError: if a file is missing or malformed, a module can't be imported, a key is unknown (naming the closest
             valid ones) or a value has the wrong type.
     """
-    path, opts = os.path.expanduser(config_file), list(opts)
+    path, opts = config_path(config_file) if config_file else "", list(opts)
     imports = _import_declared(path, opts)
     cfg = default_config()
     cfg[IMPORTS] = None  # takes any value: files may write one name, and those of all files count
@@ -46,6 +48,13 @@ def load_config(config_file: str | os.PathLike = "", opts: Sequence[str] = ()) -
     cfg[IMPORTS] = imports
     expand_values(cfg)
     return cfg
+
+
+def thawed(cfg: CN) -> CN:
+    """A copy of a config, frozen or not, that can be changed."""
+    copy = cfg.clone()
+    copy.defrost()
+    return copy
 
 
 def _import_declared(path: str, opts: list[str]) -> tuple[str, ...]:

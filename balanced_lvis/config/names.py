@@ -13,7 +13,7 @@ from ..utils.user_paths import why_no_file
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SUFFIX = ".yaml"
 _PREFIX = "configs/"
-_BUILDING_BLOCKS = "base/"  # what other configs build on, not to be trained by itself
+_BUILDING_BLOCKS = "base/"  # bases of other configs, not to be trained themselves
 
 
 def config_folder() -> Path:
@@ -34,14 +34,14 @@ def config_names() -> list[str]:
 def shipped_config(name: str) -> str | None:
     """
     Args:
-        name: name of a config that comes with balanced_lvis, one that others build on (``base/lvis_v1``) included; with
-            or without ``.yaml`` and a leading ``configs/``.
+        name: name of a config that comes with balanced_lvis, or of one that these build on, such as ``base/lvis_v1``;
+            with or without ``.yaml`` and a leading ``configs/``.
 
     Returns:
         its path; None if there is none.
     """
     path = config_folder() / f"{_plain(name)}{_SUFFIX}"
-    return str(path) if path.is_file() and ".." not in path.parts else None
+    return str(path) if path.is_file() and config_folder() in path.parents and ".." not in path.parts else None
 
 
 def _plain(name: str) -> str:
@@ -63,11 +63,9 @@ def config_path(name_or_path: str | os.PathLike) -> str:
     path = os.path.expanduser(os.fspath(name_or_path))
     if os.path.exists(path):
         return path
-    name = path.removeprefix("./").removeprefix(_PREFIX).removesuffix(_SUFFIX)
-    names = config_names()
-    if name in names:
-        return str(config_folder() / f"{name}{_SUFFIX}")
-    close = difflib.get_close_matches(name, names, n=5, cutoff=0.6)
+    if shipped := shipped_config(path):
+        return shipped
+    close = difflib.get_close_matches(_plain(path), config_names(), n=5, cutoff=0.6)
     hint = f"Similar names: {', '.join(close)}." if close else "`balanced-lvis configs` lists the names."
     raise InputError(
         f"--config-file {one_line(path)!r} {why_no_file(path)}, and no config of balanced_lvis has this name. {hint}"

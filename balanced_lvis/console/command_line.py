@@ -1,4 +1,4 @@
-"""What a command line shows: calm logs, and bad input as one message."""
+"""Command-line entry points: logging, warnings, and errors as one message with an exit status."""
 
 from __future__ import annotations
 
@@ -25,25 +25,27 @@ from .printing import escape_logged, print_error
 from .signals import INTERRUPTED, ends_at_once
 from .streams import LenientStream, kept_streams
 
-# What a command line shows as one message.
-OURS = (InputError, DivergedError, LostProcessError)
+# Errors that a command line shows as one message, without a traceback.
+_SHOWN_ERRORS = (InputError, DivergedError, LostProcessError)
 
 
 def command_line(function=None, *, prints_result: bool = False):
     """
-    Decorator of a tool's ``main``: a calm screen, and our own errors as one message and their status, no traceback.
+    Decorator of the ``main`` of a command: hides third-party warnings, and turns the errors of this package into one
+    message and an exit status.
 
-    Every word of the command line may begin with ~, also where a shell hasn't expanded it. Standard output and error
-    that can't be written to end nothing, except where they are all that a tool is for. Signals that ask to stop end the
-    process with their status, as Ctrl-C does.
+    A leading ~ is expanded in every word of the command line, also where the shell did not expand it. Errors in writing
+    standard output or standard error are ignored, unless the command prints its result. SIGTERM, SIGUSR1 and Ctrl-C
+    exit with their status.
 
     Args:
-        function: whose argument, if it has one, is the command line; None or left out: ``sys.argv``.
-        prints_result: whether the tool's result is what it prints. Where that is lost, the status is
-            :class:`balanced_lvis.utils.errors.StorageError`'s, or that of a program ended by SIGPIPE, as of ``| head``.
+        function: takes the command line, or nothing; None stands for ``sys.argv``.
+        prints_result: whether standard output is the result of the command. If it can't be written, the exit status is
+            that of :class:`balanced_lvis.utils.errors.StorageError`, or that of a program ended by SIGPIPE, as with
+            ``| head``.
 
     Returns:
-        a function that returns the process's exit status.
+        a function that returns the exit status.
     """
     if function is None:
         return functools.partial(command_line, prints_result=prints_result)
@@ -77,7 +79,7 @@ def _status_of(call) -> int:
     try:
         with ends_at_once(), clear_system_errors():
             call()
-    except OURS as error:
+    except _SHOWN_ERRORS as error:
         print_error(error)
         return error.exit_status
     except KeyboardInterrupt:
@@ -87,15 +89,15 @@ def _status_of(call) -> int:
 
 
 def log_to_screen() -> None:
-    """Show what a command line without an output folder does."""
+    """Logs to the screen, for commands without an output folder."""
     escape_logged(setup_logger(name="balanced_lvis"))
 
 
 def log_to_files(output_dir: str, rank: int) -> None:
     """
-    Show what a run does, on rank 0, and keep it in ``output_dir``/log.txt, one file per rank.
+    Logs to the screen on rank 0, and to ``output_dir``/log.txt, with one file per rank.
 
-    A disk that is full later on costs lines of that file, and a warning is shown once.
+    If the disk is full later, lines of the file are lost and one warning is shown.
 
     Raises:
         StorageError: if the file can't be opened.
@@ -105,7 +107,7 @@ def log_to_files(output_dir: str, rank: int) -> None:
         setup_logger(output_dir, distributed_rank=rank, name=_detectron2.logger_name(), abbrev_name="d2")
         for name in ("fvcore", "balanced_lvis"):
             setup_logger(output_dir, distributed_rank=rank, name=name)
-    lenient: dict[IO, LenientStream] = {}  # all loggers share a file
+    lenient: dict[IO, LenientStream] = {}  # one stream for the file that all loggers share
     for name in (_detectron2.logger_name(), "fvcore", "balanced_lvis"):
         escape_logged(logging.getLogger(name))
         for handler in logging.getLogger(name).handlers:
@@ -113,43 +115,43 @@ def log_to_files(output_dir: str, rank: int) -> None:
                 continue
             stream = handler.stream
             if not isinstance(stream, LenientStream) and stream not in (sys.stdout, sys.stderr):
-                atexit.unregister(stream.close)  # which Detectron2 has registered, and which may fail
+                atexit.unregister(stream.close)  # registered by Detectron2; it may fail
                 handler.stream = lenient.setdefault(stream, LenientStream(stream, name="the log"))
 
 
 class _NotTheHistogram(logging.Filter):
-    """Drops Detectron2's instance table, which takes 400 lines for 1,203 classes."""
+    """Drops the instance table of Detectron2, which has 400 lines for 1,203 classes."""
 
     def filter(self, record):
         return not str(record.msg).startswith("Distribution of instances among all")
 
 
 class _NoTraceback(logging.Filter):
-    """Of errors that a command line shows as one message: Detectron2 logs one for whatever ends a training."""
+    """Drops the traceback of errors shown as one message: Detectron2 logs one for any error that ends training."""
 
     def filter(self, record):
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, OURS) or is_storage_error(error):
+        if isinstance(error, _SHOWN_ERRORS) or is_storage_error(error):
             record.msg, record.args, record.exc_info = "Training ends: %s", (type(error).__name__,), None
         return True
 
 
-def _shown_unless_of_storage(arguments) -> None:
-    """Not the traceback of TensorBoard's thread on a full disk: the thread that asks it to write gets the error."""
+def _show_unless_storage_error(arguments) -> None:
+    """Hides the traceback of TensorBoard's thread on a full disk; the thread that writes to it raises the error."""
     if not is_storage_error(arguments.exc_value):
         threading.__excepthook__(arguments)
 
 
 def quiet() -> None:
-    """Keep other people's deprecation warnings off the screen of a command-line run; for command lines only."""
+    """Hides third-party warnings that users can't act on; for command lines only."""
     source = r"(detectron2|LabGym|fvcore|iopath|torch|torchvision|pkg_resources|lvis|pycocotools)(\.|$)"
     for category in (DeprecationWarning, FutureWarning, UserWarning):
         warnings.filterwarnings("ignore", category=category, module=source)
-    # What no user can act on: a note on any results, a deprecation, a CUDA compiler without a GPU, how a job is ended.
+    # Messages on any results, on a deprecation, on a missing CUDA compiler without a GPU, and on how a job ends.
     loggers = ("lvis.results", "torch.fx._symbolic_trace", "torch.utils.cpp_extension", "torch.multiprocessing.spawn")
     for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)
-    threading.excepthook = _shown_unless_of_storage
+    threading.excepthook = _show_unless_storage_error
     for part, filter_ in (("data.build", _NotTheHistogram), ("engine.train_loop", _NoTraceback)):
         logger = logging.getLogger(f"{_detectron2.logger_name()}.{part}")
         if not logger.filters:

@@ -1,4 +1,4 @@
-"""Signals that ask a process to stop: handled, held back, or forwarded."""
+"""Handling and blocking of the signals that ask a process to stop."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from multiprocessing import resource_tracker
 from ..utils.errors import Preempted
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-# Of a process that was ended by Ctrl-C, as shells have it.
+# Exit status after Ctrl-C, as in shells.
 INTERRUPTED = 128 + signal.SIGINT
 
 
 @contextlib.contextmanager
 def handled_by(handler: Callable) -> Iterator[None]:
-    """Within it, ``handler`` is called for each signal of :data:`SIGNALS`; afterwards the previous handlers are."""
+    """A context in which ``handler`` handles :data:`SIGNALS`; the previous handlers are restored at its end."""
     before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
         yield
@@ -30,18 +30,18 @@ def handled_by(handler: Callable) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ends_at_once(say_goodbye: Callable[[int], None] = lambda status: None) -> Iterator[None]:
+def ends_at_once(before_exit: Callable[[int], None] = lambda status: None) -> Iterator[None]:
     """
-    Within it, a signal that asks to stop ends the process where it is, with :class:`Preempted`'s status.
+    A context in which SIGTERM and SIGUSR1 exit at once with the status of :class:`Preempted`.
 
-    No exception is raised: at any place, in an import or in a library's clean-up, it could be lost or become a
-    traceback. What the process has started ends with it (:mod:`balanced_lvis.utils.parent_process`).
+    No exception is raised, because within an import or the clean-up of a library it could be lost or printed as a
+    traceback. Child processes end with this one (:mod:`balanced_lvis.utils.parent_process`).
 
-    Signals that were held until now (:func:`held`) are heeded from here on. Outside of a process's main thread nothing
-    is caught, as Python has it.
+    Signals blocked by :func:`held` are unblocked. Outside of the main thread the context does nothing, because Python
+    allows signal handlers in the main thread only.
 
     Args:
-        say_goodbye: called with the status before the end.
+        before_exit: called with the exit status first.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -49,15 +49,15 @@ def ends_at_once(say_goodbye: Callable[[int], None] = lambda status: None) -> It
     process = os.getpid()
 
     def end(number, frame):
-        if os.getpid() == process:  # not in a data worker that has just been forked
+        if os.getpid() == process:  # not in a data worker that was just forked
             with contextlib.suppress(Exception):
-                say_goodbye(Preempted.exit_status)
-            _write(f"Asked to stop ({signal.Signals(number).name}): ended at once.\n")
+                before_exit(Preempted.exit_status)
+            _write(f"Stopped at once by {signal.Signals(number).name}.\n")
             exit_now(Preempted.exit_status)
         os._exit(Preempted.exit_status)
 
     with handled_by(end):
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # a tool's, while it imported
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set by balanced_lvis_cli during imports
             signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {*SIGNALS, signal.SIGINT})
         yield
@@ -66,11 +66,12 @@ def ends_at_once(say_goodbye: Callable[[int], None] = lambda status: None) -> It
 @contextlib.contextmanager
 def held() -> Iterator[None]:
     """
-    Hold signals back; processes started within it begin with theirs held.
+    A context in which the signals are blocked, also in processes started within it.
 
-    So none is ended while it imports what it needs; :func:`ends_at_once` heeds what has come meanwhile.
+    A started process is then not killed during its imports; :func:`ends_at_once` handles what arrived meanwhile.
     """
-    resource_tracker.ensure_running()  # started by the first process else, which lets signals through in some Pythons
+    # Otherwise the first process starts it, which unblocks signals in some versions of Python.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*SIGNALS, signal.SIGINT})
     try:
         yield
@@ -79,7 +80,7 @@ def held() -> Iterator[None]:
 
 
 def exit_now(status: int) -> None:
-    """End this process, whatever its threads are in."""
+    """Exits this process, regardless of its threads."""
     with contextlib.suppress(Exception):
         logging.shutdown()
         sys.stdout.flush()
@@ -87,6 +88,6 @@ def exit_now(status: int) -> None:
 
 
 def _write(text: str) -> None:
-    """To standard error, which the main thread may just be writing to itself."""
+    """Writes to standard error unbuffered, because the main thread may be writing to ``sys.stderr``."""
     with contextlib.suppress(OSError):
         os.write(2, text.encode())

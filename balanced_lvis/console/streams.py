@@ -1,4 +1,4 @@
-"""Standard output and error that may be full, closed or a pipe without a reader: no reason for a run to end."""
+"""Standard output and error that may be full, closed or a pipe without a reader, which must not end a run."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ STREAMS = ("stdout", "stderr")
 
 class LenientStream:
     """
-    A text stream whose errors of writing are noted instead of raised.
+    A text stream that records write errors instead of raising them.
 
     Args:
-        stream: to write to.
-        error: that it is known to have.
-        name: for a warning on standard error when something could not be written; none is shown where it is empty.
+        stream: stream to write to.
+        error: error that the stream is already known to have.
+        name: name for a warning on standard error after the first write error; empty for no warning.
 
     Attributes:
-        error: the first one; None if there was none.
+        error: the first error; None if there was none.
     """
 
     def __init__(self, stream, error: OSError | None = None, name: str = ""):
@@ -30,18 +30,18 @@ class LenientStream:
         self.error = error
 
     def write(self, text: str) -> int:
-        """As a text stream's."""
+        """As for any text stream."""
         with self._noted():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """As a text stream's."""
+        """As for any text stream."""
         with self._noted():
             self._stream.flush()
 
     def drain(self) -> None:
-        """Write what is left in its buffer, or drop it, so that Python's own exit does not fail to write it."""
+        """Writes or drops the rest of the buffer, so that Python does not fail to write it at exit."""
         self.flush()
         if self.error is not None:
             self._drop()
@@ -61,12 +61,12 @@ class LenientStream:
     def _note(self, error: OSError) -> None:
         is_first, self.error = self.error is None, self.error or error
         if error.errno == errno.EPIPE:
-            self._drop()  # nobody will ever read it; a full disk may be emptied
+            self._drop()  # there is no reader any more; a full disk, in contrast, may be freed
         elif is_first and self._name:
             print(f"warning: {self._name} can't be written ({error.strerror}); the run continues.", file=sys.stderr)
 
     def _drop(self) -> None:
-        """Lead the descriptor nowhere; child processes and libraries in C write to it too."""
+        """Redirects the descriptor to the null device; child processes and C libraries write to it too."""
         with contextlib.suppress(OSError, ValueError):
             number = self._stream.fileno()
             with open(os.devnull, "wb") as nowhere:
@@ -75,14 +75,14 @@ class LenientStream:
 
 
 def keep_streams() -> None:
-    """Make this process's standard output and error lenient; a text that they can't encode is escaped."""
+    """Makes standard output and error lenient; text that they can't encode is escaped."""
     _fill_descriptors()
     for name in STREAMS:
         stream = getattr(sys, name)
         if isinstance(stream, LenientStream):
             continue
         error = None
-        if stream is None:  # closed by whoever has started this process
+        if stream is None:  # closed by the parent process
             stream, error = open(os.devnull, "w", encoding="utf-8"), _bad_descriptor()  # noqa: SIM115
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -92,7 +92,7 @@ def keep_streams() -> None:
 @contextlib.contextmanager
 def kept_streams() -> Iterator[LenientStream]:
     """
-    :func:`keep_streams` within a context, at whose end nothing is left that Python could fail to write at its exit.
+    :func:`keep_streams` as a context. Its end drains the streams, so that Python does not fail to write them at exit.
 
     Yields:
         standard output.
@@ -110,14 +110,14 @@ def kept_streams() -> Iterator[LenientStream]:
 
 def _fill_descriptors() -> None:
     """
-    Open those of the first three that are closed: else the next file that is opened, such as a checkpoint, would get
-    their number, and whatever a library in C writes to standard error.
+    Opens the first three descriptors if they are closed. Otherwise the next opened file, such as a checkpoint, would
+    get the number of standard error, and everything that a C library writes to it.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
             os.set_inheritable(opened, True)
 
 

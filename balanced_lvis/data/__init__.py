@@ -1,1 +1,1 @@
-"""Data sets, their class counts and the checks made before any work starts."""
+"""Datasets: annotation files, their checks, indexes and class counts; loaders and samplers for training."""

@@ -1,17 +1,16 @@
 """
-The records of annotation files in COCO or LVIS format, each field with one type and one meaning.
+Typed reader of the records in annotation files in COCO or LVIS format.
 
-The check, the index, the conversion and the counts of classes all read records here, so that no field means one thing
-in one of them and another elsewhere. docs/custom_dataset.md lists the meanings.
+The checks, the index, the conversion and the class counts all read records with this module, so that each field has one
+type and one meaning. docs/custom_dataset.md lists the meanings.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from ..utils.flags import read_flag
 from .json_stream import Readable, stream_lists
 
 LISTS = ("images", "categories", "annotations")
@@ -21,13 +20,13 @@ _FLOAT, _LIST = {float}, {list}
 
 class RecordError(ValueError):
     """
-    A record that can't be read. The message says why, in words that follow the record's name.
+    A record that can't be read. The message is the reason, in words that follow the record's name.
 
     Attributes:
-        field: the field at fault; None where the record is no JSON object.
-        missing: whether the field is not there.
-        kind: of :data:`balanced_lvis.data.validation.KINDS`; None for the malformed ones of its list.
-        record: its name in words, once :func:`read_records` has put it there.
+        field: the invalid field; None if the record is not a JSON object.
+        missing: whether the field is missing.
+        kind: a key of :data:`balanced_lvis.data.validation.KINDS`; None for a malformed record.
+        record: name of the record for messages, set by :func:`read_records`.
     """
 
     def __init__(self, reason: str, field: str | None = None, missing: bool = False, kind: str | None = None):
@@ -37,17 +36,17 @@ class RecordError(ValueError):
 
     @property
     def named(self) -> str:
-        """The record and what is wrong with it."""
+        """The record's name and the reason."""
         return f"{self.record} {self}"
 
 
 class Image(NamedTuple):
     """
     Attributes:
-        id, width, height: whole numbers.
-        file_name, coco_url: text; None where missing, null or empty.
-        negative: ``neg_category_ids``; None where missing or null.
-        not_exhaustive: ``not_exhaustive_category_ids``; empty where missing or null.
+        id, width, height: integers.
+        file_name, coco_url: text; None if missing, null or empty.
+        negative: ``neg_category_ids``; None if missing or null.
+        not_exhaustive: ``not_exhaustive_category_ids``; empty if missing or null.
     """
 
     id: int
@@ -62,9 +61,9 @@ class Image(NamedTuple):
 class Category(NamedTuple):
     """
     Attributes:
-        id: a whole number.
+        id: an integer.
         name: text.
-        content: all of the record.
+        content: the whole record.
     """
 
     id: int
@@ -73,7 +72,7 @@ class Category(NamedTuple):
 
     @property
     def class_name(self) -> str:
-        """As Detectron2 names the class: by the first synonym in LVIS's files, where one of 1,203 has another name."""
+        """Detectron2's name of the class: in LVIS files the first synonym, which differs from ``name`` once."""
         synonyms = self.content.get("synonyms") if "synset" in self.content else None
         if isinstance(synonyms, list) and synonyms and isinstance(synonyms[0], str):
             return synonyms[0]
@@ -83,12 +82,13 @@ class Category(NamedTuple):
 class Annotation(NamedTuple):
     """
     Attributes:
-        id, image_id, category_id: whole numbers.
-        box: four numbers, x, y, width, height, which may not be finite.
-        segmentation: a list of lists, polygons; a dict, RLE; None for no mask. Their content isn't checked here.
-        area: a finite number from 0 up; None where missing or null.
-        is_crowd: ``iscrowd``: a region with any number of objects, which is no object itself.
-        is_ignored: ``ignore``: an object that is neither trained on, nor counted, nor to be found.
+        id, image_id, category_id: integers.
+        box: four numbers, x, y, width, height, which may be NaN or infinite.
+        segmentation: polygons as a list of lists; an RLE mask as a dict; None without a mask. The content is not
+            checked here.
+        area: a finite number, at least 0; None if missing or null.
+        is_crowd: ``iscrowd``: a region with any number of objects, which is not an object itself.
+        is_ignored: ``ignore``: an object that is left out of training, counts and evaluation.
     """
 
     id: int
@@ -102,12 +102,12 @@ class Annotation(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name for messages."""
         return f"annotation {self.id} of image {self.image_id}"
 
     @property
     def is_object(self) -> bool:
-        """Whether it is trained on, counted and to be found."""
+        """Whether it is used for training, counts and evaluation."""
         return not (self.is_crowd or self.is_ignored)
 
 
@@ -115,18 +115,18 @@ def read_records(
     file: Readable, optional: Collection[str] = (), seen: set[str] | None = None
 ) -> Iterator[tuple[str, Image | Category | Annotation | RecordError]]:
     """
-    All records of an annotation file, as a stream.
+    Read all records of an annotation file as a stream.
 
     Args:
-        file: JSON in UTF-8.
-        optional: those of :data:`LISTS` that may be missing.
-        seen: gets the lists that are there.
+        file: JSON in UTF-8, open for reading in binary mode.
+        optional: lists of :data:`LISTS` that may be missing.
+        seen: receives the names of the lists that the file has.
 
     Yields:
-        the list's name and a record of it, or why it can't be read.
+        the name of the list, and its next record, or the error if the record can't be read.
 
     Raises:
-        ValueError: as :func:`.json_stream.stream_lists`.
+        ValueError: as for :func:`.json_stream.stream_lists`.
     """
     readers: dict[str, Callable] = {"images": read_image, "categories": read_category, "annotations": read_annotation}
     record: Image | Category | Annotation | RecordError
@@ -142,7 +142,7 @@ def read_records(
 
 
 def _name(key: str, number: int, element) -> str:
-    """By the file's own ids where there are any."""
+    """The record's name for messages, by the ids in the file if there are any."""
     kind = {"images": "image", "categories": "category", "annotations": "annotation"}[key]
     if not isinstance(element, dict) or type(element.get("id")) is not int:
         return f"number {number}"
@@ -154,7 +154,7 @@ def _name(key: str, number: int, element) -> str:
 def read_image(element) -> Image:
     """
     Raises:
-        RecordError: if it is no image.
+        RecordError: if it is not a valid image.
     """
     _check_object(element)
     width, height = (_whole(element, name) for name in ("width", "height"))
@@ -175,7 +175,7 @@ def read_image(element) -> Image:
 def read_category(element) -> Category:
     """
     Raises:
-        RecordError: if it is no category.
+        RecordError: if it is not a valid category.
     """
     _check_object(element)
     name = _value(element, "name")
@@ -187,9 +187,9 @@ def read_category(element) -> Category:
 def read_annotation(element) -> Annotation:
     """
     Raises:
-        RecordError: if it is no annotation.
+        RecordError: if it is not a valid annotation.
     """
-    # A file has a million of them: what is usual is found out with few calls.
+    # A file can have a million annotations, so that the usual case takes few calls.
     _check_object(element)
     own_id, image_id, category_id = (_whole(element, name) for name in ("id", "image_id", "category_id"))
     box = _value(element, "bbox")
@@ -220,6 +220,26 @@ def _flags(element: dict) -> tuple[bool, bool]:
         return read_flag(element, "iscrowd"), read_flag(element, "ignore")
     except ValueError as error:
         raise RecordError(str(error), str(error).partition(" ")[0], kind="flag_invalid") from error
+
+
+def read_flag(record: Mapping, name: str) -> bool:
+    """
+    Args:
+        record: an annotation.
+        name: name of the field, "iscrowd" or "ignore".
+
+    Returns:
+        True for 1 and true; False for 0, false, null and a missing field.
+
+    Raises:
+        ValueError: for any other value. The text "0", for example, is true in Python, and an object would be lost.
+    """
+    value = record.get(name)
+    if value is None or value is False or value is True:
+        return value is True
+    if type(value) is int and value in (0, 1):
+        return value == 1
+    raise ValueError(f"{name} is {value!r:.60}")
 
 
 def _check_object(element) -> None:

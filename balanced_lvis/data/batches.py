@@ -1,4 +1,4 @@
-"""Which images make which batch, and with which random numbers: functions of a seed and a position alone."""
+"""Resumable streams of training batches: images and random numbers are functions of a seed and a position."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..utils.random_state import seeded
 from .broken_images import attach, reason_of
 from .samplers import ResumableSampler
 
-_TRIES = 1000  # images in a row, which can be the same ones again, before there is no use in going on
+_TRIES = 1000  # unusable images in a row, possibly repeated, after which no further image is tried
 
 
 class Place(NamedTuple):
     """
-    An image's place in a stream of images.
+    Position of an image in a stream of images.
 
     Attributes:
-        seed: of the stream.
-        position: in the whole job's stream, over all processes, from 0 on.
-        index: of the image in the data set.
+        seed: seed of the stream.
+        position: position in the stream of the whole job, over all processes, from 0.
+        index: index of the image in the dataset.
     """
 
     seed: int
@@ -33,23 +33,23 @@ class Place(NamedTuple):
 
 class BatchStream:
     """
-    The endless batches of one process, as places of their images, which can be taken up again anywhere.
+    Infinite stream of the batches of one process, as places of their images. It can be resumed at any batch.
 
-    With ``groups``, a batch holds images of one group, as Detectron2's ``AspectRatioGroupedDataset`` makes them. It
-    groups what its loader has read; here nothing has to be read, so that a stream can be taken up in the middle with
-    the images that were waiting for others of their group.
+    With ``groups``, a batch holds images of one group, as in Detectron2's ``AspectRatioGroupedDataset``. That class
+    groups images after they have been read. Here, no image must be read, so that a stream can be resumed with the same
+    images waiting for others of their group.
 
     Args:
-        sampler: the images in turn.
-        batch_size: images of a batch.
-        groups: (N,) whole numbers, the group of each image of the data set; None: images are taken as they come.
+        sampler: yields the indices of the images.
+        batch_size: number of images of a batch.
+        groups: (N,) integers, the group of each image of the dataset; None: batches are made in the sampler's order.
     """
 
     def __init__(self, sampler: ResumableSampler, batch_size: int, groups: np.ndarray | None = None):
         self.sampler = sampler
         self.batch_size = batch_size
         self.groups = groups
-        self._skip = 0  # batches of the stream from the sampler's start on that are used already
+        self._skip = 0  # batches after the sampler's start that have been used already
 
     def __iter__(self) -> Iterator[list[Place]]:
         return itertools.islice(self._from_the_start(), self._skip, None)
@@ -67,11 +67,11 @@ class BatchStream:
 
     def state_dict(self, batches: int) -> dict[str, int]:
         """
-        The state from which :meth:`load_state_dict` goes on, the same in all processes.
+        The state for :meth:`load_state_dict`, the same in all processes.
 
         Args:
-            batches: those used since the stream was made or :meth:`load_state_dict` called. The stream can't know, as
-                loaders draw ahead.
+            batches: number of batches used since the stream was created or :meth:`load_state_dict` was called. The
+                stream can't know it, because loaders prefetch.
         """
         if self.groups is None:
             return self.sampler.state_dict(batches * self._images_per_batch)
@@ -82,10 +82,10 @@ class BatchStream:
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """
-        Go on where a job stopped, to be called before the first batch.
+        Resume from a saved state. Must be called before the first batch.
 
-        Batches that were grouped go on exactly with the same batch size and number of processes. With others, the
-        images that waited for others of their group are left out.
+        Grouped batches resume exactly with the same batch size and number of processes. Otherwise, the images that were
+        waiting for others of their group are left out.
 
         Raises:
             InputError: if ``state`` is not what :meth:`state_dict` returns.
@@ -104,14 +104,14 @@ class BatchStream:
 
 class MappedImages(Dataset):
     """
-    Training records by :class:`Place`, augmented with random numbers that follow from it.
+    Training records by :class:`Place`, augmented with random numbers that depend on the place only.
 
-    So a sample is the same whoever makes it: this process or any of its workers, in a run that was interrupted or not.
+    A sample is therefore the same in this process and in any of its workers, in an interrupted run or not.
 
     Args:
         dataset: the images in Detectron2's standard format.
-        mapper: makes a training record of one; None where it can't, and another image is taken in its place. So it is
-            where it raises, up to ``max_broken`` times in a row: :mod:`.broken_images` says what becomes of these.
+        mapper: makes a training record of an image. If it returns None, another image is used instead. If it raises an
+            error, too, up to ``max_broken`` times in a row; see :mod:`.broken_images`.
         max_broken: as ``DATALOADER.MAX_BROKEN``.
     """
 
@@ -138,9 +138,9 @@ class MappedImages(Dataset):
         source = self.dataset[index]
         try:
             return self.mapper(source)
-        except MemoryError:  # no fault of the image
+        except MemoryError:  # not caused by the image
             raise
-        except Exception as error:  # whatever a broken annotation makes of the code that meets it
+        except Exception as error:  # an invalid annotation can cause any error
             broken[source["file_name"]] = reason_of(error)
             return None
 
@@ -150,7 +150,7 @@ def aspect_ratio_groups(dataset: Sequence[dict]) -> np.ndarray:
     (N,) int8: the group of each image in Detectron2's ``AspectRatioGroupedDataset``, 0 if wider than high, else 1.
 
     Args:
-        dataset: N images in Detectron2's standard format, or a data set that knows its images' sizes.
+        dataset: N images in Detectron2's standard format, or a dataset with a method of this name.
     """
     if hasattr(dataset, "aspect_ratio_groups"):
         return dataset.aspect_ratio_groups()

@@ -1,8 +1,9 @@
 """
-Training images that can't be read, or whose annotations can't be used: left out up to a limit, and told.
+Training images that can't be read, or whose annotations can't be used: replaced and reported, up to a limit.
 
-A loader's worker attaches what it met to the record that it made instead. So it is known when the record is used, by
-the process that uses it: the same images in a run that was interrupted or not, with any number of workers.
+A worker of the loader attaches broken images to the record that it returns instead. They are counted by the process
+that uses the record, when it is used. The result is therefore the same with any number of workers, and in an
+interrupted run or not.
 """
 
 from __future__ import annotations
@@ -23,27 +24,26 @@ _SHOWN = 5
 def attach(record: dict | None, broken: dict[str, str]) -> dict:
     """
     Args:
-        record: of the image that took the place of broken ones; None where there were too many.
+        record: record of the replacement image; None if there were too many broken images.
         broken: file name -> why it can't be used.
     """
     return {**(record or {}), _KEY: broken}
 
 
 def reason_of(error: Exception) -> str:
-    """What is wrong with an image, in words; errors of our own need no type."""
+    """Why an image can't be used. The type of an error is part of it, except for native errors."""
     return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"[:300]
 
 
 class BrokenImages:
     """
-    The broken images of a run, each counted once, however often it was drawn.
+    The broken images of a run. Each is counted once, however often it was drawn.
 
     Args:
         limit: as ``DATALOADER.MAX_BROKEN``.
 
     Attributes:
-        found: file name -> why it can't be used: those of this process, and of all of them since the last
-            :meth:`share`.
+        found: file name -> why it can't be used, of this process; after :meth:`share`, of all processes.
     """
 
     def __init__(self, limit: int = 0):
@@ -52,10 +52,10 @@ class BrokenImages:
 
     def take(self, batch: list[dict]) -> None:
         """
-        Detach what is attached to the records of a batch.
+        Detach and count the broken images of a batch.
 
         Raises:
-            InputError: if this process alone has met more than ``limit``, or no image that can be used.
+            InputError: if this process alone has found more than ``limit``, or no usable image.
         """
         for record in batch:
             for name, reason in record.pop(_KEY, {}).items():
@@ -63,7 +63,7 @@ class BrokenImages:
                     self.found[name] = reason
                     if self.limit:
                         logger.warning(
-                            "Left out, another image takes its place: %s (%s)", one_line(name), one_line(reason)
+                            "Image left out and replaced by another: %s (%s)", one_line(name), one_line(reason)
                         )
             if not record:
                 self.limit = min(self.limit, len(self.found) - 1)
@@ -71,10 +71,10 @@ class BrokenImages:
 
     def share(self) -> None:
         """
-        Tell all processes what each has met; all have to call it.
+        Merge the broken images of all processes. All processes must call it.
 
         Raises:
-            InputError: in all of them, if they are more than ``limit`` together.
+            InputError: in all processes, if there are more than ``limit`` in total.
         """
         if comm.get_world_size() > 1:
             merged = {}
@@ -86,7 +86,7 @@ class BrokenImages:
     def check(self) -> None:
         """
         Raises:
-            InputError: if there are more than ``limit``, naming the first ones.
+            InputError: if there are more than ``limit``, with the first ones.
         """
         if len(self.found) <= self.limit:
             return
@@ -94,6 +94,6 @@ class BrokenImages:
         more = f"\n  and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
         raise InputError(
             f"{len(lines)} training image(s) can't be used, more than DATALOADER.MAX_BROKEN = {self.limit}:"
-            f"{''.join(lines[:_SHOWN])}{more}\nReplace or remove them, or raise that limit; --resume goes on from the "
-            "last checkpoint."
+            f"{''.join(lines[:_SHOWN])}{more}\nReplace or remove them, or raise that limit; --resume continues from "
+            "the last checkpoint."
         )

@@ -1,4 +1,4 @@
-"""An LVIS file's report and image names, from its index where there is one."""
+"""Results of the last check of an LVIS file, which its index keeps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckedAnnotations:
+class CheckResults:
     """
     Attributes:
-        report: what is wrong with the file.
-        image_names: folder/name of each of its images, as far as it has one that could be used.
+        report: all problems of the file.
+        image_names: folder/name of each image that has a usable path.
         indexed: whether there is an index.
     """
 
@@ -28,27 +28,27 @@ class CheckedAnnotations:
     indexed: bool
 
 
-def check_annotations(json_file: str | os.PathLike, write: bool = True) -> CheckedAnnotations:
+def check_results_of(json_file: str | os.PathLike, write: bool = True) -> CheckResults:
     """
-    What is in an LVIS file and what is wrong with it. It is parsed the first time; later, the index knows.
+    Read the results of the last check from the index of an LVIS file. Without an index, the file is checked.
 
     Args:
-        json_file: path.
-        write: make the index unless it is there; else nothing is written, and a file without an index is parsed.
+        json_file: path of the annotation file.
+        write: build the index if there is none. False: nothing is written.
 
     Raises:
-        InputError: if the file can't be read, or (with ``write``) is of no use.
+        InputError: if the file can't be read, or (with ``write``) can't be used.
     """
     json_file = os.fspath(json_file)
     index = open_index(json_file) if write else find_index(json_file)
     if index is not None:
         try:
             report = dataclasses.replace(Report.from_dict(index.header["report"]), json_file=json_file)
-            return CheckedAnnotations(report, _names(index), indexed=True)
+            return CheckResults(report, _names(index), indexed=True)
         except (KeyError, TypeError):
-            logger.info("The index of %s is of another version; the file is checked without it", json_file)
+            logger.info("The index of %s has the report of another version; the file is checked again", json_file)
     report, checker = check_records(json_file, layout="lvis", progress=True)
-    return CheckedAnnotations(report, [path for path in checker.paths if path], indexed=False)
+    return CheckResults(report, [path for path in checker.paths if path], indexed=False)
 
 
 def _names(index: ArrayFile) -> list[str]:

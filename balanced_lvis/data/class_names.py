@@ -1,4 +1,4 @@
-"""The class names of a data set, without reading its images or annotations."""
+"""Class names of datasets, read without images or annotations."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.lvis import get_lvis_instances_meta
 
 from ..utils.errors import InputError
+from ..utils.user_paths import folder_hint
 from .annotation_reader import read_category
 from .json_stream import stream_lists
 
@@ -15,10 +16,10 @@ from .json_stream import stream_lists
 def class_names_of(name_or_json: str | os.PathLike) -> list[str]:
     """
     Args:
-        name_or_json: a registered data set's name, or an annotation file in COCO or LVIS format.
+        name_or_json: name of a registered dataset, or path of an annotation file in COCO or LVIS format.
 
     Returns:
-        the K names in the order of the classifier's outputs: that of the category ids.
+        the K names in the order of the classifier's outputs, which is by ascending category id.
 
     Raises:
         InputError: if it is neither, or has no class names.
@@ -28,8 +29,8 @@ def class_names_of(name_or_json: str | os.PathLike) -> list[str]:
         return _names_in(name)
     if name not in DatasetCatalog:
         raise InputError(
-            f"{name!r} is neither a file nor a registered data set{', but a folder' * os.path.isdir(name)}; give an "
-            "annotation file, or a name such as lvis_v1_val."
+            f"{name!r}{folder_hint(name)} is neither a file nor a registered dataset; give an annotation file, or a "
+            "name such as lvis_v1_val."
         )
     metadata = MetadataCatalog.get(name)
     if metadata.get("thing_classes"):
@@ -42,9 +43,27 @@ def class_names_of(name_or_json: str | os.PathLike) -> list[str]:
         json_file = metadata.get("json_file", "")
         if not os.path.isfile(json_file):
             raise InputError(
-                f"Data set {name!r} has no class names until it is read; give its annotation file."
+                f"Dataset {name!r} has no class names until it is read; give its annotation file."
             ) from None
         return _names_in(json_file)
+
+
+def check_num_classes(names, num_classes: int) -> None:
+    """
+    Args:
+        names: names of registered datasets.
+        num_classes: ``MODEL.ROI_HEADS.NUM_CLASSES``.
+
+    Raises:
+        InputError: if a dataset whose class names are known has another number of classes.
+    """
+    for name in names:
+        class_names = MetadataCatalog.get(name).get("thing_classes")
+        if class_names and len(class_names) != num_classes:
+            raise InputError(
+                f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but dataset {name} has {len(class_names)} classes; "
+                f"set it to {len(class_names)}."
+            )
 
 
 def _names_in(json_file: str) -> list[str]:
@@ -58,8 +77,8 @@ def _names_in(json_file: str) -> list[str]:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{json_file} has no list of categories with id and name that can be read ({error}); give an annotation "
-            "file in COCO or LVIS format."
+            f"{json_file} has no readable list of categories with id and name ({error}); give an annotation file in "
+            "COCO or LVIS format."
         ) from error
     if not names:
         raise InputError(f"{json_file} has no categories.")

@@ -1,20 +1,20 @@
-"""Registration of a config's data sets under Detectron2's catalogs."""
+"""Registration of the datasets that a config defines in Detectron2's catalogs."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.data.datasets.lvis import load_lvis_json
 
 from ..utils.errors import InputError
 from .class_names import class_names_of
-from .custom.register import prepare_custom
+from .custom_datasets import prepare_custom
 from .dataset_files import datasets_root
+from .registered_files import LVISSource, register_file
 from .rendered import SPLITS, RenderedSpec, annotation_file, render_dataset
 from .training_prior import class_prior_of_dataset
 
@@ -37,7 +37,7 @@ def rendered_spec(cfg) -> RenderedSpec:
 
 
 def rendered_root(cfg) -> Path:
-    """``DATASETS.RENDERED.ROOT``, or a folder of its own for every set of parameters."""
+    """``DATASETS.RENDERED.ROOT``, or by default one folder for each set of parameters."""
     if cfg.DATASETS.RENDERED.ROOT:
         return Path(cfg.DATASETS.RENDERED.ROOT)
     spec = rendered_spec(cfg)
@@ -46,18 +46,18 @@ def rendered_root(cfg) -> Path:
 
 
 def uses_rendered(cfg) -> bool:
-    """Whether any of the config's data sets is a rendered one."""
+    """Whether the config trains or evaluates on a rendered dataset."""
     return any(name.startswith(RENDERED_PREFIX) for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
 
 
 def prepare_datasets(cfg) -> None:
     """
-    Make and register what of a config's data sets is the config's own: rendered ones, and those of ``DATASETS.CUSTOM``.
+    Create and register the datasets that a config defines: rendered ones, and those under ``DATASETS.CUSTOM``.
 
-    Catalogs are each process's own: every process of a job has to call it, the first one for all before them.
+    Every process of a job has its own catalogs and must call this function, the main process before the others.
 
     Raises:
-        InputError: for files that are missing or can't be relied on.
+        InputError: if files are missing or invalid.
     """
     prepare_rendered(cfg)
     prepare_custom(cfg)
@@ -65,11 +65,11 @@ def prepare_datasets(cfg) -> None:
 
 def prepare_dataset(cfg, name: str) -> None:
     """
-    As :func:`prepare_datasets`, of one data set alone, whether it has masks or not.
+    As :func:`prepare_datasets`, for one dataset, with or without masks.
 
     Args:
-        cfg: of which ``DATASETS`` is changed.
-        name: the config's own, or any other, of which nothing is to be made.
+        cfg: a config, whose ``DATASETS`` and ``MODEL.MASK_ON`` are changed.
+        name: name of the dataset; nothing is created for datasets that the config doesn't define.
     """
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (name,), ()
     cfg.MODEL.MASK_ON = False
@@ -78,21 +78,24 @@ def prepare_dataset(cfg, name: str) -> None:
 
 def resolve_num_classes(cfg) -> None:
     """
-    Where ``MODEL.ROI_HEADS.NUM_CLASSES`` is 0, set it to what the data sets have.
+    Infer ``MODEL.ROI_HEADS.NUM_CLASSES`` from the datasets if it is 0.
 
     Args:
-        cfg: changed even where it is frozen, as a job's processes have it when they meet.
+        cfg: the config to change, even if it is frozen, as it is in the processes of a job.
 
     Raises:
-        InputError: if they can't be read, or there is none.
+        InputError: if the datasets can't be read, or there are none.
     """
     if cfg.MODEL.ROI_HEADS.NUM_CLASSES:
         return
     names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     if not names:
-        raise InputError("MODEL.ROI_HEADS.NUM_CLASSES is 0, for as many as the data have, but there is no data set.")
+        raise InputError(
+            "MODEL.ROI_HEADS.NUM_CLASSES is 0, to be inferred from the dataset, but there is no dataset; set "
+            "DATASETS.TRAIN or DATASETS.TEST, or the number of classes."
+        )
     prepare_datasets(cfg)
-    # In an evaluation, the training set may be one that isn't there.
+    # In an evaluation, the training set may be unavailable.
     known = [name for name in names if name in DatasetCatalog] or names
     heads = cfg.MODEL.ROI_HEADS
     frozen = heads.is_frozen()
@@ -103,7 +106,7 @@ def resolve_num_classes(cfg) -> None:
 
 
 def prepare_rendered(cfg) -> None:
-    """Render the data set of ``cfg`` unless it is there, and register its splits."""
+    """Render the dataset of ``cfg`` if it doesn't exist, and register its splits."""
     if not uses_rendered(cfg):
         return
     register_rendered(render_dataset(rendered_spec(cfg), rendered_root(cfg)))
@@ -111,22 +114,15 @@ def prepare_rendered(cfg) -> None:
 
 def register_rendered(root: str | os.PathLike) -> None:
     """
-    Register the splits of a rendered data set as ``rendered_train``, ``rendered_val`` and ``rendered_test_dev``.
+    Register the splits of a rendered dataset as ``rendered_train``, ``rendered_val`` and ``rendered_test_dev``.
 
-    The last call wins: the names stand for one folder at a time.
+    A further call replaces the registration: the names refer to one folder at a time.
     """
     root = Path(root).absolute()
-    with open(annotation_file(root, "val"), encoding="utf-8") as file:
-        class_names = [c["name"] for c in json.load(file)["categories"]]
+    class_names = class_names_of(annotation_file(root, "val"))
     class_prior_of_dataset.cache_clear()
     for split in SPLITS:
-        name = RENDERED_PREFIX + split
-        if name in DatasetCatalog:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
         # Detectron2's loader joins image_root and the split's folder without a separator.
-        json_file, image_root = str(annotation_file(root, split)), f"{root}{os.sep}"
-        DatasetCatalog.register(name, functools.partial(load_lvis_json, json_file, image_root))
-        MetadataCatalog.get(name).set(
-            json_file=json_file, image_root=image_root, evaluator_type="lvis", thing_classes=class_names
-        )
+        source = LVISSource(str(annotation_file(root, split)), f"{root}{os.sep}")
+        load = functools.partial(load_lvis_json, source.json_file, source.image_root)
+        register_file(RENDERED_PREFIX + split, load, source, thing_classes=class_names)

@@ -1,4 +1,4 @@
-"""The :class:`ClassPrior` of an annotation file that is not registered, in one pass over it."""
+"""Class counts of an annotation file that need not be registered, in one pass over the file."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from .validation.validation_report import KINDS
 
 def count_classes(json_file: str | os.PathLike, progress: bool = False, filter_empty: bool = True) -> ClassPrior:
     """
-    Count the classes of an annotation file in COCO or LVIS format, as they are trained on: without crowd regions and
-    ignored objects.
+    Count the classes of an annotation file in COCO or LVIS format, without crowd regions and ignored objects, as they
+    are used for training.
 
-    Every record has to be readable; masks aren't looked at, and nothing is written.
+    Every record must be readable. Masks are not checked, and nothing is written.
 
     Args:
-        json_file: path.
-        progress: show how far it is, on a terminal.
-        filter_empty: N counts images with objects only, as ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``; False: all images.
+        json_file: path of the annotation file.
+        progress: show a progress bar on a terminal.
+        filter_empty: N counts only images with objects, as ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``; False: all.
 
     Returns:
         the prior, with the classes by ascending category id.
 
     Raises:
-        InputError: if the file can't be read, or images, annotations and categories don't belong together.
+        InputError: if the file can't be read, or its annotations refer to missing images or categories.
     """
     counts = _Counts()
     try:
@@ -60,7 +60,7 @@ class _Counts:
         self.images: set[int] = set()
         self.names: dict[int, str] = {}
         self.instances: dict[tuple[int, int], int] = Counter()  # image id, category id -> objects
-        self.num_others = 0  # annotations that are no objects
+        self.num_others = 0  # crowd regions and ignored objects
 
     def add(self, record: Image | Category | Annotation) -> None:
         """Count a record."""

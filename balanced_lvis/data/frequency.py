@@ -1,4 +1,4 @@
-"""Which categories of a file are rare, common and frequent: by its own ``frequency``, or by numbers of images."""
+"""Frequency groups of the categories of an annotation file: by their ``frequency``, or by numbers of images."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from collections.abc import Mapping, Sequence
 
 LETTERS = ("r", "c", "f")  # rare, common, frequent
 
-# What the groups of an annotation file follow from, in words.
+# What the groups of an annotation file are derived from.
 FILE = "'frequency' of the file's categories"
 TRAINING = "the number of training images"
 OWN_IMAGES = "the number of images in the file itself"
 
 
 def has_own_groups(categories: Sequence[Mapping]) -> bool:
-    """Whether every category of a file has a ``frequency`` of LVIS's."""
+    """Whether every category of a file has a valid ``frequency``."""
     return bool(categories) and all(category.get("frequency") in LETTERS for category in categories)
 
 
 def groups_problem(categories: Sequence[Mapping]) -> str:
     """
-    Why a file that has groups of its own can't be evaluated by them.
+    Why the groups in a file can't be used for evaluation.
 
     Args:
-        categories: the file's records.
+        categories: the file's category records.
 
     Returns:
-        a sentence; empty if every category has a valid ``frequency``, or none has any (null counts as none).
+        a sentence; "" if every category has a valid ``frequency``, or no category has any (null counts as none).
     """
     if has_own_groups(categories) or all(category.get("frequency") is None for category in categories):
         return ""
@@ -40,7 +40,7 @@ def groups_problem(categories: Sequence[Mapping]) -> str:
 
 
 def missing_groups(categories: Sequence[Mapping]) -> str:
-    """As :func:`groups_problem`, of a file that is evaluated as it is, where nothing else can tell the groups."""
+    """As :func:`groups_problem`, for a file that is evaluated without conversion, so that it must have groups."""
     if has_own_groups(categories) or not categories:
         return ""
     problem = groups_problem(categories) or (
@@ -53,7 +53,7 @@ def missing_groups(categories: Sequence[Mapping]) -> str:
 def source_of_groups(content: Mapping) -> str:
     """
     Args:
-        content: of an annotation file that is evaluated, perhaps a converted one.
+        content: content of the annotation file for evaluation, converted or not.
 
     Returns:
         one of :data:`FILE`, :data:`TRAINING` and :data:`OWN_IMAGES`.

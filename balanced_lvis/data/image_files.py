@@ -1,4 +1,4 @@
-"""Images from disk, of any raster format that Pillow decodes itself, as the arrays that models take."""
+"""Reader of image files in all raster formats that Pillow decodes itself."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ from ..utils.errors import InputError
 from ..utils.io import open_regular
 from ..utils.text import one_line
 
-# What is opened: raster formats that Pillow decodes itself. Not those that it hands to a program (EPS), to a system
-# library or to a plugin (WMF, BUFR, GRIB, HDF5), can't decode (MPEG), opens other files in (IPTC), or unpacks without a
-# limit (FITS).
+# Raster formats that Pillow decodes itself. Left out are formats that it passes to a program (EPS), to a system library
+# or to a plugin (WMF, BUFR, GRIB, HDF5), can't decode (MPEG), that can refer to other files (IPTC), or that it
+# decompresses without a limit (FITS).
 FORMATS = (
     *("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000"),
     *("BLP", "CUR", "DCX", "DDS", "DIB", "FLI", "FTEX", "GBR", "ICNS", "ICO", "IM", "IMT", "MCIDAS", "MSP"),
     *("PCD", "PCX", "PIXAR", "PSD", "QOI", "SGI", "SPIDER", "SUN", "TGA", "XBM", "XPM", "XVTHUMB"),
 )
-_OPENED_AS_JPEG = ("MPO",)  # several JPEGs in a file, the first of which is read
+_OPENED_AS_JPEG = ("MPO",)  # several JPEGs in one file; the first one is read
 
-# What Pillow's decoders raise on files that are damaged, cut off or of a kind that it doesn't know.
+# Errors of Pillow's decoders for files that are damaged, truncated or of an unknown kind.
 _DAMAGED = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
-_WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # of one channel of 16 bits; "I" has room for 32
+_WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # one channel of 16 bits; "I" can hold 32
 _LARGEST_16_BIT = 65535
 
 
 class ImageError(InputError):
-    """An image that can't be read, or isn't the one that was annotated; its message is one line."""
+    """An image that can't be read, or isn't the annotated one. The message is one line."""
 
     def __init__(self, message: str):
-        # torch hands on what a loader's worker raises with the worker's traceback for a message.
+        # For an error in a loader's worker, torch's message is the worker's whole traceback.
         super().__init__(one_line(message.rpartition("ImageError: ")[2].strip()))
 
 
 class WrongSizeImageError(ImageError):
-    """An image of another size than annotated."""
+    """An image whose size differs from the annotated one."""
 
 
 @functools.cache
 def image_formats() -> tuple[str, ...]:
-    """Those of :data:`FORMATS` that this version of Pillow has."""
+    """The formats of :data:`FORMATS` that this version of Pillow supports."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-    """The endings of file names, such as ".jpg", of the formats that are opened."""
+    """The file name suffixes, such as ".jpg", of the supported formats."""
     opened = (*image_formats(), *_OPENED_AS_JPEG)
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in opened)
 
@@ -68,21 +68,21 @@ def image_suffixes() -> frozenset[str]:
 @contextlib.contextmanager
 def open_image(path: str | os.PathLike, size: tuple[int, int] | None = None) -> Iterator[Image.Image]:
     """
-    An image that is not yet decoded; nothing else in balanced_lvis opens images.
+    Open an image without decoding it. All images are opened here.
 
     Args:
-        path: of the file, or an address that Detectron2's ``PathManager`` knows.
-        size: width, height of the image as annotated, turned or not; None: any.
+        path: path of the file, or a URL that Detectron2's ``PathManager`` supports.
+        size: annotated width and height, before or after the rotation by EXIF; None: any.
 
     Raises:
-        ImageError: naming the file, if it is missing, no image of :data:`FORMATS`, damaged or of another size: also for
-            what Pillow's decoders raise within the context.
+        ImageError: if the file is missing, damaged, of another size or not in a format of :data:`FORMATS`; errors of
+            Pillow's decoders within the context are converted, too. The message has the path.
     """
     path = os.fspath(path)
     try:
         with _opened(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, and no attack yet
-            warnings.simplefilter("ignore", UserWarning)  # of damaged EXIF, which is read as none
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large, but below the limit for attacks
+            warnings.simplefilter("ignore", UserWarning)  # for damaged EXIF data, which is ignored
             with Image.open(file, formats=image_formats()) as image:
                 if size is not None and sorted(image.size) != sorted(size):
                     raise _other_size(path, image.size, size)
@@ -92,9 +92,9 @@ def open_image(path: str | os.PathLike, size: tuple[int, int] | None = None) -> 
     except InputError as error:
         raise ImageError(f"Image {path} {error}") from None
     except FileNotFoundError:
-        raise ImageError(f"Image {path} isn't there.") from None
+        raise ImageError(f"Image {path} doesn't exist.") from None
     except UnidentifiedImageError:
-        raise ImageError(f"Image {path} is no image, or not of a raster format that Pillow decodes itself.") from None
+        raise ImageError(f"Image {path} is not an image in a raster format that Pillow decodes itself.") from None
     except _DAMAGED as error:
         raise ImageError(f"Image {path} can't be read: {str(error) or type(error).__name__}.") from error
 
@@ -112,42 +112,63 @@ def _other_size(path: str | os.PathLike, found: tuple[int, int], size: tuple[int
     (width, height), (annotated_width, annotated_height) = found, size
     return WrongSizeImageError(
         f"Image {path} is {width} x {height} pixels, but annotated as {annotated_width} x {annotated_height}; "
-        "correct either."
+        "correct one of them."
     )
 
 
 def read_image(path: str | os.PathLike, image_format: str = "BGR", size: tuple[int, int] | None = None) -> np.ndarray:
     """
-    Read an image as Detectron2's ``read_image`` does, but for the kinds that it gets wrong or breaks on.
+    Read an image as Detectron2's ``read_image`` does, except for kinds of images that it reads wrongly or refuses.
 
-    Greyscale, palette and CMYK images become colour ones. Greys of 16 bits are scaled to 8, 65535 to 255, and not cut
-    off at 255. Transparent pixels are shown on white, whatever colour hides beneath. Images are turned as their EXIF
-    says; where ``size`` shows that they were annotated unturned, they stay so. One of another size is not decoded.
+    Greyscale, palette and CMYK images are converted to colour. Grey values of 16 bits are scaled to 8 bits, 65535 to
+    255, instead of clipped at 255. Transparent pixels are composed over white. Images are rotated by their EXIF
+    orientation, unless ``size`` shows that they were annotated without the rotation. Images of another size are not
+    decoded.
 
     Args:
-        path: of the file, or an address that Detectron2's ``PathManager`` knows.
-        image_format: "BGR", "RGB" or another one of Detectron2's ``INPUT.FORMAT``.
-        size: width, height of the image as annotated; None: any.
+        path: path of the file, or a URL that Detectron2's ``PathManager`` supports.
+        image_format: "BGR", "RGB" or another value of Detectron2's ``INPUT.FORMAT``.
+        size: annotated width and height; None: any.
 
     Returns:
         (H, W, C) uint8 from 0 to 255; float64 for "YUV-BT.601".
 
     Raises:
-        ImageError: as :func:`open_image`.
+        ImageError: as for :func:`open_image`.
     """
     with open_image(path, size) as image:
         image.load()
         return np.array(convert_PIL_to_numpy(_to_8_bit(_turned(image, path, size)), image_format))
 
 
+def pil_to_array(image: Image.Image, image_format: str = "BGR") -> np.ndarray:
+    """
+    Converts a PIL image as :func:`read_image` converts the image of a file.
+
+    Args:
+        image: of any mode.
+        image_format: as for :func:`read_image`.
+
+    Raises:
+        InputError: if its pixels can't be decoded or are neither colours nor greys of at most 16 bits.
+    """
+    try:
+        image.load()
+        return np.array(convert_PIL_to_numpy(_to_8_bit(_turned(image, "", None)), image_format))
+    except InputError as error:
+        raise InputError(f"The PIL image {error}") from None
+    except _DAMAGED as error:
+        raise InputError(f"The PIL image can't be read: {str(error) or type(error).__name__}.") from error
+
+
 def _turned(image: Image.Image, path: str | os.PathLike, size: tuple[int, int] | None) -> Image.Image:
     """
     Raises:
-        WrongSizeImageError: if neither the turned nor the stored image has ``size``.
+        WrongSizeImageError: if the image has not ``size``, with and without the rotation.
     """
     try:
         turned = ImageOps.exif_transpose(image)
-    except _DAMAGED:  # EXIF that can't be read says nothing
+    except _DAMAGED:  # unreadable EXIF data is ignored
         turned = image
     if size is None or turned.size == tuple(size):
         return turned
@@ -158,18 +179,18 @@ def _turned(image: Image.Image, path: str | os.PathLike, size: tuple[int, int] |
 
 def _to_8_bit(image: Image.Image) -> Image.Image:
     """
-    In a mode from which Pillow converts to others without loss of sense.
+    Convert to a mode from which Pillow's further conversions are correct.
 
     Raises:
-        InputError: for greys of another range; in words that follow the file's name.
+        InputError: for grey values of another range; the message follows the file's name.
     """
     if image.mode in _WIDE_MODES:
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > _LARGEST_16_BIT:
-            raise InputError("has greys of more than 16 bits; save it with 8 or 16.")
+            raise InputError("has grey values of more than 16 bits; save it with 8 or 16 bits.")
         return Image.fromarray(((values * 255 + _LARGEST_16_BIT // 2) // _LARGEST_16_BIT).astype(np.uint8))
     if image.mode == "F":
-        raise InputError("has floating-point greys, whose range is unknown; save it with 8 or 16 bits.")
+        raise InputError("has floating-point grey values, whose range is unknown; save it with 8 or 16 bits.")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

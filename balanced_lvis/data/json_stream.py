@@ -1,4 +1,4 @@
-"""The elements of a large JSON file's lists, one after the other, in bounded memory."""
+"""Streaming parser for the lists of large JSON files, in bounded memory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterator
 from typing import IO, Protocol
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
-_CHUNK = 1 << 22  # bytes read at a time; lists' elements are far smaller
+_CHUNK = 1 << 22  # bytes read at a time; elements of lists are far smaller
 _NOT_UTF_8 = "it is not UTF-8; save it as UTF-8"
-_LONGEST = 1 << 26  # characters of an element, about: an image's annotation has some thousands
+_LONGEST = 1 << 26  # characters of an element, approximately; an annotation has some thousands
 
 
 class Readable(Protocol):
@@ -23,17 +23,17 @@ class Readable(Protocol):
 
 
 class _Text:
-    """A file's text from a position on, of which only as much is in memory as is being parsed."""
+    """The text of a file from a position on. Only the part that is being parsed is in memory."""
 
     def __init__(self, file: Readable, longest: float = math.inf):
         self._file, self._longest = file, longest
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()  # with a byte order mark or without
         self._text, self._at, self._dropped = "", 0, 0
-        # The standard parser, so that every value is what json.load makes of it.
+        # The standard parser, so that every value is the same as from json.load.
         self._parse = json.JSONDecoder().raw_decode
 
     def value(self):
-        """The JSON value that begins here."""
+        """Parse the JSON value at this position."""
         self.peek()
         while True:
             try:
@@ -42,13 +42,13 @@ class _Text:
                 if not self._read_more():
                     raise self._error(error.msg, error.pos) from None
                 continue
-            # A number this near to the end of what has been read may go on: 1 of 1.5, 1.5 of 1.5e+3.
+            # A number at the end of the chunk may be incomplete: 1 of 1.5, 1.5 of 1.5e+3.
             if len(self._text) - end > 2 or not self._read_more():
                 self._at = end
                 return value
 
     def peek(self) -> str:
-        """The next character that is no white space; "" at the file's end."""
+        """The next character that is not white space; "" at the end of the file."""
         while True:
             space = _WHITESPACE.match(self._text, self._at)
             self._at = space.end()  # type: ignore[union-attr]  # it matches the empty string, too
@@ -59,10 +59,10 @@ class _Text:
 
     def take(self, valid: str) -> str:
         """
-        That character, and go past it.
+        Return that character, and advance past it.
 
         Raises:
-            ValueError: if it is none of ``valid``.
+            ValueError: if it is not one of ``valid``.
         """
         character = self.peek()
         if not character or character not in valid:
@@ -73,15 +73,15 @@ class _Text:
     def end(self) -> None:
         """
         Raises:
-            ValueError: if anything but white space is left.
+            ValueError: if anything except white space is left.
         """
         if self.peek():
             raise self._error("Extra data", self._at)
 
     def _read_more(self) -> bool:
-        """Make room and read on, twice as much for a value that is longer than a chunk; False at the file's end."""
+        """Drop parsed text and read more, doubling for values longer than a chunk; False at the end of the file."""
         if len(self._text) - self._at > self._longest:
-            raise self._error(f"An element is broken, or longer than {self._longest:,} characters", self._at)
+            raise self._error(f"An element is invalid, or longer than {self._longest:,} characters", self._at)
         data = self._file.read(max(_CHUNK, len(self._text) - self._at))
         more = self._decode(data)
         if not data:
@@ -93,7 +93,7 @@ class _Text:
     def _decode(self, data: bytes) -> str:
         """
         Raises:
-            ValueError: if it is not UTF-8, or half a character is left at the file's end.
+            ValueError: if it is not UTF-8, or ends within a character.
         """
         try:
             text = self._decoder.decode(data, final=not data)
@@ -116,23 +116,22 @@ def stream_lists(
     longest: float = _LONGEST,
 ) -> Iterator[tuple[str, object]]:
     """
-    Parse a JSON object whose bulk is in lists.
+    Parse a JSON object that consists mainly of lists.
 
     Args:
         file: UTF-8, with or without a byte order mark; read from its position to its end.
-        keys: of the members whose values are lists to be taken apart.
-        optional: those of them that may be missing.
-        seen: gets the keys that are there, each before its first element is yielded.
-        longest: characters that an element of a list, or a member that is none, may have, give or take those that are
-            read at a time.
+        keys: keys of the members whose lists are yielded.
+        optional: keys that may be missing.
+        seen: receives the keys of the file, each before its first element is yielded.
+        longest: the largest number of characters of an element, or of a member that is not a list, up to the size of a
+            chunk.
 
     Yields:
-        (key, element) of these, in the file's order, each element as ``json.load`` makes it. Other members are parsed
-        and dropped.
+        (key, element) in the file's order, each element as from ``json.load``. Other members are parsed and dropped.
 
     Raises:
         ValueError: if the file is not valid JSON (then with the position), not UTF-8, not an object, or if one of
-            ``keys`` is missing, is there twice or is not a list.
+            ``keys`` is missing, occurs twice or is not a list.
     """
     text, seen = _Text(file, longest), set() if seen is None else seen
     text.take("{")
@@ -152,7 +151,7 @@ def stream_lists(
                 raise ValueError(f"its {key!r} is not a list")
             yield from ((key, element) for element in _elements(text))
         elif text.peek() == "[":
-            for _ in _elements(text):  # dropped one at a time: the list may be longer than memory
+            for _ in _elements(text):  # dropped one at a time: the list may not fit in memory
                 pass
         else:
             text.value()
@@ -168,12 +167,11 @@ def stream_list(file: IO[bytes], longest: float = math.inf) -> Iterator:
     Parse a JSON list.
 
     Args:
-        file: as of :func:`stream_lists`.
-        longest: characters that an element may have, give or take those that are read at a time; a broken one could
-            make all the rest of the file be read else.
+        file: as for :func:`stream_lists`.
+        longest: as for :func:`stream_lists`. Without a limit, the rest of the file is read for an invalid element.
 
     Yields:
-        its elements, each as ``json.load`` makes it.
+        its elements, each as from ``json.load``.
 
     Raises:
         ValueError: if the file is not valid JSON (then with the position), not UTF-8, or not a list.

@@ -1,4 +1,4 @@
-"""Data loaders: those of training have a position in the stream of images that can be saved."""
+"""Data loaders for training, whose position can be saved and restored, and for evaluation."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader
 from ..utils.parent_process import end_with_parent
 from .batches import BatchStream, MappedImages, aspect_ratio_groups
 from .broken_images import BrokenImages
-from .dataset_records import has_rle_masks, load_records, lvis_source
+from .dataset_records import load_records
 from .mapper import ImageMapper
+from .registered_files import has_rle_masks, lvis_source
 from .samplers import ClassAwareTrainingSampler, build_sampler, class_names_from_config
 from .training_set import training_records
 
@@ -28,13 +29,13 @@ from .training_set import training_records
 @dataclass
 class TrainLoader:
     """
-    An endless stream of batches, each a list of training records.
+    Infinite stream of batches, each a list of training records.
 
     Attributes:
-        batches: a loader of torch's.
-        stream: which images make which batch; None for a sampler of Detectron2's whose position can't be saved.
-        batches_per_iteration: of this process.
-        broken: images that could not be used, and were replaced by others.
+        batches: a torch loader.
+        stream: the images of the batches; None for a Detectron2 sampler whose position can't be saved.
+        batches_per_iteration: number of batches of this process per iteration.
+        broken: images that could not be used and were replaced by others.
     """
 
     batches: Iterable[list[dict]]
@@ -43,7 +44,7 @@ class TrainLoader:
     broken: BrokenImages = field(default_factory=BrokenImages)
 
     def __iter__(self):
-        # As a generator, so that the stream begins with the first batch and not before a state has been loaded.
+        # A generator, so that the stream starts with the first batch, after a state has been loaded.
         for batch in self.batches:
             self.broken.take(batch)
             yield batch
@@ -51,12 +52,12 @@ class TrainLoader:
     def state_dict(self, iterations: int) -> dict | None:
         """
         Args:
-            iterations: those made since the loader was made or :meth:`load_state_dict` called.
+            iterations: number of iterations since the loader was created or :meth:`load_state_dict` was called.
         """
         return self.stream.state_dict(iterations * self.batches_per_iteration) if self.stream else None
 
     def load_state_dict(self, state: dict | None) -> None:
-        """Go on from a saved position; to be called before the first batch."""
+        """Resume from a saved position. Must be called before the first batch."""
         if state and self.stream:
             self.stream.load_state_dict(state)
 
@@ -64,10 +65,10 @@ class TrainLoader:
 @dataclass
 class MetaTrainLoader(TrainLoader):
     """
-    A training loader beside one of class-balanced meta batches.
+    A training loader together with a loader of class-balanced meta batches.
 
     Attributes:
-        meta: of the same data set, with class-aware sampling.
+        meta: loader of the same dataset with class-aware sampling.
     """
 
     meta: TrainLoader = field(kw_only=True)
@@ -95,15 +96,15 @@ def build_train_loader(cfg, masks: bool = True, class_balanced_images: int = 0) 
     """
     records = training_records(cfg)
     sampler = build_sampler(cfg, records)
-    # Serialised once for both loaders; an index of annotations, or a torch data set, is left as it is.
+    # Serialised once for both loaders. An index of annotations, or a torch dataset, is used as it is.
     dataset = DatasetFromList(records, copy=False) if isinstance(records, list) else records
     mapper = ImageMapper(cfg, True, use_instance_mask=cfg.MODEL.MASK_ON and (masks or cfg.INPUT.CROP.ENABLED))
     if any(map(has_rle_masks, cfg.DATASETS.TRAIN)):
-        mapper.instance_mask_format = "bitmask"  # whatever INPUT.MASK_FORMAT: run lengths have no polygons
+        mapper.instance_mask_format = "bitmask"  # whatever INPUT.MASK_FORMAT is: RLE masks have no polygons
     train = _loader(cfg, dataset, mapper, sampler, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_BATCHES)
     if not class_balanced_images:
         return train
-    # A seed that follows from the other leaves the global generators as they are without a meta loader.
+    # A seed derived from the other one leaves the global generators in the same state as without a meta loader.
     seed = sampler.seed + 1 if sampler else None
     meta_sampler = ClassAwareTrainingSampler(records, class_names_from_config(cfg), seed)
     meta = _loader(cfg, dataset, mapper, meta_sampler, class_balanced_images)
@@ -113,12 +114,12 @@ def build_train_loader(cfg, masks: bool = True, class_balanced_images: int = 0) 
 
 def build_test_loader(cfg, name: str, sampler: Sequence[int] | None = None):
     """
-    Detectron2's test loader of a data set, on the same images in the same order.
+    Build Detectron2's test loader of a dataset, with the same images in the same order.
 
     Args:
         cfg: Detectron2's config.
-        name: of the data set.
-        sampler: indices of the images in turn; None: this process's share of all.
+        name: name of the registered dataset.
+        sampler: indices of the images; None: this process's share of all images.
     """
     if cfg.MODEL.LOAD_PROPOSALS or not lvis_source(name):
         return _of_watched_workers(
@@ -135,7 +136,7 @@ def build_test_loader(cfg, name: str, sampler: Sequence[int] | None = None):
 
 
 def _loader(cfg, dataset, mapper, sampler, images_per_iteration: int, batches: int = 1) -> TrainLoader:
-    """Detectron2's loader, whose batches follow from the sampler's seed and a position in its stream alone."""
+    """Detectron2's loader, but with batches that depend only on the sampler's seed and a position in its stream."""
     if sampler is None:
         total = images_per_iteration // batches
         loader = build_detection_train_loader(cfg, mapper=mapper, dataset=dataset, total_batch_size=total)
@@ -148,9 +149,9 @@ def _loader(cfg, dataset, mapper, sampler, images_per_iteration: int, batches: i
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_as_list,
         worker_init_fn=functools.partial(_start_worker, then=_keep_signal_handlers),
-        # So that the step's copies of images to a GPU need not be waited for.
+        # so that images are copied to the GPU asynchronously
         pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
-        generator=torch.Generator(),  # a seed for its workers, which no one uses, is not drawn from the global one
+        generator=torch.Generator(),  # or the unused seed for its workers would be drawn from the global generator
     )
     return TrainLoader(loader, stream, batches, BrokenImages(cfg.DATALOADER.MAX_BROKEN))
 
@@ -160,9 +161,9 @@ def _as_list(records: list[dict]) -> list[dict]:
 
 
 def _of_watched_workers(loader):
-    """A loader of Detectron2's, which has no option for how its workers start."""
+    """Start the workers of a Detectron2 loader with :func:`_start_worker`; its builders have no option for it."""
     inner = loader
-    while not isinstance(inner, DataLoader):  # batches of it, then perhaps a mapped one
+    while not isinstance(inner, DataLoader):  # wrappers that batch and map
         inner = inner.dataset if hasattr(inner, "dataset") else inner._dataset
     inner.worker_init_fn = functools.partial(_start_worker, then=inner.worker_init_fn)
     return loader
@@ -170,26 +171,26 @@ def _of_watched_workers(loader):
 
 def _start_worker(worker: int, then: Callable[[int], None] | None = None) -> None:
     """
-    To be called first in every data worker.
+    Initialise a data worker.
 
-    torch's workers look for their parent only between two batches, and then wait until somebody has read the batches
-    that they have made, which nobody does after the parent was killed.
+    torch's workers check whether their parent is alive only between two batches. They then wait until their batches
+    have been read, which never happens if the parent was killed.
 
     Args:
-        worker: its number.
-        then: called with it.
+        worker: number of the worker.
+        then: further initialisation, called with the number.
     """
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops its workers
     if then is not None:
         then(worker)
 
 
 def _keep_signal_handlers(worker: int) -> None:
     """
-    Leave a worker with what its parent does about a scheduler's signals, in place of torch's own handler.
+    Keep the parent's handlers of preemption signals in a worker, instead of torch's own handler.
 
-    Where all processes get the signal, a training that saves after the step under way needs its workers until then.
+    If all processes get the signal, training that stops after the current step needs its workers until then.
     """
     for number in (signal.SIGTERM, signal.SIGUSR1):
         handler = signal.getsignal(number)

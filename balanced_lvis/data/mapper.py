@@ -1,8 +1,9 @@
-"""From an image's record to what a model takes: Detectron2's mapper, on pictures of any kind."""
+"""Detectron2's dataset mapper, for images in all supported formats and of any aspect ratio."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,38 +12,37 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 
 from .image_files import read_image
-from .resize import keep_a_pixel
 
 
 class ImageMapper(DatasetMapper):
     """
-    Detectron2's ``DatasetMapper`` with :func:`balanced_lvis.data.image_files.read_image`: equal records
-    wherever both can.
+    Detectron2's ``DatasetMapper`` with :func:`balanced_lvis.data.image_files.read_image`. Records are equal for all
+    images that both can read.
 
-    Semantic segmentation is left out.
+    Semantic segmentation is not supported.
     """
 
     @classmethod
     def from_config(cls, cfg, is_train: bool = True) -> dict:
-        """As the base class's."""
+        """As in the base class."""
         made = super().from_config(cfg, is_train)
         return {**made, "augmentations": keep_a_pixel(made["augmentations"])}
 
     def __call__(self, dataset_dict: dict) -> dict:
         """
         Args:
-            dataset_dict: an image in Detectron2's standard format. Not changed.
+            dataset_dict: an image in Detectron2's standard format; not modified.
 
         Returns:
-            a record of its ``image``, (C, H, W), and in training its ``instances``.
+            the record with ``image``, (C, H, W), and for training ``instances``.
 
         Raises:
-            ImageError: if the image can't be read, or is of another size than its record says.
+            ImageError: if the image can't be read, or its size differs from that of the record.
         """
         record = copy.deepcopy(dataset_dict)
         size = (record["width"], record["height"]) if {"width", "height"} <= record.keys() else None
         image = read_image(record["file_name"], self.image_format, size)
-        utils.check_image_size(record, image)  # sets a size that is missing
+        utils.check_image_size(record, image)  # sets a missing size
         augmented = T.AugInput(image)
         transforms = self.augmentations(augmented)
         image, shape = augmented.image, augmented.image.shape[:2]
@@ -54,3 +54,23 @@ class ImageMapper(DatasetMapper):
         elif "annotations" in record:
             self._transform_annotations(record, transforms, shape)
         return record
+
+
+class ResizeShortestEdge(T.ResizeShortestEdge):
+    """Detectron2's transform, except that the limit of the longer side never rounds the shorter side to 0 pixels."""
+
+    def get_transform(self, image):
+        """As in the base class."""
+        transform = super().get_transform(image)
+        if isinstance(transform, T.ResizeTransform):
+            transform.new_h, transform.new_w = max(transform.new_h, 1), max(transform.new_w, 1)
+        return transform
+
+
+def keep_a_pixel(augmentations: Sequence) -> list:
+    """Augmentations with :class:`ResizeShortestEdge` in place of Detectron2's."""
+    return [_replaced(one) if type(one) is T.ResizeShortestEdge else one for one in augmentations]
+
+
+def _replaced(one: T.ResizeShortestEdge) -> ResizeShortestEdge:
+    return ResizeShortestEdge(one.short_edge_length, one.max_size, "range" if one.is_range else "choice", one.interp)

@@ -1,4 +1,4 @@
-"""The :class:`ClassPrior` of registered data sets."""
+"""Class priors of registered datasets."""
 
 from __future__ import annotations
 
@@ -14,34 +14,36 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from ..priors import ALL, WITH_OBJECTS, ClassLists, ClassPrior, SampledCounts
 from ..utils.errors import InputError
 from .dataset_files import check_datasets
-from .dataset_records import load_records, lvis_source
+from .dataset_records import load_records
+from .registered_files import lvis_source
 from .samplers import times_shown
 from .training_set import training_records
 
 logger = logging.getLogger(__name__)
 
-# Detectron2's metadata knows in how many images each LVIS-1.0 class occurs, but not how many images there are, nor how
-# many have an object. Datasets made from it, a tenth of it say, carry the same metadata and have to be counted.
+# Detectron2's metadata has the number of images of each LVIS-1.0 class, but not the number of all images, or of those
+# with objects. Subsets of LVIS-1.0 have the same metadata and must be counted.
 LVIS_V1_TRAIN = "lvis_v1_train"
 LVIS_V1_TRAIN_IMAGES = 100_170
 LVIS_V1_TRAIN_WITH_OBJECTS = 99_388
 
-SAVED_PRIOR = "class_prior.json"  # in a training's OUTPUT_DIR
+SAVED_PRIOR = "class_prior.json"  # in the OUTPUT_DIR of a training run
 
 
 def class_prior_from_config(cfg) -> ClassPrior:
     """
-    The prior of the images that are trained on, or the one in ``MODEL.CLASS_PRIOR.FILE`` where that is given.
+    The prior in ``MODEL.CLASS_PRIOR.FILE`` if that is set, else the prior of the training images.
 
-    Trained on are those of ``DATASETS.TRAIN`` that the loader shows: without empty ones if
+    The training images are those of ``DATASETS.TRAIN`` that the loader yields: without empty ones if
     ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``, and without missing ones if ``DATASETS.ALLOW_MISSING``. Each process looks
-    for those itself, so that it may be called by one alone.
+    for missing images itself, so that a single process may call this function.
 
-    Where ``MODEL.CLASS_PRIOR.SAMPLED``, with the sampled_counts of ``DATALOADER.SAMPLER_TRAIN``.
+    With ``MODEL.CLASS_PRIOR.SAMPLED``, the prior includes the counts of the images that ``DATALOADER.SAMPLER_TRAIN``
+    samples.
 
     Raises:
-        InputError: if the prior's classes are not the data set's, or their number is not
-            ``MODEL.ROI_HEADS.NUM_CLASSES``; for a sampler whose sampled_counts are not known.
+        InputError: if the prior's classes differ from the dataset's, if their number is not
+            ``MODEL.ROI_HEADS.NUM_CLASSES``, or if the sampler's counts are unknown.
     """
     names = tuple(cfg.DATASETS.TRAIN)
     path = cfg.MODEL.CLASS_PRIOR.FILE
@@ -57,7 +59,7 @@ def class_prior_from_config(cfg) -> ClassPrior:
         )
     num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     if prior.num_classes != num_classes:
-        source = f"the class prior {path!r}" if path else f"data set {', '.join(names)}"
+        source = f"the class prior {path!r}" if path else f"dataset {', '.join(names)}"
         raise InputError(
             f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but {source} has {prior.num_classes} classes; "
             f"set it to {prior.num_classes}."
@@ -69,7 +71,7 @@ def _prior_of_file(cfg, names: tuple[str, ...], path: str) -> ClassPrior:
     prior = ClassPrior.load(path)
     for name in names:
         if name in DatasetCatalog:
-            _check_prior_of(name, prior, _told_by(path, cfg.MODEL.WEIGHTS))
+            _check_prior_of(name, prior, _described(path, cfg.MODEL.WEIGHTS))
     if not cfg.MODEL.CLASS_PRIOR.SAMPLED:
         return dataclasses.replace(prior, sampled_counts=None)
     known, wanted = prior.sampled_counts and prior.sampled_counts.sampler, _sampler_of(cfg)
@@ -104,41 +106,41 @@ def class_prior_of_training_sets(cfg) -> ClassPrior:
 
 
 def _sampler_of(cfg) -> str:
-    """The sampler and its option, by which a file's counts are known to be its."""
+    """The sampler and its options, as saved with the counts."""
     name, node = cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER
     if "RepeatFactor" not in name:
         return name
     return f"{name}, threshold {node.REPEAT_THRESHOLD:g}{'' if node.get('REPEAT_SQRT', True) else ', no square root'}"
 
 
-def _told_by(path: str, weights: str) -> str:
+def _described(path: str, weights: str) -> str:
     if os.path.basename(path) == SAVED_PRIOR and weights.startswith(os.path.dirname(path)):
-        return f"{path}, which is the one of MODEL.WEIGHTS: is that a checkpoint of these data?"
+        return f"{path}, next to MODEL.WEIGHTS: is that a checkpoint for this dataset?"
     return f"MODEL.CLASS_PRIOR.FILE {path}."
 
 
-def _check_prior_of(name: str, prior: ClassPrior, told_by: str) -> None:
+def _check_prior_of(name: str, prior: ClassPrior, source: str) -> None:
     metadata = MetadataCatalog.get(name)
     if not metadata.get("thing_classes") and os.path.isfile(metadata.get("json_file", "")):
-        DatasetCatalog.get(name)  # some loaders set the names as they load
+        DatasetCatalog.get(name)  # some loaders set the names while loading
     if metadata.get("thing_classes"):
         try:
-            prior.check_classes(metadata.thing_classes, f"data set {name!r}")
+            prior.check_classes(metadata.thing_classes, f"dataset {name!r}")
         except InputError as error:
-            raise InputError(f"{error} The prior is from {told_by}") from error
+            raise InputError(f"{error} The prior is from {source}") from error
 
 
 @functools.lru_cache(maxsize=16)
 def class_prior_of_dataset(name: str, filter_empty: bool = True) -> ClassPrior:
     """
-    The prior of one registered data set: LVIS-1.0's from Detectron2's metadata, any other's from its annotations.
+    The prior of one registered dataset: from Detectron2's metadata for LVIS-1.0, else from its annotations.
 
     Args:
-        name: of the dataset.
-        filter_empty: N counts images with objects only, as ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``; False: all images.
+        name: name of the registered dataset.
+        filter_empty: N counts only images with objects, as ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``; False: all.
 
     Raises:
-        InputError: if the data set is unknown, its files are missing or it carries no class names.
+        InputError: if the dataset is not registered, its files are missing or it has no class names.
     """
     if name == LVIS_V1_TRAIN:
         metadata = MetadataCatalog.get(name)
@@ -159,14 +161,14 @@ def _check_countable(names: Sequence[str]) -> None:
         check_datasets(names)
     except InputError as error:
         raise InputError(
-            f"Class frequencies are counted in {', '.join(names)}, which can't be read. {error}\nOr set "
-            "MODEL.CLASS_PRIOR.FILE to the class_prior.json that training wrote to its OUTPUT_DIR."
+            f"The dataset {', '.join(names)}, in which class frequencies are counted, can't be read. {error}\nOr set "
+            "MODEL.CLASS_PRIOR.FILE to the class_prior.json that a training run wrote to its OUTPUT_DIR."
         ) from error
 
 
 def _class_names_of(name: str) -> Sequence[str]:
-    """To be asked after the records: some loaders set the names as they load."""
+    """Must be called after the records are loaded, because some loaders set the names then."""
     class_names = MetadataCatalog.get(name).get("thing_classes")
     if not class_names:
-        raise InputError(f"Data set {name!r} has no class names: set MetadataCatalog.get({name!r}).thing_classes.")
+        raise InputError(f"Dataset {name!r} has no class names: set MetadataCatalog.get({name!r}).thing_classes.")
     return class_names

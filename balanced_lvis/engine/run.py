@@ -10,11 +10,13 @@ from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 
-from ..config import import_modules, load_config
+from ..config import import_modules, load_config, thawed
 from ..console.command_line import log_to_files
+from ..data.class_names import check_num_classes
 from ..data.config_datasets import prepare_datasets, resolve_num_classes
-from ..data.dataset_files import check_datasets, check_num_classes, evaluation_file_of
+from ..data.dataset_files import check_datasets
 from ..data.preflight import preflight
+from ..data.registered_files import evaluation_file_of
 from ..modeling.box_predictor import check_classification
 from ..modeling.decoupled import is_second_stage
 from ..utils.errors import InputError
@@ -54,7 +56,7 @@ def read_config(args, job: Job | None = None):
         InputError: if the config is invalid or can't be scaled, or there are fewer GPUs than processes.
     """
     job = job or find_job(args)
-    cfg = load_config(args.config_file, args.opts)
+    cfg = _given_config(args)
     # Evaluation needs all images, and no training image.
     cfg.DATASETS.ALLOW_MISSING = not args.eval_only and (cfg.DATASETS.ALLOW_MISSING or args.allow_missing)
     _choose_device(cfg, job)
@@ -115,8 +117,14 @@ def run(cfg, args) -> dict:
     """
     with clear_errors(cfg.OUTPUT_DIR):
         _start(cfg, args.eval_only)
-        log_scaling(load_config(args.config_file, args.opts), cfg)
+        log_scaling(_given_config(args), cfg)
         return _evaluate(cfg) if args.eval_only else _train(cfg, args.resume)
+
+
+def _given_config(args):
+    """The config before it is adapted to the job: ``args.cfg`` of the Python API, or that of the command line."""
+    cfg = getattr(args, "cfg", None)
+    return load_config(args.config_file, args.opts) if cfg is None else thawed(cfg)
 
 
 def _evaluate(cfg) -> dict:

@@ -13,8 +13,8 @@ import types
 
 import numpy as np
 
+from ..data.annotation_reader import read_flag
 from ..utils.errors import InputError
-from ..utils.flags import read_flag
 
 try:
     import lvis.eval

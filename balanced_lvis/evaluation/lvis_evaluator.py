@@ -16,8 +16,8 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
-from ..data.dataset_files import evaluation_file_of
 from ..data.frequency import missing_groups, source_of_groups
+from ..data.registered_files import evaluation_file_of
 from ..utils.errors import InputError
 from ..utils.io import write_json
 from .backends import check_backend, evaluate_tasks
@@ -39,7 +39,7 @@ class LVISEvaluator(DatasetEvaluator):
 
     Args:
         dataset_name: name of the registered dataset in LVIS format, or in COCO format if it was converted
-            (:func:`balanced_lvis.data.dataset_files.evaluation_file_of`).
+            (:func:`balanced_lvis.data.registered_files.evaluation_file_of`).
         output_dir: folder for ``lvis_instances_results.json`` and ``per_category_ap.json``, and for detections during
             the evaluation; None to write nothing permanently.
         distributed: gather the predictions of all ranks.

@@ -37,7 +37,7 @@ OWN_KEYS = {"SEED": "--seeds", "OUTPUT_DIR": "--output"}
 def compare(
     methods,
     seeds,
-    train_net: Path,
+    train_net: Path | None,
     output: Path,
     configs: str,
     overrides: tuple[str, ...] | list[str] = (),
@@ -54,7 +54,7 @@ def compare(
     Args:
         methods: keys of :data:`METHODS`; the first stages of second stages are added.
         seeds: whole numbers from 0, for training only: the rendered dataset is the same for all.
-        train_net: path of ``tools/train_net.py``.
+        train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis train``.
         output: folder for the runs and the results.
         configs: start of the paths of the configs, before ``METHOD.yaml``.
         overrides: ``KEY VALUE`` pairs, for all runs.

@@ -1,8 +1,9 @@
-"""How long a data set's tail is, and what each method makes of it."""
+"""Class frequencies of a dataset, and the repeat factors and logit shifts that follow from them."""
 
 from __future__ import annotations
 
 import os
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,37 +15,47 @@ from .plots import plt
 from .tables import markdown_table
 
 GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
-# Activations whose training shift is shown: name, options, the sign of the offset in the shift, title in plots.
+
+
+class Offset(NamedTuple):
+    """An activation with options, the sign of its offset in the training shift, and its title in plots."""
+
+    activation: str
+    options: dict[str, Any]
+    sign: int
+    title: str
+
+
 OFFSETS = {
-    "balanced_sigmoid_foreground": (
-        "balanced_sigmoid", {"form": "foreground"}, -1, "Balanced Sigmoid, foreground form (−offset)",
+    "balanced_sigmoid_foreground": Offset(
+        "balanced_sigmoid", {"form": "foreground"}, -1, "Balanced Sigmoid, foreground form (−offset)"
     ),
-    "balanced_sigmoid_centred": (
-        "balanced_sigmoid", {"form": "centred"}, -1, "Balanced Sigmoid, centred form (−offset)",
+    "balanced_sigmoid_centred": Offset(
+        "balanced_sigmoid", {"form": "centred"}, -1, "Balanced Sigmoid, centred form (−offset)"
     ),
-    "balanced_softmax": ("balanced_softmax", {}, 1, "Balanced Softmax (+offset)"),
-}  # fmt: skip
+    "balanced_softmax": Offset("balanced_softmax", {}, 1, "Balanced Softmax (+offset)"),
+}
 SHIFT_NOTE = (
-    "The columns of methods are the shift of a class's logit in training, what is added to it: minus Balanced\n"
-    "Sigmoid's offset (foreground form: on foreground RoIs only), plus Balanced Softmax's. Test-time scores have none."
+    "The columns of methods show what training adds to the logit of a class: minus the offset of Balanced Sigmoid\n"
+    "(foreground form: on foreground RoIs only), plus the offset of Balanced Softmax. Test-time scores are not shifted."
 )
 
 
 def analyze(prior: ClassPrior, threshold: float) -> dict:
     """
     Args:
-        prior: of the training set.
-        threshold: of repeat factor sampling, DATALOADER.REPEAT_THRESHOLD.
+        prior: class prior of the training set.
+        threshold: threshold of repeat factor sampling, DATALOADER.REPEAT_THRESHOLD.
 
     Returns:
-        for JSON: what :meth:`ClassPrior.save` writes, so that it can be given to ``MODEL.CLASS_PRIOR.FILE``, with
+        for JSON: the contents of :meth:`ClassPrior.save`, so that it can be used as ``MODEL.CLASS_PRIOR.FILE``, with
         "group", "frequency", "repeat_factor", "offset" and "logit_shift" of each class, and a "summary". "offset" is
-        each method's own (Balanced Sigmoid subtracts it from a training logit, Balanced Softmax adds it);
-        "logit_shift" is what training adds to the logit, and so compares between methods. Where the prior has
-        sampled counts, frequencies, offsets and shifts are of the images shown.
+        as each method defines it (Balanced Sigmoid subtracts it from a training logit, Balanced Softmax adds it);
+        "logit_shift" is what training adds to the logit, so that methods can be compared. If the prior has the counts
+        of a sampler, frequencies, offsets and shifts are those of the sampled images.
 
     Raises:
-        InputError: for a threshold outside [0, 1].
+        InputError: if the threshold is outside [0, 1].
     """
     found = prior.to_dict()
     columns = {
@@ -53,10 +64,10 @@ def analyze(prior: ClassPrior, threshold: float) -> dict:
         "repeat_factor": class_repeat_factors(prior, threshold).tolist(),
     }
     # 0.0 +, so that a shift of 0 isn't shown as -0.0.
-    shifts = {name: 0.0 + _training_shift(prior, *method) for name, (*method, _, _) in OFFSETS.items()}
+    shifts = {name: 0.0 + _training_shift(prior, offset) for name, offset in OFFSETS.items()}
     for row, record in enumerate(found["classes"]):
         record.update({name: values[row] for name, values in columns.items()})
-        record["offset"] = {name: 0.0 + sign * float(shifts[name][row]) for name, (_, _, sign, _) in OFFSETS.items()}
+        record["offset"] = {name: 0.0 + o.sign * float(shifts[name][row]) for name, o in OFFSETS.items()}
         record["logit_shift"] = {name: float(values[row]) for name, values in shifts.items()}
     instances = prior.instance_count
     found["summary"] = {
@@ -71,13 +82,13 @@ def analyze(prior: ClassPrior, threshold: float) -> dict:
     return found
 
 
-def _training_shift(prior: ClassPrior, activation: str, options: dict) -> np.ndarray:
+def _training_shift(prior: ClassPrior, offset: Offset) -> np.ndarray:
     """(K,) float64: what the loss of an activation adds to the logit of each class."""
-    return build_activation(activation, prior.num_classes, prior, **options).training_shift()
+    return build_activation(offset.activation, prior.num_classes, prior, **offset.options).training_shift()
 
 
 def imbalance_factor(counts: np.ndarray) -> float | None:
-    """The largest count over the smallest one that is not 0; None where all are 0."""
+    """The largest count divided by the smallest non-zero count; None if all are 0."""
     known = counts[counts > 0]
     return float(known.max() / known.min()) if len(known) else None
 
@@ -85,11 +96,11 @@ def imbalance_factor(counts: np.ndarray) -> float | None:
 def analysis_tables(found: dict, shown: int = 5) -> str:
     """
     Args:
-        found: from :func:`analyze`.
-        shown: classes to name at either end.
+        found: result of :func:`analyze`.
+        shown: number of classes to show at either end.
 
     Returns:
-        two Markdown tables: the groups, and the most and least frequent classes, with the shift of the training logit.
+        two Markdown tables, of the groups and of the most and least frequent classes, with the logit shifts.
     """
     classes = sorted(found["classes"], key=lambda record: (-record["image_count"], record["name"]))
     groups = [["group", "classes", "images of a class", "instances", "repeat factor", *OFFSETS]]
@@ -105,7 +116,7 @@ def analysis_tables(found: dict, shown: int = 5) -> str:
 def _summary_line(found: dict) -> str:
     summary = found["summary"]
     known = summary["num_instances"] is not None
-    instances = f"{summary['num_instances']:,} instances" if known else "instances not known"
+    instances = f"{summary['num_instances']:,} instances" if known else "number of instances unknown"
     factors = ["imbalance_factor", *(["imbalance_factor_of_instances"] if known else [])]
     words = ["images", "instances"][: len(factors)]
     imbalance = ", ".join(f"{summary[key] or 0:,.0f} by {word}" for key, word in zip(factors, words))
@@ -114,7 +125,7 @@ def _summary_line(found: dict) -> str:
     if shown := found.get("shown"):
         line += f"; frequencies and shifts of the {shown['num_images']:,.0f} images per epoch of {shown['sampler']}"
     absent = summary["classes_without_images"]
-    return f"{line}; {absent:,} classes in no image, which count as half an image" if absent else line
+    return f"{line}; {absent:,} classes in no image, counted as half an image" if absent else line
 
 
 def _group_row(records: list[dict]) -> list[str]:
@@ -150,22 +161,24 @@ def _span(values: list, form: str) -> str:
 def check_plot_file(path: str) -> None:
     """
     Raises:
-        InputError: for a name whose ending says no kind of picture that can be written.
+        InputError: if the file extension is not a supported image format.
     """
     known = plt.figure().canvas.get_supported_filetypes()
     plt.close()
     ending = os.path.splitext(path)[1][1:].lower()
     if ending not in known:
-        raise InputError(f"--plot {path}: {ending!r} is no kind of picture; use one of {', '.join(sorted(known))}.")
+        raise InputError(
+            f"--plot {path}: {ending!r} is no image format that can be written; use {', '.join(sorted(known))}."
+        )
 
 
 def plot_analysis(found: dict, path) -> None:
     """
-    Images of every class by rank; shifts of the training logit and repeat factors against a class's images.
+    Plot the images of each class by rank, and logit shifts and repeat factors against the images of a class.
 
     Args:
-        found: from :func:`analyze`.
-        path: the picture file to write.
+        found: result of :func:`analyze`.
+        path: image file to write.
     """
     classes = sorted(found["classes"], key=lambda record: -record["image_count"])
     counts = np.array([max(record["image_count"], 0.5) for record in classes])
@@ -179,11 +192,11 @@ def plot_analysis(found: dict, path) -> None:
     left.set(yscale="log", xlabel="class, by images", ylabel="training images", ylim=(0.4, None))
     left.yaxis.set_major_formatter("{x:g}")
     left.legend(frameon=False)
-    for index, (name, (*_, title)) in enumerate(OFFSETS.items()):
+    for index, (name, offset) in enumerate(OFFSETS.items()):
         shifts = [record["logit_shift"][name] for record in classes]
-        # The last two are nearly the same where classes are many: one is seen through the other.
+        # With many classes the last two nearly coincide: a wide, transparent line keeps both visible.
         style = {"linewidth": 5, "alpha": 0.4} if name == "balanced_sigmoid_centred" else {}
-        right.plot(counts, shifts, color=f"C{3 + index}", label=title, **style)
+        right.plot(counts, shifts, color=f"C{3 + index}", label=offset.title, **style)
     right.axhline(0, color="0.85", linewidth=1, zorder=0)
     factors = [record["repeat_factor"] for record in classes]
     threshold = found["summary"]["repeat_threshold"]

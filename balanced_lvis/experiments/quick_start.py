@@ -21,7 +21,7 @@ FIGURES = 3
 ROWS_PER_FIGURE = 4
 
 
-def quick_start(runs: list[Run], train_net: Path, output: Path, overrides: list[str]) -> dict:
+def quick_start(runs: list[Run], train_net: Path | None, output: Path, overrides: list[str]) -> dict:
     """
     Render the dataset, train and evaluate all runs, and write table, plots, images and ``summary.json`` to ``output``.
 
@@ -30,7 +30,7 @@ def quick_start(runs: list[Run], train_net: Path, output: Path, overrides: list[
 
     Args:
         runs: the runs to compare; two give a row of differences.
-        train_net: path of ``tools/train_net.py``.
+        train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis train``.
         output: folder for the results.
         overrides: ``KEY VALUE`` pairs, for all runs.
 

@@ -29,6 +29,7 @@ SCREEN = "screen.txt"
 TAIL_LINES = 15
 LINE_SECONDS = 20
 POLL_SECONDS = 0.1
+_CONSOLE_COMMAND = Path(__file__).resolve().parents[2] / "balanced_lvis_cli.py"
 SHOW_SECONDS = 1.0
 
 
@@ -139,7 +140,10 @@ def _from_folder(weights: str, folder) -> str:
 
 
 def train_all(
-    runs: list[Run], train_net: Path, jobs: int | None = None, on_end: Callable[[Run, float], None] | None = None
+    runs: list[Run],
+    train_net: Path | None = None,
+    jobs: int | None = None,
+    on_end: Callable[[Run, float], None] | None = None,
 ) -> None:
     """
     Train and evaluate runs, resuming those that were interrupted; the first failure ends the others.
@@ -149,7 +153,7 @@ def train_all(
 
     Args:
         runs: the training runs. An ``after`` that is not among them is not waited for.
-        train_net: path of ``tools/train_net.py``.
+        train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis train``.
         jobs: number of simultaneous runs; by default one per core, or 1 on a GPU.
         on_end: called with each run that has succeeded and its seconds in this call.
 
@@ -205,11 +209,12 @@ def _ready(waiting, ended, runs) -> list[Run]:
 class _Process:
     """The process of a run."""
 
-    def __init__(self, run: Run, train_net: Path, environment: dict):
+    def __init__(self, run: Run, train_net: Path | None, environment: dict):
         self.run = run
         self.start = time.monotonic()
         run.output.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, train_net, "--resume", "--config-file", run.config_file]
+        script = [_CONSOLE_COMMAND, "train"] if train_net is None else [train_net]
+        command = [sys.executable, *script, "--resume", "--config-file", run.config_file]
         command += [*run.overrides, "OUTPUT_DIR", run.output]
         with open(run.output / SCREEN, "w", encoding="utf-8") as screen:
             self._process = subprocess.Popen(

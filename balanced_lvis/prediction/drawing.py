@@ -1,4 +1,4 @@
-"""Objects drawn on their image, of any size, whatever their classes are called."""
+"""Drawing of detected objects on images of any size, with any class names."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pycocotools import mask as mask_util
 
 from .lettering import plain_text
 
-LEAST_DRAWN = 448  # pixels of the shorter side, up to which small images are enlarged
+LEAST_DRAWN = 448  # pixels: images with a shorter side are enlarged
 LONGEST_ENLARGED = 4096  # pixels of the longer side of an enlarged image
-MOST_DRAWN = 16_000_000  # pixels, above which images are reduced: drawing takes about 120 bytes for each
-_LEAST_FONT = 5.0  # points, half of which Detectron2 uses where an object is small
+MOST_DRAWN = 16_000_000  # pixels: larger images are reduced, because drawing takes about 120 bytes per pixel
+_LEAST_FONT = 5.0  # points; Detectron2 uses half of it for small objects
 
 
 def draw_objects(pixels, boxes, masks, labels, colors, families) -> np.ndarray:
@@ -20,20 +20,20 @@ def draw_objects(pixels, boxes, masks, labels, colors, families) -> np.ndarray:
     Args:
         pixels: (H, W, 3) uint8 RGB.
         boxes: (n, 4) x0, y0, x1, y1 in pixels.
-        masks: n RLEs of H x W; None where there are none.
+        masks: n RLEs of H x W; None for a model without masks.
         labels: n texts for matplotlib.
         colors: n colours, (r, g, b) in 0..1.
-        families: of fonts that have the labels' characters.
+        families: font families with the characters of the labels.
 
     Returns:
-        (sH, sW, 3) uint8 RGB, largest objects lowest: s is a whole number above 1 for small images, 1 for others, and
-        less for those of more than :data:`MOST_DRAWN` pixels.
+        (sH, sW, 3) uint8 RGB, with small objects drawn over large ones. The scale s is an integer above 1 for small
+        images, below 1 for images of more than :data:`MOST_DRAWN` pixels, and 1 otherwise.
     """
     pixels, boxes, masks = _reduced(pixels, boxes, masks)
     with plain_text(families):
         canvas = _Canvas(pixels, _enlargement(*pixels.shape[:2]), families)
         for i in np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)).tolist():
-            # One by one, as each mask is decoded to a byte per pixel of the image.
+            # One at a time, because each mask is decoded to one byte per pixel of the image.
             canvas.overlay_instances(
                 boxes=boxes[i : i + 1],
                 masks=None if masks is None else masks[i : i + 1],
@@ -49,11 +49,11 @@ class _Canvas(Visualizer):
     def __init__(self, pixels, scale: int, families):
         super().__init__(pixels, scale=scale, instance_mode=ColorMode.SEGMENTATION)
         self._families = list(families)
-        # Detectron2's own size becomes 0 where images are enlarged more than tenfold.
+        # Detectron2's default becomes 0 for images that are enlarged more than tenfold.
         self._default_font_size = max(self._default_font_size, _LEAST_FONT / scale)
 
     def draw_text(self, *arguments, **options):
-        """As the base class's, in fonts that have the characters."""
+        """As in the base class, in fonts that have the characters."""
         output = super().draw_text(*arguments, **options)
         output.ax.texts[-1].set_fontfamily(self._families)
         return output

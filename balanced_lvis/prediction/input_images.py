@@ -1,4 +1,4 @@
-"""Which images are predicted, and where each is drawn."""
+"""The images to predict, and the files that they are drawn to."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _SHOWN = 5
 _DRAWN = (".jpg", ".jpeg", ".png")  # other formats are drawn as PNG
 
 
-def find_pictures(inputs: Iterable[str | os.PathLike]) -> list[str]:
+def find_images(inputs: Iterable[str | os.PathLike]) -> list[str]:
     """
     Args:
-        inputs: files, patterns like ``a/*.jpg``, and folders, of which the files with an image's suffix are taken. What
-            is left out of a folder is logged as a warning.
+        inputs: files, patterns like ``a/*.jpg``, and folders. From a folder, files with the suffix of an image are
+            taken; a warning lists the others.
 
     Returns:
-        paths, each once, in the order given; of folders and patterns sorted.
+        distinct paths in the order of the inputs, sorted within a folder or pattern.
 
     Raises:
-        InputError: naming the first input without an image.
+        InputError: if an input has no image.
     """
     paths: dict[str, None] = {}
     for given in (os.fspath(path) for path in inputs):
         if os.path.isdir(given):
-            found, words = _in_folder(given), "has no image directly in it, by the suffixes of its files"
+            found, words = _in_folder(given), "has no file with the suffix of an image"
         elif os.path.exists(given):
             found, words = [given], ""
         else:
             found, words = sorted(filter(os.path.isfile, glob.glob(given, recursive=True))), "doesn't exist"
         if not found:
-            raise InputError(f"--input {given!r} {words}.")
+            raise InputError(f"--input {given!r} {words}; name image files, folders of images or quoted patterns.")
         paths.update(dict.fromkeys(found))
     return list(paths)
 
@@ -63,11 +63,11 @@ def _in_folder(folder: str) -> list[str]:
 
 def output_paths(paths: list[str], folder: str | os.PathLike) -> list[str]:
     """
-    Where each image is drawn: below ``folder`` as below the deepest folder that holds all of them, with names that any
-    file system takes.
+    The files to draw images to: the tree below their deepest common folder is repeated below ``folder``, with names
+    that every file system accepts.
 
     Raises:
-        InputError: if one would overwrite an image that is read, or is a folder.
+        InputError: if an output would overwrite an input, or is an existing folder.
     """
     above = os.path.dirname(os.path.abspath(paths[0]))
     if len(paths) > 1:
@@ -76,9 +76,11 @@ def output_paths(paths: list[str], folder: str | os.PathLike) -> list[str]:
     outputs = _distinct([os.path.join(folder, _drawn_name(os.path.relpath(path, above))) for path in paths])
     for path in outputs:
         if os.path.realpath(path) in names:
-            raise InputError(f"--output {os.fspath(folder)!r} would overwrite {path!r}; name another folder.")
+            raise InputError(f"--output {os.fspath(folder)!r} would overwrite the input {path!r}; name another folder.")
         if os.path.isdir(path):
-            raise InputError(f"--output {os.fspath(folder)!r} has a folder in the place of {path!r}; name another one.")
+            raise InputError(
+                f"--output {os.fspath(folder)!r} has a folder in the place of {path!r}; name another folder."
+            )
     return outputs
 
 
@@ -88,7 +90,7 @@ def _drawn_name(path: str) -> str:
 
 
 def _distinct(paths: list[str]) -> list[str]:
-    """With ".png" added to a path that another one has: a.bmp and a.bmp.png would both be drawn as a.bmp.png."""
+    """Paths with ".png" appended to duplicates: a.bmp and a.bmp.png would both be drawn as a.bmp.png."""
     taken: dict[str, None] = {}
     for path in paths:
         while path in taken:

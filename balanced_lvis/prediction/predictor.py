@@ -1,11 +1,11 @@
-"""A trained model on images of no dataset: objects are found, named and drawn."""
+"""Prediction of single images by a trained model."""
 
 from __future__ import annotations
 
 import colorsys
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
+from PIL import Image
 
 from ..activations import activation_class
-from ..config import load_config
+from ..config import load_config, thawed
 from ..data.broken_images import reason_of
 from ..data.class_names import class_names_of
-from ..data.image_files import read_image
-from ..data.resize import ResizeShortestEdge
+from ..data.image_files import pil_to_array, read_image
+from ..data.mapper import ResizeShortestEdge
 from ..engine.checkpoints.identity import Identity
 from ..engine.checkpoints.weights import check_weights, load_for_evaluation
 from ..engine.saved_prior import saved_prior
@@ -34,21 +35,22 @@ from .lettering import lettering
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-_OURS_FOR = {"StandardROIHeads": "LongTailROIHeads", "CascadeROIHeads": "LongTailCascadeROIHeads"}
+CHANNELS = ("BGR", "RGB")
+_LONG_TAIL_HEADS = {"StandardROIHeads": "LongTailROIHeads", "CascadeROIHeads": "LongTailCascadeROIHeads"}
 
 
 @dataclass
 class Prediction:
     """
-    What was found in a picture.
+    The detections in an image.
 
     Attributes:
-        path: of the picture.
+        path: path of the image.
         pixels: (H, W, 3) uint8 RGB, upright.
         boxes: (n, 4) float32 x0, y0, x1, y1 in pixels, by falling score.
         scores: (n,) float32.
         classes: (n,) int64 in 0..K-1.
-        masks: n RLEs, {"size": [H, W], "counts": str}; None of a model without masks.
+        masks: n RLEs, {"size": [H, W], "counts": str}; None for a model without masks.
     """
 
     path: str
@@ -85,136 +87,193 @@ class Prediction:
 
 class Predictor:
     """
-    A checkpoint, ready for pictures.
+    A trained model that predicts single images.
+
+        predictor = Predictor(load_config("r50_balanced_sigmoid"), "model_final.pth")
+        instances = predictor("photo.jpg")
+        names = [predictor.class_names[i] for i in instances.pred_classes]
 
     Args:
-        weights: a checkpoint of ours, or of any program that Detectron2's models are loaded from.
-        config_file: empty for the ``config.yaml`` in the checkpoint's folder, where training leaves it.
-        opts: ``KEY VALUE`` overrides of the config, flat.
-        threshold: the least score to be shown, in 0..1.
-        classes: K class names, a data set's name or an annotation file, where the checkpoint doesn't tell.
+        cfg: config that the model was trained with, from :func:`balanced_lvis.load_config`; it is not changed. The
+            config of a Detectron2 model works too.
+        weights: path of a checkpoint of balanced_lvis, or of any layout that Detectron2 loads.
+        threshold: lowest score of a detection, in 0..1.
+        classes: K class names, name of a dataset or an annotation file, for a checkpoint without class names.
         trust: as for :func:`.checkpoint_file.read_checkpoint`.
 
     Attributes:
+        cfg: the config of the model.
         class_names: K names.
 
     Raises:
-        InputError: if the checkpoint can't be had, there is no config, they don't fit each other, or what the config
-            asks for speed can't be had here.
+        InputError: if the checkpoint can't be read, does not fit the config, or the config asks for something that
+            this machine does not support.
     """
 
-    def __init__(self, weights, config_file="", opts=(), *, threshold: float = 0.5, classes=None, trust=False):
+    def __init__(self, cfg, weights: str | os.PathLike, *, threshold: float = 0.5, classes=None, trust: bool = False):
         if not 0 <= threshold <= 1:
-            raise InputError(f"threshold is {threshold}; scores are between 0 and 1.")
+            raise InputError(f"threshold is {threshold}; it must be between 0 and 1.")
         check_weights(str(weights), "evaluation")
-        self.cfg = _config_for_prediction(str(weights), str(config_file), opts, threshold)
+        self.cfg = _config_for_prediction(cfg, str(weights), threshold)
         check_speed(self.cfg)
         check_classification(self.cfg, training=False)
         self._model = build_model(self.cfg).eval()
         apply_speed(self.cfg, self._model)
-        identity = Identity([], activation_class(self.cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).family, "")
-        told = load_for_evaluation(self._model, str(weights), identity, trust or self.cfg.MODEL.TRUST_WEIGHTS)
-        self.class_names = _class_names(self.cfg, told, classes)
+        expected = Identity([], activation_class(self.cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).family, "")
+        identity = load_for_evaluation(self._model, str(weights), expected, trust or self.cfg.MODEL.TRUST_WEIGHTS)
+        self.class_names = _class_names(self.cfg, identity, classes)
         inputs = self.cfg.INPUT
         self._resize = ResizeShortestEdge([inputs.MIN_SIZE_TEST] * 2, inputs.MAX_SIZE_TEST)
 
-    @torch.no_grad()
-    def __call__(self, path: str | os.PathLike) -> Prediction:
+    @classmethod
+    def from_checkpoint(
+        cls, weights: str | os.PathLike, config_file: str | os.PathLike = "", opts: Sequence[str] = (), **options
+    ) -> Predictor:
         """
         Args:
-            path: of a picture, of any size and mode.
+            weights: path of a checkpoint.
+            config_file: path or name of its config; empty: the ``config.yaml`` in its folder, where training writes it.
+            opts: ``KEY VALUE`` overrides of the config, flat.
+            options: keyword arguments of :class:`Predictor`.
+
+        Raises:
+            InputError: as :class:`Predictor`, and if there is no config.
+        """
+        check_weights(str(weights), "evaluation")
+        return cls(load_config(config_file or _config_next_to(str(weights)), opts), weights, **options)
+
+    def __call__(self, image: str | os.PathLike | Image.Image | np.ndarray, channels: str = "BGR") -> Instances:
+        """
+        Args:
+            image: path of an image; a PIL image; or an array (H, W, 3) of uint8.
+            channels: order of the channels of an array: "BGR", as for Detectron2's predictor, or "RGB". Ignored for
+                paths and PIL images, which know their own.
+
+        Returns:
+            the detections by falling score, on the CPU: pred_boxes, scores, pred_classes and, if the model has masks,
+            pred_masks (n, H, W) of bool.
+
+        Raises:
+            InputError: if the image can't be read, or is not such an array.
+        """
+        return self._detect(_rgb_pixels(image, channels), self._model)
+
+    def predict(self, path: str | os.PathLike) -> Prediction:
+        """
+        Detects the objects in an image file without keeping their masks at the size of the image.
+
+        Args:
+            path: of an image of any size and mode.
 
         Raises:
             InputError: if it can't be read.
         """
         pixels = read_image(path, "RGB")
+        with unpasted(self._model) as model:
+            return _prediction(os.fspath(path), pixels, self._detect(pixels, model))
+
+    @torch.no_grad()
+    def _detect(self, pixels: np.ndarray, model) -> Instances:
         height, width = pixels.shape[:2]
         given = pixels if self.cfg.INPUT.FORMAT == "RGB" else pixels[:, :, ::-1]
         resized = self._resize.get_transform(given).apply_image(given)
-        record = {"image": torch.from_numpy(resized.astype(np.float32).transpose(2, 0, 1).copy())}
-        with unpasted(self._model) as model:
-            (found,) = model([{**record, "height": height, "width": width}])
-        return _prediction(os.fspath(path), pixels, found["instances"].to("cpu"))
+        image = torch.from_numpy(resized.astype(np.float32).transpose(2, 0, 1).copy())
+        (found,) = model([{"image": image, "height": height, "width": width}])
+        return found["instances"].to("cpu")
 
 
-def predictions(predictor, paths: Iterable[str], broken: list[str]) -> Iterator[Prediction | None]:
-    """
-    One by one, None for an image that can't be read or predicted, of which ``broken`` gets a line.
-    """
+def _rgb_pixels(image, channels: str) -> np.ndarray:
+    """An image of any of the kinds that :class:`Predictor` takes as (H, W, 3) uint8 RGB."""
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image, "RGB")
+    if isinstance(image, Image.Image):
+        return pil_to_array(image, "RGB")
+    if channels not in CHANNELS:
+        raise InputError(f"channels is {channels!r}; it must be {' or '.join(map(repr, CHANNELS))}.")
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"image is of type {type(image).__name__}; pass a path, a PIL image or a NumPy array.")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise InputError(
+            f"image is an array of shape {image.shape} and type {image.dtype}; it must be (H, W, 3) and uint8."
+        )
+    return image if channels == "RGB" else image[:, :, ::-1]
+
+
+def predictions(predictor: Predictor, paths: Iterable[str], broken: list[str]) -> Iterator[Prediction | None]:
+    """Predicts images one by one; yields None for one that fails, and appends a line on it to ``broken``."""
     for path in paths:
-        yield attempt(path, broken, predictor, path)
+        yield attempt(path, broken, predictor.predict, path)
 
 
 def attempt(path: str, failed: list[str], work: Callable[..., T], *arguments) -> T | None:
     """
-    Work on one image, whose failure costs the others nothing.
+    Calls a function for one image; an error is recorded, so that the other images are still processed.
 
     Args:
-        path: of the image.
-        failed: gets a line, which is also logged, if ``work`` raises.
-        work: is called with ``arguments``.
+        path: path of the image.
+        failed: list to which a line is appended, and logged, if ``work`` raises.
+        work: called with ``arguments``.
 
     Returns:
-        what ``work`` returns; None if it raises.
+        the result of ``work``; None if it raises.
 
     Raises:
-        StorageError: as ``work``: a disk that is full fails for all images.
+        StorageError: raised by ``work``, because a full disk affects all images.
     """
     try:
         return work(*arguments)
     except StorageError:
         raise
-    except Exception as error:  # whatever a decoder, a model or a renderer makes of one image
+    except Exception as error:  # any error of a decoder, a model or a renderer
         reason = one_line(reason_of(error))
         failed.append(reason if isinstance(error, InputError) else f"Image {one_line(path)}: {reason}")
         logger.warning("%s", failed[-1])
         return None
 
 
-def _config_for_prediction(weights: str, config_file: str, opts, threshold: float):
-    config_file = config_file or _config_beside(weights)
-    cfg = load_config(config_file, opts)
-    if not cfg.MODEL.ROI_HEADS.NUM_CLASSES:  # pictures have no data set to be asked
+def _config_for_prediction(cfg, weights: str, threshold: float):
+    cfg = thawed(cfg)
+    if not cfg.MODEL.ROI_HEADS.NUM_CLASSES:  # there is no dataset to infer it from
         raise InputError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is 0 in {config_file}, to be taken from the training data; use the "
-            "config.yaml that training left in its OUTPUT_DIR, or set it to the checkpoint's."
+            "MODEL.ROI_HEADS.NUM_CLASSES is 0 in the config, which infers it from the training data; use the "
+            "config.yaml that training wrote to its OUTPUT_DIR, or set it to the number of classes of the checkpoint."
         )
     box_head = cfg.MODEL.ROI_BOX_HEAD
-    if cfg.MODEL.ROI_HEADS.NAME in _OURS_FOR:  # a config of Detectron2 itself
-        cfg.MODEL.ROI_HEADS.NAME = _OURS_FOR[cfg.MODEL.ROI_HEADS.NAME]
+    if cfg.MODEL.ROI_HEADS.NAME in _LONG_TAIL_HEADS:  # a config of Detectron2
+        cfg.MODEL.ROI_HEADS.NAME = _LONG_TAIL_HEADS[cfg.MODEL.ROI_HEADS.NAME]
         box_head.ACTIVATION.NAME = "sigmoid" if box_head.USE_SIGMOID_CE else "softmax"
         box_head.USE_SIGMOID_CE = box_head.USE_FED_LOSS = False
     if not cfg.MODEL.CLASS_PRIOR.FILE:
-        cfg.MODEL.CLASS_PRIOR.FILE = saved_prior(weights)  # of a calibration
+        cfg.MODEL.CLASS_PRIOR.FILE = saved_prior(weights)  # for a calibration
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = threshold
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        logger.info("No GPU is at hand: predicting on the CPU.")
+        logger.info("No GPU is available: predicting on the CPU.")
         cfg.MODEL.DEVICE = "cpu"
     return cfg
 
 
-def _config_beside(weights: str) -> str:
+def _config_next_to(weights: str) -> str:
     folder = os.path.dirname(os.path.abspath(weights))
     for place in (folder, os.path.dirname(folder)):  # averaged weights are in a folder below
         if os.path.isfile(found := os.path.join(place, "config.yaml")):
             return found
     raise InputError(
-        f"There is no config.yaml beside {weights!r}, as training leaves it; name the config that the checkpoint was "
-        "trained with: --config-file configs/...yaml."
+        f"There is no config.yaml next to {weights!r}, where training writes it; pass the config that the checkpoint "
+        "was trained with, such as --config-file r50_balanced_sigmoid."
     )
 
 
-def _class_names(cfg, told: Identity | None, given) -> list[str]:
+def _class_names(cfg, identity: Identity | None, given) -> list[str]:
     num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    names = told.class_names if told else []
+    names = identity.class_names if identity else []
     if given is not None:
         names = class_names_of(given) if isinstance(given, (str, os.PathLike)) else list(given)
     if not names:
-        logger.warning("The checkpoint doesn't tell its class names: they are numbers. --classes names them.")
+        logger.warning("The checkpoint has no class names; numbers are used. Pass --classes to name them.")
         return [f"class {i}" for i in range(num_classes)]
     if len(names) != num_classes:
         raise InputError(
-            f"{len(names)} class names for a model of {num_classes} classes; give those it was trained for."
+            f"--classes: {len(names)} class names for a model of {num_classes} classes; pass those it was trained with."
         )
     return names
 
@@ -227,5 +286,5 @@ def _prediction(path: str, pixels: np.ndarray, instances: Instances) -> Predicti
 
 
 def _color(index: int) -> tuple[float, float, float]:
-    """A colour of a class: hues that differ most between neighbours, by the golden ratio."""
+    """The colour of a class: steps of the golden ratio give neighbouring classes distinct hues."""
     return colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.75, 0.95)

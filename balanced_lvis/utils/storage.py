@@ -30,9 +30,29 @@ _KINDS = {
 # Errors that only occur in writing; the others can also occur in reading.
 _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 _PROBE = ".writable"
+_KEPT_FREE = 64 << 20  # bytes of disk space that stay free
 # Files and folders that a run writes to its OUTPUT_DIR.
 _FILES = ("config.yaml", "environment.txt", "log.txt", "metrics.json", "results.json", "class_prior.json")
 _FOLDERS = ("inference", "ema", "diagnostics")
+
+
+def check_disk_space(folder: str | os.PathLike, size: int, what: str, remedy: str) -> None:
+    """
+    Args:
+        folder: the folder that is written to.
+        size: number of bytes that will be written.
+        what: what they are, for the message.
+        remedy: what to do besides freeing disk space, for the message.
+
+    Raises:
+        InputError: if there isn't enough free disk space.
+    """
+    free = shutil.disk_usage(folder).free
+    if size + _KEPT_FREE > free:
+        raise InputError(
+            f"{what} takes {size / 1e9:.2f} GB, but {os.path.abspath(folder)} has {free / 1e9:.2f} GB free; free disk "
+            f"space, or {remedy}."
+        )
 
 
 def check_writable(folder: str | os.PathLike) -> None:

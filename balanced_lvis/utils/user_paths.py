@@ -41,8 +41,24 @@ def _expanded(value):
     return value
 
 
+_IS_FOLDER = "is a folder; name the file in it"
+
+
+def folder_hint(path: str | os.PathLike) -> str:
+    """
+    The hint that follows a path in a message where a file was expected.
+
+    Args:
+        path: path of a file, of a folder or of nothing.
+
+    Returns:
+        the hint in parentheses, with a space before it, if the path is a folder; else "".
+    """
+    return f" (it {_IS_FOLDER})" if os.path.isdir(path) else ""
+
+
 def why_no_file(path: str | os.PathLike) -> str:
     """Why a path is not a file, in words that follow its name."""
     if os.path.isdir(path):
-        return "is a folder; name the file in it"
+        return _IS_FOLDER
     return "is not a regular file" if os.path.exists(path) else f"doesn't exist (looked in {os.getcwd()})"

@@ -14,13 +14,13 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
-from balanced_lvis.commands import export as module
+from balanced_lvis.commands import export_checkpoint as module
 from balanced_lvis.commands.train import main
 from balanced_lvis.console.command_line import quiet
 from balanced_lvis.console.signals import INTERRUPTED
 from balanced_lvis.engine.processes.watchdog import Limits
 from balanced_lvis.evaluation.lvis_api import IOU_TYPES, LVIS, evaluate_on_lvis
-from tests.common import CONFIGS, ROOT, rendered_opts
+from tests.common import CONFIGS, ROOT, load_tool, rendered_opts
 
 CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
 VAL = "rendered_val"  # 12 images
@@ -120,7 +120,7 @@ def test_a_killed_export_goes_on_to_the_same_files(exported, rendered, trained, 
     shutil.copytree(chunks / before[0], chunks / "000005.partial", dirs_exist_ok=True)  # as a kill in the midst leaves
     done = run(words)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert f"Going on: {2 * len(before)} of 12 images are done" in done.stdout or len(before) == 6
+    assert f"Resuming: {2 * len(before)} of 12 images are done" in done.stdout or len(before) == 6
     assert files_of(tmp_path) == files_of(exported[0])
     assert not chunks.exists()
 
@@ -134,6 +134,14 @@ def export_here(rendered, trained, output, *flags, **changes) -> int:
     parser = __import__("runpy").run_path(str(ROOT / "tools" / "export_submission.py"))
     quiet()
     return parser["main"](words)
+
+
+def test_other_limits_of_the_watchdog_continue_the_same_export(tiny_cfg, tmp_path):
+    (tmp_path / "model.pth").write_bytes(b"weights")
+    tiny_cfg.MODEL.WEIGHTS = str(tmp_path / "model.pth")
+    before = module._origin(tiny_cfg)
+    tiny_cfg.WATCHDOG.TIMEOUT = 17.0
+    assert module._origin(tiny_cfg) == before
 
 
 def test_a_zip_holds_the_file(exported, rendered, trained, tmp_path):
@@ -198,7 +206,7 @@ def test_a_chunk_that_lost_bytes_is_made_again(exported, rendered, trained, tmp_
 def test_what_is_exported_is_valid_and_what_is_not_is_told(exported, rendered, tmp_path, capsys):
     annotations = str(next(rendered.glob("**/*val*.json")))
     path = exported[0] / f"{VAL}_segm.json"
-    tool = __import__("runpy").run_path(str(ROOT / "tools" / "export_submission.py"))["main"]
+    tool = load_tool("export_submission").main
     words = ["--dataset", annotations, "--strict", "--validate"]
     assert tool([*words, str(path)]) == 0
     assert "no problem found" in capsys.readouterr().out
@@ -206,7 +214,7 @@ def test_what_is_exported_is_valid_and_what_is_not_is_told(exported, rendered, t
     assert tool([*words, str(tmp_path / "cut.json")]) == 2
     shown = capsys.readouterr()
     assert "error: 1 file that is not a complete JSON list" in shown.out
-    assert "cut.json is no valid submission" in shown.err
+    assert "cut.json is not a valid submission" in shown.err
     assert tool(["--dataset", "lvis_v1_vall", "--validate", str(path)]) == 2
     assert "Did you mean 'lvis_v1_val'" in capsys.readouterr().err
 

@@ -28,7 +28,7 @@ def test_overrides_of_predict_come_last_or_after_the_older_option(end, tmp_path,
         seen.append(opts)
         raise tool.InputError("enough")
 
-    monkeypatch.setattr(tool, "Predictor", predictor)
+    monkeypatch.setattr(tool.Predictor, "from_checkpoint", predictor)
     (tmp_path / "a.jpg").touch()
     arguments = ["--weights", "w.pth", "--output", str(tmp_path / "out"), "--input", str(tmp_path / "a.jpg"), *end]
     assert tool.main(arguments) == 2

@@ -13,7 +13,7 @@ from balanced_lvis.console.command_line import command_line, log_to_files
 from balanced_lvis.console.printing import escape_logged, print_error, print_text
 from balanced_lvis.console.streams import keep_streams
 from balanced_lvis.data.broken_images import BrokenImages, attach
-from balanced_lvis.data.custom.register import source_of
+from balanced_lvis.data.custom_datasets import source_of
 from balanced_lvis.data.samplers import class_aware
 from balanced_lvis.data.validation import validate_annotations
 from balanced_lvis.experiments.comparison_report import seeds_table, statistics_table
@@ -149,7 +149,7 @@ def test_a_report_on_annotations_names_them_in_one_line(tmp_path):
 def test_broken_images_are_named_in_one_line(caplog):
     images = BrokenImages(limit=1)
     images.take([attach({"image": 0}, {FORGED: "Image x is no image."})])
-    assert caplog.messages == [f"Left out, another image takes its place: {SHOWN} (Image x is no image.)"]
+    assert caplog.messages == [f"Image left out and replaced by another: {SHOWN} (Image x is no image.)"]
     with pytest.raises(InputError) as caught:
         images.take([attach({"image": 0}, {f"b{FORGED}": FORGED})])
     assert f"\n  b{SHOWN}: {SHOWN}" in str(caught.value)

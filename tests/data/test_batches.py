@@ -1,4 +1,4 @@
-"""Batches and their random numbers are functions of a seed and a position, whoever makes them."""
+"""Batches and their random numbers are functions of a seed and a position, in every process."""
 
 import itertools
 import json
@@ -44,7 +44,7 @@ def test_images_are_grouped_as_by_detectron2():
     st.integers(0, 99),
 )  # fmt: skip
 def test_a_stream_goes_on_where_it_stopped_as_often_as_it_stops(grouped, batch_size, world_size, stops, seed):
-    """And in every process: the state is one and the same."""
+    """The state is the same in every process."""
     made = [stream(GROUPS if grouped else None, batch_size, rank, world_size, seed) for rank in range(world_size)]
     expected = [take(one, sum(stops) + 5) for one in made]
     parts = [[] for _ in made]
@@ -78,7 +78,7 @@ def test_a_state_without_groups_is_a_position_for_any_number_of_processes():
 
 
 class Draw:
-    """A mapper that uses all generators, and finds every third image broken."""
+    """A mapper that uses all generators, and fails for every third image."""
 
     def __call__(self, record):
         drawn = torch.rand(()).item(), np.random.rand(), random.random()

@@ -1,4 +1,4 @@
-"""Training images that can't be used are replaced by others, counted once each, and too many of them are an error."""
+"""Unusable training images are replaced and counted once each; too many are an error."""
 
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def test_without_a_limit_the_first_one_is_named():
 
 @pytest.fixture
 def data(tmp_path):
-    """Two images with objects that can be used, and two that can't."""
+    """Two usable images with objects, and two unusable ones."""
     content = made.content()
     for number, image in enumerate((30, 40)):
         content["annotations"].append(made.annotation(50 + number, image, 7))

@@ -1,4 +1,4 @@
-"""N is the number of images that are trained on; of the images that the sampler shows where that is asked for."""
+"""Class priors count the training images, or the images that the sampler yields."""
 
 import functools
 import json
@@ -59,7 +59,7 @@ def content(crowds=0) -> dict:
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes content as a file, with a folder of images, of which some are there."""
+    """Writes content as a file, with a folder that has some of the images."""
 
     def write(made, present=IMAGES):
         (tmp_path / "images").mkdir(exist_ok=True)
@@ -73,7 +73,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def register():
-    """Registers a loader for the test alone."""
+    """Registers a loader for one test."""
     names = []
 
     def register(name, load, **metadata):
@@ -97,7 +97,7 @@ def config(*opts, form="foreground"):
 
 
 def lvis_config(path, register, *opts, **metadata):
-    """In LVIS format, read through an index."""
+    """Records of a file in LVIS format, from an index."""
     ids = {"thing_dataset_id_to_contiguous_id": {1: 0, 2: 1}} if metadata.pop("ids", False) else {}
     load = functools.partial(load_lvis_json, str(path), f"{path.parent}/")
     register("empty_pets", load, json_file=str(path), image_root=str(path.parent / "images"), **ids)
@@ -105,13 +105,13 @@ def lvis_config(path, register, *opts, **metadata):
 
 
 def custom_config(path, register, *opts):
-    """In COCO format, by the config alone."""
+    """Records of a file in COCO format under DATASETS.CUSTOM."""
     words = ["DATASETS.CUSTOM.my_pets.JSON", path, "DATASETS.CUSTOM.my_pets.IMAGES", path.parent / "images"]
     return config(*words, "DATASETS.TRAIN", "('my_pets',)", *opts)
 
 
 def records_config(path, register, *opts):
-    """Records of somebody's own loader."""
+    """Records of a custom loader."""
     by_image = {}
     for a in json.loads(path.read_text())["annotations"]:
         by_image.setdefault(a["image_id"], []).append(
@@ -173,7 +173,7 @@ def test_an_evaluation_looks_for_no_training_image(flags, allowed):
     cfg = read_config(argument_parser().parse_args(words))
     assert allowed == cfg.DATASETS.ALLOW_MISSING
     if not allowed:
-        assert class_prior_from_config(cfg).num_images == 99_388  # LVIS is nowhere
+        assert class_prior_from_config(cfg).num_images == 99_388  # without LVIS's files
 
 
 def test_several_training_sets_add_up(write, register):

@@ -1,4 +1,4 @@
-"""Registered data sets: the rendered one under its names, and the checks before any work."""
+"""Registration of the rendered dataset, and checks of the files of registered datasets."""
 
 import json
 
@@ -7,8 +7,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_lvis_instances
 
 from balanced_lvis.config import load_config
+from balanced_lvis.data.class_names import check_num_classes
 from balanced_lvis.data.config_datasets import prepare_rendered, rendered_root, rendered_spec
-from balanced_lvis.data.dataset_files import check_datasets, check_num_classes, evaluation_file_of
+from balanced_lvis.data.dataset_files import check_datasets
+from balanced_lvis.data.registered_files import evaluation_file_of
 from balanced_lvis.data.rendered import read_spec
 from balanced_lvis.data.training_prior import class_prior_of_dataset
 from balanced_lvis.utils.errors import InputError
@@ -100,7 +102,7 @@ def test_files_that_are_there_pass(pets, tmp_path):
 def test_misspelt_names_and_wrong_sizes_are_explained(pets):
     with pytest.raises(InputError, match=r"'lvis_v1_trian' is not registered\. Did you mean lvis_v1_train"):
         check_datasets(["lvis_v1_trian"])
-    with pytest.raises(InputError, match="NUM_CLASSES is 3, but data set pets has 2 classes; set it to 2"):
+    with pytest.raises(InputError, match="NUM_CLASSES is 3, but dataset pets has 2 classes; set it to 2"):
         check_num_classes([pets], 3)
     with pytest.raises(InputError, match="'coco_2017_val' is registered in COCO format"):
         evaluation_file_of("coco_2017_val")

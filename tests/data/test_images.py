@@ -1,4 +1,4 @@
-"""Pictures of every kind are read as a viewer shows them, and broken ones are named."""
+"""Images of every kind are read as a viewer shows them, and broken ones are named."""
 
 import copy
 import os
@@ -80,7 +80,7 @@ def test_greys_of_16_bits_are_scaled_and_not_cut_off(tmp_path, suffix):
     Image.fromarray(pixels).save(path)
     found = read_image(path)
     np.testing.assert_array_equal(found[..., 0], np.round(pixels / 257))
-    assert (stock_read_image(str(path), "BGR") != found).any()  # which cuts off
+    assert (stock_read_image(str(path), "BGR") != found).any()  # which clips
 
 
 def test_greys_of_32_bits_that_need_no_more_than_16_are_scaled_alike(tmp_path):
@@ -219,7 +219,7 @@ def test_a_format_that_pillow_does_not_decode_itself_is_not_opened(tmp_path, con
     monkeypatch.setattr(os, "system", started)
     path = tmp_path / f"picture.{suffix}"
     path.write_bytes(content)
-    with pytest.raises(ImageError, match=f"picture.{suffix} is no image, or not of a raster format"):
+    with pytest.raises(ImageError, match=f"picture.{suffix} is not an image in a raster format"):
         read_image(path)
     assert image_problem(str(path), (20, 12))[0] == "image_unreadable"
 
@@ -259,7 +259,7 @@ def test_an_image_of_another_size_is_not_decoded(tmp_path, suffix, monkeypatch):
         raise AssertionError("the image is decoded")
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", decoded)
-    with pytest.raises(ImageError, match=r"is 20 x 12 pixels, but annotated as 4000 x 12; correct either"):
+    with pytest.raises(ImageError, match=r"is 20 x 12 pixels, but annotated as 4000 x 12; correct one of them"):
         read_image(path, "RGB", (4000, 12))
     assert image_problem(str(path), (20, 13))[0] == "image_size_differs"
 
@@ -274,7 +274,7 @@ def test_a_message_about_an_image_is_one_line_whatever_its_name(tmp_path):
     path.write_bytes(b"text")
     with pytest.raises(ImageError) as caught:
         read_image(path)
-    assert "a\\n[11-25 12:00:00] forged\\x1b[31m.jpg is no image" in str(caught.value)
+    assert "a\\n[11-25 12:00:00] forged\\x1b[31m.jpg is not an image" in str(caught.value)
     assert str(caught.value).isprintable()
 
 

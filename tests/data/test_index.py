@@ -1,4 +1,4 @@
-"""The index of LVIS annotations: the records of Detectron2's loader, and a file that can be relied on."""
+"""Index of LVIS annotations: records equal to those of Detectron2's loader, and a robust file."""
 
 import functools
 import itertools
@@ -25,10 +25,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from balanced_lvis.data import json_stream
-from balanced_lvis.data.dataset_records import LVISSource, load_records, lvis_source
+from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index import LVISRecords, open_index, opening
-from balanced_lvis.data.index.numbers import FLOATS, HUNDREDTHS, TEXT, decode, encode
+from balanced_lvis.data.index.coordinates import FLOATS, HUNDREDTHS, TEXT, decode, encode
 from balanced_lvis.data.loader import build_train_loader
+from balanced_lvis.data.registered_files import LVISSource, lvis_source
 from balanced_lvis.data.samplers import build_sampler, class_repeat_factors
 from balanced_lvis.data.training_prior import class_prior_of_dataset
 from balanced_lvis.data.validation import Report, path_problem
@@ -92,12 +93,12 @@ def ours(path, **options):
 
 
 def exact(records):
-    """As text that tells 1 from 1.0, 0.0 from -0.0 and one order of keys from another."""
+    """Text that distinguishes 1 from 1.0, 0.0 from -0.0 and different orders of keys."""
     return [json.dumps(record) for record in records]
 
 
 def same_size_other_content(path):
-    """Another category, and the same number of bytes."""
+    """Changes a category, and keeps the number of bytes."""
     text = Path(path).read_text()
     other = text.replace('"category_id": 6', '"category_id": 5')
     assert other != text
@@ -106,7 +107,7 @@ def same_size_other_content(path):
 
 @pytest.fixture
 def builds(monkeypatch):
-    """A list that grows by one with every index that this process makes."""
+    """The files whose index this process has built."""
     made = []
     build = opening.build_index
     monkeypatch.setattr(opening, "build_index", lambda *args: (made.append(args[0]), build(*args)))
@@ -115,7 +116,7 @@ def builds(monkeypatch):
 
 @pytest.fixture
 def register():
-    """Registers data sets for one test."""
+    """Registers datasets for one test."""
     names = []
 
     def add(function, name, *args):
@@ -143,7 +144,7 @@ def test_real_annotations_give_equal_records(tmp_path):
         pytest.skip(f"{source} is not there")
     path = shutil.copy(source, tmp_path)
     expected = stock(path)
-    for _ in range(2):  # made, and found
+    for _ in range(2):  # built, then found
         records = ours(path)
         assert list(records) == expected
         assert exact(records) == exact(expected)
@@ -187,7 +188,7 @@ def lvis_files(draw):
     annotations = [
         annotation(
             i,
-            draw(st.sampled_from([*ids, 2**41])),  # the last is no image's, which Detectron2 passes over
+            draw(st.sampled_from([*ids, 2**41])),  # the last is of an unknown image, which Detectron2 ignores
             draw(st.integers(1, K)),
             [polygon[: len(polygon) // 2 * 2] for polygon in draw(st.lists(polygons, min_size=1, max_size=3))],
             bbox=draw(st.lists(numbers, min_size=4, max_size=4)),
@@ -384,7 +385,7 @@ def test_a_pickled_data_set_is_a_path(tmp_path):
     with pytest.raises(InputError, match="was replaced since the job started"):
         pickle.loads(data)
     os.unlink(tmp_path / "annotations.json.index")
-    with pytest.raises(InputError, match="is gone"):
+    with pytest.raises(InputError, match="has disappeared"):
         pickle.loads(data)
 
 
@@ -431,7 +432,7 @@ def test_categories_are_mapped_where_the_metadata_says_how(tmp_path, register):
     assert list(pickle.loads(pickle.dumps(records))) == expected
     assert records.class_lists().classes.tolist() == [79, 0]
     write(tmp_path, content([image(1)], [annotation(1, 1, 12)]))
-    with pytest.raises(InputError, match="category_id 12, which the data set's metadata"):
+    with pytest.raises(InputError, match="category_id 12, which the dataset's metadata"):
         load_records(name)
 
 
@@ -449,6 +450,22 @@ def test_only_what_detectron2s_lvis_loader_reads_is_indexed(rendered, tmp_path, 
     assert lvis_source(register(DatasetCatalog.register, "own", lambda: stock(path))) is None
     assert lvis_source("nowhere") is None
     assert load_records(["own", "mine"]) == get_detection_dataset_dicts(["own", "mine"])
+
+
+def test_a_custom_loader_is_called_whatever_its_metadata(tmp_path, register):
+    path, records = write(tmp_path), [{"file_name": "a.jpg", "height": 4, "width": 4, "annotations": [{}]}]
+    name = register(DatasetCatalog.register, "with_metadata", lambda: records)
+    MetadataCatalog.get(name).set(json_file=path, image_root=ROOT, evaluator_type="lvis")
+    assert lvis_source(name) is None
+    assert load_records(name, filter_empty=False) == records
+
+
+def test_a_name_that_is_registered_again_is_read_by_its_new_loader(tmp_path, register):
+    path = write(tmp_path)
+    name = register(register_lvis_instances, "mine_v1", {}, path, ROOT)
+    DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: [])
+    assert lvis_source(name) is None
 
 
 def test_classes_that_the_metadata_does_not_have_are_named(tmp_path, register):
@@ -489,7 +506,7 @@ def test_a_file_that_was_only_touched_keeps_its_index(tmp_path, builds, monkeypa
     ours(path)
     os.utime(path, ns=(0, 10**18))
     assert list(ours(path)) == stock(path)
-    monkeypatch.setattr(opening, "sha256_of", None)  # the new time is remembered: nothing is read any more
+    monkeypatch.setattr(opening, "sha256_of", None)  # the new time is recorded: the file isn't read again
     assert list(ours(path)) == stock(path)
     assert len(builds) == 1
 
@@ -521,7 +538,7 @@ def test_an_index_that_was_cut_off_is_made_anew(tmp_path, builds, caplog, size):
     Path(f"{path}.index").write_bytes(data[:size])
     with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
         assert list(ours(path)) == stock(path)
-    assert "The index is made anew" in caplog.text
+    assert "The index is rebuilt" in caplog.text
     assert Path(f"{path}.index").read_bytes() == data
 
 
@@ -614,7 +631,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
 
 
 def in_a_folder_without_room(tmp_path):
-    """No name longer than this one's is possible there: a folder that not even root can put an index in."""
+    """A folder in which no longer name is possible, so that not even root can write an index."""
     path = tmp_path / f"{'a' * 246}.json"
     path.write_text(json.dumps(SMALL))
     return str(path)
@@ -669,7 +686,7 @@ def test_what_the_index_cant_hold_is_loaded_by_detectron2(tmp_path, caplog, regi
     with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
         records = load_records(name)
     assert exact(records) == exact(get_detection_dataset_dicts(name))
-    assert "it holds what an index can't" in caplog.text
+    assert "it can't be indexed" in caplog.text
     assert not list(tmp_path.glob("*.index"))
 
 
@@ -696,12 +713,12 @@ WHOLE = json.dumps(SMALL)
         (WHOLE.replace("coco_url", "url"), "image 7 has no 'coco_url'"),
         (WHOLE.replace("http://images.cocodataset.org/train2017/", ""), "has no folder"),
         (WHOLE.replace('"segmentation"', '"mask"'), "annotation 1 of image 5 has no polygon"),
-        (WHOLE.replace('"id": 2, "image_id"', '"id": 1, "image_id"'), "the id 1 is that of several annotations"),
+        (WHOLE.replace('"id": 2, "image_id"', '"id": 1, "image_id"'), "several annotations have the id 1"),
     ],
 )
 def test_a_bad_file_is_named_with_what_is_wrong(tmp_path, text, message):
     path = write(tmp_path, text)
-    if "twice" not in message:  # where json.load takes the last
+    if "twice" not in message:  # json.load takes the last one
         with pytest.raises(Exception):  # noqa: B017
             stock(path)
     with pytest.raises(InputError, match=message) as caught:
@@ -722,7 +739,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
 )
 def test_no_image_is_read_outside_the_folder_of_images(tmp_path, folder, what):
     path = write(tmp_path, WHOLE.replace("/train2017/", f"/{folder}/"))
-    with pytest.raises(InputError, match=f"annotations.json .*7.jpg' of image 7 leads to a file that {what}"):
+    with pytest.raises(InputError, match=f"annotations.json .*7.jpg' of image 7 {what}"):
         ours(path)
 
 
@@ -750,4 +767,4 @@ def test_a_polygon_that_detectron2_refuses_is_named(tmp_path, segmentation, mess
     with pytest.raises(InputError, match=f"annotations.json: annotation 5 of image 3 {message}"):
         ours(path)
     write(tmp_path, content([image(3)], [annotation(4, 3), {**bad, "image_id": 99}]))
-    assert list(ours(path)) == stock(path), "of an image that isn't there, which neither looks at"
+    assert list(ours(path)) == stock(path), "of an unknown image, which neither looks up"

@@ -1,4 +1,4 @@
-"""Faulty annotations and missing images are found before a training starts, or left out where that is asked for."""
+"""Invalid annotations and missing images are found before training starts, or left out on request."""
 
 import functools
 import json
@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 
 from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.data import check_results
-from balanced_lvis.data import preflight as module
+from balanced_lvis.data import training_set as module
 from balanced_lvis.data.counting import count_classes
-from balanced_lvis.data.custom.register import prepare_custom
+from balanced_lvis.data.custom_datasets import prepare_custom
 from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index import LVISRecords, opening
 from balanced_lvis.data.loader import build_train_loader
-from balanced_lvis.data.preflight import leave_out_missing, preflight
+from balanced_lvis.data.preflight import preflight
+from balanced_lvis.data.training_set import leave_out_missing
 from balanced_lvis.data.validation import KINDS
 from balanced_lvis.engine.run import check, read_config
 from balanced_lvis.evaluation.lvis_api import LVIS, evaluate_on_lvis
@@ -46,7 +47,7 @@ def _clean():
 
 
 def register(folder, content=None, name=NAMES[0], there=(3, 5, 7)):
-    """A data set of three images, of which those of the ids ``there`` are on the disk."""
+    """A dataset of three images; those with ids in ``there`` are on disk."""
     (folder / "train2017").mkdir(parents=True)
     for image_id in there:
         (folder / "train2017" / f"{image_id}.jpg").touch()
@@ -88,7 +89,7 @@ def test_annotations_are_parsed_once_for_all_starts(tmp_path, monkeypatch, caplo
     monkeypatch.setattr(check_results, "check_records", None)
     with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
         preflight([name])
-    assert f"{name}: 1 boxes more than a pixel over their image's edge: annotation 1 of image 3" in caplog.text
+    assert f"{name}: 1 boxes that exceed their image by more than a pixel: annotation 1 of image 3" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["", "off"])
@@ -200,14 +201,14 @@ def test_warnings_of_custom_datasets_are_the_same_for_polygons_and_rle_and_name_
     custom.write(tmp_path, "train", content)
     cfg = custom.config(tmp_path, test="")
     prepare_custom(cfg)
-    for _ in range(2):  # converted, and found
+    for _ in range(2):  # converted, then found
         with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
             preflight(cfg.DATASETS.TRAIN)
         for words in (
-            "1 boxes wholly outside their image: annotation 1000 of image 10",
+            "1 boxes completely outside their image: annotation 1000 of image 10",
             f"1 {KINDS['box_differs'].title}: annotation 1005 of image 10",
-            "1 category names that occur again: 'cup' (2 times)",
-            "1 images whose file another image has too: '3.jpg' (2 times)",
+            "1 repeated category names: 'cup' (2 times)",
+            "1 images that have the same file as another image: '3.jpg' (2 times)",
         ):
             assert f"my_train: {words}" in caplog.text
         caplog.clear()
@@ -223,9 +224,7 @@ def test_a_path_in_another_spelling_is_explained(tmp_path):
     with pytest.raises(InputError, match=r"a%20b\.jpg\. There is no .*/a b\.jpg either: correct the paths"):
         preflight([name])
     (tmp_path / "train2017" / "a b.jpg").touch()
-    with pytest.raises(
-        InputError, match=r"a b\.jpg is there: correct the paths, or name the file under DATASETS.CUSTOM"
-    ):
+    with pytest.raises(InputError, match=r"a b\.jpg exists: correct the paths, or name the file under DATASETS.CUSTOM"):
         preflight([name])
 
 
@@ -253,7 +252,7 @@ def test_missing_images_are_counted_and_named(tmp_path):
     with pytest.raises(InputError) as caught:
         preflight([name])
     message = str(caught.value)
-    assert f"1 of 2 images of {name} are not on the disk: {tmp_path}/train2017/3.jpg. " in message
+    assert f"1 of 2 images of {name} are not on disk: {tmp_path}/train2017/3.jpg. " in message
     assert "--allow-missing" in message
 
 
@@ -301,7 +300,7 @@ def test_missing_images_are_left_out(tmp_path, caplog, monkeypatch, mode):
     with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
         records = leave_out_missing(load_records(name))
     assert image_ids(records) == [7]
-    assert "1 of 2 training images are not on the disk and left out" in caplog.text
+    assert "1 of 2 training images are not on disk and are left out" in caplog.text
     assert isinstance(records, list if mode else LVISRecords)
 
 
@@ -339,7 +338,7 @@ def test_records_without_some_images_are_those_of_the_others(tmp_path):
 
 @pytest.fixture
 def incomplete(rendered, tmp_path):
-    """A command line to train on a copy of the rendered data set that lacks an image; the image's path."""
+    """A command line to train on a copy of the rendered dataset with a missing image; the path of that image."""
     root = tmp_path / "rendered"
     shutil.copytree(rendered, root)
     with open(root / "annotations" / "rendered_train.json") as file:
@@ -360,7 +359,7 @@ def incomplete(rendered, tmp_path):
 def test_a_training_does_not_start_without_an_image(incomplete):
     command, path = incomplete
     args = argument_parser().parse_args(command)
-    with pytest.raises(InputError, match=f"1 of 24 images of preflight_one are not on the disk: {path}"):
+    with pytest.raises(InputError, match=f"1 of 24 images of preflight_one are not on disk: {path}"):
         check(read_config(args), args)
 
 
@@ -381,7 +380,7 @@ def test_a_training_goes_without_an_image_where_that_is_allowed(incomplete):
 @settings(deadline=None, max_examples=80)
 @given(st.data())
 def test_no_file_is_too_odd_for_an_answer(tmp_path_factory, data):
-    """It passes, and then can be loaded; or it is refused with reasons."""
+    """Either it passes and can be loaded, or it is refused with reasons."""
     content = made()
     for _ in range(data.draw(st.integers(1, 3))):
         spoil(data, content)
@@ -399,7 +398,7 @@ def test_no_file_is_too_odd_for_an_answer(tmp_path_factory, data):
 
 
 def spoil(data, content):
-    """Change, drop or repeat one thing."""
+    """Change, remove or repeat one element."""
     key = data.draw(st.sampled_from(sorted(content)))
     records = content[key]
     if not isinstance(records, list) or not records:

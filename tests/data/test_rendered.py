@@ -1,4 +1,4 @@
-"""The rendered data set: what it draws, what it says about it, and how it keeps on disk."""
+"""The rendered dataset: images, annotations and files on disk."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def small_root(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def small_drawings():
-    """Every train and val image of SMALL, drawn again."""
+    """All train and val images of SMALL, drawn again."""
     plans = plan_splits(SMALL)
     return [draw_image(plans[s], i) for s in ("train", "val") for i in range(SMALL.num_images(s))]
 
@@ -124,7 +124,7 @@ def test_the_default_train_split_has_lvis_groups_in_lvis_proportions():
     groups = [(counts <= 10).sum(), ((counts > 10) & (counts <= 100)).sum(), (counts > 100).sum()]
     assert counts.min() >= 1
     assert np.allclose(np.array(groups) / 58, np.array([337, 461, 405]) / 1203, atol=1 / 58)
-    # Spread over each group's range, not heaped.
+    # Spread over each group's range, not concentrated.
     assert {1, 10, 11, 100, 101} <= set(counts.tolist())
     assert counts.max() > 300
 
@@ -422,7 +422,7 @@ def test_a_build_killed_half_way_is_not_taken_for_whole_and_the_next_one_finishe
     assert leftovers(root) and not root.exists()
     assert not is_rendered(spec, root)
     assert not any(is_rendered(spec, tmp_path / name) for name in leftovers(root))
-    time.sleep(1.2)  # its workers notice
+    time.sleep(1.2)  # until its workers have noticed
     render_dataset(TINY, root, workers=1)
     assert is_rendered(TINY, root) and not leftovers(root)
 

@@ -70,4 +70,4 @@ def test_a_broken_image_in_evaluation_is_one_error_and_ends_all_workers(folder):
     (folder / "images" / "1.jpg").write_bytes(b"no picture")
     done = train_net(folder, DATALOADER__NUM_WORKERS=1)
     assert done.returncode == 2, done.stderr[-3000:]
-    assert re.search(r"^error: Image .*1.jpg is no image", done.stderr, re.MULTILINE)
+    assert re.search(r"^error: Image .*1.jpg is not an image", done.stderr, re.MULTILINE)

@@ -111,7 +111,7 @@ def test_shifts_are_what_the_losses_do_to_a_logit(form):
 
 def test_tables_show_the_shift_not_the_offset():
     table = analysis_tables(analyze(PRIOR, 0.1))
-    assert "minus Balanced\nSigmoid's offset" in table and "plus Balanced Softmax's" in table
+    assert "minus the offset of Balanced Sigmoid\n" in table and "plus the offset of Balanced Softmax" in table
     (row,) = [line for line in table.splitlines() if line.startswith("| a ")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     shifts = -foreground_offset(PRIOR), -centred_offset(PRIOR), softmax_offset(PRIOR)
@@ -197,10 +197,10 @@ def test_shifts_of_the_stream_are_told_where_they_are_asked_for(rendered, tmp_pa
     ("words", "message"),
     [
         (("nowhere.json",), "nowhere.json doesn't exist"),
-        ((str(ROOT / "configs"),), "configs' is not registered. It is a folder; name the annotation file in it"),
+        ((str(ROOT / "configs"),), "configs' (it is a folder; name the file in it) is not registered"),
         (("lvis_v1_trian",), "Did you mean lvis_v1_train"),
         (("lvis_v1_train", "--threshold", "2"), "repeat threshold is 2.0"),
-        (("lvis_v1_train", "--plot", "tail.doc"), "'doc' is no kind of picture"),
+        (("lvis_v1_train", "--plot", "tail.doc"), "'doc' is no image format"),
     ],
 )
 def test_bad_arguments_are_told(words, message):

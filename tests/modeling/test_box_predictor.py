@@ -159,15 +159,15 @@ def test_priors_come_from_the_annotations_of_any_registered_data_set(cfg, regist
 
 def test_a_prior_of_other_classes_is_an_error_that_names_both(cfg, registered):
     cfg.DATASETS.TRAIN = ("two_pets",)
-    with pytest.raises(InputError, match=r"7 classes, data set 'two_pets' has 2.* MODEL.CLASS_PRIOR.FILE .*json\."):
+    with pytest.raises(InputError, match=r"7 classes, dataset 'two_pets' has 2.* MODEL.CLASS_PRIOR.FILE .*json\."):
         trainable(cfg, "balanced_sigmoid")
     beside = os.path.join(os.path.dirname(cfg.MODEL.CLASS_PRIOR.FILE), SAVED_PRIOR)
     cfg.MODEL.CLASS_PRIOR.FILE = shutil.copy(cfg.MODEL.CLASS_PRIOR.FILE, beside)
     cfg.MODEL.WEIGHTS = os.path.join(os.path.dirname(beside), "model_final.pth")
-    with pytest.raises(InputError, match=r"the one of MODEL.WEIGHTS: is that a checkpoint of these data\?"):
+    with pytest.raises(InputError, match=r"next to MODEL.WEIGHTS: is that a checkpoint for this dataset\?"):
         trainable(cfg, "balanced_sigmoid")
     cfg.MODEL.CLASS_PRIOR.FILE = ""
-    with pytest.raises(InputError, match=r"NUM_CLASSES is 7, but data set two_pets has 2 classes; set it to 2"):
+    with pytest.raises(InputError, match=r"NUM_CLASSES is 7, but dataset two_pets has 2 classes; set it to 2"):
         trainable(cfg, "balanced_sigmoid")
 
 
@@ -197,7 +197,7 @@ def test_a_prior_is_checked_against_names_that_a_loader_sets_as_it_loads(cfg, tm
     MetadataCatalog.get("late").json_file = str(tmp_path / "late.json")
     cfg.DATASETS.TRAIN = ("late",)
     try:
-        with pytest.raises(InputError, match="data set 'late' has 2"):
+        with pytest.raises(InputError, match="dataset 'late' has 2"):
             trainable(cfg, "balanced_sigmoid")
     finally:
         DatasetCatalog.remove("late")

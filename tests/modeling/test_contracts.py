@@ -9,7 +9,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 
-from balanced_lvis.commands.export import Options, export_checkpoint
+from balanced_lvis.commands.export_checkpoint import Options, export_checkpoint
 from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.data.training_prior import SAVED_PRIOR
@@ -69,8 +69,8 @@ def image_of(rendered) -> Path:
 
 def test_it_predicts_without_a_prior(objectness, rendered):
     (objectness / SAVED_PRIOR).unlink()
-    predictor = Predictor(objectness / "model_final.pth", threshold=0.0)
-    assert len(predictor(image_of(rendered)).scores) > 0
+    predictor = Predictor.from_checkpoint(objectness / "model_final.pth", threshold=0.0)
+    assert len(predictor.predict(image_of(rendered)).scores) > 0
 
 
 @pytest.mark.parametrize("classifier", ["retrain", "finetune", "rescale"])
@@ -139,10 +139,10 @@ def scores_by_image(path):
 
 def predicted(rendered, stage, *opts):
     """The same of the predictor."""
-    predictor = Predictor(stage / "model_final.pth", opts=opts, threshold=0.0)
+    predictor = Predictor.from_checkpoint(stage / "model_final.pth", opts=opts, threshold=0.0)
     found = {}
     for record in DatasetCatalog.get("rendered_val"):
-        prediction = predictor(record["file_name"])
+        prediction = predictor.predict(record["file_name"])
         pairs = zip((prediction.classes + 1).tolist(), prediction.scores.tolist())
         found[record["image_id"]] = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
     return found
@@ -169,7 +169,7 @@ def test_a_calibration_changes_evaluation_prediction_and_export_alike(rendered, 
 def test_a_calibration_finds_the_prior_next_to_a_checkpoint_whatever_its_activation(stage, tiny_cfg):
     prior = ClassPrior.load(stage / SAVED_PRIOR)
     opts = [CALIBRATION, "logit_adjustment"]
-    predictor = Predictor(stage / "model_final.pth", opts=opts, threshold=0.0)
+    predictor = Predictor.from_checkpoint(stage / "model_final.pth", opts=opts, threshold=0.0)
     shift = predictor._model.roi_heads.box_predictor.calibration.shift
     expected = torch.tensor(prior.num_classes * prior.share()).log().float()
     torch.testing.assert_close(shift, expected)
@@ -183,8 +183,8 @@ def test_a_checkpoint_of_detectron2_is_calibrated_by_a_prior_that_is_named(tiny_
     ClassPrior(tuple(f"c{i}" for i in range(K)), range(1, K + 1), 100).save(path)
     nowhere = ["DATASETS.TRAIN", "()", CALIBRATION, "logit_adjustment"]
     with pytest.raises(InputError, match=r"Class frequencies .* are needed, but DATASETS.TRAIN is empty"):
-        Predictor(tmp_path / "theirs.pth", opts=nowhere)
-    predictor = Predictor(tmp_path / "theirs.pth", opts=[*nowhere, "MODEL.CLASS_PRIOR.FILE", str(path)])
+        Predictor.from_checkpoint(tmp_path / "theirs.pth", opts=nowhere)
+    predictor = Predictor.from_checkpoint(tmp_path / "theirs.pth", opts=[*nowhere, "MODEL.CLASS_PRIOR.FILE", str(path)])
     assert predictor._model.roi_heads.box_predictor.calibration.shift.shape == (K,)
 
 

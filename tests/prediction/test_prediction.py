@@ -19,7 +19,7 @@ from balanced_lvis.data.image_files import image_suffixes
 from balanced_lvis.engine.checkpoints.identity import Identity
 from balanced_lvis.prediction import drawing
 from balanced_lvis.prediction import predictor as prediction
-from balanced_lvis.prediction.input_images import find_pictures, output_paths
+from balanced_lvis.prediction.input_images import find_images, output_paths
 from balanced_lvis.prediction.predictor import Predictor
 from balanced_lvis.utils.errors import InputError
 from tests.common import SHARED_CASES, SHARED_DATA, load_tool
@@ -49,13 +49,13 @@ def run_folder(tiny_cfg, tmp_path):
 
 @pytest.fixture
 def predictor(run_folder):
-    return Predictor(run_folder / "model_final.pth", threshold=THRESHOLD)
+    return Predictor.from_checkpoint(run_folder / "model_final.pth", threshold=THRESHOLD)
 
 
 def test_a_number_of_classes_that_is_left_to_the_data_is_asked_for(run_folder):
     opts = ["MODEL.ROI_HEADS.NUM_CLASSES", "0"]
     with pytest.raises(InputError, match=r"NUM_CLASSES is 0 in .*config\.yaml"):
-        Predictor(run_folder / "model_final.pth", opts=opts)
+        Predictor.from_checkpoint(run_folder / "model_final.pth", opts=opts)
 
 
 def pictures_of(rendered):
@@ -68,7 +68,7 @@ def test_a_prediction_is_that_of_detectron2s_predictor(predictor, run_folder, re
     cfg.DATASETS.TEST = ()
     theirs = DefaultPredictor(cfg)
     for path in pictures_of(rendered)[:3]:
-        ours = predictor(path)
+        ours = predictor.predict(path)
         expected = theirs(read_image(path, "BGR"))["instances"]
         assert len(expected) > 0
         np.testing.assert_array_equal(ours.boxes, expected.pred_boxes.tensor)
@@ -81,43 +81,45 @@ def test_what_the_config_asks_for_speed_is_done_as_in_evaluation_and_changes_las
     predictor, run_folder, rendered, monkeypatch
 ):
     opts = ["MODEL.CHANNELS_LAST", "True"]
-    faster = Predictor(run_folder / "model_final.pth", opts=opts, threshold=THRESHOLD)
+    faster = Predictor.from_checkpoint(run_folder / "model_final.pth", opts=opts, threshold=THRESHOLD)
     weight = faster._model.backbone.fpn_output2.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     path = pictures_of(rendered)[0]
-    found, expected = faster(path), predictor(path)
+    found, expected = faster.predict(path), predictor.predict(path)
     assert len(expected.scores) > 0
     np.testing.assert_allclose(found.scores[:5], expected.scores[:5], rtol=1e-3)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(InputError, match=r"COMPILE_BACKBONE is True, which needs a C\+\+ compiler"):
-        Predictor(run_folder / "model_final.pth", opts=["MODEL.COMPILE_BACKBONE", "True"])
+        Predictor.from_checkpoint(run_folder / "model_final.pth", opts=["MODEL.COMPILE_BACKBONE", "True"])
 
 
 def test_names_come_from_the_checkpoint_and_the_config_from_its_folder(predictor, run_folder):
     assert predictor.class_names == NAMES
     (run_folder / "ema").mkdir()  # where training leaves averaged weights
     shutil.copy(run_folder / "model_final.pth", run_folder / "ema")
-    assert Predictor(run_folder / "ema" / "model_final.pth").class_names == NAMES
+    assert Predictor.from_checkpoint(run_folder / "ema" / "model_final.pth").class_names == NAMES
     (run_folder / "config.yaml").unlink()
     with pytest.raises(InputError, match="--config-file"):
-        Predictor(run_folder / "model_final.pth")
+        Predictor.from_checkpoint(run_folder / "model_final.pth")
 
 
 def test_a_checkpoint_without_names_takes_those_that_are_given(run_folder, tmp_path):
     content = torch.load(run_folder / "model_final.pth", weights_only=True)
     torch.save(content["model"], run_folder / "bare.pth")
-    assert Predictor(run_folder / "bare.pth").class_names[3] == "class 3"
+    assert Predictor.from_checkpoint(run_folder / "bare.pth").class_names[3] == "class 3"
     categories = [{"id": i, "name": f"name {i}"} for i in range(12)]
     (tmp_path / "a.json").write_text(json.dumps({"categories": categories}))
-    assert Predictor(run_folder / "bare.pth", classes=str(tmp_path / "a.json")).class_names[3] == "name 3"
+    assert (
+        Predictor.from_checkpoint(run_folder / "bare.pth", classes=str(tmp_path / "a.json")).class_names[3] == "name 3"
+    )
     with pytest.raises(InputError, match="1203 class names for a model of 12"):
-        Predictor(run_folder / "bare.pth", classes="lvis_v1_val")
+        Predictor.from_checkpoint(run_folder / "bare.pth", classes="lvis_v1_val")
 
 
 def test_a_classifier_of_the_other_family_is_refused(run_folder):
     opts = ["MODEL.ROI_BOX_HEAD.ACTIVATION.NAME", "balanced_softmax"]
     with pytest.raises(InputError, match="trained with a sigmoid activation"):
-        Predictor(run_folder / "model_final.pth", opts=opts)
+        Predictor.from_checkpoint(run_folder / "model_final.pth", opts=opts)
 
 
 @pytest.mark.parametrize("sigmoid", [True, False])
@@ -133,7 +135,7 @@ def test_a_config_of_detectron2s_own_gives_its_predictions(tiny_cfg, rendered, t
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = THRESHOLD
     path = pictures_of(rendered)[0]
     expected = DefaultPredictor(cfg)(read_image(path, "BGR"))["instances"]
-    ours = Predictor(cfg.MODEL.WEIGHTS, threshold=THRESHOLD)(path)
+    ours = Predictor.from_checkpoint(cfg.MODEL.WEIGHTS, threshold=THRESHOLD).predict(path)
     assert len(expected) > 0
     np.testing.assert_array_equal(ours.scores, expected.scores)
     np.testing.assert_array_equal(ours.classes, expected.pred_classes)
@@ -143,12 +145,12 @@ def test_a_checkpoint_that_could_run_code_needs_trust(run_folder):
     content = torch.load(run_folder / "model_final.pth", weights_only=True)
     torch.save({**content, "args": _Settings()}, run_folder / "x.pth")
     with pytest.raises(InputError, match="--trust"):
-        Predictor(run_folder / "x.pth")
-    assert Predictor(run_folder / "x.pth", trust=True).class_names == NAMES
+        Predictor.from_checkpoint(run_folder / "x.pth")
+    assert Predictor.from_checkpoint(run_folder / "x.pth", trust=True).class_names == NAMES
 
 
 def test_only_what_was_found_is_drawn(predictor, rendered):
-    prediction = predictor(pictures_of(rendered)[0])
+    prediction = predictor.predict(pictures_of(rendered)[0])
     drawn = prediction.draw(NAMES)
     height, width = prediction.pixels.shape[:2]
     assert drawn.dtype == np.uint8 and drawn.shape[0] % height == 0 and drawn.shape[1] % width == 0
@@ -160,7 +162,7 @@ def test_only_what_was_found_is_drawn(predictor, rendered):
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="real photographs are not at hand")
 def test_real_photographs_are_drawn_at_their_size(predictor):
     path = next((SHARED_DATA / "coco_tiny" / "train2017").glob("*.jpg"))
-    prediction = predictor(path)
+    prediction = predictor.predict(path)
     assert prediction.draw(NAMES).shape == prediction.pixels.shape
 
 
@@ -171,12 +173,12 @@ def test_pictures_are_found_once_by_name_folder_and_pattern(tmp_path):
     for name in ("a/2.jpg", "a/1.PNG", "a/notes.txt", "b/1.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = find_pictures([tmp_path / "b/1.jpg", tmp_path / "a", f"{tmp_path}/*/1.*"])
+    found = find_images([tmp_path / "b/1.jpg", tmp_path / "a", f"{tmp_path}/*/1.*"])
     assert [path[len(str(tmp_path)) + 1 :] for path in found] == ["b/1.jpg", "a/1.PNG", "a/2.jpg"]
     (tmp_path / "empty").mkdir()
     for wrong in (tmp_path / "empty", tmp_path / "c.jpg", f"{tmp_path}/*.jpg"):
-        with pytest.raises(InputError, match=r"--input .*(doesn't exist|no image)"):
-            find_pictures([wrong])
+        with pytest.raises(InputError, match=r"--input .*(doesn't exist|suffix of an image)"):
+            find_images([wrong])
 
 
 def test_pictures_of_one_name_are_drawn_apart_and_never_over_what_is_read(tmp_path):
@@ -204,13 +206,13 @@ def test_a_broken_picture_is_told_and_the_others_are_drawn(run_folder, rendered,
     arguments = ("--weights", weights, "--output", tmp_path / "out", "--json", found, "--threshold", THRESHOLD)
     assert tool(*arguments, "--input", folder) == 2
     out, err = capsys.readouterr()
-    assert "1 of 3 pictures were left out" in err and "broken.jpg" in err and "objects in 2 pictures" in out
+    assert "1 of 3 images were left out" in err and "broken.jpg" in err and "objects in 2 images" in out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png"]
     records = json.loads(found.read_text())
     assert [record["file_name"] for record in records] == [str(folder / "0.png"), str(folder / "1.png")]
-    predictor = Predictor(weights, threshold=THRESHOLD)
+    predictor = Predictor.from_checkpoint(weights, threshold=THRESHOLD)
     for record in records:
-        expected = predictor(record["file_name"])
+        expected = predictor.predict(record["file_name"])
         assert record["objects"] == expected.to_dict(NAMES)["objects"] and record["objects"]
         assert all(thing["name"] in NAMES and thing["score"] > THRESHOLD for thing in record["objects"])
     assert tool(*arguments, "--input", folder / "0.png") == 0
@@ -219,7 +221,7 @@ def test_a_broken_picture_is_told_and_the_others_are_drawn(run_folder, rendered,
 def test_nothing_found_is_said_with_what_helps(run_folder, rendered, tmp_path, capsys):
     arguments = ("--weights", run_folder / "model_final.pth", "--input", pictures_of(rendered)[0])
     assert tool(*arguments, "--output", tmp_path / "out", "--threshold", 1) == 0
-    assert "0 objects in 1 pictures" in (out := capsys.readouterr().out) and "--threshold" in out
+    assert "0 objects in 1 images" in (out := capsys.readouterr().out) and "--threshold" in out
     assert tool(*arguments, "--threshold", 2) == 2
 
 
@@ -264,8 +266,8 @@ def named(run_folder, names):
 
 @pytest.mark.parametrize(("height", "width"), [(20, 3000), (3000, 20), (1, 1), (1, 8000), (8000, 1)])
 def test_images_of_any_shape_are_predicted_and_drawn_whatever_classes_are_called(run_folder, tmp_path, height, width):
-    predictor = Predictor(named(run_folder, ODD_NAMES), threshold=THRESHOLD)
-    found = predictor(save_noise(tmp_path / "a.png", height, width))
+    predictor = Predictor.from_checkpoint(named(run_folder, ODD_NAMES), threshold=THRESHOLD)
+    found = predictor.predict(save_noise(tmp_path / "a.png", height, width))
     found.boxes, found.scores, found.classes = found.boxes[:12], found.scores[:12], found.classes[:12]
     found.masks = found.masks[:12]
     assert len(found.scores) and (found.boxes[:, 2] <= width).all() and (found.boxes[:, 3] <= height).all()
@@ -277,7 +279,7 @@ def test_images_of_any_shape_are_predicted_and_drawn_whatever_classes_are_called
 
 @pytest.mark.skipif(not SHARED_CASES.is_dir(), reason="the reported inputs are not available")
 def test_the_reported_strip_is_predicted(predictor):
-    found = predictor(SHARED_CASES / "strip.jpg")
+    found = predictor.predict(SHARED_CASES / "strip.jpg")
     assert found.draw(NAMES).shape == (20, 3000, 3)
 
 
@@ -296,7 +298,7 @@ def test_a_very_large_image_is_drawn_reduced_with_its_objects_in_place(monkeypat
 
 
 def test_one_mask_at_a_time_draws_what_detectron2_draws_of_all(predictor, rendered):
-    found = predictor(pictures_of(rendered)[0])
+    found = predictor.predict(pictures_of(rendered)[0])
     pixels, colors = found.pixels, [prediction._color(c) for c in found.classes.tolist()]
     scale = drawing._enlargement(*pixels.shape[:2])
     labels = [f"{i}" for i in range(len(found.scores))]
@@ -321,7 +323,7 @@ def test_whatever_goes_wrong_with_an_image_costs_only_that_image(run_folder, ren
     save_noise(folder / "model.png", 30, 31)
     save_noise(folder / "undrawn.png", 30, 32)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 3000 // 2 - 1)
-    ours, draw = Predictor.__call__, prediction.draw_objects
+    ours, draw = Predictor.predict, prediction.draw_objects
 
     def failing(self, path):
         if path.endswith("model.png"):
@@ -333,7 +335,7 @@ def test_whatever_goes_wrong_with_an_image_costs_only_that_image(run_folder, ren
             raise MemoryError
         return draw(pixels, *arguments)
 
-    monkeypatch.setattr(Predictor, "__call__", failing)
+    monkeypatch.setattr(Predictor, "predict", failing)
     monkeypatch.setattr(prediction, "draw_objects", failing_draw)
     found = tmp_path / "found.json"
     arguments = ("--weights", run_folder / "model_final.pth", "--output", tmp_path / "out", "--json", found)
@@ -342,7 +344,7 @@ def test_whatever_goes_wrong_with_an_image_costs_only_that_image(run_folder, ren
     names = {os.path.basename(record["file_name"]) for record in json.loads(found.read_text())}
     assert names == {"good.png", "z_strip.png", "undrawn.png"}
     assert sorted(os.listdir(tmp_path / "out")) == ["good.png", "z_strip.png"]
-    assert "6 of 9 pictures were left out" in err and "1 of 9 pictures could not be drawn" in err
+    assert "6 of 9 images were left out" in err and "1 of 9 images could not be drawn" in err
     for words in ("cut.png can't be read", "eps.jpg is no image", "fifo.jpg is a FIFO", "exceeds limit", "CUDA out of"):
         assert words in err
     assert "new\\nline\\x1b[31m.jpg is no image" in err and "\x1b[31m.jpg" not in out + err
@@ -372,7 +374,7 @@ def test_a_folder_is_read_for_every_raster_format_and_what_is_left_out_is_named(
         (folder / name).touch()
     assert {os.path.splitext(name)[1].lower() for name in images} <= image_suffixes()
     with caplog.at_level(logging.WARNING):
-        assert [os.path.basename(path) for path in find_pictures([folder])] == images
+        assert [os.path.basename(path) for path in find_images([folder])] == images
     assert caplog.messages[0].endswith(
         "6 file(s) without the suffix of an image left out: a.txt, b.pdf, c.eps, d\\n\\x1b[31m, e.mp4, ..."
     )

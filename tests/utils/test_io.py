@@ -4,7 +4,7 @@ import os
 import pytest
 
 from balanced_lvis.data.counting import count_classes
-from balanced_lvis.data.custom.converted_file import converted
+from balanced_lvis.data.custom.conversion_cache import converted
 from balanced_lvis.data.index.opening import open_index
 from balanced_lvis.data.validation import validate_annotations
 from balanced_lvis.engine.checkpoints.checkpoint_file import read_checkpoint

@@ -1,5 +1,5 @@
 """
-Data sets of one's own, from any annotation file in COCO or LVIS format, registered by the config.
+Conversion of annotation files in COCO or LVIS format to LVIS format, for custom datasets and for evaluation.
 
-:mod:`.convert` is the one place that knows of COCO's ways; all else reads the LVIS file that it writes.
+Only :mod:`.convert` handles the differences between the formats. All other code reads the LVIS file that it writes.
 """

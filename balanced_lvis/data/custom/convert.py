@@ -1,4 +1,4 @@
-"""From any annotation file in COCO or LVIS format to one in LVIS format, in one pass and in bounded memory."""
+"""Conversion of an annotation file in COCO or LVIS format to LVIS format, in one pass and in bounded memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import IO
+from typing import IO, NamedTuple
 
 from pycocotools import mask as mask_util
 from tqdm import tqdm
@@ -19,17 +19,28 @@ from ...utils.io import open_regular
 from ...utils.text import one_line
 from .. import frequency
 from ..annotation_reader import LISTS, Annotation, Category, Image, RecordError, read_records
+from ..image_paths import choose_layout, find_images, path_problem
 from ..validation.annotation_checker import AnnotationChecker
 from ..validation.annotation_file import why_not_json
-from ..validation.image_checks import find_images, report_respelled
-from ..validation.safe_paths import path_problem
-from ..validation.untrusted_rle import rle_problem
+from ..validation.image_checks import report_respelled
+from ..validation.masks import mask_area, rle_problem
 from ..validation.validation_report import Problem, Report
-from .areas import mask_area
-from .image_paths import choose_layout
-from .summary import FORMAT, Summary, TrainCounts
+from .converted_file import FORMAT, Summary
 
 logger = logging.getLogger(__name__)
+
+
+class TrainCounts(NamedTuple):
+    """
+    Attributes:
+        image_count: K numbers of training images, by ascending category id.
+        owner: name of the training set or prior, for messages.
+        class_names: K names of these categories.
+    """
+
+    image_count: list[int]
+    owner: str
+    class_names: list[str]
 
 
 def convert(
@@ -38,29 +49,29 @@ def convert(
     """
     Write an annotation file in LVIS format.
 
-    - Crowd regions are no objects: they are left out, and their category is "not exhaustively annotated" in the image,
-      so that what a model finds there is neither right nor wrong.
-    - Where no image has ``neg_category_ids``, all images are taken for annotated exhaustively: every category that is
-      not in an image is known to be absent.
-    - Objects with ``ignore`` 1 keep it for the LVIS API, which counts neither them nor what matches them. Loaders leave
-      them out, and they are in no count.
-    - Categories keep their ``frequency`` if all have one; else they get it by the number of training images. They get
-      LVIS's ``image_count`` and ``instance_count``.
+    - Crowd regions are not objects. They are left out, and their category is "not exhaustively annotated" in the image,
+      so that detections there are neither correct nor wrong.
+    - If no image has ``neg_category_ids``, all images are considered exhaustively annotated: every category without an
+      object in an image is known to be absent.
+    - Objects with ``ignore`` 1 keep it for the LVIS API, which ignores them and the detections that match them. Loaders
+      and counts leave them out.
+    - Categories keep their ``frequency`` if all have one; else it is derived from the number of training images. LVIS's
+      ``image_count`` and ``instance_count`` are added.
     - Images have a ``file_name`` relative to the folder of images, and no ``coco_url``.
-    - Annotations are renumbered, from 1 on; a missing ``area`` is that of the mask in the image, or of the box where
-      there is no mask.
+    - Annotations are renumbered from 1. A missing ``area`` is computed from the mask within the image, or from the box
+      if there is no mask.
 
-    Category ids stay as they are, so that results are in the file's own ids.
+    Category ids don't change, so that results have the ids of the original file.
 
     Args:
-        json_file: in COCO or LVIS format.
+        json_file: path of the annotation file in COCO or LVIS format.
         image_root: the folder of images.
-        output: a text file.
-        train: what rare, common and frequent are judged by unless the file says it; None: this file's own counts.
-        source: goes into the summary.
+        output: a text file open for writing.
+        train: the counts for frequency groups, if the file has no groups; None: the file's own counts.
+        source: size and mtime_ns of the file, for the summary.
 
     Raises:
-        InputError: for a file that can't be read or relied on: everything that is wrong with it.
+        InputError: if the file can't be read or is invalid, with all problems.
     """
     conversion, checker = _Conversion(json_file, image_root, output), AnnotationChecker()
     seen: set[str] = set()
@@ -82,12 +93,12 @@ def convert(
 
 
 class _Conversion:
-    """What has been read so far; annotations are written as they come."""
+    """The state of a conversion. Annotations are written as they are read."""
 
     def __init__(self, json_file: str, image_root: str, output: IO[str]):
         self._json_file, self._image_root, self._output = json_file, image_root, output
         self._images: dict[int, Image] = {}
-        self._sizes: dict[int, tuple[int, int]] | None = None  # of images that come after annotations
+        self._sizes: dict[int, tuple[int, int]] | None = None  # of all images, where they come after annotations
         self._categories: dict[int, Category] = {}
         self._present: dict[int, set[int]] = {}  # image id -> category ids of objects
         self._crowded: dict[int, set[int]] = {}
@@ -97,7 +108,7 @@ class _Conversion:
         self._unusable = ""
 
     def add(self, record: Image | Category | Annotation | RecordError) -> None:
-        """What can't be used is left to the checker, which has seen it and will refuse the file."""
+        """Add a record. Unreadable ones are skipped: the checker refuses the file because of them."""
         if isinstance(record, Image):
             self._images[record.id] = record
         elif isinstance(record, Category):
@@ -144,7 +155,7 @@ class _Conversion:
         if isinstance(segmentation, dict):
             self._num["rles"] += 1
             is_list = isinstance(segmentation.get("counts"), list)
-            # Before pycocotools reads it, which takes any bytes and goes wherever they lead.
+            # Checked before pycocotools decodes it, which does not check its input.
             if (is_list or annotation.area is None) and (problem := rle_problem(segmentation)):
                 raise ValueError(problem)
             if is_list:
@@ -153,7 +164,7 @@ class _Conversion:
         return segmentation
 
     def _area(self, annotation: Annotation, segmentation: list | dict) -> float:
-        """Of the mask; without one, the box's, by which detections of boxes are grouped too."""
+        """Area of the mask; without a mask, area of the box, which the evaluation of boxes uses for detections too."""
         if annotation.segmentation is None:
             return float(annotation.box[2] * annotation.box[3])
         image = self._images.get(annotation.image_id)
@@ -161,28 +172,28 @@ class _Conversion:
             return mask_area(segmentation, image.width, image.height)
         if self._sizes is None:
             self._sizes = self._read_sizes()
-        # Annotations of no image are refused at the end.
+        # Annotations of unknown images are refused at the end.
         return mask_area(segmentation, *self._sizes.get(annotation.image_id, (1, 1)))
 
     def _read_sizes(self) -> dict[int, tuple[int, int]]:
-        """Of all images, from a second pass: annotations came first, and the area of a mask is what is in its image."""
+        """Sizes of all images, from a second pass, because areas need them and annotations came first."""
         with open(self._json_file, "rb") as file:
             images = (record for _, record in read_records(file, optional=LISTS) if isinstance(record, Image))
             return {image.id: (image.width, image.height) for image in images}
 
     def finish(self, report: Report, train: TrainCounts | None, source: Mapping[str, int]) -> Summary:
         """
-        Write what has to be known as a whole.
+        Write images, categories and the summary.
 
         Raises:
-            InputError: for what the checker has let pass and can't be used all the same.
+            InputError: if the file is valid, but can't be converted.
         """
         if self._unusable:
             raise InputError(f"Annotations {self._json_file} can't be used: {self._unusable}.")
         if not self._images or not self._categories:
             raise InputError(
                 f"Annotations {self._json_file} have {len(self._images)} images and {len(self._categories)} "
-                "categories, of which there must be some."
+                "categories; at least one of each is needed."
             )
         summary = self._summary(source, train)
         image_count = train.image_count if train else summary.image_count
@@ -228,7 +239,7 @@ class _Conversion:
         )
 
     def _contents(self) -> list[dict]:
-        """Of all categories, as the file has them."""
+        """The category records of the file."""
         return [category.content for category in self._categories.values()]
 
     def _groups(self, train: TrainCounts | None) -> str:
@@ -237,7 +248,7 @@ class _Conversion:
         return frequency.TRAINING if train else frequency.OWN_IMAGES
 
     def _paths(self, paths: list[str]) -> tuple[list[str], Sequence[Problem]]:
-        """The files of all images, and what is to be said of their paths."""
+        """The files of all images, and problems of their paths."""
         for path in paths:
             if problem := path_problem(path):
                 raise InputError(f"Annotations {self._json_file}: {path!r:.100}, the path of an image, {problem}.")
@@ -261,7 +272,7 @@ class _Conversion:
         }
 
     def _categories_of(self, summary: Summary, image_count: list[int], known: bool):
-        """``known``: whether ``image_count`` is of training images; else the file's own number is, where it has one."""
+        """``known``: whether ``image_count`` is that of training images. If not, the file's own number is preferred."""
         own_groups = summary.groups == frequency.FILE
         for i, images, instances in zip(summary.category_ids, image_count, summary.instance_count):
             category = self._categories[i].content

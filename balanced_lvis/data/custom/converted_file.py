@@ -1,99 +1,128 @@
-"""Where a converted file is, and whether it is still its source's."""
+"""Converted files: the summary in their last line, and their records in Detectron2's standard format."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
+import dataclasses
 import json
-import logging
 import os
+from collections import defaultdict
+from collections.abc import Mapping
 
-import portalocker
+from detectron2.structures import BoxMode
 
-from ...utils.errors import InputError, StorageError
-from ...utils.io import open_regular, replacing
-from ..index.opening import locked, places_of
-from .convert import convert
-from .summary import FORMAT, Summary, TrainCounts
+from ...utils.io import open_regular
+from .. import frequency
+from ..annotation_reader import Annotation, Image, RecordError, read_records
+from ..image_paths import COCO, image_path
+from ..validation.validation_report import Report
 
-logger = logging.getLogger(__name__)
+FORMAT = "balanced_lvis custom data set 3"
 
 
-def converted(json_file: str, image_root: str, train: TrainCounts | None) -> tuple[str, Summary]:
+@dataclasses.dataclass(frozen=True)
+class Summary:
     """
-    The converted file of an annotation file, made first if need be: beside it, or in the user's cache where that
-    folder can't be written to.
+    Summary of a conversion, in the last line of the converted file.
+
+    Attributes:
+        source: size and mtime_ns of the original file.
+        category_ids, class_names: K of each, by ascending id, the order of the classifier's outputs.
+        image_count, instance_count: K of each, counted in this file.
+        num_images: number of images, with or without annotations.
+        num_crowds: number of crowd regions, which became "not exhaustively annotated".
+        num_ignored: number of objects with ``ignore`` 1, which are used by the evaluation only.
+        num_rles: number of RLE masks.
+        num_boxes: number of annotations without a mask, whose mask is their box.
+        federated: whether the original file has ``neg_category_ids``.
+        images_found: whether any image was found. If not, the paths are a guess, and the file is converted again.
+        report: problems of the original file; no errors.
+        groups: source of the frequency groups, a constant of :mod:`balanced_lvis.data.frequency`.
+        groups_problem: why the groups in the original file can't be used; "" if they can, or if it has none.
+    """
+
+    source: dict[str, int]
+    category_ids: list[int]
+    class_names: list[str]
+    image_count: list[int]
+    instance_count: list[int]
+    num_images: int
+    num_crowds: int = 0
+    num_ignored: int = 0
+    num_rles: int = 0
+    num_boxes: int = 0
+    federated: bool = False
+    images_found: bool = True
+    report: Report = dataclasses.field(default_factory=lambda: Report(""))
+    groups: str = frequency.TRAINING
+    groups_problem: str = ""
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> Summary:
+        """
+        Read the summary from the last line of a converted file, without reading the rest.
+
+        Raises:
+            OSError: if the file can't be read.
+            ValueError: if it is not a converted file, or of another version.
+        """
+        with open(path, "rb") as file:
+            size, part = file.seek(0, os.SEEK_END), 1 << 16
+            while True:
+                file.seek(max(0, size - part))
+                _, newline, line = file.read().rstrip().rpartition(b"\n")
+                if newline or part >= size:
+                    break
+                part *= 4
+        try:
+            info = json.loads(b"{" + line)["info"]
+            if info.pop("format") != FORMAT:
+                raise ValueError("another version")
+            return cls(**{**info, "report": Report.from_dict(info["report"])})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a converted file: {error!r}") from error
+
+
+def load_converted(json_file: str, image_root: str, contiguous_ids: Mapping[int, int]) -> list[dict]:
+    """
+    Load all images of a file that :func:`balanced_lvis.data.custom.convert.convert` wrote, in Detectron2's standard
+    format. Objects with ``ignore`` 1 are left out.
+
+    For files without RLE masks, :class:`balanced_lvis.data.index.LVISRecords` has equal records and takes less memory.
 
     Args:
-        json_file: in COCO or LVIS format.
-        image_root: the folder of images.
-        train: as of :func:`.convert.convert`.
+        json_file: path of the converted file.
+        image_root: the folder of images, with a separator at its end.
+        contiguous_ids: category ids of the file -> 0..K-1.
 
     Returns:
-        its path and summary.
-
-    Raises:
-        InputError: if the source can't be read or relied on.
-        StorageError: if the file can't be written anywhere.
+        one record per image, by ascending id.
     """
-    json_file = os.path.abspath(json_file)
-    stamp = _stamp(json_file)
-    made_with = [FORMAT, os.path.abspath(image_root), train and train.image_count]
-    digest = hashlib.sha256(json.dumps(made_with).encode()).hexdigest()
-    ending = f".lvis-{digest[:8]}.json"
-    places = places_of(json_file, ending)
-    for place in places:
-        if found := _fresh(place, stamp):
-            return place, found
-    problems = []
-    for place in places:
-        try:
-            return place, _make(json_file, image_root, train, stamp, place)
-        except (OSError, portalocker.LockException) as error:
-            problems.append(f"{place} ({error})")
-    raise StorageError(
-        f"{json_file} is converted to LVIS format, but that can't be written: {'; '.join(problems)}. Make "
-        "room, or make one of the folders writable."
-    )
-
-
-def _make(json_file: str, image_root: str, train: TrainCounts | None, stamp: dict[str, int], place: str) -> Summary:
-    os.makedirs(os.path.dirname(place), exist_ok=True)
-    with locked(place):  # another process may have made it while this one waited
-        if found := _fresh(place, stamp):
-            return found
-        with replacing(place) as file:
-            summary = convert(json_file, image_root, file, train, stamp)
-            if _stamp(json_file) != stamp:
-                raise InputError(f"Annotations {json_file} changed while they were read; start again.")
-    logger.info("Converted %s to LVIS format: %s", json_file, place)
-    if summary.num_crowds:
-        logger.info(
-            "%s of %s annotations are crowd regions: what is found of their category in these images is not an error.",
-            f"{summary.num_crowds:,}",
-            f"{summary.report.num_annotations:,}",
-        )
-    if summary.num_ignored:
-        logger.info(
-            "%s of %s annotations have 'ignore' 1: they are not trained on, not counted, and need not be found.",
-            f"{summary.num_ignored:,}",
-            f"{summary.report.num_annotations:,}",
-        )
-    return summary
-
-
-def _fresh(place: str, stamp: dict[str, int]) -> Summary | None:
-    with contextlib.suppress(OSError, ValueError):
-        summary = Summary.read(place)
-        if summary.source == stamp and summary.images_found:
-            return summary
-    return None
-
-
-def _stamp(json_file: str) -> dict[str, int]:
-    try:
-        status = os.stat(json_file)
-        with open_regular(json_file):
-            return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    except OSError as error:
-        raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
+    images: list[Image] = []
+    annotations = defaultdict(list)
+    with open_regular(json_file) as file:
+        for _, record in read_records(file):
+            if isinstance(record, RecordError):
+                raise record
+            if isinstance(record, Image):
+                images.append(record)
+            elif isinstance(record, Annotation) and record.is_object:
+                annotations[record.image_id].append(
+                    {
+                        "bbox": record.box,
+                        "bbox_mode": BoxMode.XYWH_ABS,
+                        "category_id": contiguous_ids[record.category_id],
+                        "segmentation": record.segmentation,
+                    }
+                )
+    return [
+        {
+            "file_name": os.path.join(image_root, image_path(image, COCO)),
+            "height": image.height,
+            "width": image.width,
+            "not_exhaustive_category_ids": image.not_exhaustive,
+            "neg_category_ids": image.negative,
+            "image_id": image.id,
+            "annotations": annotations[image.id],
+        }
+        for image in sorted(images, key=lambda image: image.id)
+    ]

@@ -1,13 +1,14 @@
 """
-LVIS annotations without parsing their JSON at every start: a compact index beside it, made once, mapped by all.
+Index of LVIS annotation files: a compact memory-mapped file that replaces parsing the JSON at every start.
 
-The index of ``x.json`` is ``x.json.index``, or in ``$XDG_CACHE_HOME/balanced_lvis`` (``~/.cache/balanced_lvis``) where
-that folder can't be written to. The first process that needs it makes it, others wait for it; where no folder is
-writable, a warning says so and the JSON is loaded as Detectron2 does.
+The index of ``x.json`` is ``x.json.index``, or in ``$XDG_CACHE_HOME/balanced_lvis`` (``~/.cache/balanced_lvis``) if
+that folder isn't writable. The first process that needs it builds it, and others wait for it. If no folder is writable,
+a warning is logged, and the JSON is loaded by Detectron2.
 
-An index is its file's if it has recorded the file's size and time of change; where only the time differs, the SHA-256
-of the contents decides. A file altered without a change of either is noticed with ``BALANCED_LVIS_INDEX=verify``, which
-compares the SHA-256 at every start; to make an index anew, delete it. ``BALANCED_LVIS_INDEX=off`` goes without.
+An index is up to date if it has recorded the file's size and modification time. If only the time differs, the SHA-256
+of the contents decides. With ``BALANCED_LVIS_INDEX=verify``, the SHA-256 is compared at every start, which also detects
+files that were modified without a change of size and time. To rebuild an index, delete it.
+``BALANCED_LVIS_INDEX=off`` disables indexes.
 """
 
 from .image_records import ChainedRecords, LVISRecords

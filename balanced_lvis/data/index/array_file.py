@@ -1,8 +1,8 @@
 """
-Named arrays in one file that is mapped into memory: written front to back, whole or not at all.
+Files of named arrays that are mapped into memory.
 
-The layout is: arrays, each on a 64-byte boundary; a JSON header that says where they are; its length and checksum; a
-mark. A file that was cut off has no mark at its end.
+The layout is: arrays, each on a 64-byte boundary; a JSON header with their places; its length and checksum; a mark. A
+truncated file has no mark at its end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from ...utils.checksums import Checksum, DamagedFileError
 
-_MARK = b"lvis-index-4"  # to be changed with every change of the layout or of what the arrays mean
+_MARK = b"lvis-index-4"  # must be changed with every change of the layout or of the meaning of the arrays
 _TAIL = struct.Struct(f"<QI{len(_MARK)}s")  # length of the header, its CRC-32, the mark
 _ALIGNMENT = 64
 
@@ -29,7 +29,7 @@ class ArrayWriter:
     Writes arrays to an open file.
 
     Args:
-        file: binary, empty.
+        file: an empty file, open for writing in binary mode.
     """
 
     def __init__(self, file: IO[bytes]):
@@ -41,10 +41,10 @@ class ArrayWriter:
         Append a one-dimensional array.
 
         Args:
-            name: of the array.
-            pieces: buffers that make up the array, one after the other.
-            dtype: of the array, stored in little-endian order.
-            checked: whether opening the file compares its checksum, for which the whole array is read.
+            name: name of the array.
+            pieces: buffers whose concatenation is the array.
+            dtype: type of the array, stored in little-endian order.
+            checked: whether the checksum is verified when the file is opened, which reads the whole array.
         """
         self._file.write(bytes(-self._file.tell() % _ALIGNMENT))
         start, checksum = self._file.tell(), Checksum()
@@ -58,26 +58,26 @@ class ArrayWriter:
         self._arrays[name] = {"dtype": stored.str, "offset": start, "length": length, "crc32": crc}
 
     def add_array(self, name: str, array: np.ndarray) -> None:
-        """Append one that is in memory."""
+        """Append an array that is in memory."""
         array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         self.add(name, [array.data.cast("B")] if array.size else [], array.dtype)
 
     def finish(self, header: dict) -> None:
-        """Append ``header``, JSON, by which :class:`ArrayFile` finds the arrays."""
+        """Append ``header``, as JSON, together with the places of the arrays."""
         _write_tail(self._file, {**header, "arrays": self._arrays})
 
 
 class ArrayFile:
     """
-    Arrays of a file that :class:`ArrayWriter` wrote, mapped into memory: all processes share its pages.
+    A file that :class:`ArrayWriter` wrote, mapped into memory. All processes share its pages.
 
     Attributes:
-        path: of the file.
-        header: what the writer was given.
-        arrays: by name, read-only.
+        path: path of the file.
+        header: the header that was passed to the writer.
+        arrays: read-only arrays by name.
 
     Raises:
-        DamagedFileError: if it is cut off or altered, or of another version.
+        DamagedFileError: if the file is truncated, damaged or of another version.
         OSError: if it can't be read.
     """
 
@@ -85,7 +85,7 @@ class ArrayFile:
         self.path = os.fspath(path)
         with open(self.path, "rb") as file:
             if os.fstat(file.fileno()).st_size < _TAIL.size:
-                raise DamagedFileError(f"{self.path} is cut off")
+                raise DamagedFileError(f"{self.path} is truncated")
             memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.header, arrays_end = _read_header(memory, self.path)
         self.arrays, end = {}, 0
@@ -98,12 +98,12 @@ class ArrayFile:
             if end > arrays_end:
                 break
             self.arrays[name] = np.frombuffer(memory, dtype, place["length"], place["offset"])
-        if end != arrays_end:  # bytes were lost, or came in, before the header
+        if end != arrays_end:  # bytes were removed or inserted before the header
             raise DamagedFileError(f"{self.path} has {arrays_end:,} bytes of arrays instead of {end:,}")
 
 
 def copy_with_header(path: str, file: IO[bytes], changes: dict) -> None:
-    """Write a copy of the file at ``path`` whose header has ``changes`` into an open, empty file."""
+    """Copy the file at ``path`` into an open, empty file, and apply ``changes`` to its header."""
     with open(path, "rb") as old, mmap.mmap(old.fileno(), 0, access=mmap.ACCESS_READ) as memory:
         header, start = _read_header(memory, path)
         shutil.copyfileobj(old, file)
@@ -118,11 +118,11 @@ def _write_tail(file: IO[bytes], header: dict) -> None:
 
 
 def _read_header(memory: mmap.mmap, path: str) -> tuple[dict, int]:
-    """The header and where it begins."""
+    """The header and its position."""
     length, crc, mark = _TAIL.unpack(memory[-_TAIL.size :])
     start = len(memory) - _TAIL.size - length
     if mark != _MARK:
-        raise DamagedFileError(f"{path} is cut off or of another version")
+        raise DamagedFileError(f"{path} is truncated or of another version")
     content = memory[max(start, 0) : -_TAIL.size]
     if start < 0 or Checksum.of(content).crc32 != crc:
         raise DamagedFileError(f"{path}: its header is damaged")

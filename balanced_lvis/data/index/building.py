@@ -1,4 +1,4 @@
-"""From an LVIS JSON file to the arrays of its index, in one pass over the file and in bounded memory."""
+"""Building of the index of an LVIS JSON file, in one pass over the file and in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from ...utils.errors import InputError
 from ...utils.io import open_regular
 from ...utils.text import one_line
 from ..annotation_reader import Annotation, Image, RecordError, read_records
+from ..image_paths import LVIS, image_path, path_problem
 from ..validation.annotation_checker import AnnotationChecker
 from ..validation.annotation_file import why_not_json
-from ..validation.safe_paths import LVIS, image_path, path_problem
 from ..validation.validation_report import Report
 from .array_file import ArrayWriter
-from .numbers import encode
+from .coordinates import encode
 
-_SPOOL_NUMBERS = 1 << 20  # kept in memory before they are written out
-_EXACT = 2**53  # whole numbers up to here are exact in float64
+_SPOOL_NUMBERS = 1 << 20  # kept in memory before they are written to the temporary file
+_EXACT = 2**53  # integers up to this are exact in float64
 
 
 class NotIndexableError(Exception):
-    """A file that Detectron2's loader may read but the index can't hold, as ids that are words."""
+    """A file that Detectron2's loader may read but that can't be indexed, for example with ids that are strings."""
 
 
 class _HashingFile:
-    """A file whose SHA-256 comes with reading it."""
+    """A file whose SHA-256 is computed while it is read."""
 
     def __init__(self, file: IO[bytes]):
         self._file = file
@@ -49,22 +49,22 @@ class _HashingFile:
 
 def build_index(json_file: str, output: IO[bytes]) -> None:
     """
-    Write the index of an LVIS JSON file. :mod:`balanced_lvis.data.index.image_records` says what its arrays mean.
+    Write the index of an LVIS JSON file. The arrays are described in :mod:`balanced_lvis.data.index.image_records`.
 
-    The polygons' coordinates, nearly all of the file, wait in a nameless temporary file (8 bytes each) beside the
-    output until it is known which image each annotation belongs to. What is wrong with the file, short of what makes it
-    useless, goes into the header's "report", so that it is known at every start and the file is parsed once.
+    Coordinates, which make up nearly all of the file, are kept in a temporary file next to the output (8 bytes each)
+    until the image of each annotation is known. Problems that don't prevent indexing are stored in the header's
+    "report", so that later starts know them without parsing the file.
 
-    A file without ``annotations``, as test-dev's, has images without any. Annotations with ``ignore`` 1, which the LVIS
-    API doesn't want to be found, are left out, as they are not to be trained on or counted.
+    Images of a file without ``annotations``, as that of test-dev, have no objects. Annotations with ``ignore`` 1, which
+    the LVIS API ignores, are left out of training and counts, and therefore of the index.
 
     Args:
-        json_file: path.
+        json_file: path of the annotation file.
         output: an empty file, open for writing.
 
     Raises:
-        InputError: if the file can't be read, is no valid JSON, or is refused by Detectron2's loader too.
-        NotIndexableError: if it holds what the index can't.
+        InputError: if the file can't be read, is not valid JSON, or is refused by Detectron2's loader, too.
+        NotIndexableError: if the index can't represent its content.
         OSError: if the output can't be written.
     """
     try:
@@ -88,7 +88,7 @@ def build_index(json_file: str, output: IO[bytes]) -> None:
 
 
 def _read(json_file: str, source: IO[bytes], file: _HashingFile, content: _Content) -> Report:
-    """All of a file into ``content``; past what that refuses, the file is read on for the report on all of it."""
+    """Read a file into ``content``. After an error there, the rest is read for the report only."""
     checker, refused = AnnotationChecker(LVIS), None
     seen: set[str] = set()
     try:
@@ -108,19 +108,19 @@ def _read(json_file: str, source: IO[bytes], file: _HashingFile, content: _Conte
 
 
 def _with_report(error: InputError, report: Report) -> InputError:
-    """The reason why a file can't be used, and what else is wrong with it."""
+    """The error together with all other errors of the file."""
     found = "".join(f"\n  {problem}" for problem in report.errors)
-    return InputError(f"{error}\nIn all of it that could be read:{found}" if found else str(error))
+    return InputError(f"{error}\nErrors in the readable part of the file:{found}" if found else str(error))
 
 
 def stamp_of(file: str | int) -> dict[str, int]:
-    """Size in bytes and time of the last change, in nanoseconds, of a path or descriptor."""
+    """Size in bytes and modification time in nanoseconds of a path or descriptor."""
     status = os.stat(file)
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 class _Content:
-    """What has been read so far, in the file's order. Ragged lists are lengths here and their elements there."""
+    """The records read so far, in the file's order. Ragged lists are stored as lengths and elements."""
 
     def __init__(self, json_file: str, spool: IO[bytes]):
         self._json_file, self._spool = json_file, spool
@@ -131,17 +131,17 @@ class _Content:
         }  # arrays, one per image
         self._of = {name: array("q") for name in ("id", "image_id", "category_id", "num_polygons", "num_numbers")}
         self._polygon_lengths = array("i")
-        self._numbers = array("d")  # of each annotation its box, then its polygons
-        self._whole: dict[int, bytes] = {}  # annotation -> for each number whether it is an int
-        self._refused: dict[int, str] = {}  # annotation -> why Detectron2 refuses it if its image is there
+        self._numbers = array("d")  # the box of each annotation, then its polygons
+        self._whole: dict[int, bytes] = {}  # annotation -> whether each number is an int
+        self._refused: dict[int, str] = {}  # annotation -> why Detectron2 refuses it, if its image exists
 
     def add(self, key: str, record) -> None:
         """
         Args:
-            key, record: from :func:`balanced_lvis.data.annotation_reader.read_records`.
+            key, record: as from :func:`balanced_lvis.data.annotation_reader.read_records`.
 
         Raises:
-            InputError, NotIndexableError: as :func:`build_index`.
+            InputError, NotIndexableError: as for :func:`build_index`.
         """
         try:
             if isinstance(record, Annotation):
@@ -151,11 +151,11 @@ class _Content:
             elif isinstance(record, RecordError) and key != "categories":
                 raise record
         except RecordError as error:
-            if error.missing or error.field in (None, "segmentation"):  # Detectron2 stumbles over it too
+            if error.missing or error.field in (None, "segmentation"):  # Detectron2 fails too
                 raise self._error(f"in its {key}, {error.named}") from error
             raise NotIndexableError(error.named) from error
         except OverflowError as error:
-            raise NotIndexableError(f"{record!r:.200} has too large a number") from error
+            raise NotIndexableError(f"{record!r:.200} has a number that is too large") from error
 
     def _error(self, reason: str) -> InputError:
         return InputError(f"Annotations {self._json_file} are not in LVIS format: {reason}.")
@@ -167,7 +167,7 @@ class _Content:
             raise self._error(f"image {image.id} {error}") from error
         if problem := path_problem(path):
             shown = image.coco_url or path
-            raise self._error(f"path {shown!r:.100} of image {image.id} leads to a file that {problem}")
+            raise self._error(f"path {shown!r:.100} of image {image.id} {problem}")
         for name, values in self._images.items():
             values.append(getattr(image, name))
         self._names.append(path.encode("utf-8", "surrogatepass"))
@@ -227,7 +227,7 @@ class _Content:
         self._write_numbers(writer, order, first)
 
     def _by_image(self, image_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Annotations of known images, image after image and else in the file's order; where each image's begin."""
+        """Annotations of known images, by image and then in the file's order; and where those of each image start."""
         of_annotation = np.array(self._of["image_id"], np.int64)
         places = np.searchsorted(image_ids, of_annotation)
         if len(image_ids):
@@ -244,17 +244,17 @@ class _Content:
         found, counts = np.unique(ids, return_counts=True)
         if len(found) < len(ids):
             raise InputError(
-                f"Annotations {self._json_file}: the id {found[counts > 1][0]} is that of several annotations; ids "
-                "must be unique."
+                f"Annotations {self._json_file}: several annotations have the id {found[counts > 1][0]}; ids must be "
+                "unique."
             )
         refused = sorted(self._refused.keys() & set(order.tolist())) if self._refused else []
         if refused:
             row = refused[0]
             raise InputError(
                 f"Annotations {self._json_file}: annotation {self._of['id'][row]} of image "
-                f"{self._of['image_id'][row]} {self._refused[row]}; Detectron2's LVIS loader takes lists of polygons, "
-                "each of at least 3 points. Correct or remove it, or name the file under DATASETS.CUSTOM, which takes "
-                "RLE masks, and boxes without masks where MODEL.MASK_ON is False."
+                f"{self._of['image_id'][row]} {self._refused[row]}; Detectron2's LVIS loader reads only "
+                "lists of polygons with at least 3 points. Correct or remove it, or name the file under "
+                "DATASETS.CUSTOM, which supports RLE masks, and boxes without masks if MODEL.MASK_ON is False."
             )
 
     def _write_polygon_lengths(self, writer: ArrayWriter, order: np.ndarray, first: np.ndarray) -> None:
@@ -276,14 +276,14 @@ class _Content:
                 checksums.append(zlib.crc32(data))
                 yield data
 
-        # Of each image its own checksum is compared, when it is read: all of them would take a second at the start.
+        # Each image has its own checksum, verified when it is read: verifying all would take a second at the start.
         writer.add("numbers", encoded(), np.uint8, checked=False)
         writer.add_array("number_code", np.array(codes, np.uint8))
         writer.add_array("first_number", _bounds(np.array(sizes, np.int64)))
         writer.add_array("number_crc32", np.array(checksums, np.uint32))
 
     def _numbers_by_image(self, order, first) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Of each image all numbers, and which of them are whole; None where none is."""
+        """All numbers of each image, and which of them are integers; None if none is."""
         counts = np.array(self._of["num_numbers"], np.int64)
         ends = np.cumsum(counts)
         spool = np.memmap(self._spool, np.float64, "r").view(np.ndarray) if len(ends) else np.empty(0)
@@ -299,7 +299,7 @@ class _Content:
 
 
 def _refusal(segmentation: list[list] | dict | None) -> str:
-    """Why Detectron2's loader raises; "" where it doesn't."""
+    """Why Detectron2's loader refuses a mask; "" if it doesn't."""
     if segmentation is None:
         return "has no polygon"
     if isinstance(segmentation, dict):
@@ -311,24 +311,24 @@ def _refusal(segmentation: list[list] | dict | None) -> str:
 
 
 def _last_of_each(ids: np.ndarray) -> np.ndarray:
-    """Positions of the ids, ascending; of an id that is there several times only the last."""
+    """Positions of the ids in ascending order of ids; only the last position of a repeated id."""
     order = np.argsort(ids, kind="stable")
     return order[np.append(np.diff(ids[order]) > 0, True)[: len(order)]]
 
 
 def _bounds(lengths: np.ndarray) -> np.ndarray:
-    """(n + 1,) where each of n parts begins, and the last ends."""
+    """(n + 1,): where each of n parts starts, and the last one ends."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """All of start, start + 1, ... for each start, as many as its length."""
+    """Concatenation of the ranges with these starts and lengths."""
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
 
 
 def _smallest(values: np.ndarray) -> np.ndarray:
-    """The same numbers in the smallest type that holds them."""
+    """The same numbers in the smallest sufficient type."""
     for dtype in (np.uint8, np.uint16, np.int32):
         limits = np.iinfo(dtype)
         if not values.size or (limits.min <= values.min() and values.max() <= limits.max):
@@ -337,7 +337,7 @@ def _smallest(values: np.ndarray) -> np.ndarray:
 
 
 def _write_ragged(writer: ArrayWriter, name: str, lists: list, dtype) -> None:
-    """Lists, one after the other, and where each begins."""
+    """Write the concatenation of lists, and where each starts."""
     elements = np.concatenate([np.empty(0, dtype), *lists]).astype(dtype)
     writer.add_array(f"first_{name}", _bounds(np.array([len(one) for one in lists], np.int64)))
     writer.add_array(name, elements)

@@ -1,4 +1,4 @@
-"""Images in Detectron2's standard format, made one at a time from an index."""
+"""Image records in Detectron2's standard format, created one at a time from an index."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from ...priors import ClassLists
 from ...utils.checksums import DamagedFileError
 from ...utils.errors import InputError
 from .array_file import ArrayFile
-from .numbers import decode
+from .coordinates import decode
 
 
 class LVISRecords(Dataset):
     """
-    The records that Detectron2's ``load_lvis_json`` returns, equal in every key, value and type, each made when it is
-    asked for. Annotations with ``ignore`` 1 are left out.
+    The records of Detectron2's ``load_lvis_json``, equal in every key, value and type, but each created on access.
+    Annotations with ``ignore`` 1 are left out.
 
-    Pickled, it is a path: a worker process maps the same file. The arrays of the index, of which ``first_x`` says where
-    image i's part of ``x`` begins (and at i + 1 where it ends):
+    It is pickled as a path, so that worker processes map the same file. The arrays of the index are as follows; image
+    i's part of ``x`` starts at ``first_x[i]`` and ends at ``first_x[i + 1]``:
 
         image_id, image_height, image_width   (N,), images by ascending id
-        name                                  UTF-8 of the last two parts of coco_url; of file_name if there is none
+        name                                  the last two parts of coco_url, or else file_name, in UTF-8
         not_exhaustive, negative              category ids
         category_id                           (A,) as in the file, image after image: first_annotation
         num_polygons                          (A,)
         polygon_length                        (P,) numbers of each polygon: first_polygon
-        numbers                               bytes: of each annotation its box, then its polygons; first_number
-        number_code, number_crc32             (N,) how an image's numbers are written, and their checksum
+        numbers                               bytes: the box of each annotation, then its polygons; first_number
+        number_code, number_crc32             (N,) encoding and checksum of an image's numbers
 
     Args:
         file: the index.
-        image_root: what Detectron2's loader is given: the folder's name is appended to it without a separator.
-        contiguous_ids: category_id of the file -> 0..K-1; None subtracts 1.
+        image_root: as for Detectron2's loader: the folder's name is appended to it without a separator.
+        contiguous_ids: category_id of the file -> 0..K-1; None: minus 1.
         filter_empty: leave out images without annotations.
-        left_out: places in the index of images to leave out.
+        left_out: positions in the index of images to leave out.
 
     Raises:
         InputError: if ``contiguous_ids`` lacks a category of the annotations.
@@ -57,7 +57,7 @@ class LVISRecords(Dataset):
         self._image_root, self._contiguous_ids, self._filter_empty = image_root, contiguous_ids, filter_empty
         self._left_out = left_out
         first = self._arrays["first_annotation"]
-        # Each record's place in the index. Detectron2 also leaves out images of crowd regions only; LVIS has none.
+        # Each record's position in the index. Detectron2 also leaves out images with crowd regions only; LVIS has none.
         self._places = np.flatnonzero(np.diff(first) > 0) if filter_empty else np.arange(len(first) - 1)
         self._places = self._places.astype(np.int32)
         if left_out is not None:
@@ -73,14 +73,14 @@ class LVISRecords(Dataset):
     def __getitem__(self, index):
         """
         Args:
-            index: of the image, counted from the end where it is negative.
+            index: index of the image, counted from the end if it is negative.
 
         Returns:
             dict: its record, a new one every time.
 
         Raises:
             IndexError: if there is no such image.
-            InputError: if the index file is damaged there.
+            InputError: if this part of the index file is damaged.
         """
         place = int(self._places[index])
         arrays = self._arrays
@@ -112,17 +112,17 @@ class LVISRecords(Dataset):
         return (width <= height).astype(np.int8)
 
     def file_names(self) -> list[str]:
-        """Of all images, as in the records."""
+        """The ``file_name`` of all records."""
         data, first = self._arrays["name"].tobytes(), self._arrays["first_name"]
         starts, ends = first[self._places].tolist(), first[self._places + 1].tolist()
         return [self._file_name(data[start:end]) for start, end in zip(starts, ends)]
 
     def leaving_out(self, positions: Sequence[int]) -> LVISRecords:
         """
-        The same without some images.
+        The same records without some images.
 
         Args:
-            positions: of them among these.
+            positions: positions of these images.
         """
         gone = self._places[np.asarray(positions, np.int64)]
         gone = gone if self._left_out is None else np.union1d(gone, self._left_out)
@@ -135,7 +135,7 @@ class LVISRecords(Dataset):
     def _class_ids(self) -> np.ndarray:
         """The file's category ids of all images' annotations."""
         ids = self._arrays["category_id"]
-        if self._left_out is None:  # who else is left out has none
+        if self._left_out is None:  # other images that are left out have no annotations
             return ids
         return ids[np.repeat(np.isin(np.arange(len(self._arrays["image_id"])), self._places), self._counts())]
 
@@ -169,7 +169,7 @@ class LVISRecords(Dataset):
         if zlib.crc32(data.data) != self._arrays["number_crc32"][place]:
             raise InputError(
                 f"The index {self._file.path} is damaged at image {self._arrays['image_id'][place]}; delete it, and "
-                "the next start makes it anew."
+                "the next start rebuilds it."
             )
         return decode(self._arrays["number_code"][place], data)
 
@@ -184,17 +184,17 @@ class LVISRecords(Dataset):
         unknown = set(np.unique(self._arrays["category_id"]).tolist()) - set(self._contiguous_ids or ())
         if unknown:
             raise InputError(
-                f"Annotations have category_id {min(unknown)}, which the data set's metadata "
+                f"Annotations have category_id {min(unknown)}, which the dataset's metadata "
                 "(thing_dataset_id_to_contiguous_id) doesn't have."
             )
 
 
 class ChainedRecords(Dataset):
     """
-    Several data sets, one after the other.
+    Concatenation of the records of several datasets.
 
     Args:
-        parts: each with ``class_lists``.
+        parts: the records of each dataset.
     """
 
     def __init__(self, parts: list[LVISRecords]):
@@ -213,7 +213,7 @@ class ChainedRecords(Dataset):
         return self._parts[part][index - self._ends[part] + len(self._parts[part])]
 
     def file_names(self) -> list[str]:
-        """Of all images, as in the records."""
+        """The ``file_name`` of all records."""
         return [name for part in self._parts for name in part.file_names()]
 
     def leaving_out(self, positions: Sequence[int]) -> ChainedRecords:
@@ -240,11 +240,11 @@ class ChainedRecords(Dataset):
 
 
 def _reopen(path: str, sha256: str, *options) -> LVISRecords:
-    """The other side of pickling."""
+    """Unpickle, in a worker process."""
     try:
         file = ArrayFile(path)
     except (OSError, DamagedFileError) as error:
-        raise InputError(f"The index {path} is gone since the job started ({error}); start again.") from error
+        raise InputError(f"The index {path} has disappeared since the job started ({error}); start again.") from error
     if file.header["source"]["sha256"] != sha256:
         raise InputError(f"The index {path} was replaced since the job started; start again.")
     return LVISRecords(file, *options)

@@ -1,4 +1,4 @@
-"""Where an index is, whether it is still its file's, and who makes it."""
+"""Opening of indexes: paths, freshness, locking and building."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MODE = "BALANCED_LVIS_INDEX"
 
 def open_index(json_file: str | os.PathLike) -> ArrayFile | None:
     """
-    The index of an LVIS JSON file, made first if need be.
+    Open the index of an LVIS JSON file. If there is none, it is built.
 
     Args:
         json_file: a local path.
 
     Returns:
-        the index; None where there can't be one, because ``BALANCED_LVIS_INDEX=off``, because no folder is writable or
-        because the file holds what an index can't. The latter two are logged as a warning.
+        the index; None if ``BALANCED_LVIS_INDEX=off``, if no folder is writable, or if the file can't be indexed. The
+        latter two are logged as a warning.
 
     Raises:
         InputError: if the file can't be read or is not in LVIS format.
@@ -51,16 +51,18 @@ def open_index(json_file: str | os.PathLike) -> ArrayFile | None:
         except (OSError, portalocker.LockException) as error:
             problems.append(f"{place} ({error})")
         except NotIndexableError as error:
-            problems = [f"it holds what an index can't ({error})"]
+            problems = [f"it can't be indexed ({error})"]
             break
-    logger.warning("%s is loaded without an index, slowly and by every process: %s.", json_file, "; ".join(problems))
+    logger.warning(
+        "%s is loaded without an index, which is slow and done by every process: %s.", json_file, "; ".join(problems)
+    )
     return None
 
 
 def find_index(json_file: str | os.PathLike) -> ArrayFile | None:
     """
-    As :func:`open_index`, but without making one: None where there is none that the file's size and time of change
-    agree with. Nothing is written.
+    As :func:`open_index`, but without building an index: None if there is none that matches the file's size and
+    modification time. Nothing is written.
     """
     json_file = os.path.abspath(json_file)
     stamp = _stamp_of_annotations(json_file)
@@ -75,10 +77,10 @@ def find_index(json_file: str | os.PathLike) -> ArrayFile | None:
 def _verify_or_build(json_file: str, place: str, always_hash: bool) -> ArrayFile:
     """
     Raises:
-        OSError, portalocker.LockException: if nothing can be written there.
+        OSError, portalocker.LockException: if nothing can be written at ``place``.
     """
     os.makedirs(os.path.dirname(place), exist_ok=True)
-    with locked(place):  # another process may have made it while this one waited
+    with locked(place):  # another process may have built it in the meantime
         found = _read(place)
         if found is None or not _is_of(found, json_file, place, always_hash):
             _build(json_file, place)
@@ -86,33 +88,33 @@ def _verify_or_build(json_file: str, place: str, always_hash: bool) -> ArrayFile
 
 
 def _is_of(found: ArrayFile, json_file: str, place: str, always_hash: bool) -> bool:
-    """Whether an index is that of a file: by size and time, or else by its contents. The lock is held."""
+    """Whether an index is up to date, by size and time, or else by SHA-256. The caller holds the lock."""
     stamp, source = stamp_of(json_file), found.header["source"]
     if _source_stamp(found) == stamp and not always_hash:
         return True
     if source["size"] != stamp["size"] or source["sha256"] != sha256_of(json_file):
         return False
     if source["mtime_ns"] != stamp["mtime_ns"]:
-        with replacing(place, "wb+") as file:  # so that the next start need not read the whole file again
+        with replacing(place, "wb+") as file:  # so that the next start doesn't read the whole file again
             copy_with_header(place, file, {"source": {**source, **stamp}})
     return True
 
 
 def _build(json_file: str, place: str) -> None:
     start = time.monotonic()
-    logger.info("Indexing %s in %s; later starts are quick", json_file, place)
+    logger.info("Building the index of %s in %s; later starts are fast", json_file, place)
     with replacing(place, "wb+") as file:
         build_index(json_file, file)
-    logger.info("Indexed %s in %.0f s", json_file, time.monotonic() - start)
+    logger.info("Built the index of %s in %.0f s", json_file, time.monotonic() - start)
 
 
 def _read(place: str) -> ArrayFile | None:
     try:
         return ArrayFile(place)
     except DamagedFileError as error:
-        logger.warning("The index is made anew: %s.", error)
+        logger.warning("The index is rebuilt: %s.", error)
     except OSError:
-        pass  # none yet
+        pass  # there is none
     return None
 
 
@@ -128,10 +130,10 @@ def _source_stamp(found: ArrayFile) -> dict:
 
 
 def places_of(json_file: str, ending: str) -> list[str]:
-    """Where to write what is made of a file: beside it, or in the user's cache, if the user has a home."""
+    """Paths for a file derived from ``json_file``: next to it, then in the user's cache folder, if there is one."""
     beside = f"{json_file}{ending}"
     cache = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    if not os.path.isabs(cache):  # no home is known
+    if not os.path.isabs(cache):  # the home folder is unknown
         return [beside]
     digest = hashlib.sha256(os.fsencode(json_file)).hexdigest()[:16]
     return [beside, os.path.join(cache, "balanced_lvis", f"{Path(json_file).stem[:80]}-{digest}{ending}")]
@@ -139,11 +141,11 @@ def places_of(json_file: str, ending: str) -> list[str]:
 
 @contextlib.contextmanager
 def locked(place: str) -> Iterator[None]:
-    """Exclude other builders of the same index. A killed process's lock is gone with it."""
+    """Lock ``place`` for this process. The lock of a killed process is released by the system."""
     with open(f"{place}.lock", "a", encoding="utf-8") as file:
         try:
             portalocker.lock(file, portalocker.LOCK_EX | portalocker.LOCK_NB)
-        except portalocker.LockException:  # or there are no locks here, as the next line will say
-            logger.info("Waiting for another process that makes %s", place)
+        except portalocker.LockException:  # or locks are not supported, and the next line fails
+            logger.info("Waiting for another process that builds %s", place)
             portalocker.lock(file, portalocker.LOCK_EX)
         yield

@@ -1,8 +1,8 @@
 """
-LVIS-1.0 in Detectron2's layout: got, checked, and its images linked; `tools/prepare_lvis.py` is its command line.
+Download, check and linking of LVIS-1.0 in Detectron2's layout. The command line is `tools/prepare_lvis.py`.
 
-    prepare("datasets")                       # downloads what is missing of the annotations
-    for part in look("datasets"):             # only looks, and writes nothing
+    prepare("datasets")                       # downloads missing annotation files
+    for part in look("datasets"):             # only checks, and writes nothing
         print(part.name, part.state, part.remedy)
 """
 

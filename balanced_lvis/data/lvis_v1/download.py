@@ -1,4 +1,4 @@
-"""Large files over HTTP: an interrupted download goes on where it stopped, and what arrives is compared."""
+"""Resumable download of large files over HTTP, with checksums."""
 
 from __future__ import annotations
 
@@ -21,35 +21,36 @@ from tqdm import tqdm
 
 from ...utils.errors import InputError
 from ...utils.io import open_regular
+from ...utils.storage import check_disk_space
 from ...utils.text import one_line
-from .disk_space import check_room
+from .lvis_files import OTHER_ROOT
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20  # bytes
 _TIMEOUT = 60  # seconds without a byte
-_ATTEMPTS = 4  # in a row that bring less than _CHUNK
-_RESTARTS = 3  # from the beginning, as the server's answer doesn't fit what has arrived
+_ATTEMPTS = 4  # in a row that receive less than _CHUNK
+_RESTARTS = 3  # from the beginning, because the server's response doesn't match the received part
 _PAUSE = 1.0  # seconds before the second attempt, and twice as long before each further one
-# Of the network, among which urllib's and ssl's own are OSErrors; and of headers that make no sense.
+# Errors of the network, including urllib's and ssl's, which are OSErrors; and of invalid headers.
 _FAILURES = (OSError, http.client.HTTPException, ValueError, OverflowError)
 _NUMBER = r"(\d{1,18})"
 
 
 class _AgainError(Exception):
-    """A download that stopped on the way."""
+    """A download that stopped before its end."""
 
 
 class _RestartError(_AgainError):
-    """One that has to begin anew: what had arrived has been deleted."""
+    """A download that must restart: the received part has been deleted."""
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """To http and https only; urllib itself would follow one to ftp."""
+    """Redirects to http and https only; urllib would also follow redirects to ftp."""
 
     def redirect_request(self, request, answer, code, message, headers, url):
         if not url.startswith(("http://", "https://")):
-            raise InputError(f"{request.full_url} redirects to {url:.200}, which is no address of the web.")
+            raise InputError(f"{request.full_url} redirects to {url:.200}, which is not an http or https URL.")
         return super().redirect_request(request, answer, code, message, headers, url)
 
 
@@ -58,20 +59,20 @@ _open = urllib.request.build_opener(_Redirects).open
 
 def download(url: str, path: str | os.PathLike, md5: str = "") -> None:
     """
-    Get a file. What has arrived is kept beside it as ``path``.download, from where the next call goes on if the server
-    can, and as long as the file there is still the same one.
+    Download a file. The received part is kept as ``path``.download. The next call resumes it, if the server supports
+    that and the file there hasn't changed.
 
     Args:
-        url: http or https.
-        path: of the file, which is there when it is complete, on disk and has the checksum.
-        md5: hexadecimal; "" compares nothing.
+        url: an http or https URL.
+        path: path of the file, which is created when the download is complete, on disk and has the checksum.
+        md5: hexadecimal MD5; "": no comparison.
 
     Raises:
-        InputError: if it can't be got, naming address and reason; if it can't be written or there is no room for it;
-            if it has another checksum, also when it is got from the beginning.
+        InputError: if it can't be downloaded, with URL and reason; if it can't be written or disk space is
+            insufficient; if it has another checksum, even after a download from the beginning.
     """
     if not url.startswith(("http://", "https://")):
-        raise InputError(f"{url} is no address of the web; it begins with https:// or http://.")
+        raise InputError(f"{url} is not an http or https URL; it must start with https:// or http://.")
     path = Path(path)
     partial = path.with_name(f"{path.name}.download")
     with _writing(path):
@@ -87,12 +88,12 @@ def download(url: str, path: str | os.PathLike, md5: str = "") -> None:
         partial.unlink()
         if not begun:
             break
-        logger.warning("%s was put together from parts that don't fit; it is got again from the beginning", url)
+        logger.warning("%s was assembled from parts that don't match; it is downloaded again from the beginning", url)
     raise InputError(f"{url} has the MD5 {found}, but {md5} is published; try again later, or use another source.")
 
 
 def file_md5(path: str | os.PathLike) -> str:
-    """The MD5 of a file, hexadecimal, with a progress bar."""
+    """The hexadecimal MD5 of a file, computed with a progress bar."""
     digest = hashlib.md5(usedforsecurity=False)
     with open_regular(path) as file, _bar(f"Checking {Path(path).name}", os.path.getsize(path)) as bar:
         while data := file.read(_CHUNK):
@@ -102,7 +103,7 @@ def file_md5(path: str | os.PathLike) -> str:
 
 
 def _complete(url: str, partial: Path) -> None:
-    """All of the file into ``partial``, in as many attempts as bring something."""
+    """Download the file into ``partial``, with further attempts as long as they make progress."""
     fruitless = restarts = 0
     furthest = _size(partial)
     while True:
@@ -113,7 +114,7 @@ def _complete(url: str, partial: Path) -> None:
             raise
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code not in (408, 429):
-                raise InputError(f"{url} can't be got: {error.code} {error.reason}.") from error
+                raise InputError(f"{url} can't be downloaded: {error.code} {error.reason}.") from error
             reason = f"{error.code} {error.reason}"
         except (_AgainError, *_FAILURES) as error:
             cause = getattr(error, "reason", error)
@@ -121,20 +122,22 @@ def _complete(url: str, partial: Path) -> None:
             if isinstance(error, _RestartError):
                 restarts, furthest = restarts + 1, 0
             if isinstance(cause, (socket.gaierror, ssl.SSLCertVerificationError)) and not furthest:
-                raise InputError(f"{url} can't be got: {reason}.") from error  # there is no network, or a wrong one
+                raise InputError(
+                    f"{url} can't be downloaded: {reason}."
+                ) from error  # there is no network, or an untrusted one
         fruitless = 0 if _size(partial) >= furthest + _CHUNK else fruitless + 1
         furthest = max(furthest, _size(partial))
         if fruitless == _ATTEMPTS or restarts == _RESTARTS:
-            kept = "What has arrived is kept; run" if _size(partial) else "Run"
-            raise InputError(f"{url} can't be got: {reason}. {kept} the command again later.")
-        logger.info("%s: %s; going on", url, reason)
+            kept = "The received part is kept; run" if _size(partial) else "Run"
+            raise InputError(f"{url} can't be downloaded: {reason}. {kept} the command again later.")
+        logger.info("%s: %s; retrying", url, reason)
         time.sleep(_PAUSE * 2 ** max(fruitless - 1, 0))
 
 
 def _attempt(url: str, partial: Path) -> None:
     """
     Raises:
-        _AgainError: if it ended early.
+        _AgainError: if the download ended early.
     """
     start, tag = _size(partial), _read_tag(partial)
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
@@ -152,35 +155,35 @@ def _attempt(url: str, partial: Path) -> None:
     with response:
         start, total = _part(response, partial, start)
         if total is not None:
-            check_room(partial.parent, total - start, url)
+            check_disk_space(partial.parent, total - start, url, OTHER_ROOT)
         _write_tag(partial, response.headers)
         _receive(response, partial, start, total, url)
     if not _size(partial):
-        raise _AgainError("the server sends nothing")
+        raise _AgainError("the server sent nothing")
     if total is not None and _size(partial) != total:
         raise _AgainError(f"the connection ended at {_size(partial):,} of {total:,} bytes")
 
 
 def _part(response, partial: Path, start: int) -> tuple[int, int | None]:
-    """Where the bytes of an answer begin, and how many the whole file has, where the server says so."""
+    """The position of the response's first byte in the file, and the size of the file, if it is known."""
     length = response.headers.get("Content-Length")
     if length is not None and not re.fullmatch(_NUMBER, length.strip()):
-        raise _AgainError(f"the server states a length of {length!r:.40}")
+        raise _AgainError(f"the server sent the Content-Length {length!r:.40}")
     if response.status == 200:
-        return 0, None if length is None else int(length)  # the beginning, whatever the server was asked for
+        return 0, None if length is None else int(length)  # from the beginning, whatever was requested
     if response.status != 206:
-        raise _AgainError(f"the server answers with {response.status}")
+        raise _AgainError(f"the server responded with {response.status}")
     match = re.fullmatch(
         rf"bytes {_NUMBER}-{_NUMBER}/(?:{_NUMBER}|\*)", response.headers.get("Content-Range", "").strip()
     )
     if not match or int(match[1]) != start:
-        _begin_anew(partial, "the server sends another part than it was asked for")
+        _restart(partial, "the server sent another part than requested")
     if match[3]:
         return start, int(match[3])
     return start, None if length is None else start + int(length)
 
 
-def _begin_anew(partial: Path, reason: str) -> NoReturn:
+def _restart(partial: Path, reason: str) -> NoReturn:
     partial.unlink(missing_ok=True)
     raise _RestartError(reason)
 
@@ -190,7 +193,7 @@ def _receive(response, partial: Path, start: int, total: int | None, url: str) -
         with _bar(partial.stem, total, start) as bar:
             while data := _read(response):
                 if total is None:  # it may never end
-                    check_room(partial.parent, len(data), url)
+                    check_disk_space(partial.parent, len(data), url, OTHER_ROOT)
                 file.write(data)
                 bar.update(len(data))
         os.fsync(file.fileno())
@@ -212,10 +215,10 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _judge_end(error: urllib.error.HTTPError, partial: Path, start: int) -> None:
-    """The server has nothing from ``start`` on: it is complete if the file ends there."""
+    """The server has nothing from ``start`` on: the download is complete if the file ends there."""
     match = re.fullmatch(rf"bytes \*/{_NUMBER}", error.headers.get("Content-Range", "").strip())
     if not match or int(match[1]) != start:
-        _begin_anew(partial, "the server has another file than what has arrived")
+        _restart(partial, "the file on the server differs from the received part")
 
 
 def _size(path: Path) -> int:
@@ -226,7 +229,7 @@ def _size(path: Path) -> int:
 
 
 def _tag_of(partial: Path) -> Path:
-    """What tells whether the file on the server is still the one that the beginning came from."""
+    """Path of the tag that identifies the version of the file on the server."""
     return partial.with_name(f"{partial.name}.tag")
 
 
@@ -238,7 +241,7 @@ def _read_tag(partial: Path) -> str:
 
 def _write_tag(partial: Path, headers) -> None:
     tag = headers.get("ETag", "")
-    if not tag or tag.startswith("W/"):  # a weak one says nothing about bytes
+    if not tag or tag.startswith("W/"):  # a weak one doesn't identify the bytes
         tag = headers.get("Last-Modified", "")
     with contextlib.suppress(UnicodeEncodeError):
         _tag_of(partial).write_text(tag, encoding="ascii")

@@ -1,4 +1,4 @@
-"""What LVIS-1.0 consists of, where it comes from, and what tells that it is whole."""
+"""The files of LVIS-1.0: URLs, counts and checksums."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import dataclasses
 
 ANNOTATIONS_URL = "https://dl.fbaipublicfiles.com/LVIS/"
 IMAGES_URL = "http://images.cocodataset.org/zips/"
-IMAGE_URL = "http://images.cocodataset.org/"  # of one: folder/name
+IMAGE_URL = "http://images.cocodataset.org/"  # single images: folder/name
 NUM_CATEGORIES = 1203
-# Of COCO's folders, all of them. LVIS-1.0 doesn't use every one.
+OTHER_ROOT = "set another folder with --root"  # the remedy where disk space is missing
+# All images of each COCO folder; LVIS-1.0 doesn't use all of them.
 NUM_COCO_IMAGES = {"train2017": 118_287, "val2017": 5_000, "test2017": 40_670}
 
 
@@ -16,11 +17,11 @@ NUM_COCO_IMAGES = {"train2017": 118_287, "val2017": 5_000, "test2017": 40_670}
 class AnnotationFile:
     """
     Attributes:
-        name: of the JSON file.
-        num_images, num_annotations: what it holds; None for a file without ``annotations``.
-        folders: of COCO's, that its images are in.
-        md5: of ``name``.zip, as published; "" where none is, and the file's own checks have to do.
-        num_categories: of its list of them.
+        name: name of the JSON file.
+        num_images, num_annotations: number of records; None for a file without ``annotations``.
+        folders: the COCO folders with its images.
+        md5: published MD5 of ``name``.zip; "" if none is published.
+        num_categories: number of categories.
     """
 
     name: str
@@ -32,7 +33,7 @@ class AnnotationFile:
 
     @property
     def archive(self) -> str:
-        """The name under which it is published."""
+        """Name of the published archive."""
         return f"{self.name}.zip"
 
 

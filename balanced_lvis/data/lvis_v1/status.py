@@ -1,4 +1,4 @@
-"""What of LVIS-1.0 is there, what is missing, and what to do."""
+"""Status of the parts of LVIS-1.0, with remedies for missing ones."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from tabulate import tabulate
 
 from ...utils.errors import InputError
 from ...utils.findings import SHOWN
-from ..check_results import check_annotations
-from ..validation import Report, missing_images
+from ..check_results import check_results_of
+from ..image_paths import missing_images
+from ..validation import Report
 from .lvis_files import ANNOTATIONS, ANNOTATIONS_URL, IMAGE_URL, IMAGES_URL, NUM_COCO_IMAGES, AnnotationFile
 
 THERE, MISSING, INCOMPLETE, WRONG = "there", "missing", "incomplete", "wrong"
@@ -24,11 +25,11 @@ TOOL = "tools/prepare_lvis.py"
 class Part:
     """
     Attributes:
-        name: its path below the root.
+        name: path of the part below the root.
         state: "there", "missing", "incomplete" or "wrong".
-        found: what is there, in words.
-        remedy: what to do; "" where nothing is to be done.
-        notes: what else is to be known.
+        found: description of what was found.
+        remedy: what to do; "" if nothing must be done.
+        notes: further information.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Part:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is to be done."""
+        """Whether the part is complete."""
         return self.state == THERE
 
 
@@ -51,10 +52,10 @@ def look(
 ) -> list[Part]:
     """
     Args:
-        root: the folder that holds, or is to hold, ``lvis`` and ``coco``.
-        splits: of ``files`` that are wanted.
-        files: what each split is made of.
-        write: make the indexes that training will want, in the same pass over each file; else nothing is written.
+        root: the folder for ``lvis`` and ``coco``.
+        splits: the needed splits of ``files``.
+        files: the annotation file of each split.
+        write: build the indexes for training in the same pass over each file. False: nothing is written.
 
     Returns:
         the annotation files, then the folders of images that they need.
@@ -73,7 +74,7 @@ def look(
 
 
 def show(parts: Sequence[Part]) -> str:
-    """A table of all parts, and below it what to do."""
+    """A table of all parts, followed by notes and remedies."""
     rows = [(part.name, part.state, part.found) for part in parts]
     lines = [tabulate(rows, ("part", "state", "found"), tablefmt="simple", maxcolwidths=[None, None, 84])]
     lines += [f"{part.name}: {note}" for part in parts for note in part.notes]
@@ -82,13 +83,13 @@ def show(parts: Sequence[Part]) -> str:
 
 
 def _annotations(root: Path, split: str, expected: AnnotationFile, write: bool) -> tuple[Part, list[str] | None]:
-    """The state of a file, and the names of its images where they can be known."""
+    """The state of a file, and the names of its images if they are known."""
     name, path = f"lvis/{expected.name}", root / "lvis" / expected.name
     get = _get_annotations(root, split, expected)
     if not path.exists():
         return Part(name, MISSING, "", get), None
     try:
-        checked = check_annotations(path, write)
+        checked = check_results_of(path, write)
     except InputError as error:
         return Part(name, WRONG, _line(error), _replace(path, get)), None
     report = checked.report
@@ -104,7 +105,8 @@ def _annotations(root: Path, split: str, expected: AnnotationFile, write: bool) 
 
 def _get_annotations(root: Path, split: str, file: AnnotationFile) -> str:
     command = f"{_command(root)} --splits {split}"
-    return f"{command}\n(It gets {ANNOTATIONS_URL}{file.archive}.) Or bring that file, and: {command} --from ITS_FOLDER"
+    url = f"{ANNOTATIONS_URL}{file.archive}"
+    return f"{command}\n(It downloads {url}.) Or, with a copy of that file: {command} --from ITS_FOLDER"
 
 
 def _command(root: Path) -> str:
@@ -132,7 +134,7 @@ def _differences(report: Report, expected: AnnotationFile) -> str:
         "categories": (report.num_categories, expected.num_categories),
     }
     found = [f"{have:,} {what} instead of {want:,}" for what, (have, want) in pairs.items() if have != want]
-    return f"{', '.join(found)}: another version, or a part of it" if found else ""
+    return f"{', '.join(found)}: another version, or a subset" if found else ""
 
 
 def _uses(names: list[str] | None, folder: str) -> bool:
@@ -142,14 +144,14 @@ def _uses(names: list[str] | None, folder: str) -> bool:
 def _images(root: Path, folder: str, users: Mapping[str, list[str] | None]) -> Part:
     """
     Args:
-        users: the names of the images of each split that needs the folder; None where its file isn't there.
+        users: the names of the images of each split that needs the folder; None if its file is missing.
     """
     name, path = f"coco/{folder}", root / "coco" / folder
     needed = {split: [n for n in names if n.startswith(f"{folder}/")] for split, names in users.items() if names}
     wanted = sorted({image for images in needed.values() for image in images})
     of_splits = ", ".join(f"{len(images):,} of {split}" for split, images in needed.items())
     unknown = [split for split, names in users.items() if names is None]
-    unsaid = f"; what {' and '.join(unknown)} needs isn't known without annotations" if unknown else ""
+    note = f"; the images of {' and '.join(unknown)} are unknown without annotations" if unknown else ""
     if not path.is_dir():
         found = f"needed for {of_splits or ' and '.join(users)}"
         return Part(name, MISSING, found, _get_images(root, folder), _why(folder, users))
@@ -159,35 +161,35 @@ def _images(root: Path, folder: str, users: Mapping[str, list[str] | None]) -> P
         more = ", ..." if len(missing) > SHOWN else ""
         found = f"{len(missing):,} of {len(wanted):,} needed images are missing ({of_splits}): {first}{more}"
         remedy = _get_images(root, folder, [wanted[i] for i in missing])
-        return Part(name, INCOMPLETE, found + unsaid, remedy, _why(folder, users))
-    found = f"all {len(wanted):,} needed images ({of_splits}){unsaid}" if wanted else f"a folder{unsaid}"
+        return Part(name, INCOMPLETE, found + note, remedy, _why(folder, users))
+    found = f"all {len(wanted):,} needed images ({of_splits}){note}" if wanted else f"a folder{note}"
     return Part(name, THERE, found, "", _why(folder, users))
 
 
 def _get_images(root: Path, folder: str, missing: Sequence[str] = ()) -> str:
     if folder not in NUM_COCO_IMAGES:
-        return "LVIS-1.0 has no such folder; its annotations are of another data set."
+        return "LVIS-1.0 has no such folder; its annotations belong to another dataset."
     archive, place = shlex.quote(str(root / "coco" / f"{folder}.zip")), shlex.quote(str(root / "coco"))
     if 0 < len(missing) <= SHOWN:
         addresses = " ".join(f"{IMAGE_URL}{name}" for name in missing)
         return f"wget -P {shlex.quote(str(root / 'coco' / folder))} {addresses}"
     return (
         f"wget -c -P {place} {IMAGES_URL}{folder}.zip && unzip -n -q {archive} -d {place}\n"
-        f"({NUM_COCO_IMAGES[folder]:,} images; those that are there stay.) Or, if you have COCO: "
+        f"({NUM_COCO_IMAGES[folder]:,} images; existing ones are kept.) Or, if you have COCO: "
         f"{_command(root)} --coco FOLDER_THAT_HOLDS_{folder}"
     )
 
 
 def _why(folder: str, users: Mapping[str, Collection[str] | None]) -> tuple[str, ...]:
-    """What surprises everyone."""
+    """The note that LVIS-1.0's val split needs train2017, too."""
     if folder != "val2017" or "val" not in users:
         return ()
     names = users["val"]
     of_train = sum(name.startswith("train2017/") for name in names or ())
     count = f"{of_train:,} of its {len(names):,}" if names else "most of its"
     return (
-        f"LVIS-1.0 divides COCO's images anew: val takes {count} images from train2017 and the rest from val2017, so "
-        "that it needs both folders. Each image's folder is in its coco_url.",
+        f"LVIS-1.0 splits COCO's images differently: val has {count} images from train2017 and the rest from val2017, "
+        "so that it needs both folders. Each image's folder is in its coco_url.",
     )
 
 

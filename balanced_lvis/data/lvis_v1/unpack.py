@@ -1,4 +1,4 @@
-"""One file out of a zip archive or a folder, whole or not at all."""
+"""Atomic extraction or copying of one file."""
 
 from __future__ import annotations
 
@@ -14,33 +14,34 @@ from tqdm import tqdm
 from ...utils.archives import check_member
 from ...utils.errors import InputError
 from ...utils.io import open_regular, replacing
+from ...utils.storage import check_disk_space
 from ...utils.text import first_of, one_line
-from .disk_space import check_room
+from .lvis_files import OTHER_ROOT
 
 _CHUNK = 1 << 20
 
 
 def unpack(archive: str | os.PathLike, name: str, target: str | os.PathLike) -> None:
     """
-    Take one file out of an archive. Where it goes is not for the archive to say.
+    Extract one file from an archive. The paths in the archive don't affect the target.
 
     Args:
-        archive: a zip file.
-        name: of the file in it, in whatever folder.
-        target: the path it gets.
+        archive: path of a zip file.
+        name: name of the file in it, in any folder.
+        target: path of the extracted file.
 
     Raises:
-        InputError: if the archive is damaged or doesn't hold such a file, or there is no room.
+        InputError: if the archive is damaged, doesn't contain the file, or disk space is insufficient.
     """
     try:
         with open_regular(archive) as file, zipfile.ZipFile(file) as opened:
             member = _member(opened, archive, name)
             check_member(member)
-            check_room(Path(target).parent, member.file_size, name)
+            check_disk_space(Path(target).parent, member.file_size, name, OTHER_ROOT)
             with opened.open(member) as source:
                 _copy(source, target, member.file_size)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{archive} can't be unpacked: {error}. Delete it, and get it again.") from error
+        raise InputError(f"{archive} can't be unpacked: {error}. Delete it, and download it again.") from error
     except OSError as error:
         raise InputError(f"{archive} can't be unpacked into {target}: {error.strerror or error}.") from error
 
@@ -50,11 +51,11 @@ def copy(source: str | os.PathLike, target: str | os.PathLike) -> None:
     Copy a file, with a progress bar.
 
     Raises:
-        InputError: if it can't be read or written, or there is no room.
+        InputError: if it can't be read or written, or disk space is insufficient.
     """
     try:
         size = os.path.getsize(source)
-        check_room(Path(target).parent, size, Path(source).name)
+        check_disk_space(Path(target).parent, size, Path(source).name, OTHER_ROOT)
         with open_regular(source) as file:
             _copy(file, target, size)
     except OSError as error:
@@ -64,10 +65,10 @@ def copy(source: str | os.PathLike, target: str | os.PathLike) -> None:
 def _member(opened: zipfile.ZipFile, archive, name: str) -> zipfile.ZipInfo:
     for member in opened.infolist():
         folder, base = posixpath.split(member.filename)
-        if base == name and not folder.startswith("__MACOSX"):  # which holds what only that system has a use for
+        if base == name and not folder.startswith("__MACOSX"):  # metadata of macOS
             return member
     held = first_of(opened.namelist(), 5) or "nothing"
-    raise InputError(f"{archive} doesn't hold {name}, but {held}; use the archive that LVIS publishes.")
+    raise InputError(f"{archive} doesn't contain {name}, but {held}; use the archive that LVIS publishes.")
 
 
 def _copy(source: IO[bytes], target: str | os.PathLike, size: int) -> None:

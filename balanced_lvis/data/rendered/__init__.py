@@ -1,4 +1,4 @@
-"""A long-tailed instance segmentation data set in LVIS-1.0's format, drawn from characters' outlines."""
+"""Rendered long-tailed instance segmentation dataset of characters, in LVIS-1.0's format."""
 
 from .dataset import annotation_file, is_rendered, read_spec, render_dataset
 from .glyphs import Glyph, alphabet

@@ -1,4 +1,4 @@
-"""A rendered data set on disk: built once, whole or not at all."""
+"""Atomic creation of a rendered dataset on disk."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ from .spec import SPLITS, RenderedSpec
 logger = logging.getLogger(__name__)
 
 _GENERATOR = "balanced_lvis.data.rendered"
-_VERSION = 1  # to be raised with every change that draws other pixels or writes other records
+_VERSION = 1  # must be incremented with every change of pixels or records
 _SPEC_FILE, _UNFINISHED = "spec.json", "spec.json.tmp"
 _ENTRIES = frozenset({"annotations", _SPEC_FILE, *SPLITS})
 _MAX_WORKERS = 8
 _LOG_SECONDS = 2
-_CHUNK = 8  # images that a worker draws at a time
+_CHUNK = 8  # images per task of a worker
 
 
 def annotation_file(root: str | os.PathLike, split: str) -> Path:
-    """The annotations of a split, one of ``SPLITS``, in LVIS-1.0's format."""
+    """Path of the annotations of a split, one of ``SPLITS``, in LVIS-1.0's format."""
     if split not in SPLITS:
         raise InputError(f"split is {split!r}; choose one of {', '.join(SPLITS)}")
     return Path(root, "annotations", f"rendered_{split}.json")
 
 
 def read_spec(root: str | os.PathLike) -> RenderedSpec | None:
-    """The parameters of the data set in a folder; None if it holds none that this version has made."""
+    """The parameters of the dataset in a folder; None if there is no dataset of this version."""
     document = _read_document(Path(root))
     if document is None or document.get("version") != _VERSION:
         return None
@@ -60,8 +60,8 @@ def read_spec(root: str | os.PathLike) -> RenderedSpec | None:
 
 def is_rendered(spec: RenderedSpec, root: str | os.PathLike) -> bool:
     """
-    Whether a folder holds a complete data set made with these very parameters: annotations of the stated size and
-    checksum, and as many images as there should be, none of them empty.
+    Whether a folder contains a complete dataset with exactly these parameters: annotations with the recorded size and
+    checksum, and the right number of images, none of them empty.
     """
     root = Path(root)
     if read_spec(root) != spec:
@@ -83,34 +83,33 @@ def is_rendered(spec: RenderedSpec, root: str | os.PathLike) -> bool:
 
 def render_dataset(spec: RenderedSpec, root: str | os.PathLike, workers: int | None = None) -> Path:
     """
-    Make the data set unless it is there already.
+    Render the dataset if it doesn't exist.
 
-    It is built in a folder next to ``root`` and moved into place when it is complete: an interrupted build
-    leaves ``root`` as it was, and the next one clears the remains. One of other parameters is replaced.
-    Processes that build in the same place take turns. The same spec gives the same bytes, whatever the number
-    of workers.
+    It is built in a folder next to ``root`` and moved when it is complete: an interrupted build leaves ``root``
+    unchanged, and the next build removes its remains. A dataset with other parameters is replaced. Only one process
+    builds in the same place at a time. The same spec gives the same bytes, whatever the number of workers.
 
     Args:
         spec: the parameters.
-        root: the folder that gets ``annotations/``, one folder of JPEGs for each split, and ``spec.json``.
-        workers: processes that draw; by default the number of processors, at most 8. 1 draws in this process.
+        root: the folder for ``annotations/``, one folder of JPEGs for each split, and ``spec.json``.
+        workers: number of processes; by default the number of processors, at most 8. 1 renders in this process.
 
     Returns:
         ``root``.
 
     Raises:
-        InputError: if ``root`` holds anything but a rendered data set, or ``workers`` is below 1.
+        InputError: if ``root`` contains anything except a rendered dataset, or ``workers`` is below 1.
     """
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise InputError(f"workers is {workers!r}; choose a whole number from 1 up, or None")
+        raise InputError(f"workers is {workers!r}; choose an integer of at least 1, or None")
     if is_rendered(spec, root):
-        logger.info(f"Using the rendered data set in {root}")
+        logger.info(f"Using the rendered dataset in {root}")
         return Path(root)
     target = Path(os.path.realpath(root))
     _refuse_foreign(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target):
-        if not is_rendered(spec, target):  # another process may have made it while this one waited
+        if not is_rendered(spec, target):  # another process may have rendered it in the meantime
             _refuse_foreign(target)
             _remove_partial(target)
             partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
@@ -119,7 +118,7 @@ def render_dataset(spec: RenderedSpec, root: str | os.PathLike, workers: int | N
                 _replace(target, partial)
             except OSError as error:
                 if error.errno is not None:
-                    error.filename = error.filename or str(root)  # a write names none
+                    error.filename = error.filename or str(root)  # errors of write have no file name
                 raise
             finally:
                 _remove_partial(target)
@@ -156,7 +155,7 @@ def _draw_split(plan: SplitPlan, folder: Path, workers: int) -> list[tuple[dict,
         if workers == 1:
             results: Iterator = map(functools.partial(_draw_and_save, plan, folder), range(total))
         else:
-            # Forking is quick and does not run the caller's main module again. Not all systems have it.
+            # Forking is fast and does not run the caller's main module again, but is not available on all systems.
             context = multiprocessing.get_context("fork" if sys.platform.startswith("linux") else None)
             arguments = (plan, folder)
             pool = ProcessPoolExecutor(workers, context, _start_worker, arguments)
@@ -176,7 +175,7 @@ _worker_task: Callable | None = None
 def _start_worker(plan: SplitPlan, folder: Path) -> None:
     global _worker_task
     _worker_task = functools.partial(_draw_and_save, plan, folder)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers
     end_with_parent()
 
 
@@ -186,7 +185,7 @@ def _draw_in_worker(index: int) -> tuple[dict, list[dict]]:
 
 
 def _with_progress(results, total: int, split: str) -> Iterator:
-    """Pass results on with a bar on a terminal, or now and then a log line for every tenth."""
+    """Yield results with a progress bar on a terminal, or else with a log line after every tenth of them."""
     is_terminal, logged = sys.stderr.isatty(), time.monotonic()
     bar = tqdm(results, f"Rendering {split}", total, unit="image", disable=not is_terminal, mininterval=0.5)
     for done, result in enumerate(bar, start=1):
@@ -198,7 +197,7 @@ def _with_progress(results, total: int, split: str) -> Iterator:
 
 
 def _usable_workers(workers: int | None) -> int:
-    if multiprocessing.current_process().daemon:  # which may not have children
+    if multiprocessing.current_process().daemon:  # daemons can't have children
         return 1
     if workers is None:
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -215,7 +214,7 @@ def _read_document(root: Path) -> dict | None:
 
 
 def _refuse_foreign(target: Path) -> None:
-    """Replacing deletes: only what this module has made may be replaced."""
+    """Refuse to replace, and thereby delete, folders that this module hasn't created."""
     if not os.path.lexists(target):
         return
     if not target.is_dir():
@@ -227,17 +226,17 @@ def _refuse_foreign(target: Path) -> None:
         raise InputError(f"root is {target}, a folder with other contents; choose an empty or new one")
     if entries - _ENTRIES:
         raise InputError(
-            f"root is {target}, a rendered data set with other parameters that also holds "
+            f"root is {target}, a rendered dataset with other parameters that also contains "
             f"{', '.join(map(one_line, sorted(entries - _ENTRIES)))}; move these away, or choose another folder"
         )
 
 
 def _remove_partial(target: Path) -> None:
-    """Clear the remains of interrupted builds. To be called under the lock."""
+    """Remove the remains of interrupted builds. The caller holds the lock."""
     for folder in target.parent.iterdir():
         is_partial = folder.name.startswith(f"{target.name}.partial-") and folder.is_dir()
         if is_partial and not folder.is_symlink() and not set(os.listdir(folder)) - _ENTRIES - {_UNFINISHED}:
-            # Workers that a killed build left behind may still be writing for half a second.
+            # Workers of a killed build may still write for half a second.
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -252,11 +251,11 @@ _thread_lock = threading.Lock()
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    """Exclude other builders of the same folder, in this process and in others."""
+    """Lock a folder for this thread, against other threads and processes."""
     with _thread_lock, open(target.with_name(f".{target.name}.lock"), "a", encoding="utf-8") as file:
         try:
             import fcntl
-        except ImportError:  # Windows: threads still take turns
+        except ImportError:  # Windows: only threads are excluded
             yield
             return
         # A record lock, unlike flock, is not inherited by forked workers that outlive a killed parent.

@@ -1,4 +1,4 @@
-"""The categories: characters whose outlines nobody can confuse, and those outlines."""
+"""The categories: characters with clearly different outlines."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ _FACES = (
     "STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic", "STIXGeneralBolIta",
 )  # fmt: skip
 
-# Everyday letters come first, so that a small vocabulary reads like a page of print. What no range names
-# follows in code point order.
+# Common letters come first, for small vocabularies. Characters outside these ranges follow in code point order.
 _PREFERRED_RANGES = (
     (0x30, 0x39), (0x41, 0x5A), (0x61, 0x7A),  # digits, Latin
     (0x391, 0x3A9), (0x3B1, 0x3C9), (0x410, 0x42F), (0x430, 0x44F),  # Greek, Cyrillic
@@ -40,8 +39,8 @@ _PREFERRED_RANGES = (
 # Ogham, Braille cells, box drawing and block elements are dots and bars; arrows are rotations of one another.
 _EXCLUDED_RANGES = ((0x1680, 0x169F), (0x2190, 0x21FF), (0x2500, 0x259F), (0x27F0, 0x28FF), (0x2900, 0x297F))
 
-_GRID = 32  # side of the square that outlines are compared on, in pixels
-_MAX_IOU = 0.7  # two outlines that overlap more than this look alike
+_GRID = 32  # side in pixels of the square on which outlines are compared
+_MAX_IOU = 0.7  # outlines with a larger overlap are too similar
 _BATCH = 64
 
 
@@ -51,8 +50,8 @@ class Glyph:
 
     Attributes:
         character: the character itself.
-        name: its Unicode name in lower case with underscores: unique, printable ASCII.
-        faces: names of the type faces it is drawn in, never empty; the first is the one it was chosen by.
+        name: its Unicode name in lower case with underscores; unique, printable ASCII.
+        faces: names of the typefaces in which it is drawn, at least one; it was chosen by its outline in the first.
     """
 
     character: str
@@ -62,11 +61,11 @@ class Glyph:
 
 @dataclass(frozen=True)
 class Outline:
-    """A character's outline in one face, centred at the origin, y down, the larger side of its box 1 long.
+    """Outline of a character in one face, centred at the origin, with y down, scaled to a box of larger side 1.
 
     Attributes:
-        contours: closed curves, float64 arrays of shape (N, 2), each with whether it is a hole, from the
-            largest to the smallest: filling and clearing them in turn draws the character.
+        contours: closed curves, float64 arrays of shape (N, 2), each with a flag for holes, from the largest to the
+            smallest: filling curves and clearing holes in this order draws the character.
         shape: the same area as a valid shapely (Multi)Polygon.
         extent: width and height of the box.
     """
@@ -81,21 +80,21 @@ def alphabet(num_classes: int) -> tuple[Glyph, ...]:
     """
     The first ``num_classes`` distinct characters: digits and Latin letters first, then other scripts.
 
-    Latin A, Greek Alpha and Cyrillic A share one outline and are one category. A smaller alphabet is the
-    beginning of a larger one, except that a character has more faces where fewer others resemble it.
+    Latin A, Greek Alpha and Cyrillic A have the same outline and are one category. A smaller alphabet is a prefix of a
+    larger one, except that its characters can have more faces, because fewer others resemble them.
 
     Args:
         num_classes: 1 to 1203.
 
     Raises:
-        InputError: if ``num_classes`` is out of range, or the fonts hold too few distinct characters.
+        InputError: if ``num_classes`` is out of range, or the fonts contain too few distinct characters.
     """
     if not 1 <= num_classes <= MAX_CLASSES:
         raise InputError(f"num_classes is {num_classes}; choose 1 to {MAX_CLASSES}")
     characters, signatures = distinct_characters(num_classes)
     if len(characters) < num_classes:
         raise InputError(
-            f"num_classes is {num_classes}, but matplotlib {matplotlib.__version__}'s fonts hold only "
+            f"num_classes is {num_classes}, but matplotlib {matplotlib.__version__}'s fonts contain only "
             f"{len(characters)} distinct characters; choose at most that many"
         )
     faces = _unmistakable_faces(characters, signatures)
@@ -109,10 +108,10 @@ def character_name(character: str) -> str:
 
 def distinct_characters(limit: int) -> tuple[list[str], np.ndarray]:
     """
-    Choose characters greedily in a fixed order; one too similar to an earlier choice is left out.
+    Choose characters greedily in a fixed order. Characters that are too similar to an earlier one are left out.
 
     Returns:
-        at most ``limit`` characters, and their signatures: zeros and ones, float32, of shape (n, 1024).
+        at most ``limit`` characters, and their signatures: (n, 1024) float32 of zeros and ones.
     """
     chosen: list[str] = []
     accepted = np.zeros((0, _GRID * _GRID), np.float32)
@@ -137,13 +136,13 @@ def distinct_characters(limit: int) -> tuple[list[str], np.ndarray]:
 
 
 def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of the signatures in ``a`` (n, p) with those in ``b`` (m, p): shape (n, m)."""
+    """(n, m): intersection over union of the signatures in ``a`` (n, p) with those in ``b`` (m, p)."""
     common = a @ b.T
     return common / np.maximum(a.sum(axis=1)[:, None] + b.sum(axis=1)[None] - common, 1)
 
 
 def signature(shape: Outline) -> np.ndarray:
-    """The outline stretched to the unit square and rasterised: float32 of shape (1024,), zeros and ones."""
+    """(1024,) float32 of zeros and ones: the outline, stretched to the unit square and rasterised."""
     big = 2 * _GRID
     canvas = Image.new("L", (big, big))
     draw = ImageDraw.Draw(canvas)
@@ -157,7 +156,7 @@ def signature(shape: Outline) -> np.ndarray:
 
 @cache
 def outline(character: str, face: str) -> Outline | None:
-    """The outline of a character in a face; None where the face lacks it, or its curves cross themselves."""
+    """The outline of a character in a face; None if the face lacks it, or its curves intersect themselves."""
     if ord(character) not in _charmap(face):
         return None
     font = _font(face)
@@ -198,7 +197,7 @@ def _as_area(contours) -> shapely.Geometry | None:
 def _nested(contours: list[np.ndarray]) -> tuple[tuple[np.ndarray, bool], ...]:
     areas = [_signed_area(c) for c in contours]
     order = sorted(range(len(areas)), key=lambda i: -abs(areas[i]))
-    # A hole runs against the outermost contour.
+    # The orientation of a hole is opposite to that of the outermost contour.
     return tuple((contours[i], areas[i] * areas[order[0]] < 0) for i in order)
 
 
@@ -208,14 +207,14 @@ def _signed_area(contour: np.ndarray) -> float:
 
 
 def _is_segmentable(shape: Outline) -> bool:
-    """Neither hair-thin nor a solid block nor a heap of crumbs: a mask of a hundred pixels can show it."""
+    """Whether a mask of a hundred pixels can show it: neither very thin, nor solid, nor in many parts."""
     if not _is_compact(shape):
         return False
     parts = shapely.get_parts(shape.shape)
     holes = sum(len(p.interiors) for p in parts)
     if len(parts) > 6 or holes > 6 or min(p.area for p in parts) < 0.006:
         return False
-    # 4% of the larger side is about a pixel in the smallest instances of the default data set.
+    # 4% of the larger side is about a pixel in the smallest instances of the default dataset.
     return shape.shape.buffer(-0.02, quad_segs=1).area > 0.3 * shape.shape.area
 
 
@@ -225,7 +224,7 @@ def _is_compact(shape: Outline) -> bool:
 
 
 def _unmistakable_faces(characters: list[str], signatures: np.ndarray) -> list[tuple[str, ...]]:
-    """For every character the faces whose outline is closest to that character's own signature."""
+    """For each character, the faces in which its outline is closest to its own signature."""
     found: list[list[str]] = [[_BASE_FACE] for _ in characters]
     for face in _FACES[1:]:
         outlines = [outline(c, face) for c in characters]

@@ -1,4 +1,4 @@
-"""How often every category occurs, and in which images: LVIS's long tail in small."""
+"""Number of images of each category with a long tail as in LVIS, and assignment of categories to images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ...priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 logger = logging.getLogger(__name__)
 
 _RARE_SHARE, _COMMON_SHARE = 337 / 1203, 461 / 1203  # LVIS-1.0's
-_MAX_PRESENCE = 0.8  # no category is in more than this share of the images, so that each is absent from some
-_LOWEST_CAP = 2 * COMMON_MAX_IMAGES  # for the most frequent category, before rare and common ones are made rarer
-_TOP_PRESENCE = 0.3  # and the share of the images that it keeps then
+_MAX_PRESENCE = 0.8  # the largest share of images with a category, so that it is absent from some
+_LOWEST_CAP = 2 * COMMON_MAX_IMAGES  # of the most frequent category, before rare and common ones are reduced
+_TOP_PRESENCE = 0.3  # share of images of the most frequent category after the reduction
 _MAX_BEND = 60.0
-_REPEATS = 0.12  # share of objects that repeat a category of their image
+_REPEATS = 0.12  # share of objects whose category occurs before in their image
 
 
 def max_objects(objects_per_image: int) -> int:
-    """The most annotated objects that an image holds."""
+    """The maximum number of annotated objects of an image."""
     return 2 * objects_per_image + 2
 
 
@@ -30,12 +30,12 @@ def train_counts(
     rng: np.random.Generator,
 ) -> np.ndarray:
     """
-    The number of train images of every category, shuffled over the categories.
+    The number of training images of each category, in random order of categories.
 
-    Rare, common and frequent categories have LVIS-1.0's proportions, with counts spread log-uniformly over
-    1-10, 11-100 and 101 to a cap. The cap is what fills the images. Where even the lowest cap is too much,
-    logarithms of counts are bent downwards: all shrink but the highest, none below 1, and the tail stays
-    long. Where one image for each category is too much, some categories have none, which is logged.
+    Rare, common and frequent categories have LVIS-1.0's proportions, with counts spread log-uniformly over 1-10, 11-100
+    and 101 to a cap. The cap is chosen to fill the images. If even the lowest cap exceeds them, the logarithms of the
+    counts are bent downwards: all except the highest shrink, none below 1, and the tail stays long. If there isn't
+    enough space for one image of each category, some categories have none, and a warning is logged.
 
     Returns:
         int64 array of shape (num_classes,).
@@ -45,15 +45,15 @@ def train_counts(
     counts = _largest(lambda cap: _profile(num_classes, cap), _LOWEST_CAP, max(highest, _LOWEST_CAP), budget)
     if counts.sum() > budget or counts.max() > highest:
         counts = _shrunk(counts, highest, budget)
-    room = num_images * max_objects(objects_per_image)
-    if num_classes > room:
+    space = num_images * max_objects(objects_per_image)
+    if num_classes > space:
         logger.warning(
-            f"{num_images} train images hold at most {room} objects: "
-            f"{num_classes - room} of {num_classes} categories have no train image"
+            f"{num_images} train images have at most {space} objects: "
+            f"{num_classes - space} of {num_classes} categories have no train image"
         )
-        counts[: num_classes - room] = 0
+        counts[: num_classes - space] = 0
     if counts.max() <= COMMON_MAX_IMAGES:
-        logger.info(f"{num_images} train images leave no category frequent (above {COMMON_MAX_IMAGES} images)")
+        logger.info(f"With {num_images} train images, no category is frequent (above {COMMON_MAX_IMAGES} images)")
     return rng.permutation(counts)
 
 
@@ -65,20 +65,20 @@ def balanced_counts(
     split: str,
 ) -> np.ndarray:
     """
-    The number of images of every category where all occur about equally often: equal up to 1.
+    Balanced numbers of images of the categories, which differ by at most 1.
 
-    Every category occurs at least once if the images have room; otherwise that is logged.
+    Every category occurs at least once if there are enough images; otherwise, this is logged.
 
     Returns:
         int64 array of shape (num_classes,).
     """
-    room = num_images * max_objects(objects_per_image)
+    space = num_images * max_objects(objects_per_image)
     pairs = round(num_images * objects_per_image * (1 - _REPEATS))
-    pairs = min(max(pairs, num_classes), room, num_classes * max(1, int(_MAX_PRESENCE * num_images)))
+    pairs = min(max(pairs, num_classes), space, num_classes * max(1, int(_MAX_PRESENCE * num_images)))
     if pairs < num_classes:
-        holds = f"{num_images} {split} images hold at most {room} objects"
-        level = logging.WARNING if split == "val" else logging.INFO  # others measure nothing by category
-        logger.log(level, f"{holds}: {num_classes - pairs} of {num_classes} categories have no {split} image")
+        limit = f"{num_images} {split} images have at most {space} objects"
+        level = logging.WARNING if split == "val" else logging.INFO  # other splits are not used for metrics by category
+        logger.log(level, f"{limit}: {num_classes - pairs} of {num_classes} categories have no {split} image")
     counts = np.full(num_classes, pairs // num_classes, np.int64)
     counts[: pairs % num_classes] += 1
     return rng.permutation(counts)
@@ -91,14 +91,14 @@ def assign(
     rng: np.random.Generator,
 ) -> list[list[int]]:
     """
-    Spread the categories over the images.
+    Assign the categories to images.
 
     Args:
-        counts: the number of distinct images of every category, at most ``num_images`` each.
+        counts: the number of distinct images of each category, at most ``num_images`` each.
 
     Returns:
-        for every image the indices of its annotated objects' categories, in random order. Some repeat a
-        category within an image, which raises the number of objects to the mean asked for, if it can.
+        for each image the category indices of its annotated objects, in random order. Categories are repeated within
+        images to reach the requested mean number of objects, if possible.
     """
     most = max_objects(objects_per_image)
     ideal = rng.uniform(0.4, 1.6, num_images)
@@ -115,7 +115,7 @@ def assign(
 
 
 def _profile(num_classes: int, cap: float) -> np.ndarray:
-    """Ascending counts by LVIS's proportions."""
+    """Ascending counts with LVIS's proportions."""
     at = (np.arange(num_classes) + 0.5) / num_classes
     rare, common = np.searchsorted(at, [_RARE_SHARE, _RARE_SHARE + _COMMON_SHARE])
     sizes = (rare, common - rare, num_classes - common)
@@ -125,7 +125,7 @@ def _profile(num_classes: int, cap: float) -> np.ndarray:
 
 
 def _shrunk(counts: np.ndarray, highest: int, budget: int) -> np.ndarray:
-    """Counts of at most ``highest``, spaced alike on a logarithmic scale, or bent to stay in the budget."""
+    """Counts of at most ``highest`` with the same spacing on a logarithmic scale, or bent to stay in the budget."""
     level = np.log(counts) / max(np.log(counts.max()), 1e-9)
     low = np.clip(_TOP_PRESENCE * highest, 1, max(1, budget - len(counts)))
     shrunk = _largest(lambda top: _round(top**level), low, highest, budget)
@@ -143,7 +143,7 @@ def _round(counts: np.ndarray) -> np.ndarray:
 
 
 def _largest(make, low: float, high: float, budget: int) -> np.ndarray:
-    """``make`` at the largest argument whose sum is within the budget, by bisection; else at ``low``."""
+    """``make`` at the largest argument for which the sum is within the budget, by bisection; else at ``low``."""
     if make(high).sum() <= budget:
         return make(high)
     for _ in range(40):
@@ -152,16 +152,16 @@ def _largest(make, low: float, high: float, budget: int) -> np.ndarray:
     return make(low)
 
 
-def _choose(wanted: np.ndarray, has_room: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """``n`` distinct images, likelier the more objects they still want; full ones only if need be."""
-    weight = np.where(has_room, np.maximum(wanted, 0.02), 1e-9)
+def _choose(wanted: np.ndarray, has_space: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """``n`` distinct images, with probabilities that grow with the missing objects; full ones only if necessary."""
+    weight = np.where(has_space, np.maximum(wanted, 0.02), 1e-9)
     # The n largest of u ** (1 / weight) are a weighted sample without replacement.
     keys = np.log(rng.uniform(1e-12, 1, len(weight))) / weight
     return np.argpartition(-keys, n - 1)[:n] if n else np.zeros(0, np.int64)
 
 
 def _fill_empty(images: list[list[int]], rng: np.random.Generator) -> None:
-    """Give images without objects one from the fullest image, as long as that has two."""
+    """Move an object from the fullest image to each empty image, as long as the fullest one has two."""
     for image in images:
         if not image:
             fullest = max(images, key=len)

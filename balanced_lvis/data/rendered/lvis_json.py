@@ -1,4 +1,4 @@
-"""LVIS-1.0's records: what is in which image, and how it is written down."""
+"""Content of the images, and its LVIS-1.0 records."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .longtail import assign, balanced_counts, train_counts
 from .scene import Scene, draw_scene, to_polygons
 from .spec import SPLITS, RenderedSpec
 
-_NOT_EXHAUSTIVE = 0.05  # share of the images with an object that is drawn and not annotated
-_NEGATIVES = (4, 8)  # categories verified to be absent, of an image
+_NOT_EXHAUSTIVE = 0.05  # share of images with an object that is drawn but not annotated
+_NEGATIVES = (4, 8)  # range of the number of negative categories of an image
 
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """What the images of a split hold, before anything is drawn.
+    """Planned content of the images of a split.
 
     Attributes:
-        first_id: id of the first image; the others follow.
-        categories: for every image the category indices of its annotated objects.
+        first_id: id of the first image; the others are consecutive.
+        categories: for each image the category indices of its annotated objects.
     """
 
     spec: RenderedSpec
@@ -37,11 +37,11 @@ class SplitPlan:
 
 @dataclass(frozen=True)
 class DrawnImage:
-    """An image as drawn, and what is written about it.
+    """A drawn image and its records.
 
     Attributes:
         scene: pixels, objects and id map.
-        annotated: for every object of the scene whether it is annotated.
+        annotated: for each object of the scene whether it is annotated.
         record: LVIS's image record.
         annotations: LVIS's annotations, without ids, in the order of the annotated objects.
     """
@@ -53,7 +53,7 @@ class DrawnImage:
 
 
 def plan_splits(spec: RenderedSpec) -> dict[str, SplitPlan]:
-    """Decide which image holds which categories: long-tailed in train, balanced in the other splits."""
+    """Choose the categories of each image: long-tailed in train, balanced in the other splits."""
     plans, first_id = {}, 1
     for number, split in enumerate(SPLITS):
         rng = np.random.default_rng([spec.seed, number, 0])
@@ -92,7 +92,7 @@ def split_json(
     drawn: list[tuple[dict, list[dict]]],
     first_id: int,
 ) -> dict:
-    """A split's file, from its images' records and annotations, whose ids count from ``first_id``."""
+    """Content of a split's file, from its images' records and annotations; annotation ids start at ``first_id``."""
     annotations = [a for _, annotations in drawn for a in annotations]
     if split == "test_dev":
         annotations = []
@@ -106,7 +106,7 @@ def split_json(
 
 
 def draw_image(plan: SplitPlan, index: int) -> DrawnImage:
-    """Draw one image of a split: it depends on spec, split and index, and on nothing drawn before."""
+    """Draw one image of a split. It depends on spec, split and index only, and not on other images."""
     spec, glyphs = plan.spec, alphabet(plan.spec.num_classes)
     rng = np.random.default_rng([spec.seed, SPLITS.index(plan.split), index + 1])
     categories, annotated = list(plan.categories[index]), [True] * len(plan.categories[index])
@@ -129,13 +129,13 @@ def draw_image(plan: SplitPlan, index: int) -> DrawnImage:
 
 
 def save_image(drawn: DrawnImage, root: Path) -> None:
-    """Write the JPEG to where the record's ``coco_url`` says, below ``root``."""
+    """Write the JPEG to the path in the record's ``coco_url``, below ``root``."""
     path = Path(root, *drawn.record["coco_url"].split("/")[-2:])
     Image.fromarray(drawn.scene.image).save(path, quality=95, subsampling=0)
 
 
 def _hide_one(categories: list[int], annotated: list[bool], rng: np.random.Generator) -> None:
-    """Add another object of a category that is there, and leave one of that category unannotated."""
+    """Add another object of a category in the image, and leave one object of that category unannotated."""
     chosen = categories[rng.integers(len(categories))]
     categories.insert(int(rng.integers(len(categories) + 1)), chosen)
     places = [i for i, c in enumerate(categories) if c == chosen]

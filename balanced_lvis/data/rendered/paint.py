@@ -1,4 +1,4 @@
-"""Pixels: textured backgrounds, anti-aliased areas and colours that stand out."""
+"""Painting of textured backgrounds and anti-aliased areas in contrasting colours."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import colorsys
 import numpy as np
 from PIL import Image
 
-_SUBROWS = 8  # samples per pixel row; along a row coverage is exact
+_SUBROWS = 8  # samples per pixel row; along a row, coverage is exact
 _CONTRAST = 0.5
 
 
 def coverage(contours: list[np.ndarray], box: tuple[slice, slice]) -> np.ndarray:
     """
-    The share of every pixel that lies inside closed curves, by the non-zero winding rule.
+    The share of each pixel inside closed curves, by the non-zero winding rule.
 
     Pixel (row, column) is the square from (column, row) to (column + 1, row + 1).
 
@@ -32,7 +32,7 @@ def coverage(contours: list[np.ndarray], box: tuple[slice, slice]) -> np.ndarray
     row, edge = np.nonzero((start[:, 1] <= at[:, None]) != (end[:, 1] <= at[:, None]))
     (x1, y1), (x2, y2) = start[edge].T, end[edge].T
     x = (x1 + (at[row] - y1) * (x2 - x1) / (y2 - y1) - columns.start).clip(0, width)
-    # Going along a row, each crossing adds its sign to the winding number, within its pixel in proportion.
+    # Along a row, each crossing adds its sign to the winding number, proportionally within its pixel.
     cell = x.astype(np.int64)
     sign = np.sign(y2 - y1)
     index = row * (width + 2) + cell
@@ -52,7 +52,7 @@ def paint(canvas: np.ndarray, cover: np.ndarray, colour: np.ndarray, rng: np.ran
 
 
 def contrasting_colour(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random RGB colour (0 to 1) far from nearly all the pixels of ``canvas`` (height, width, 3)."""
+    """A random RGB colour (0 to 1) that is far from nearly all pixels of ``canvas`` (height, width, 3)."""
     pixels = canvas.reshape(-1, 3)
     pixels = _opponent(pixels[rng.integers(len(pixels), size=96)])
     hsv = rng.uniform((0, 0.1, 0.02), (1, 1, 1), (24, 3))
@@ -80,13 +80,13 @@ def background(image_size: tuple[int, int], rng: np.random.Generator) -> np.ndar
 
 
 def _opponent(rgb: np.ndarray) -> np.ndarray:
-    """Brightness and two colour differences, weighed by how well they separate shapes for the eye."""
+    """Brightness and two colour differences, weighted by their visual contrast."""
     matrix = np.array([[0.9, 0.25, 0.15], [1.5, -0.25, 0.15], [0.3, 0.0, -0.3]])
     return np.asarray(rgb) @ matrix / 1.8
 
 
 def _smooth_noise(image_size, cells: int, rng) -> np.ndarray:
-    """Noise of ``cells`` bumps along the shorter side, 0 to 1, at any resolution alike."""
+    """Noise with ``cells`` bumps along the shorter side, 0 to 1, at any resolution."""
     height, width = image_size
     scale = cells / min(image_size)
     grid = rng.uniform(0, 1, (int(height * scale) + 2, int(width * scale) + 2)).astype(np.float32)

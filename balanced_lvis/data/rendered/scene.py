@@ -1,4 +1,4 @@
-"""One image: where its characters lie, what covers what, the pixels and the polygons."""
+"""Placement, occlusion and painting of the characters in one image, and their polygons."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from .paint import background, contrasting_colour, coverage, paint
 
 _MAX_ANGLE = np.deg2rad(25)
 _MAX_ASPECT = 4 / 3
-_OVERHANG = 0.08  # of an object's size that may lie outside the image
+_OVERHANG = 0.08  # share of an object's size that may be outside the image
 _MIN_INSIDE = 0.85  # share of a new object's area inside the image
-_MIN_VISIBLE = 0.55  # share of an object's area that later ones leave
+_MIN_VISIBLE = 0.55  # share of an object's area that later objects leave visible
 _TRIES = 80
 _TRIES_PER_SIZE = 10
 _SHRINK = 0.88
-_MIN_AREA = 0.06  # of what later ones leave of an object, in squares of the smallest side of objects, ...
+_MIN_AREA = 0.06  # visible area of an object, in squares of the smallest side of objects, ...
 _MIN_PIXELS = 10  # ... and in pixels
-_CRUMB = 0.5  # square pixels; smaller parts and holes are left out of the annotation
+_CRUMB = 0.5  # square pixels; smaller parts and holes are not annotated
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """An object as drawn.
+    """A drawn object.
 
     Attributes:
         category: index into the alphabet.
-        visible: its area that no later object covers, clipped to the image: a valid shapely (Multi)Polygon.
+        visible: its area that no later object covers, clipped to the image; a valid shapely (Multi)Polygon.
     """
 
     category: int
@@ -42,9 +42,9 @@ class Scene:
 
     Attributes:
         image: uint8 array of shape (height, width, 3), RGB.
-        objects: in the order they were painted; a later one covers an earlier one.
-        id_map: int32 array of shape (height, width): 1 + the index of the object that covers more than half
-            of the pixel, the last one painted if there are several; 0 for background.
+        objects: in painting order; later ones cover earlier ones.
+        id_map: int32 array of shape (height, width): 1 + the index of the last painted object that covers more than
+            half of the pixel; 0 for background.
     """
 
     image: np.ndarray
@@ -70,7 +70,7 @@ def draw_scene(
     """
     Place and paint one object of each of ``categories``, in this order.
 
-    At least 55% of every object stays visible; where a place for it is hard to find, it becomes smaller.
+    At least 55% of each object stays visible. An object that is hard to place becomes smaller.
 
     Args:
         categories: indices into ``glyphs``; repeats are separate objects.
@@ -93,12 +93,12 @@ def draw_scene(
 
 def to_polygons(visible: shapely.Geometry, image_size: tuple[int, int]) -> list[list[float]]:
     """
-    COCO polygons whose union is ``visible``: hole-free, rounded to 2 decimals and inside the image.
+    COCO polygons whose union is ``visible``, rounded to 2 decimals and inside the image.
 
-    COCO polygons know no holes, so a shape is cut in two through each of its holes.
+    COCO polygons have no holes, so that a shape is cut in two through each of its holes.
 
     Returns:
-        lists x1, y1, x2, y2, ... of at least 3 points; crumbs of less than half a square pixel are left out.
+        lists x1, y1, x2, y2, ... of at least 3 points. Parts of less than half a square pixel are left out.
     """
     height, width = image_size
     polygons: list[list[float]] = []
@@ -130,7 +130,7 @@ def _parts(area: shapely.Geometry) -> list[shapely.Polygon]:
 
 
 def _place_all(glyphs, categories, image_size, object_scale, rng) -> list[_Placed]:
-    # A crowded start can leave no room at any size for the last object: begin again with smaller ones.
+    # If the last object fits at no size, start again with smaller objects.
     for restart in range(12):
         scale = np.asarray(object_scale) * 0.85**restart
         smallest = max(_MIN_AREA * (scale[0] * min(image_size)) ** 2, _MIN_PIXELS)
@@ -144,7 +144,7 @@ def _place_all(glyphs, categories, image_size, object_scale, rng) -> list[_Place
 
 
 def _place(placed, glyph, category, image_size, scale, smallest, rng) -> bool:
-    """Append the object to ``placed`` and update what is visible of the others, unless there is no room."""
+    """Append the object to ``placed`` and update the visible areas of the others, if there is enough space."""
     shape = outline(glyph.character, glyph.faces[rng.integers(len(glyph.faces))])
     assert shape is not None  # alphabets have characters with an outline only
     size = np.exp(rng.uniform(*np.log(scale))) * min(image_size)
@@ -180,7 +180,7 @@ def _pose(extent, size, image_size, rng) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _polygonal(area: shapely.Geometry) -> shapely.Geometry:
-    """Without the points and lines that an overlay leaves where outlines touch."""
+    """Remove the points and lines that overlays return where outlines touch."""
     if area.geom_type in ("Polygon", "MultiPolygon"):
         return area
     return shapely.MultiPolygon(_parts(area))

@@ -1,4 +1,4 @@
-"""The parameters of a rendered data set."""
+"""Parameters of a rendered dataset."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _SMALLEST_OBJECT = 6  # pixels
 
 @dataclass(frozen=True)
 class RenderedSpec:
-    """All that determines a rendered data set: equal specs give equal bytes.
+    """Parameters that determine a rendered dataset: equal specs give equal bytes.
 
     Attributes:
-        num_classes: characters, 1 to 1203.
-        train_images, val_images, test_images: images of each split, at least 1.
-        image_size: height and width in pixels, 48 to 4096; one number stands for both.
-        objects_per_image: annotated objects of an image on average, 1 to 20.
+        num_classes: number of characters, 1 to 1203.
+        train_images, val_images, test_images: number of images of each split, at least 1.
+        image_size: height and width in pixels, 48 to 4096; or one number for both.
+        objects_per_image: mean number of annotated objects of an image, 1 to 20.
         object_scale: range of a character's larger side relative to the image's shorter side.
         seed: at least 0.
 
     Raises:
-        InputError: if a value is of the wrong kind or out of range.
+        InputError: if a value has the wrong type or is out of range.
     """
 
     num_classes: int = 58

@@ -1,18 +1,17 @@
 """
-What is wrong with an annotation file and its images, found before they are used.
+Checks of annotation files and their images.
 
     report = validate_annotations("mine.json", "images")       # COCO or LVIS format, of any size
     if not report.ok:
         print(report)                                            # or report.raise_errors(), an InputError
 
-:func:`validate_annotations` parses the file, whatever its size, and writes nothing. For every start of a training
-there is :mod:`balanced_lvis.data.preflight`, which keeps what was found. :func:`missing_images` looks for files, a
-folder at a time.
+:func:`validate_annotations` parses the file and writes nothing. The checks before a training run are in
+:mod:`balanced_lvis.data.preflight`, which keeps their results. :func:`missing_images` looks for image files, one folder
+at a time.
 """
 
+from ..image_paths import image_path, missing_images, path_problem
 from .annotation_file import validate_annotations
-from .image_checks import missing_images
-from .safe_paths import image_path, path_problem
 from .validation_report import KINDS, Problem, Report
 
 __all__ = [

@@ -1,7 +1,7 @@
 """
-The checks of a stream of records, in memory that grows by about 80 bytes per annotation, however long its masks are.
+Checks of a stream of annotation records, with about 80 bytes of memory per annotation, whatever the size of masks.
 
-A file's lists come in any order, so that what needs images and categories is compared at the end.
+The lists of a file come in any order, so that references between them are checked at the end.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ import numpy as np
 from ...utils.findings import Findings
 from ..annotation_reader import Annotation, Category, Image, RecordError
 from ..frequency import missing_groups
-from .comparisons import Annotations, compare
-from .extents import Extents
-from .safe_paths import LVIS, image_path, path_problem
-from .untrusted_rle import rle_extent, rle_runs
+from ..image_paths import LVIS, image_path, path_problem
+from .comparisons import Annotations, Extents, compare
+from .masks import rle_extent, rle_runs
 from .validation_report import Problem, Report
 
 
 class AnnotationChecker:
     """
     Args:
-        layout: as of :func:`balanced_lvis.data.validation.image_path`; with "lvis", what Detectron2's loader of that
-            format would misread is an error.
+        layout: as for :func:`balanced_lvis.data.validation.image_path`. With "lvis", content that Detectron2's
+            loader of LVIS files misreads is an error.
 
     Attributes:
-        findings: what has been found so far; more comes with :meth:`finish`.
-        paths: of every image record, relative to the image folder; "" where it has none that could be used.
+        findings: problems found so far; :meth:`finish` adds more.
+        paths: path of each image record, relative to the image folder; "" if it has no usable path.
+        sizes: width, height of each of them.
     """
 
     def __init__(self, layout: str | None = None):
         self.findings = Findings(Problem)
         self.paths: list[str] = []
-        self.sizes: list[tuple[int, int]] = []  # width, height, as paths
+        self.sizes: list[tuple[int, int]] = []
         self._layout = layout
         self._images = {name: array("q") for name in ("id", "width", "height")}
         self._federated: dict[int, frozenset[int]] = {}  # image id -> category ids
         self._categories = array("q")
         self._category_names: list[str] = []
-        self._groups: list[dict] = []  # of categories, what tells theirs
+        self._groups: list[dict] = []  # the fields of categories that define them
         self._annotations = {name: array("q") for name in ("id", "image_id", "category_id")}
         self._boxes, self._masks, self._contents = Extents(), Extents(), array("q")
         self._rles, self._rle_sizes = array("i"), array("i")  # annotations; height, width of each
@@ -60,8 +60,8 @@ class AnnotationChecker:
     def add(self, key: str, record: Image | Category | Annotation | RecordError) -> None:
         """
         Args:
-            key: of the list: "images", "categories" or "annotations".
-            record: of that list, from :func:`balanced_lvis.data.annotation_reader.read_records`.
+            key: name of the list: "images", "categories" or "annotations".
+            record: a record of that list, from :func:`balanced_lvis.data.annotation_reader.read_records`.
         """
         kind, add = self._add_to[key]
         self._num[kind] += 1
@@ -114,7 +114,7 @@ class AnnotationChecker:
 
     def _add_box(self, row: int, annotation: Annotation) -> None:
         x, y, width, height = map(float, annotation.box)
-        if not (math.isfinite(x + width) and math.isfinite(y + height)):  # nor is a sum with NaN or infinity
+        if not (math.isfinite(x + width) and math.isfinite(y + height)):  # sums with NaN or infinity are not finite
             self.findings.add("box_not_finite", f"{annotation.name}: {annotation.box}")
         elif width < 0 or height < 0:
             self.findings.add("box_negative_size", f"{annotation.name}: {annotation.box}")
@@ -173,8 +173,11 @@ class AnnotationChecker:
     def finish(self, json_file: str, has_annotations: bool) -> Report:
         """
         Args:
-            json_file: for the report.
-            has_annotations: whether the file has a list of them.
+            json_file: path of the file, for the report.
+            has_annotations: whether the file has a list of annotations.
+
+        Returns:
+            the report on all records.
         """
         images = np.array(self._images["id"], np.int64)
         categories = np.array(self._categories, np.int64)
@@ -239,7 +242,7 @@ class AnnotationChecker:
         compare(every, self._check_rle_sizes(every), self.findings)
 
     def _check_rle_sizes(self, every: Annotations) -> np.ndarray:
-        """Of masks and images; returns the annotations where they differ."""
+        """Compare the sizes of RLE masks and images; returns the annotations where they differ."""
         rows = np.array(self._rles, np.int64)
         sizes = np.array(self._rle_sizes, np.int64).reshape(-1, 2)[:, ::-1]  # width, height
         wrong = every.known[rows] & (sizes != every.sizes[rows]).any(1)
@@ -266,7 +269,7 @@ class AnnotationChecker:
 
 
 def _polygon_problem(polygon: list) -> tuple[str, str] | None:
-    """A kind of problem, and in words what follows the annotation's name; None where all is well."""
+    """The kind of problem, and details that follow the annotation's name; None if the polygon is valid."""
     if len(polygon) % 2:
         return "polygon_odd", f"{len(polygon)} coordinates"
     if len(polygon) < 6:
@@ -276,11 +279,11 @@ def _polygon_problem(polygon: list) -> tuple[str, str] | None:
     try:
         if not _all_finite(polygon):
             return "polygon_not_finite", ""
-    except OverflowError:  # whole numbers that no float holds
+    except OverflowError:  # integers that are too large for a float
         return "malformed_annotation", f"polygon is {polygon!r:.60}"
     return None
 
 
 def _all_finite(numbers: list) -> bool:
-    # The sum of what is finite may overflow; only then every number is looked at.
+    # The sum of finite numbers may overflow; only then, each number is checked.
     return math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers))

@@ -1,4 +1,4 @@
-"""One pass over an annotation file, and over its images."""
+"""Check of an annotation file, and of its images."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from ...utils.findings import Findings
 from ...utils.io import open_regular
 from ...utils.text import one_line
 from ..annotation_reader import LISTS, read_records
+from ..image_paths import find_images
 from .annotation_checker import AnnotationChecker
-from .image_checks import find_images, read_all, report_respelled
+from .image_checks import read_all, report_respelled
 from .validation_report import Problem, Report
 
 _BEGINNINGS = {
     b"PK\x03\x04": "is a zip archive",
     b"\x1f\x8b": "is gzipped",
     b"<": "is a web page",
-    b"version https://git-lfs": "is a pointer of Git LFS",
-    b"[": "is a list, as files of results are",
+    b"version https://git-lfs": "is a Git LFS pointer",
+    b"[": "is a list, as in a file of results",
 }
 
 
@@ -39,22 +40,22 @@ def validate_annotations(
     """
     Check an annotation file in COCO or LVIS format: every record, every reference, every mask.
 
-    The file is parsed as a stream: one of 1.3 million annotations takes about 360 MB of memory. Nothing is written.
+    The file is parsed as a stream: 1.3 million annotations take about 360 MB of memory. Nothing is written.
 
     Args:
-        json_file: path.
-        image_root: the folder that images are below; None leaves them unchecked.
-        layout: where images are below it: "coco" by ``file_name``, "lvis" by the last two parts of ``coco_url``; None
-            takes ``file_name`` where an image has one.
-        read_images: decode every image too, and compare its size with the annotated one.
-        progress: show how far it is.
+        json_file: path of the annotation file.
+        image_root: the folder of images; None: images are not checked.
+        layout: the paths of images in it: "coco": ``file_name``. "lvis": the last two parts of ``coco_url``. None:
+            ``file_name`` if an image has one.
+        read_images: also decode every image, and compare its size with the annotated one.
+        progress: show a progress bar.
 
     Returns:
-        what is wrong, kind by kind. A file that can't be parsed to its end has the problem "not_json" beside those of
-        its beginning. A file without ``annotations``, as test-dev's, is none.
+        the problems by kind. A file that can't be parsed to its end has the problem "not_json", and the problems of the
+        part before. A missing list ``annotations``, as in the file of test-dev, is not a problem.
 
     Raises:
-        InputError: if the file isn't there or can't be opened.
+        InputError: if the file doesn't exist or can't be opened.
     """
     report, checker = check_records(json_file, layout, progress)
     if image_root is None:
@@ -65,7 +66,7 @@ def validate_annotations(
 def check_records(
     json_file: str | os.PathLike, layout: str | None = None, progress: bool = False
 ) -> tuple[Report, AnnotationChecker]:
-    """As :func:`validate_annotations` without images; also what has looked at the records, which knows their paths."""
+    """As :func:`validate_annotations` without images. Also returns the checker, which has the paths of images."""
     checker = AnnotationChecker(layout)
     seen: set[str] = set()
     try:
@@ -87,7 +88,7 @@ def check_records(
 
 def _with_images(report: Report, checker: AnnotationChecker, root: str, read: bool, progress: bool) -> Report:
     findings = Findings(Problem)
-    used = [i for i, path in enumerate(checker.paths) if path]  # those that leave the folder aren't looked at
+    used = [i for i, path in enumerate(checker.paths) if path]  # paths that leave the folder are not looked up
     names = [checker.paths[i] for i in used]
     found = find_images(root, names)
     findings.add_all("image_missing", [os.path.join(root, name) for name, file in zip(names, found) if file is None])
@@ -101,7 +102,7 @@ def _with_images(report: Report, checker: AnnotationChecker, root: str, read: bo
 
 
 def why_not_json(source: IO[bytes], error: Exception) -> str:
-    """What is wrong with a file that isn't JSON to its end, in words, from how it begins where that says it."""
+    """Why a file is not valid JSON, by its first bytes if they identify another format."""
     source.seek(0)
     beginning = source.read(64).lstrip()
     if not beginning:
@@ -113,7 +114,7 @@ def why_not_json(source: IO[bytes], error: Exception) -> str:
 
 @contextlib.contextmanager
 def _with_bar(file: IO[bytes], title: str, shown: bool) -> Iterator[IO[bytes]]:
-    """The file, whose ``read`` moves a progress bar."""
+    """The file with a progress bar."""
     size = os.fstat(file.fileno()).st_size
     hidden = None if shown else True
     with tqdm.wrapattr(file, "read", total=size, desc=title, disable=hidden) as counted:

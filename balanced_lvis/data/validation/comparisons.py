@@ -1,18 +1,43 @@
-"""What is wrong with annotations beside each other, and beside their images: found at once, for all of a file."""
+"""Comparisons of annotations with each other and with their images, for all annotations of a file at once."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from ...utils.findings import SHOWN, Findings
-from .extents import TOLERANCE, Extents
 
-_BOX_TOLERANCE = 2.0  # pixels that an edge of a box may be off its mask; of a larger mask, the share of its side:
+TOLERANCE = 1.0  # pixels; coordinates of COCO and LVIS are rounded
+_FAR = 1e9  # pixels; corners are clipped to this
+_BOX_TOLERANCE = 2.0  # pixels between the edges of box and mask; for a larger mask, the share of its side:
 _BOX_TOLERANCE_SHARE = 0.05
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Extents:
+    """Corners of the boxes, or of the bounding boxes of the masks, of annotations: 20 bytes each."""
+
+    def __init__(self):
+        self._rows, self._corners = array("i"), array("f")
+
+    def add(self, row: int, x0: float, y0: float, x1: float, y1: float) -> None:
+        """
+        Args:
+            row: position of the annotation in the file, from 0.
+            x0, y0, x1, y1: finite, in pixels.
+        """
+        if x0 < -_FAR or y0 < -_FAR or x1 > _FAR or y1 > _FAR:
+            x0, y0, x1, y1 = (min(max(value, -_FAR), _FAR) for value in (x0, y0, x1, y1))
+        self._rows.append(row)
+        self._corners.extend((x0, y0, x1, y1))
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(n,) rows, (n, 2) lower x and y, (n, 2) upper."""
+        corners = np.array(self._corners, np.float32).reshape(-1, 4)
+        return np.array(self._rows, np.int64), corners[:, :2], corners[:, 2:]
 
 
 class Annotations(NamedTuple):
@@ -24,9 +49,9 @@ class Annotations(NamedTuple):
         category_ids: (A,).
         known: (A,) bool, whether the annotation's image is in the file.
         sizes: (A, 2) width and height of that image.
-        boxes: of annotations that have one of four finite numbers.
-        masks: of annotations with a mask that could be read.
-        contents: (M,) a number for each of ``masks``, the same for the same mask.
+        boxes: boxes with four finite numbers.
+        masks: masks that could be read.
+        contents: (M,) a hash of each of ``masks``.
     """
 
     ids: np.ndarray
@@ -39,23 +64,23 @@ class Annotations(NamedTuple):
     contents: np.ndarray
 
     def name(self, row: int) -> str:
-        """For messages."""
+        """Name for messages."""
         return f"annotation {self.ids[row]} of image {self.image_ids[row]}"
 
     def sized(self, row: int) -> str:
-        """The same with the image's size."""
+        """Name with the image's size, for messages."""
         width, height = self.sizes[row].astype(int).tolist()
         return f"{self.name(row)}, which is {width} x {height}"
 
 
 def compare(all_: Annotations, wrong: np.ndarray, findings: Findings) -> None:
     """
-    Add what is found; each box is reported as one kind of wrong box only.
+    Report problems. Each box is reported for one kind of problem only.
 
     Args:
-        all_: of the file.
+        all_: all annotations of the file.
         wrong: annotations whose mask is known to be wrong.
-        findings: to add to.
+        findings: receives the problems.
     """
     if _normalised(all_):
         wrong = all_.boxes.arrays()[0]
@@ -66,10 +91,10 @@ def compare(all_: Annotations, wrong: np.ndarray, findings: Findings) -> None:
     _check_repeated(all_, wrong, findings)
 
 
-def _add(findings: Findings, kind: str, rows: np.ndarray, told: Callable[[int], str]) -> None:
-    """Annotations of a kind, which may be all of them, without words for those that aren't shown."""
+def _add(findings: Findings, kind: str, rows: np.ndarray, describe: Callable[[int], str]) -> None:
+    """Report annotations, possibly all of the file; only those that are shown are described."""
     if len(rows):
-        findings.add_all(kind, [told(row) for row in rows[:SHOWN].tolist()], len(rows))
+        findings.add_all(kind, [describe(row) for row in rows[:SHOWN].tolist()], len(rows))
 
 
 def _normalised(all_: Annotations) -> bool:
@@ -78,7 +103,7 @@ def _normalised(all_: Annotations) -> bool:
 
 
 def _check_edges(all_: Annotations, wrong: np.ndarray, findings: Findings) -> np.ndarray:
-    """Boxes and masks that leave their image; returns the annotations that have one."""
+    """Report boxes and masks that exceed their image; returns their annotations."""
     found = []
     for what, extents in (("box", all_.boxes), ("polygon", all_.masks)):
         rows, low, high = extents.arrays()
@@ -93,7 +118,7 @@ def _check_edges(all_: Annotations, wrong: np.ndarray, findings: Findings) -> np
 
 
 def _check_boxes_of_masks(all_: Annotations, but: np.ndarray, findings: Findings) -> np.ndarray:
-    """Boxes that are not where their masks are; returns their annotations."""
+    """Report boxes that differ from their masks; returns their annotations."""
     rows, low, high = all_.boxes.arrays()
     of_masks, mask_low, mask_high = all_.masks.arrays()
     rows, box, mask = np.intersect1d(rows, of_masks, assume_unique=True, return_indices=True)
@@ -104,16 +129,16 @@ def _check_boxes_of_masks(all_: Annotations, but: np.ndarray, findings: Findings
     examples = []
     for place in np.flatnonzero(differs)[:SHOWN].tolist():
         corners = [(low[box[place]], high[box[place]]), (mask_low[mask[place]], mask_high[mask[place]])]
-        told = [f"{x0:g}, {y0:g} to {x1:g}, {y1:g}" for (x0, y0), (x1, y1) in corners]
-        examples.append(f"{all_.name(rows[place])}: box {told[0]}, mask {told[1]}")
+        shown = [f"{x0:g}, {y0:g} to {x1:g}, {y1:g}" for (x0, y0), (x1, y1) in corners]
+        examples.append(f"{all_.name(rows[place])}: box {shown[0]}, mask {shown[1]}")
     if examples:
         findings.add_all("box_differs", examples, int(differs.sum()))
     return rows[differs]
 
 
 def _check_repeated(all_: Annotations, but: np.ndarray, findings: Findings) -> None:
-    """The same mask, or box unless that is wrong anyway, of a category in an image under two ids."""
-    again: dict[int, int] = {}  # annotation -> the first such
+    """Report repeated masks and boxes of a category in an image, except for boxes that are wrong anyway."""
+    again: dict[int, int] = {}  # annotation -> the first equal one
     of_boxes, low, high = all_.boxes.arrays()
     kept = np.flatnonzero(~np.isin(of_boxes, but))
     for rows, *columns in (
@@ -123,18 +148,18 @@ def _check_repeated(all_: Annotations, but: np.ndarray, findings: Findings) -> N
         key = _mixed(all_.image_ids[rows], all_.category_ids[rows], *columns)
         order = np.argsort(key, kind="stable")
         same = np.flatnonzero(key[order][1:] == key[order][:-1]) + 1
-        # From each that is the same as the one before it, back to the first of them.
+        # From each one that equals its predecessor, back to the first of the equal ones.
         starts = np.setdiff1d(np.arange(len(order)), same, assume_unique=True)
         first = starts[np.searchsorted(starts, same, "right") - 1]
         for row, of in zip(rows[order[same]].tolist(), rows[order[first]].tolist()):
             if all_.ids[row] != all_.ids[of]:
                 again.setdefault(row, of)
     rows = np.array(sorted(again), np.int64)
-    _add(findings, "object_again", rows, lambda row: f"{all_.name(row)} is annotation {all_.ids[again[row]]} again")
+    _add(findings, "object_again", rows, lambda row: f"{all_.name(row)} repeats annotation {all_.ids[again[row]]}")
 
 
 def _mixed(*columns: np.ndarray) -> np.ndarray:
-    """(n,) uint64, equal where all columns of 64-bit numbers are."""
+    """(n,) uint64: hashes of the rows of columns of 64-bit numbers."""
     mixed = np.zeros(len(columns[0]), np.uint64)
     for column in columns:
         mixed = (mixed ^ np.ascontiguousarray(column).view(np.uint64)) * _PRIME

@@ -12,6 +12,7 @@ from detectron2.utils.file_io import PathManager
 from ...data.annotation_reader import Category, Image, RecordError, read_records
 from ...utils.errors import InputError, did_you_mean
 from ...utils.io import open_regular
+from ...utils.user_paths import folder_hint
 
 LVIS_CATEGORIES = 1203
 
@@ -79,8 +80,9 @@ def annotation_file_of(dataset: str, argument: str = "--dataset") -> str:
     if dataset not in DatasetCatalog:
         hint = did_you_mean(dataset, DatasetCatalog.list())
         custom = " A custom dataset needs the --config-file that registers it." if argument == "--dataset" else ""
-        kind = ", but a folder: name the annotation file in it" if os.path.isdir(dataset) else ""
-        raise InputError(f"{argument}: {dataset!r} is neither a file nor a registered dataset{kind}.{hint}{custom}")
+        raise InputError(
+            f"{argument}: {dataset!r}{folder_hint(dataset)} is neither a file nor a registered dataset.{hint}{custom}"
+        )
     json_file = MetadataCatalog.get(dataset).get("json_file")
     if not json_file:
         raise InputError(f"Dataset {dataset!r} has no annotation file; pass the path of one as {argument}.")

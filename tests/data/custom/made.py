@@ -1,4 +1,4 @@
-"""A small COCO data set with everything that LVIS doesn't have."""
+"""A small COCO dataset with everything that LVIS doesn't have."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ from balanced_lvis.config import load_config
 from tests.common import CONFIGS
 
 WIDTH, HEIGHT = 64, 48
-# Ids with gaps, not in order; no annotation has the last.
+# Unordered ids with gaps; no annotation has the last one.
 CATEGORIES = [{"id": 7, "name": "cup"}, {"id": 3, "name": "cat"}, {"id": 90, "name": "dog"}, {"id": 91, "name": "owl"}]
 
 
@@ -42,7 +42,7 @@ def rle(x=8, y=8, side=16, compressed=False) -> dict:
 
 
 def content(rles=False) -> dict:
-    """Four images: a cup and a cat, a dog beside a crowd of dogs, a crowd of cats alone, nothing."""
+    """Four images: a cup and a cat; a dog next to a crowd of dogs; only a crowd of cats; nothing."""
     more = {"segmentation": rle()} if rles else {}
     crowd = {"iscrowd": 1, "segmentation": rle(30, 20)}
     images = [{"id": 10 * i, "file_name": f"{i}.jpg", "width": WIDTH, "height": HEIGHT} for i in (1, 2, 3, 4)]
@@ -54,7 +54,7 @@ def content(rles=False) -> dict:
 
 
 def write(folder, name, made) -> str:
-    """An annotation file and its pictures below ``folder``/images."""
+    """An annotation file and its images in ``folder``/images."""
     folder.joinpath("images").mkdir(exist_ok=True, parents=True)
     for image in made["images"]:
         pixels = np.random.default_rng(image["id"]).integers(0, 255, (HEIGHT, WIDTH, 3)).astype(np.uint8)
@@ -65,7 +65,7 @@ def write(folder, name, made) -> str:
 
 
 def config(folder, train="train", test="val", **opts):
-    """The quick-start config on ``folder``'s data sets, evaluated as many classes as they have."""
+    """The quick-start config for the datasets in ``folder``, with their number of classes."""
     return load_config(CONFIGS / "quick_start" / "balanced_sigmoid.yaml", overrides(folder, train, test, **opts))
 
 

@@ -1,4 +1,4 @@
-"""Any COCO or LVIS file becomes one that the LVIS rules can judge, in one pass."""
+"""Conversion of COCO and LVIS files to LVIS files, in one pass."""
 
 import io
 import json
@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 
+from balanced_lvis.data.custom.conversion_cache import converted
 from balanced_lvis.data.custom.convert import Summary, TrainCounts, convert
-from balanced_lvis.data.custom.converted_file import converted
 from balanced_lvis.evaluation.lvis_api import LVIS, evaluate_on_lvis
 from balanced_lvis.utils.errors import InputError
 from tests.common import SHARED_DATA
@@ -46,7 +46,7 @@ def test_a_crowd_is_no_object_and_its_category_not_exhaustive(tmp_path):
     assert (summary.num_crowds, len(found["annotations"])) == (2, 3)
     assert images[20]["not_exhaustive_category_ids"] == [90]
     assert images[30]["not_exhaustive_category_ids"] == [3]
-    assert images[30]["neg_category_ids"] == [7, 90, 91]  # not known to be without cats
+    assert images[30]["neg_category_ids"] == [7, 90, 91]  # it may have cats
 
 
 def test_without_federated_fields_what_is_not_there_is_known_to_be_absent(tmp_path):
@@ -122,7 +122,7 @@ def test_the_official_api_reads_it_and_a_perfect_detector_is_perfect(tmp_path):
     ]  # fmt: skip
     for task in ("bbox", "segm"):
         assert evaluate_on_lvis(truth, results, task)[0]["AP"] == pytest.approx(100)
-    # Another dog where the crowd of dogs is costs nothing; one where there are none does.
+    # Another dog in the image with the crowd isn't an error; a dog in an image without dogs is.
     crowd = {**results[2], "bbox": [30, 20, 16, 16], "score": 1.0}
     assert evaluate_on_lvis(truth, [*results, crowd], "bbox")[0]["AP"] == pytest.approx(100)
     wrong = {**crowd, "image_id": 40}
@@ -141,12 +141,12 @@ def test_the_official_api_reads_it_and_a_perfect_detector_is_perfect(tmp_path):
         (lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3, 4]]), "polygons of fewer than 3 points"),
         (lambda c: c["annotations"][0].update(segmentation={"size": [48, 64], "counts": "~~"}), "RLE masks"),
         (lambda c: c["annotations"][0].update(segmentation=made.rle() | {"size": [4, 4]}), "RLE masks"),
-        (lambda c: c["annotations"][0].update(id=5), "annotation ids that occur again"),
+        (lambda c: c["annotations"][0].update(id=5), "repeated annotation ids"),
         (lambda c: c["annotations"][0].update(bbox=[float("nan"), 0, 1, 1]), "boxes with NaN"),
         (lambda c: c["annotations"].append(7), "annotations that can't be read"),
-        (lambda c: c["images"][0].update(file_name="../../etc/passwd"), "leave the image folder"),
+        (lambda c: c["images"][0].update(file_name="../../etc/passwd"), "lead out of the image folder"),
         (lambda c: c["images"][0].pop("file_name"), "image records that can't be read"),
-        (lambda c: c["categories"].append({"id": 3, "name": "lion"}), "category ids that occur again"),
+        (lambda c: c["categories"].append({"id": 3, "name": "lion"}), "repeated category ids"),
         (lambda c: c["annotations"][0].update(iscrowd="0"), "annotation 0 of image 10: iscrowd is '0'"),
         (lambda c: c["annotations"][1].update(ignore="no"), "annotation 5 of image 10: ignore is 'no'"),
         (lambda c: [a.update(iscrowd=1) for a in c["annotations"]], "5 annotations, all of them with 'iscrowd'"),
@@ -237,7 +237,7 @@ def test_in_a_folder_that_cannot_be_written_it_goes_to_the_cache(tmp_path, monke
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(made.content()))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    import balanced_lvis.data.custom.converted_file as store
+    import balanced_lvis.data.custom.conversion_cache as store
 
     real = store.replacing
 
@@ -264,8 +264,8 @@ def test_real_annotations_keep_every_object(tmp_path):
     assert (len(summary.class_names), summary.num_crowds, summary.num_rles) == (80, 6, 0)
 
 
-AROUND = [[60.3, 40.2, 70.9, 41.1, 66.6, 55.5, 50.2, 44.4]]  # leaves the image at the right and below
-BOW = [[2.5, 3.5, 40.2, 30.1, 40.9, 2.2, 3.3, 29.8]]  # crosses itself
+AROUND = [[60.3, 40.2, 70.9, 41.1, 66.6, 55.5, 50.2, 44.4]]  # exceeds the image at the right and below
+BOW = [[2.5, 3.5, 40.2, 30.1, 40.9, 2.2, 3.3, 29.8]]  # self-intersecting
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ BOW = [[2.5, 3.5, 40.2, 30.1, 40.9, 2.2, 3.3, 29.8]]  # crosses itself
         (made.square(3, 5, 16), 256),
         (made.square(-4, -8, 16), 12 * 8),
         (made.square(100_000, 5, 16), 0),
-        (made.square(3, 5, 16) + made.square(11, 5, 16), 24 * 16),  # what two cover counts once
+        (made.square(3, 5, 16) + made.square(11, 5, 16), 24 * 16),  # pixels of both count once
         (AROUND, None),
         (BOW, None),
         (AROUND + BOW, None),

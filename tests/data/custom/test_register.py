@@ -1,4 +1,4 @@
-"""Data sets of one's own are registered by a config, with all that follows from them."""
+"""Registration of custom datasets by a config, and training and evaluation with them."""
 
 import copy
 import json
@@ -13,8 +13,8 @@ from detectron2.structures import BitMasks, PolygonMasks
 
 from balanced_lvis.config import load_config
 from balanced_lvis.data.config_datasets import resolve_num_classes
-from balanced_lvis.data.custom.converted_file import converted
-from balanced_lvis.data.custom.register import prepare_custom
+from balanced_lvis.data.custom.conversion_cache import converted
+from balanced_lvis.data.custom_datasets import prepare_custom
 from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index import LVISRecords
 from balanced_lvis.data.loader import build_test_loader, build_train_loader
@@ -53,7 +53,7 @@ def test_a_yaml_alone_registers_them(polygons):
     resolve_num_classes(cfg)
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 4
     assert MetadataCatalog.get("my_train").thing_classes == ["cat", "cup", "dog", "owl"]
-    (polygons / "again.yaml").write_text(cfg.dump())  # as training writes it to its output folder
+    (polygons / "again.yaml").write_text(cfg.dump())  # as a training run writes it to its output folder
     assert load_config(polygons / "again.yaml").DATASETS == cfg.DATASETS
 
 
@@ -74,7 +74,7 @@ def test_number_of_classes_names_and_prior_follow(folder):
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 4
     assert prior.class_names == ("cat", "cup", "dog", "owl")
     assert (prior.image_count.tolist(), prior.instance_count.tolist()) == ([1, 1, 1, 0], [1, 1, 1, 0])
-    assert prior.num_images == 2  # one of the four holds crowds alone, one nothing
+    assert prior.num_images == 2  # of four, one has crowds only, and one nothing
 
 
 def test_records_are_the_same_with_and_without_an_index(polygons, monkeypatch):
@@ -149,7 +149,7 @@ def test_groups_of_evaluation_are_those_of_training(polygons):
     cfg = made.config(polygons)
     prepare_custom(cfg)
     assert groups_of("my_val") == {"cat": "r", "cup": "c", "dog": "r", "owl": "r"}
-    # In an evaluation where the training annotations are gone, they are the saved prior's.
+    # In an evaluation without the training annotations, they are derived from the saved prior.
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 4
     class_prior_from_config(cfg).save(polygons / "class_prior.json")
     (polygons / "train.json").unlink()
@@ -162,7 +162,7 @@ def test_groups_of_evaluation_are_those_of_training(polygons):
 
 @pytest.fixture
 def registered_elsewhere():
-    """A training set of 150 images with a cup, that the program has registered by itself."""
+    """A training set of 150 images with a cup, registered by the program."""
     records = [{"image_id": i, "annotations": [{"category_id": 1}]} for i in range(150)]
     DatasetCatalog.register("elsewhere", lambda: records)
     return MetadataCatalog.get("elsewhere")
@@ -172,7 +172,7 @@ def test_groups_are_those_of_a_training_set_that_others_registered(polygons, reg
     registered_elsewhere.thing_classes = ["cat", "cup", "dog", "owl"]
     prepare_custom(made.config(polygons, DATASETS__TRAIN="('elsewhere',)"))
     assert groups_of("my_val") == {"cat": "r", "cup": "f", "dog": "r", "owl": "r"}
-    # Together with one of one's own.
+    # Together with a dataset under DATASETS.CUSTOM.
     prepare_custom(made.config(polygons, DATASETS__TRAIN="('my_train', 'elsewhere')"))
     assert counts_of("my_val") == {"cat": 1, "cup": 151, "dog": 1, "owl": 0}
 
@@ -250,7 +250,7 @@ def test_names_of_other_data_sets_are_not_taken(polygons):
     cfg = made.config(polygons)
     cfg.DATASETS.CUSTOM.lvis_v1_val = cfg.DATASETS.CUSTOM.my_val.clone()
     cfg.DATASETS.TEST = ("lvis_v1_val",)
-    with pytest.raises(InputError, match="name of another data set"):
+    with pytest.raises(InputError, match="name of another dataset"):
         prepare_custom(cfg)
 
 
@@ -317,7 +317,7 @@ def paths_in(converted_file):
 
 
 def test_images_that_come_after_a_first_try_are_found_where_they_are(tmp_path):
-    """Where none is there, the way to them is a guess, which a later start must not keep."""
+    """Without any image, the layout is a guess, which a later start must not keep."""
     content = made.content()
     for image in content["images"]:
         image["coco_url"] = f"http://images.cocodataset.org/val2017/{image['file_name']}"

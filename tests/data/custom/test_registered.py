@@ -1,4 +1,4 @@
-"""Datasets that a program registered by Detectron2's own functions are evaluated as those of the config are."""
+"""Datasets registered by Detectron2's functions are evaluated as those under DATASETS.CUSTOM."""
 
 import json
 
@@ -12,10 +12,10 @@ from balanced_lvis.commands.evaluate_file import evaluate_file
 from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.data.class_names import class_names_of
-from balanced_lvis.data.custom.register import prepare_custom
-from balanced_lvis.data.dataset_files import evaluation_file_of
+from balanced_lvis.data.custom_datasets import prepare_custom
 from balanced_lvis.data.loader import build_test_loader
 from balanced_lvis.data.preflight import preflight
+from balanced_lvis.data.registered_files import evaluation_file_of
 from balanced_lvis.engine.run import check, read_config
 from balanced_lvis.evaluation import LVISEvaluator
 from balanced_lvis.utils.errors import InputError
@@ -51,7 +51,7 @@ def config(folder, *opts):
 
 
 def checked(folder, *opts):
-    """The config as a training run has it after all its checks."""
+    """The config of a training run after all checks."""
     args = argument_parser().parse_args(["--config-file", str(CONFIG), *words(folder, *opts)])
     cfg = read_config(args)
     check(cfg, args)
@@ -174,6 +174,15 @@ def test_a_flag_by_which_training_would_lose_objects_is_refused_whatever_counts_
         checked(tmp_path, *opts, "DATALOADER.SAMPLER_TRAIN", "TrainingSampler", "TEST.EVAL_PERIOD", "0")
 
 
+def test_the_checks_before_training_load_a_coco_dataset_once(tmp_path):
+    path, loads = made.write(tmp_path, "train", made.content()), []
+    (tmp_path / "images" / "4.jpg").unlink(missing_ok=True)  # the image without objects
+    DatasetCatalog.register("counted", lambda: loads.append(1) or load_coco_json(path, str(tmp_path / "images")))
+    MetadataCatalog.get("counted").set(json_file=path, evaluator_type="coco")
+    preflight(("counted",))
+    assert len(loads) == 1
+
+
 def test_a_path_that_detectron2s_loader_does_not_find_is_not_said_to_be_used(tmp_path, caplog):
     content = made.content()
     made.write(tmp_path, "val", content)
@@ -183,7 +192,7 @@ def test_a_path_that_detectron2s_loader_does_not_find_is_not_said_to_be_used(tmp
     (tmp_path / "val.json").write_text(json.dumps(content))
     register_coco_instances("their_val", {}, str(tmp_path / "val.json"), str(tmp_path / "images"))
     prepare_custom(config(tmp_path, "DATASETS.TRAIN", "()"))
-    with pytest.raises(InputError, match="is there: correct the paths, or name the file under DATASETS.CUSTOM"):
+    with pytest.raises(InputError, match="exists: correct the paths, or name the file under DATASETS.CUSTOM"):
         preflight((), ("their_val",))
     assert "Those files are used" not in caplog.text
 

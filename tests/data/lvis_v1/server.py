@@ -1,4 +1,4 @@
-"""A web server on this machine, with the faults that the web has."""
+"""A local web server that simulates faults of networks and servers."""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""A download arrives whole or not at all, whatever the network does."""
+"""Downloads are complete or fail, whatever the network does."""
 
 import hashlib
 import multiprocessing
@@ -126,7 +126,7 @@ def test_a_wrong_checksum_leaves_nothing(server, tmp_path):
 
 
 def test_a_missing_file_is_told_at_once(server, tmp_path):
-    with pytest.raises(InputError, match="/nothing can't be got: 404 Not Found"):
+    with pytest.raises(InputError, match="/nothing can't be downloaded: 404 Not Found"):
         get(server, tmp_path, name="nothing")
     assert len(server.requests) == 1
 
@@ -139,7 +139,7 @@ def test_a_server_in_trouble_is_asked_again(server, tmp_path):
 
 def test_an_end_that_does_not_come_is_told_and_what_arrived_is_kept(server, tmp_path):
     server.cuts = [1000, *[0] * 20]
-    with pytest.raises(InputError, match="the connection ended at 1,000 of 300,000 bytes. What has arrived is kept"):
+    with pytest.raises(InputError, match="the connection ended at 1,000 of 300,000 bytes. The received part is kept"):
         get(server, tmp_path)
     server.cuts = []
     assert_whole(get(server, tmp_path))
@@ -182,7 +182,7 @@ ALWAYS = {
 @pytest.mark.parametrize("name", ALWAYS)
 def test_a_server_that_never_answers_well_is_given_up_after_a_few_tries(server, tmp_path, name):
     server.answer = ALWAYS[name]
-    with pytest.raises(InputError, match="/file can't be got"):
+    with pytest.raises(InputError, match="/file can't be downloaded"):
         get(server, tmp_path, "")
     assert len(server.requests) <= 12
     assert not (tmp_path / "deep" / "file").exists()
@@ -191,7 +191,7 @@ def test_a_server_that_never_answers_well_is_given_up_after_a_few_tries(server, 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/file", "file:///etc/passwd", "data:text/plain,x", "FTP://127.0.0.1/"])
 def test_only_addresses_of_the_web_are_redirected_to(server, tmp_path, url):
     server.answer = lambda asked: (302, {"Location": url}, b"")
-    with pytest.raises(InputError, match="/file (redirects to|can't be got)"):
+    with pytest.raises(InputError, match="/file (redirects to|can't be downloaded)"):
         get(server, tmp_path, "")
     assert len(server.requests) == 1
 
@@ -209,7 +209,7 @@ def test_a_stream_without_end_stops_before_the_disk_is_full(server, tmp_path, mo
     frees = iter([*[1 << 30] * 5, *[1 << 20] * 1000])
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: namedtuple("usage", "free")(next(frees)))
     server.answer = lambda asked: (200, {}, DATA)
-    with pytest.raises(InputError, match="make room"):
+    with pytest.raises(InputError, match="free disk space"):
         get(server, tmp_path, "")
     assert len(server.requests) == 1
 
@@ -217,9 +217,9 @@ def test_a_stream_without_end_stops_before_the_disk_is_full(server, tmp_path, mo
 def test_without_a_network_it_says_so(tmp_path):
     with serving() as server:
         url = server.url
-    with pytest.raises(InputError, match="can't be got: .*refused"):
+    with pytest.raises(InputError, match="can't be downloaded: .*refused"):
         download(f"{url}/file", tmp_path / "file")
-    with pytest.raises(InputError, match="is no address of the web"):
+    with pytest.raises(InputError, match="is not an http or https URL"):
         download("file:///etc/passwd", tmp_path / "file")
 
 

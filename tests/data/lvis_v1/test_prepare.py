@@ -1,4 +1,4 @@
-"""LVIS-1.0's parts are got, checked and linked, and what is missing is told with its remedy."""
+"""LVIS-1.0 is downloaded, checked and linked, and missing parts are reported with remedies."""
 
 import dataclasses
 import hashlib
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from balanced_lvis.data.lvis_v1 import ANNOTATIONS, download, look, prepare, show, unpack
-from balanced_lvis.data.lvis_v1.link import link_folders
 from balanced_lvis.data.lvis_v1.lvis_files import AnnotationFile
+from balanced_lvis.data.lvis_v1.prepare import link_folders
 from balanced_lvis.utils.errors import InputError
 from tests.common import ROOT
 from tests.data.lvis_v1.server import serving
@@ -103,7 +103,7 @@ def test_annotations_are_got_and_images_linked(server, tmp_path):
     assert len(parts) == 6
     for split in SPLITS:
         assert (root / "lvis" / NAMES[split]).read_text() == TEXTS[split]
-        assert (root / "lvis" / f"{NAMES[split]}.index").exists()  # what training would make at its first start
+        assert (root / "lvis" / f"{NAMES[split]}.index").exists()  # which training would build at its first start
     assert not [name for name in listing(root) if name.endswith((".zip", ".download", ".tag", ".partial"))]
     assert os.path.realpath(root / "coco" / "val2017") == str(tmp_path / "elsewhere" / "val2017")
     assert part_of(parts, "lvis_v1_val.json").found == "3 images, 3 annotations, 2 categories"
@@ -134,9 +134,9 @@ def test_only_the_splits_that_are_asked_for_are_got(server, tmp_path):
 
 
 def test_validation_images_in_two_folders_are_explained(server, tmp_path):
-    assert "val takes most of its images from train2017" in show(look(tmp_path, files=FILES))
+    assert "val has most of its images from train2017" in show(look(tmp_path, files=FILES))
     parts = prepare(tmp_path, url=server.url, files=FILES)
-    assert "val takes 2 of its 3 images from train2017" in show(parts)
+    assert "val has 2 of its 3 images from train2017" in show(parts)
 
 
 @pytest.mark.parametrize("zips", [True, False])
@@ -170,12 +170,12 @@ def test_without_a_network_what_is_there_is_checked_and_the_rest_told(server, tm
         "val2017": "missing",
         "test2017": "missing",
     }
-    assert "can't be got" in part_of(parts, "val.json").found
+    assert "can't be downloaded" in part_of(parts, "val.json").found
     text = show(parts)
     assert "https://dl.fbaipublicfiles.com/LVIS/lvis_v1_val.json.zip" in text
     assert "http://images.cocodataset.org/zips/test2017.zip" in text
     assert "--from ITS_FOLDER" in text
-    assert "what val needs isn't known without annotations" in part_of(parts, "train2017").found
+    assert "the images of val are unknown without annotations" in part_of(parts, "train2017").found
 
 
 def test_missing_images_are_counted_and_named(server, tmp_path):
@@ -240,7 +240,7 @@ def test_an_interrupted_preparation_goes_on(server, tmp_path, monkeypatch):
     server.requests.clear()
     parts = prepare(tmp_path, ("val",), url=server.url, files=FILES)
     assert parts[0].ok
-    assert server.requests == []  # the archive was there already
+    assert server.requests == []  # the archive existed already
 
 
 @pytest.mark.parametrize("name", ["../../{}", "/{}", "__MACOSX/._x/../{}", "C:\\{}", "a/b/{}"])
@@ -252,7 +252,7 @@ def test_an_archive_does_not_choose_where_its_files_go(tmp_path, name):
         unpack.unpack(archive, "x.json", target)
         assert target.read_text() == "{}"
     except InputError as error:
-        assert "doesn't hold x.json" in str(error)
+        assert "doesn't contain x.json" in str(error)
     assert set(listing(tmp_path)) <= {"in", "in/x.zip", "in/root", "in/root/x.json"}
 
 
@@ -299,7 +299,7 @@ def test_folders_that_are_there_stay_and_dead_links_are_mended(tmp_path):
 
 def test_a_folder_without_coco_is_told(tmp_path):
     (tmp_path / "photos").mkdir()
-    with pytest.raises(InputError, match=r"holds none of train2017 \(photos\)"):
+    with pytest.raises(InputError, match=r"contains none of train2017 \(photos\)"):
         link_folders(tmp_path, tmp_path / "datasets", ["train2017"])
     with pytest.raises(InputError, match="it doesn't exist"):
         link_folders(tmp_path / "nowhere", tmp_path / "datasets", ["train2017"])
@@ -316,7 +316,7 @@ def tool(*arguments):
 def test_the_tool_tells_what_is_missing_and_fails(tmp_path):
     done = tool("--check", "--root", tmp_path / "datasets", "--splits", "val")
     assert done.returncode == 2
-    assert done.stderr == "error: 3 of 3 parts of LVIS-1.0 aren't as they should be, as listed.\n"
+    assert done.stderr == "error: 3 of 3 parts of LVIS-1.0 are missing or wrong, as listed above.\n"
     for expected in ("lvis/lvis_v1_val.json", "coco/train2017", "coco/val2017", "lvis_v1_val.json.zip", "val2017.zip"):
         assert expected in done.stdout
     assert not (tmp_path / "datasets").exists()
@@ -336,7 +336,7 @@ def test_the_tool_links_and_takes_files_that_are_another_version(tmp_path):
     ("arguments", "message"),
     [
         (("--splits", "trian"), "--splits 'trian' is unknown; valid: train, val, test_dev. Did you mean 'train'?"),
-        (("--check", "--coco", "x"), "--check only looks"),
+        (("--check", "--coco", "x"), "--check writes nothing"),
         (("--from", "/nowhere"), "--from /nowhere is not a folder"),
     ],
 )
@@ -346,7 +346,7 @@ def test_wrong_arguments_are_explained(arguments, message, monkeypatch, capsys):
         import prepare_lvis
     finally:
         sys.path.pop(0)
-    monkeypatch.setattr(prepare_lvis, "log_to_screen", lambda: None)  # of a screen that this test takes with it
+    monkeypatch.setattr(prepare_lvis, "log_to_screen", lambda: None)  # it would keep this test's stream
     monkeypatch.setattr(sys, "argv", ["prepare_lvis.py", *arguments])
     assert prepare_lvis.main() == 2
     assert message in capsys.readouterr().err

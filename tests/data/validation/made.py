@@ -1,4 +1,4 @@
-"""A small annotation file without a fault, for faults to be put in."""
+"""A small valid annotation file, for tests that add faults."""
 
 import copy
 import json
@@ -27,12 +27,12 @@ GOOD = {
 
 
 def good():
-    """A new one."""
+    """The content of a valid file."""
     return copy.deepcopy(GOOD)
 
 
 def write(folder, content):
-    """The path of a file with that content, JSON or text."""
+    """Write content, as JSON or text; returns the path."""
     path = folder / "annotations.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path

@@ -1,4 +1,4 @@
-"""Every fault of an annotation file is found, counted and named; a file without a fault passes."""
+"""Every fault of an annotation file is found, counted and named; a valid file passes."""
 
 import itertools
 import json
@@ -14,9 +14,9 @@ from pycocotools import mask as mask_util
 
 from balanced_lvis.data import json_stream
 from balanced_lvis.data.annotation_reader import RecordError, read_image
+from balanced_lvis.data.image_paths import other_spellings
 from balanced_lvis.data.validation import KINDS, Report, image_path, missing_images, path_problem, validate_annotations
-from balanced_lvis.data.validation.safe_paths import other_spellings
-from balanced_lvis.data.validation.untrusted_rle import decompress, rle_extent, rle_problem, rle_runs
+from balanced_lvis.data.validation.masks import decompress, rle_extent, rle_problem, rle_runs
 from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.findings import SHOWN
 from tests.common import SHARED_DATA
@@ -110,7 +110,7 @@ FAULTS = [
         "",
     ),
     ("category_without_objects", lambda c: c["annotations"][1].update(ignore=1), "'dog' (1)"),
-    ("object_again", repeated("annotations", id=12), "annotation 12 of image 3 is annotation 1 again"),
+    ("object_again", repeated("annotations", id=12), "annotation 12 of image 3 repeats annotation 1"),
     ("object_again", repeated("annotations", id=12, bbox=[1, 1, 8, 7]), "annotation 12 of image 3"),
     ("object_again", repeated("annotations", id=12, segmentation=[[1, 1, 9, 9, 1, 9]]), "annotation 12 of image 3"),
     (
@@ -168,7 +168,7 @@ FAULTS = [
 @pytest.mark.parametrize(("kind", "change", "example"), FAULTS)
 def test_a_fault_is_found_and_named(tmp_path, kind, change, example):
     report = faulty(tmp_path, change)
-    # What is left without its image or category is found as well.
+    # Annotations that lose their image or category are found, too.
     follow = {"unknown_image_id", "unknown_category_id"} if kind in (
         "malformed_image", "malformed_category", "no_images", "no_categories"
     ) else set()  # fmt: skip
@@ -235,8 +235,8 @@ def test_a_file_without_annotations_is_one_without_ground_truth(tmp_path):
         (b"PK\x03\x04abc", "it is a zip archive"),
         (b"\x1f\x8babc", "it is gzipped"),
         (b"\n<html>404</html>", "it is a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
-        (b"[]", "it is a list, as files of results are"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        (b"[]", "it is a list, as in a file of results"),
         (b'{"images": {}}', "its 'images' is not a list"),
         (b'{"images": [], "images": []}', "'images' twice"),
         (b'{"images": [1' + b"0" * 5000 + b"]}", ""),
@@ -320,11 +320,11 @@ def test_warnings_raise_only_where_they_are_asked_for(tmp_path):
     report = faulty(tmp_path, without("annotations", "area"))
     report.raise_errors()
     with pytest.raises(InputError, match="without 'area'"):
-        report.raise_errors(beside=("area_missing",))
+        report.raise_errors(also=("area_missing",))
 
 
 def test_what_is_parsed_at_a_time_is_bounded(tmp_path, monkeypatch):
-    """Polygons, nearly all of a file, are not kept: a file four times as large takes no more memory."""
+    """Polygons, which make up most of a file, are not kept: a file four times as large takes no more memory."""
     monkeypatch.setattr(json_stream, "_CHUNK", 1 << 14)
     peaks = []
     for points in (500, 2000):
@@ -357,7 +357,7 @@ def test_images_that_are_there_pass(photographs):
 def test_missing_images_are_counted_and_named(photographs):
     (photographs / "3.jpg").unlink()
     (photographs / "7.jpg").unlink()
-    (photographs / "7.jpg").mkdir()  # a folder is no image
+    (photographs / "7.jpg").mkdir()  # a folder is not an image
     report = validate_annotations(write(photographs, good()), photographs)
     assert kinds(report) == {"image_missing": 2}
     assert report.problems[0].examples == (str(photographs / "7.jpg"), str(photographs / "3.jpg"))
@@ -393,7 +393,7 @@ def test_what_training_reads_is_no_problem_as_photographs_annotated_unturned_and
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (20, 10)).save(photographs / "7.jpg", exif=exif)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)  # half of which Pillow warns of, and refuses twice as many
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)  # Pillow warns above half of it, and refuses twice as many
     assert validate_annotations(write(photographs, good()), photographs, read_images=True).problems == ()
 
 
@@ -518,7 +518,7 @@ def test_what_pycocotools_encodes_is_decoded_to_the_same_runs(height, width, ran
 @given(st.text(st.characters(codec="latin-1"), max_size=40), st.integers(0, 50), st.integers(0, 50))
 def test_any_text_as_run_lengths_is_judged(text, height, width):
     problem = rle_problem({"size": [height, width], "counts": text})
-    if not problem:  # then pycocotools can be trusted with it
+    if not problem:  # pycocotools can decode it
         mask = mask_util.decode({"size": [height, width], "counts": text.encode()})
         assert mask.shape == (height, width)
 

@@ -202,7 +202,7 @@ def test_class_names_are_read_behind_a_byte_order_mark_and_a_folder_is_called_on
     (tmp_path / "c.json").write_text(content, encoding="utf-16")
     with pytest.raises(InputError, match="it is not UTF-8; save it as UTF-8"):
         class_names_of(tmp_path / "c.json")
-    with pytest.raises(InputError, match="but a folder; give an annotation file"):
+    with pytest.raises(InputError, match=r"\(it is a folder; name the file in it\) .*; give an annotation"):
         class_names_of(tmp_path)
 
 

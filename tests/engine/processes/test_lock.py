@@ -8,7 +8,7 @@ import time
 import pytest
 
 from balanced_lvis.commands import train
-from balanced_lvis.commands.export import Options, export_checkpoint
+from balanced_lvis.commands.export_checkpoint import Options, export_checkpoint
 from balanced_lvis.config import load_config
 from balanced_lvis.data.loader import DataLoader
 from balanced_lvis.engine.processes import lock

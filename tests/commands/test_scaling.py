@@ -7,8 +7,8 @@ import sys
 import pytest
 from detectron2.modeling import build_model
 
+from balanced_lvis.experiments.throughput_model import Cluster, all_reduce_seconds, gradient_bytes, predict
 from balanced_lvis.utils.errors import InputError
-from benchmarks.throughput_model import Cluster, all_reduce_seconds, gradient_bytes, predict
 from tests.common import CONFIGS, ROOT
 
 CLUSTER = Cluster(step_seconds=0.5, gradient_bytes=200_000_000)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from detectron2.modeling import build_model
 
-from balanced_lvis.utils.errors import InputError
+from ..utils.errors import InputError
 
 
 @dataclass(frozen=True)

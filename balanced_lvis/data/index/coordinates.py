@@ -1,8 +1,9 @@
 """
-Lists of numbers as bytes, and back to the very same numbers: of the same value and the same type.
+Lossless encoding of coordinates as bytes. Value and type of each number are preserved.
 
-LVIS writes coordinates with two decimals. Those below 655.36 take two bytes each instead of the eight of a float64: n
-hundredths, and n / 100, rounded once as IEEE division is, is the float64 that a parser makes of the decimal fraction.
+LVIS writes coordinates with two decimals. Those below 655.36 are stored as n hundredths in two bytes instead of the
+eight of a float64. This is exact: n / 100, rounded once by IEEE division, is the float64 that a parser returns for the
+decimal fraction.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ def encode(numbers: np.ndarray, whole: np.ndarray | None) -> tuple[int, bytes]:
     """
     Args:
         numbers: (n,) float64.
-        whole: (n,) bool, which of them are Python ints; None where none is.
+        whole: (n,) bool, whether each number is a Python int; None if none is.
 
     Returns:
-        a code and the bytes, for :func:`decode`.
+        a code and the bytes, both for :func:`decode`.
     """
     if whole is not None:
         mixed = [int(number) if is_whole else number for number, is_whole in zip(numbers.tolist(), whole)]
@@ -38,7 +39,7 @@ def encode(numbers: np.ndarray, whole: np.ndarray | None) -> tuple[int, bytes]:
 def decode(code: int, data) -> list:
     """
     Args:
-        code, data: what :func:`encode` returned; the bytes as any buffer.
+        code, data: as returned by :func:`encode`; any buffer holds the bytes.
 
     Returns:
         the numbers, ints and floats.

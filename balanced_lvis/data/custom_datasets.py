@@ -1,4 +1,4 @@
-"""Registration of the data sets under ``DATASETS.CUSTOM`` in Detectron2's catalogs."""
+"""Registration of the datasets under ``DATASETS.CUSTOM``, and conversion of registered COCO datasets."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ...priors import ClassPrior
-from ...utils.errors import InputError, did_you_mean
-from ...utils.text import one_line
-from ...utils.user_paths import why_no_file
-from ..dataset_files import CONVERTED_FILE
-from ..frequency import OWN_IMAGES
-from ..training_prior import class_prior_of_dataset
-from .converted_file import converted
-from .converted_records import load_custom
-from .summary import Summary, TrainCounts
+from ..priors import ClassPrior
+from ..utils.errors import InputError, did_you_mean
+from ..utils.text import one_line
+from ..utils.user_paths import why_no_file
+from .custom.conversion_cache import converted
+from .custom.convert import TrainCounts
+from .custom.converted_file import Summary, load_converted
+from .frequency import OWN_IMAGES
+from .registered_files import LVISSource, converted_file, register_evaluation_file, register_file
+from .training_prior import class_prior_of_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -28,21 +28,23 @@ KEYS = ("JSON", "IMAGES")
 
 
 class Source(NamedTuple):
-    """The user's own files of a data set."""
+    """The user's files of a dataset."""
 
     json_file: str
     image_root: str
 
 
 def custom_names(cfg) -> list[str]:
-    """The config's data sets of one's own that are trained on or evaluated, each once."""
+    """The datasets under ``DATASETS.CUSTOM`` that are used for training or evaluation."""
     return [name for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)) if name in cfg.DATASETS.CUSTOM]
 
 
 def source_of(cfg, name: str) -> Source:
     """
+    The files of a dataset under ``DATASETS.CUSTOM``.
+
     Raises:
-        InputError: if ``DATASETS.CUSTOM`` doesn't say, or says what it can't.
+        InputError: if ``DATASETS.CUSTOM`` lacks them, or has other keys or values.
     """
     node = cfg.DATASETS.CUSTOM[name]
     key = f"DATASETS.CUSTOM.{one_line(name)}"
@@ -58,16 +60,16 @@ def source_of(cfg, name: str) -> Source:
 
 def prepare_custom(cfg) -> None:
     """
-    Convert the config's own data sets to LVIS format unless that has been done, and register them. Datasets that others
-    registered in COCO format, as Detectron2's ``register_coco_instances`` does, are converted too where they are
-    evaluated; what is trained on stays Detectron2's.
+    Convert the datasets under ``DATASETS.CUSTOM`` to LVIS format if necessary, and register them. Datasets for
+    evaluation that are registered in COCO format, for example by Detectron2's ``register_coco_instances``, are
+    converted too. Training uses their registered loader.
 
-    Rare, common and frequent are what an evaluated file's own ``frequency`` says. In files without it, they follow from
-    the training set: of ``DATASETS.TRAIN``, whoever registered it; in an evaluation without it, of
-    ``MODEL.CLASS_PRIOR.FILE``.
+    The frequency groups of evaluation are those in the file. For a file without ``frequency``, they are derived from
+    the training set in ``DATASETS.TRAIN``, custom or not, or from ``MODEL.CLASS_PRIOR.FILE`` in an evaluation without
+    the training set.
 
     Raises:
-        InputError: for files that are missing or can't be relied on, and for data sets of different categories.
+        InputError: if files are missing or invalid, or datasets have different categories.
     """
     names = custom_names(cfg)
     for name in cfg.DATASETS.CUSTOM:
@@ -96,7 +98,7 @@ def prepare_custom(cfg) -> None:
         if is_train:
             trained[name] = summary
     for name in trained if len(cfg.DATASETS.TRAIN) > 1 else ():
-        if name in cfg.DATASETS.TEST:  # its groups are those of all training sets together, known only now
+        if name in cfg.DATASETS.TEST:  # its groups are derived from all training sets, whose counts are known now
             path, summary = converted(*source_of(cfg, name), _training_counts(cfg, trained, name))
             _register(name, path, source_of(cfg, name).image_root, summary)
     for name in dict.fromkeys(cfg.DATASETS.TEST):
@@ -105,7 +107,7 @@ def prepare_custom(cfg) -> None:
 
 
 def _coco_source(name: str) -> Source | None:
-    """The files of a dataset that is registered in COCO format; those that are missing are reported later."""
+    """The files of a dataset that is registered in COCO format. Missing files are reported later."""
     metadata: Any = MetadataCatalog.get(name) if name in DatasetCatalog else {}
     if metadata.get("evaluator_type") != "coco" or not metadata.get("json_file"):
         return None
@@ -122,7 +124,7 @@ def _convert_registered(cfg, name: str, source: Source, counts: TrainCounts | No
     _check_groups(name, source, summary, known=counts is not None)
     _check_masks(cfg, name, summary)
     metadata = MetadataCatalog.get(name)
-    # Detectron2 sets the same two when it reads the file.
+    # Detectron2 sets the same two keys when it reads the file.
     for key, value in (
         ("thing_classes", summary.class_names),
         ("thing_dataset_id_to_contiguous_id", _contiguous_ids(summary)),
@@ -133,7 +135,7 @@ def _convert_registered(cfg, name: str, source: Source, counts: TrainCounts | No
                 "categories are numbered by ascending id. Leave it out when registering: it is read from the file."
             )
         metadata.set(**{key: value})
-    vars(metadata)[CONVERTED_FILE] = path  # which Detectron2 lets nobody change, and another training set does
+    register_evaluation_file(name, path)
 
 
 def _contiguous_ids(summary: Summary) -> dict[int, int]:
@@ -147,7 +149,7 @@ def _check_file(cfg, name: str) -> None:
 
 
 def _check_spelling(cfg) -> None:
-    """The catalog, which is asked later, has only those of one's own that are used."""
+    """Hints at names under DATASETS.CUSTOM. The later check knows those in use only, by their registration."""
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         hint = did_you_mean(name, cfg.DATASETS.CUSTOM)
         if hint and name not in cfg.DATASETS.CUSTOM and name not in DatasetCatalog:
@@ -155,7 +157,7 @@ def _check_spelling(cfg) -> None:
 
 
 def _needed(cfg, name: str) -> bool:
-    """Whether a training set is there, or has to be: evaluation does without its files where a prior stands for it."""
+    """Whether the files of a training set must exist. With a class prior, evaluation doesn't need them."""
     return not cfg.MODEL.CLASS_PRIOR.FILE or os.path.isfile(source_of(cfg, name).json_file)
 
 
@@ -194,15 +196,17 @@ def _check_same_categories(cfg, first_name: str, first: Summary, name: str, summ
 
 
 def _check_groups(name: str, source: Source, summary: Summary, known: bool) -> None:
-    """``known``: whether there is a training set or a class prior."""
+    """``known``: whether a training set or a class prior is available."""
     if summary.groups_problem:
         raise InputError(f"DATASETS.TEST: {name} ({source.json_file}) can't be evaluated: {summary.groups_problem}")
     if summary.groups == OWN_IMAGES and not known:
-        logger.warning("%s: no training set is known, so that rare, common and frequent are by its own counts.", name)
+        logger.warning(
+            "%s: no training set is known, so that rare, common and frequent are derived from its own counts.", name
+        )
 
 
 def _check_names(train: TrainCounts, name: str, source: Source, summary: Summary) -> None:
-    """Counts are by the classes' order, which the same number of other classes would pass for."""
+    """Counts are matched by position, so that different classes of the same number would go unnoticed."""
     for index, (own, trained) in enumerate(zip(summary.class_names, train.class_names)):
         if own != trained:
             raise InputError(
@@ -221,19 +225,17 @@ def _check_masks(cfg, name: str, summary: Summary) -> None:
 
 def _register(name: str, json_file: str, image_root: str, summary: Summary) -> None:
     if name in DatasetCatalog:
-        load = DatasetCatalog.data[name]
-        if not isinstance(load, functools.partial) or load.func is not load_custom:
-            raise InputError(f"DATASETS.CUSTOM.{name}: {name!r} is the name of another data set; choose another.")
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+        registered = converted_file(name)
+        if registered is None or not registered.is_loaded:
+            raise InputError(f"DATASETS.CUSTOM.{name}: {name!r} is the name of another dataset; choose another.")
     contiguous_ids = _contiguous_ids(summary)
-    image_root = os.path.join(image_root, "")
-    DatasetCatalog.register(name, functools.partial(load_custom, json_file, image_root, contiguous_ids))
-    MetadataCatalog.get(name).set(
-        json_file=json_file,
-        image_root=image_root,
-        evaluator_type="lvis",
+    source = LVISSource(json_file, os.path.join(image_root, ""), contiguous_ids=contiguous_ids)
+    register_file(
+        name,
+        functools.partial(load_converted, source.json_file, source.image_root, contiguous_ids),
+        source,
+        is_converted=True,
+        has_rle_masks=summary.num_rles > 0,
         thing_classes=summary.class_names,
         thing_dataset_id_to_contiguous_id=contiguous_ids,
-        has_rle_masks=summary.num_rles > 0,
     )

@@ -1,0 +1,74 @@
+"""The command ``analyze``: the class frequencies of a dataset."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from ..config import load_config
+from ..console.command_line import command_line
+from ..console.printing import print_text
+from ..data.config_datasets import prepare_dataset
+from ..data.counting import count_classes
+from ..data.training_prior import class_prior_of_training_sets
+from ..experiments.dataset_analysis import analysis_tables, analyze, check_plot_file, plot_analysis
+from ..utils.errors import InputError
+from ..utils.io import write_json
+from ..utils.user_paths import why_no_file
+from .parsers import OVERRIDES, add_config_arguments, new_parser, overrides_of
+
+DESCRIPTION = """\
+Show the class frequencies of a dataset: groups, repeat factors and logit shifts, as a table, JSON and plot.
+
+    %(prog)s lvis_v1_train                       # from Detectron2's metadata, without any files
+    %(prog)s mine/train.json --json prior.json --plot tail.png
+    %(prog)s my_train --config-file mine.yaml    # a dataset of this config
+
+Table and plot show what training adds to the logit of each class: minus the offset of Balanced Sigmoid, plus the shift
+of Balanced Softmax. The JSON file is a class prior for MODEL.CLASS_PRIOR.FILE. Besides the counts of each class, it has
+"group", "frequency", "repeat_factor", "offset" (as each method defines it) and "logit_shift" (what is added, as in the
+table). Images without objects are not counted, because training leaves them out, unless
+DATALOADER.FILTER_EMPTY_ANNOTATIONS is False. With MODEL.CLASS_PRIOR.SAMPLED True, frequencies and shifts are those of
+the images that the sampler of the config draws.
+"""
+
+
+@command_line(prints_result=True)
+def main(arguments: list[str] | None = None) -> None:
+    args = _parser().parse_intermixed_args(arguments)
+    if args.plot:
+        check_plot_file(args.plot)
+    found = analyze(_prior(args), args.threshold)
+    print_text(analysis_tables(found, max(args.show, 0)).rstrip("\n"))
+    if args.json:
+        write_json(args.json, found, indent=1)
+    if args.plot:
+        plot_analysis(found, args.plot)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = new_parser("analyze", DESCRIPTION)
+    add = parser.add_argument
+    add("data", help="name of a dataset, or an annotation file in COCO or LVIS format")
+    add_config_arguments(parser, "config that defines the dataset")
+    add("--threshold", type=float, default=0.001, help="threshold of the repeat factors (default: 0.001, as for LVIS)")
+    add("--show", type=int, default=5, help="classes to show at either end of the table (default: 5)")
+    add("--json", metavar="FILE", help="write the analysis to this file, as a class prior")
+    add("--plot", metavar="FILE", help="draw it to this file: .png, .svg or .pdf")
+    add("opts", nargs="*", help=OVERRIDES)
+    return parser
+
+
+def _prior(args: argparse.Namespace):
+    cfg = load_config(args.config_file, overrides_of(args))
+    if os.path.isfile(args.data):
+        if cfg.MODEL.CLASS_PRIOR.SAMPLED:
+            raise InputError(
+                f"MODEL.CLASS_PRIOR.SAMPLED is True, which needs a registered dataset, but {args.data} is a file; name "
+                "the dataset under DATASETS.CUSTOM in --config-file."
+            )
+        return count_classes(args.data, progress=True, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+    if args.data.endswith(".json"):
+        raise InputError(f"{args.data} {why_no_file(args.data)}.")
+    prepare_dataset(cfg, args.data)
+    return class_prior_of_training_sets(cfg)

@@ -1,0 +1,69 @@
+"""The command ``compare``: every method with several seeds, compared as in Table 2 of the paper."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from ..config.names import config_folder
+from ..console.command_line import command_line, log_to_screen
+from ..experiments.compare import QUICK, QUICK_SEEDS, SEEDS, compare
+from ..experiments.methods import METHODS
+from .parsers import new_parser, program
+
+DESCRIPTION = """\
+Train every method with several seeds and compare them as in Table 2 of the paper. `make compare` runs this.
+
+    %(prog)s                                          # all methods on the rendered dataset, three seeds
+    %(prog)s --methods rfs crt --seeds 0 1            # two methods; results are kept from call to call
+    %(prog)s --quick                                  # a smoke test of some minutes
+    %(prog)s --configs configs/r50_ --output output/r50_compare    # LVIS-1.0, on a GPU
+    %(prog)s --seeds 0 1 2 SOLVER.IMS_PER_BATCH 16    # overrides of the config for all runs, second stages too
+
+The same command resumes a comparison that was interrupted.
+"""
+CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+")
+
+
+@command_line
+def main(arguments: list[str] | None = None) -> None:
+    words = sys.argv[1:] if arguments is None else arguments
+    args, overrides = parse(words)
+    log_to_screen()
+    compare(
+        args.methods,
+        args.seeds or (QUICK_SEEDS if args.quick else SEEDS),
+        train_net=None,
+        output=args.output or Path("output/compare_quick" if args.quick else "output/compare"),
+        configs=args.configs,
+        overrides=[*(QUICK if args.quick else ()), *overrides],
+        jobs=args.jobs,
+        command=f"{program('compare')} {shlex.join(words)}".rstrip(),
+    )
+
+
+def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """
+    Returns:
+        the arguments, and the overrides from the first config key on, which argparse would take for another method.
+    """
+    at = next((i for i, word in enumerate(words) if CONFIG_KEY.fullmatch(word)), len(words))
+    args = _parser().parse_args(words[:at])
+    return args, [*args.opts, *words[at:]]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = new_parser("compare", DESCRIPTION)
+    add = parser.add_argument
+    add("--output", type=Path, help="folder of runs and results (default: output/compare; compare_quick with --quick)")
+    add("--seeds", type=int, nargs="+", help=f"seeds (default: {' '.join(map(str, SEEDS))}; 0 with --quick)")
+    add("--methods", nargs="+", default=list(METHODS), help=f"methods (default: {' '.join(METHODS)})")
+    add("--quick", action="store_true", help="a smoke test on little data, whose results mean nothing")
+    add("--configs", default=f"{config_folder() / 'rendered'}/",
+        help="what METHOD.yaml is appended to for the path of a config (default: %(default)s)")  # fmt: skip
+    add("--jobs", type=int, help="runs at a time (default: one per core, or one on a GPU)")
+    add("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides of the config, for all runs")
+    return parser

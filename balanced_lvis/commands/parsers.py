@@ -1,0 +1,50 @@
+"""What the argument parsers of all commands share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from ..config import add_import_argument, import_overrides
+
+CONFIG_FILE = "path of a yaml file, or name of a config that comes with balanced_lvis"
+OVERRIDES = "KEY VALUE overrides of the config"
+
+
+def new_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """
+    Args:
+        command: name of the command in ``balanced-lvis``.
+        description: shown with its line breaks; ``%(prog)s`` stands for how the command was started.
+    """
+    return argparse.ArgumentParser(
+        prog=program(command), description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def program(command: str) -> str:
+    """How the command was started: ``balanced-lvis NAME``, or the script in ``tools/``."""
+    folder, script = os.path.split(sys.argv[0])
+    if script.endswith(".py") and os.path.basename(os.path.abspath(folder)) == "tools":
+        return f"tools/{script}"
+    return f"balanced-lvis {command}"
+
+
+def add_config_arguments(parser: argparse.ArgumentParser, config: str, **options) -> None:
+    """
+    Adds ``--config-file`` and ``--import``.
+
+    Args:
+        parser: of a command, which also has its own argument for overrides.
+        config: what the config is used for.
+        options: for ``--config-file``, as of ``add_argument``; by default it may be left out.
+    """
+    options = options or {"default": ""}
+    parser.add_argument("--config-file", metavar="CONFIG", help=f"{config}: {CONFIG_FILE}", **options)
+    add_import_argument(parser)
+
+
+def overrides_of(args: argparse.Namespace) -> list[str]:
+    """The overrides of a parsed command line, which ``--import`` is one of."""
+    return [*args.opts, *import_overrides(args.imports)]

@@ -1,0 +1,57 @@
+"""The command line of the soak test: ``tools/soak.py`` or ``python -m soak``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from balanced_lvis.config.names import config_folder
+from balanced_lvis.console.command_line import command_line
+from balanced_lvis.console.printing import print_text
+
+from . import soak
+
+DESCRIPTION = """\
+Kill real training runs and feed broken files to parsers, for any duration.
+
+    tools/soak.py --minutes 60 --json soak.json
+
+Training runs are killed at random moments and while they write checkpoints, and their files are damaged. Each must end
+bit-identical to a run that was never interrupted. The exit status is 1 if anything failed; everything that is needed to
+reproduce a failure is kept in --folder.
+"""
+
+
+@command_line
+def main(arguments: list[str] | None = None) -> None:
+    args = _parser().parse_args(arguments)
+    torch.set_num_threads(1)  # a process must not have started threads before it forks
+    folder = args.folder or Path(tempfile.mkdtemp(prefix="soak_"))
+    print(f"Training runs and files are in {folder}", flush=True)
+    figures = soak(config_folder(), folder, args.minutes * 60, args.seed, args.json)
+    for title, part in figures.items():
+        print_text(f"{title}: {part}")
+    if figures["failures"]:
+        sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tools/soak.py", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "--minutes", type=float, default=60.0, help="duration; a training run under way is finished first (default: 60)"
+    )
+    add("--seed", type=int, help="seed of all random choices (default: a new one each time)")
+    add("--json", type=Path, default=Path("soak.json"), help="file of the figures, updated during the run")
+    add("--folder", type=Path, help="folder of data, training runs and files (default: a new temporary one)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Every command of ``balanced-lvis``, and the tools that are the same commands."""
+
+import importlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import balanced_lvis_cli as cli
+from balanced_lvis.utils.errors import InputError, Preempted
+from tests.common import ROOT, load_tool
+
+TOOLS = {
+    "train": "train_net",
+    "predict": "predict",
+    "export": "export_submission",
+    "analyze": "analyze_dataset",
+    "convert": "convert_checkpoint",
+    "compare": "compare",
+    "quickstart": "quick_start",
+    "prepare-lvis": "prepare_lvis",
+    "render": "render_dataset",
+    "replay": "replay_step",
+    "scaling": "scaling",
+}
+
+
+@pytest.fixture
+def start(monkeypatch, capsys):
+    """Runs the console command in this process; returns its status and what it printed."""
+    monkeypatch.setattr(cli, "end_on_early_signals", lambda: None)  # this process keeps its handlers
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["balanced-lvis", *words])
+        try:
+            status = cli.main()
+        except SystemExit as error:
+            status = error.code
+        return status, capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_of_a_command_shows_how_it_was_started(name, start):
+    status, shown = start(name, "--help")
+    assert status == 0
+    assert re.match(rf"usage: balanced-lvis {name}\s", shown.out)
+    assert "%(prog)s" not in shown.out and f"balanced-lvis {name} " in shown.out.partition("\n\n")[2]
+
+
+@pytest.mark.parametrize("command", TOOLS)
+def test_a_tool_is_the_command(command):
+    assert load_tool(TOOLS[command]).__name__ == f"balanced_lvis.commands.{cli.COMMANDS[command][0]}"
+
+
+def test_every_module_of_commands_with_a_main_is_a_command():
+    folder = ROOT / "balanced_lvis" / "commands"
+    modules = {path.stem for path in folder.glob("*.py") if "\ndef main(" in path.read_text(encoding="utf-8")}
+    assert modules == {module for module, _ in cli.COMMANDS.values()}
+
+
+def test_a_wrong_command_and_none_are_input_errors(start):
+    assert start()[0] == InputError.exit_status
+    status, shown = start("trian")
+    assert status == InputError.exit_status and shown.err.startswith("error: 'trian' is not a command")
+    assert start("--version")[1].out.startswith("balanced-lvis 0.")
+
+
+def test_a_signal_during_imports_exits_at_once_and_quietly(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "balanced_lvis_cli.py", "convert", "a", "b"], stderr=subprocess.PIPE, cwd=tmp_path
+    )
+    time.sleep(0.5)  # imports take seconds
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate()[1] in (b"", b"Stopped at once by SIGTERM.\n")
+    assert process.returncode == Preempted.exit_status
+
+
+def test_configs_are_listed_by_name(start):
+    names = start("configs")[1].out.split()
+    assert {"r50_balanced_sigmoid", "rendered/rfs", "quick_start/sigmoid", "custom/r50_balanced_sigmoid"} <= set(names)
+    assert not any(name.startswith("base/") for name in names)
+    assert all("r50_b" in name for name in start("configs", "r50_b")[1].out.split())
+
+
+def test_statuses_of_the_console_command_are_those_of_the_package():
+    assert (Preempted.exit_status, InputError.exit_status) == (cli._PREEMPTED, cli._INPUT_ERROR)
+    for module, line in cli.COMMANDS.values():
+        assert importlib.util.find_spec(f"balanced_lvis.commands.{module}") and line[0].islower()
