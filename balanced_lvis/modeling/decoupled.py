@@ -98,8 +98,8 @@ def scaled_classifier(classifier: nn.Module, num_outputs: int, form: str) -> nn.
     return classifier
 
 
-def _scale_outputs(classifier, _, logits: Tensor) -> Tensor:
-    return logits * classifier.scale
+def _scale_outputs(classifier: nn.Module, _, logits: Tensor) -> Tensor:
+    return logits * classifier.get_parameter("scale")
 
 
 def _check_form(form: str) -> None:
