@@ -19,7 +19,7 @@ from benchmarks import boxes as box_benchmark
 from .verdicts import CheckFailedError, Context
 
 PRIOR = ClassPrior(tuple("abcdef"), np.array([1, 5, 20, 60, 150, 400]), 500)
-OPTIONS = {"equalization": {"threshold": 0.05}}  # three of these classes are its tail
+OPTIONS: dict[str, dict] = {"equalization": {"threshold": 0.05}}  # three of these classes are its tail
 IMAGE = (320, 480)
 
 

@@ -32,6 +32,7 @@ class PriorModule(nn.Module):
         self.num_classes = num_classes
         self._prior = prior
         self._from_prior: dict[str, Tensor] = {}
+        self._device_of: Tensor
         # Moves with the module, and so tells its device. Not persistent: checkpoints have no such entry.
         self.register_buffer("_device_of", torch.empty(0), persistent=False)
         if isinstance(prior, ClassPrior):

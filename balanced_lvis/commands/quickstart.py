@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..config.names import config_path
 from ..console.command_line import command_line, log_to_screen
+from ..experiments.methods import METHODS
 from ..experiments.quick_start import quick_start
 from ..experiments.runs import Run
 from .parsers import new_parser
@@ -18,15 +19,16 @@ Train the sigmoid baseline and Balanced Sigmoid on the rendered dataset and comp
     %(prog)s --forms --output output/forms SEED 1    # the baseline and both forms of Balanced Sigmoid
 """
 FORM = "MODEL.ROI_BOX_HEAD.ACTIVATION.BALANCED_SIGMOID.FORM"
+TITLE = METHODS["balanced_sigmoid"].title
 # key in summary.json, title, config, overrides
 RUNS = [
     ("baseline", "sigmoid", "quick_start/sigmoid", ()),
-    ("balanced_sigmoid", "Balanced Sigmoid", "quick_start/balanced_sigmoid", ()),
+    ("balanced_sigmoid", TITLE, "quick_start/balanced_sigmoid", ()),
 ]
 FORMS = [
     RUNS[0],
-    ("foreground", "Balanced Sigmoid, foreground", "quick_start/balanced_sigmoid", (FORM, "foreground")),
-    ("centred", "Balanced Sigmoid, centred", "quick_start/balanced_sigmoid", (FORM, "centred")),
+    ("foreground", f"{TITLE}, foreground", "quick_start/balanced_sigmoid", (FORM, "foreground")),
+    ("centred", f"{TITLE}, centred", "quick_start/balanced_sigmoid", (FORM, "centred")),
 ]
 
 

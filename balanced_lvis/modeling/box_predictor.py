@@ -7,12 +7,14 @@ Shape shorthand: R RoIs of all images together, K foreground classes, C outputs 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import torch
 from detectron2.config import configurable
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.utils.events import get_event_storage
+from torch import nn
 
 from ..activations import Activation, activation_class, build_activation
 from ..calibration import Calibration, build_calibration
@@ -36,6 +38,8 @@ class ActivationOutputLayers(FastRCNNOutputLayers):
         **kwargs: as for ``FastRCNNOutputLayers``.
     """
 
+    cls_score: Any  # usually an nn.Linear
+
     @configurable
     def __init__(self, *, activation: Activation, calibration: Calibration | None = None, **kwargs):
         super().__init__(**kwargs)
@@ -43,15 +47,15 @@ class ActivationOutputLayers(FastRCNNOutputLayers):
         self.calibration = calibration
         with torch.no_grad():
             if self._keeps_linear_classifier():
-                activation.init_bias_(self.cls_score.bias)
+                activation.init_bias_(self.cls_score.get_parameter("bias"))
             else:
                 with torch.random.fork_rng(devices=[]):  # all other weights start as with any activation
-                    self.cls_score = activation.classifier(self.cls_score.in_features)
+                    self.cls_score: nn.Module = activation.classifier(self.bbox_pred.in_features)
 
     def _keeps_linear_classifier(self) -> bool:
         """Whether Detectron2's classifier, with its initial weights, is that of the activation."""
         is_default = type(self.activation).classifier is Activation.classifier
-        return is_default and self.activation.num_outputs == self.cls_score.out_features
+        return is_default and self.activation.num_outputs == self.num_classes + 1
 
     @classmethod
     def from_config(cls, cfg, input_shape, **kwargs):

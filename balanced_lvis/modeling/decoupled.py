@@ -99,7 +99,7 @@ def scaled_classifier(classifier: nn.Module, num_outputs: int, form: str) -> nn.
 
 
 def _scale_outputs(classifier: nn.Module, _, logits: Tensor) -> Tensor:
-    return logits * classifier.scale
+    return logits * classifier.get_parameter("scale")
 
 
 def _check_form(form: str) -> None:

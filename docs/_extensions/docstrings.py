@@ -4,7 +4,7 @@ import re
 
 import griffe
 
-ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod|obj):`~?([^`]+)`")
+ROLE = re.compile(r":(?:attr|class|data|exc|func|meth|mod|obj):`(?:([^`<]+) <)?[~.]*([\w.]+)>?`")
 BORDER = re.compile(r"=+(?: +=+)+ *")
 
 
@@ -29,19 +29,19 @@ def in_markdown(text: str, item: griffe.Object) -> str:
         text: of a docstring.
         item: the object that it documents, in whose scope names are looked up.
     """
-    text = ROLE.sub(lambda match: _link(match[1], item), text)
+    text = ROLE.sub(lambda match: _link(match[1], match[2], item), text)
     text = re.sub(r"^:: *$", "", text, flags=re.MULTILINE)
     text = re.sub(r"::$", ":", text, flags=re.MULTILINE)
     return "\n".join(_with_tables(text.splitlines()))
 
 
-def _link(target: str, item: griffe.Object) -> str:
+def _link(title: str | None, target: str, item: griffe.Object) -> str:
     """Code that links to the target's entry, if the reference has one."""
     try:
-        path = target if target.startswith("balanced_lvis.") else item.resolve(target.lstrip("."))
+        path = target if target.startswith("balanced_lvis.") else item.resolve(target)
     except griffe.NameResolutionError:
         path = target
-    name = target.split(".")[-1] if target.startswith(("balanced_lvis.", ".")) else target
+    name = title or (target.split(".")[-1] if target.startswith("balanced_lvis.") else target)
     return f'<autoref identifier="{path}" optional><code>{name}</code></autoref>'
 
 

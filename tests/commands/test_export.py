@@ -181,7 +181,7 @@ def test_detections_of_something_else_are_not_continued(rendered, trained, tiny_
     others = {
         "checkpoint": {"weights": tmp_path / "other.pth"},
         "config": {"opts": ["MODEL.ROI_HEADS.NMS_THRESH_TEST", 0.4]},
-        "data set": {"dataset": "rendered_test_dev"},
+        "dataset": {"dataset": "rendered_test_dev"},
     }
     for name, change in others.items():
         assert export_here(rendered, trained, tmp_path, **change) == 2

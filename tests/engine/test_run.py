@@ -327,7 +327,7 @@ def test_a_broken_checkpoint_is_named(tiny_cfg, tmp_path, content):
 def test_resuming_from_a_checkpoint_that_is_gone_is_explained(rendered, tmp_path):
     (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
     message = refused("--config-file", CONFIG, "--resume", *rendered_opts(rendered, tmp_path))
-    assert "there is no checkpoint), and last_checkpoint names 'model_0000009.pth'" in message
+    assert "no .pth file), and last_checkpoint names 'model_0000009.pth'" in message
 
 
 def test_bad_input_met_by_several_processes_is_one_message(rendered, tmp_path):

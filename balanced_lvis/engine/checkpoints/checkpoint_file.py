@@ -1,4 +1,4 @@
-"""Checkpoint files that anybody may have written: read without running what is in them."""
+"""Reading of checkpoint files from untrusted sources, without running code from the file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .torch_file import OLD_TORCH, load_torch_file
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 
-# The first bytes of what people take for a checkpoint, and what it is.
+# First bytes of files that are often mistaken for checkpoints, with a description.
 _OTHERS = {
-    b"<": "a web page or XML; the download has saved an error page, so fetch the file again",
-    b"version https://git-lfs": "a Git LFS pointer; `git lfs pull` fetches the file itself",
+    b"<": "a web page or XML, probably the error page of a failed download; download the file again",
+    b"version https://git-lfs": "a Git LFS pointer; download the file with `git lfs pull`",
     b"\x1f\x8b": "a gzip archive; unpack it first",
     b"\x89HDF": "an HDF5 file",
     b"{": "JSON",
@@ -31,22 +31,22 @@ _OTHERS = {
 
 def read_checkpoint(path: str | os.PathLike, trust: bool = False) -> dict:
     """
-    Read a file of torch (``.pth``), of Detectron2's or Detectron's model zoo (``.pkl``) or of pycls (``.pyth``).
+    Read a checkpoint: PyTorch's (``.pth``), the Detectron2 or Detectron model zoo's (``.pkl``) or pycls's (``.pyth``).
 
-    What a file is, its first bytes tell, not its name. Tensors and plain containers are read without running anything;
-    a file that needs more is refused, and nothing of it has run.
+    The format is detected from the first bytes, not from the file name. Tensors and plain containers are read without
+    running code from the file. Files that need more are rejected before any of their code runs.
 
     Args:
-        path: a file on disk.
-        trust: let Python's pickle run what a file asks for, if it needs that. Only for files from people you trust as
-            if they sat at your keyboard.
+        path: file on disk.
+        trust: allow pickle to run code from the file, if the file needs it. Only for files from sources that you would
+            also run programs from.
 
     Returns:
-        {"model": {name: tensor on the CPU}, ...} with all else that the file holds. Files of Detectron
-        and pycls also get "__author__" and "matching_heuristics", as Detectron2 reads them.
+        {"model": {name: tensor on the CPU}, ...} with all other entries of the file. Files of Detectron and pycls also
+        get "__author__" and "matching_heuristics", as Detectron2 reads them.
 
     Raises:
-        InputError: for anything that is no such checkpoint, and for one that needs ``trust``; nothing else.
+        InputError: if the file is not a checkpoint, or needs ``trust``. No other exception is raised.
     """
     path = os.fspath(path)
     try:
@@ -55,32 +55,33 @@ def read_checkpoint(path: str | os.PathLike, trust: bool = False) -> dict:
         raise
     except RecursionError as error:
         raise InputError(f"{path!r} is not a readable checkpoint: it is nested too deeply.") from error
-    except Exception as error:  # torch, pickle and zipfile each have their own for a broken file
+    except Exception as error:  # torch, pickle and zipfile raise exceptions of many types
         reason = f"{type(error).__name__}: {error}".split("\n", 1)[0][:300]
         raise InputError(
-            f"{path!r} is not a readable checkpoint ({reason}); it may be truncated or of another program."
+            f"{path!r} is not a readable checkpoint ({reason}); it may be truncated or written by another program."
         ) from error
 
 
 def check_kind(path: str) -> bytes:
     """
-    Look at the first bytes of a file, which is quick.
+    Detect the format of a file from its first bytes.
 
     Returns:
-        those that tell its kind; empty if it is of none that is known, which may still be an old pickle.
+        the bytes that identify the format; empty if the format is unknown, which may still be an old pickle.
 
     Raises:
-        InputError: if it is a folder, empty, can't be read or is a known kind that is no checkpoint.
+        InputError: if the path is a folder, or the file is empty, unreadable or of a known format that is not a
+            checkpoint.
     """
     if os.path.isdir(path):
-        raise InputError(f"{path!r} is a folder; name the checkpoint in it, such as {os.path.join(path, 'model.pth')}.")
+        raise InputError(f"{path!r} is a folder; give the checkpoint in it, such as {os.path.join(path, 'model.pth')}.")
     try:
         with open_regular(path) as file:
             start = file.read(64)
     except OSError as error:
         raise InputError(f"The checkpoint {path!r} can't be read: {error.strerror}.") from error
     if not start:
-        raise InputError(f"{path!r} is an empty file; fetch or train the checkpoint again.")
+        raise InputError(f"{path!r} is an empty file; download the checkpoint again, or train again.")
     for kind in (_ZIP, OLD_TORCH, _PICKLE):
         if start.startswith(kind):
             return kind
@@ -95,7 +96,7 @@ def _read(path: str, kind: bytes, trust: bool):
     try:
         if is_torchs:
             return load_torch_file(path)
-        # Mapped, so that a size which a broken file states is never allocated.
+        # Memory-mapped, so that a wrong size stated in the file is never allocated.
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             return load_plain_pickle(mapped, os.path.getsize(path))
     except pickle.UnpicklingError as error:
@@ -117,23 +118,23 @@ def _is_refusal(error: pickle.UnpicklingError) -> bool:
 
 
 def _in_a_line(error: Exception) -> str:
-    """Without torch's own advice, which is to switch the check off."""
+    """The message without torch's advice, which is to disable the check."""
     lines = [line.strip() for line in str(error).splitlines()]
     return next((line for line in lines if "GLOBAL" in line or "Unsupported" in line), lines[0])[:200]
 
 
 def _refusal(path: str, what: str) -> str:
     return (
-        f"{path!r} holds more than tensors and plain values ({what}); loading it could run code that the file chooses. "
-        "If you trust where it comes from as you trust a program that you run, add MODEL.TRUST_WEIGHTS True "
-        "(--trust of the tools); tools/convert_checkpoint.py then writes a copy that needs no trust."
+        f"{path!r} contains more than tensors and plain values ({what}); loading it could run code from the file. "
+        "If you trust its source, add MODEL.TRUST_WEIGHTS True (--trust for the tools). tools/convert_checkpoint.py "
+        "then writes a copy that loads without it."
     )
 
 
 def _normalised(path: str, content) -> dict:
-    """As {"model": ...}, whatever the layout; in Detectron2's terms."""
+    """The content as {"model": ...}, as Detectron2 names it, whatever the layout of the file."""
     if not isinstance(content, dict):
-        raise InputError(f"{path!r} holds a {type(content).__name__}, not the dict of tensors that a checkpoint is.")
+        raise InputError(f"{path!r} contains a {type(content).__name__}, not a dict of tensors as a checkpoint does.")
     if "model_state" in content and "model" not in content:  # pycls
         state = _state(path, content["model_state"])
         for name in [name for name in state if name.endswith("num_batches_tracked")]:
@@ -150,9 +151,9 @@ def _normalised(path: str, content) -> dict:
 
 
 def _state(path: str, state) -> dict:
-    """The same dict, whose ``_metadata`` torch reads, with tensors for NumPy's arrays."""
+    """The same dict, which keeps ``_metadata``, with NumPy arrays converted to tensors."""
     if not isinstance(state, dict) or not state:
-        raise InputError(f"{path!r} has no tensors under 'model', where a checkpoint has its weights by name.")
+        raise InputError(f"{path!r} has no tensors under 'model', where a checkpoint has its weights.")
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, (torch.Tensor, np.ndarray)):
             raise InputError(
@@ -162,10 +163,9 @@ def _state(path: str, state) -> dict:
         if isinstance(value, np.ndarray):
             value = state[name] = torch.from_numpy(np.ascontiguousarray(value).reshape(value.shape))
         if value.layout is not torch.strided or value.device.type != "cpu" or value.is_quantized:
-            raise InputError(f"{path!r}: the tensor {name[:80]!r} is not a dense one with its values in the file.")
+            raise InputError(f"{path!r}: the tensor {name[:80]!r} is not a dense tensor with its values in the file.")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise InputError(
-                f"{path!r}: the tensor {name[:80]!r} states a shape of {tuple(value.shape)}, for which the file has no "
-                "values."
+                f"{path!r}: the tensor {name[:80]!r} has the shape {tuple(value.shape)}, but the file has fewer values."
             )
     return state

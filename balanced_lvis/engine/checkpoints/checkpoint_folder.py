@@ -1,4 +1,4 @@
-"""The checkpoints of an output folder: which of them is the newest that can be gone on from."""
+"""The newest checkpoint of an output folder that can be resumed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .torch_file import load_torch_file
 
 logger = logging.getLogger(__name__)
 
-POINTER = "last_checkpoint"  # Detectron2's, which holds a file's name
+POINTER = "last_checkpoint"  # Detectron2's file with the name of the last checkpoint
 PARTIAL = ".partial"
 
 
@@ -26,22 +26,23 @@ class _Candidate:
 
 def newest_checkpoint(folder: str | os.PathLike) -> str:
     """
-    The newest checkpoint of a training that is whole, whatever ``last_checkpoint`` says.
+    The newest intact checkpoint of a training run.
 
-    That is the one that ``last_checkpoint`` names or, if a run was killed after it had written a later one and before
-    it had noted its name, that one. Where the note is missing, or the file that it names is missing or damaged, the
-    latest of the same run that is whole; of the run that wrote last, if that can't be told either.
+    Normally this is the file that ``last_checkpoint`` names. If the run was killed after it wrote a later checkpoint
+    and before it updated ``last_checkpoint``, it is the later one. If ``last_checkpoint`` is missing, or the file that
+    it names is missing or damaged, it is the latest intact checkpoint of the same run, or of the run that wrote last
+    if the run is unknown.
 
-    All bytes of the file that is returned have been read, and their checksums are right.
+    All bytes of the returned file were read and their checksums verified.
 
     Args:
-        folder: ``OUTPUT_DIR`` of a run; it need not exist.
+        folder: ``OUTPUT_DIR`` of a run; it may be missing.
 
     Returns:
-        the file's path; empty if there is neither a checkpoint nor a note of one.
+        path of the file; empty if there is neither a checkpoint nor ``last_checkpoint``.
 
     Raises:
-        InputError: if there are checkpoints or a note of one, but none that is whole.
+        InputError: if there are checkpoints or ``last_checkpoint``, but no intact checkpoint.
     """
     noted = _noted(folder)
     names = _files(folder)
@@ -56,23 +57,23 @@ def newest_checkpoint(folder: str | os.PathLike) -> str:
             _report(folder, noted, candidate.name, broken)
             return path
         broken[candidate.name] = reason
-    listed = "; ".join(f"{name}: {reason}" for name, reason in broken.items()) or "there is no checkpoint"
+    listed = "; ".join(f"{name}: {reason}" for name, reason in broken.items()) or "no .pth file"
     raise InputError(
-        f"--resume: {folder} has no checkpoint that can be gone on from ({listed})"
+        f"--resume: {folder} has no checkpoint that can be resumed ({listed})"
         + (f", and {POINTER} names {noted!r}" if noted is not None else "")
-        + f". Copy a whole one there, or delete these files, {POINTER} among them, to start anew."
+        + f". Copy an intact checkpoint there, or delete these files and {POINTER} to start again."
     )
 
 
 def remove_partial(folder: str | os.PathLike) -> None:
-    """Delete what a run that was killed while it wrote a checkpoint has left."""
+    """Delete unfinished files of a run that was killed while it wrote a checkpoint."""
     for name in _listed(folder):
         if name.endswith((".pth" + PARTIAL, POINTER + PARTIAL)):
             os.unlink(os.path.join(folder, name))
 
 
 def _noted(folder) -> str | None:
-    """What ``last_checkpoint`` says; None if there is no such file."""
+    """Content of ``last_checkpoint``; None if the file is missing."""
     try:
         with open(os.path.join(folder, POINTER), "rb") as file:
             return file.read(4096).decode("utf-8", "replace").strip()
@@ -100,16 +101,16 @@ def _modified(path) -> float:
 
 
 def _look(folder, name: str, broken: dict[str, str]) -> _Candidate | None:
-    """What a file says of itself, without reading its tensors; None, and noted in ``broken``, if it is no candidate."""
+    """Run and iteration of a file, read without its tensors; None, with the reason in ``broken``, if it has none."""
     path = os.path.join(folder, name)
     try:
         content = load_torch_file(path, mapped=True)
         trainer = content["trainer"]
-        run = str(trainer.get("run", ""))  # stock Detectron2's have none
+        run = str(trainer.get("run", ""))  # missing in checkpoints of stock Detectron2
         return _Candidate(name, run, int(trainer["iteration"]), _modified(path))
     except (KeyError, TypeError, AttributeError):
-        broken[name] = "holds no state of a training"
-    except Exception as error:  # torch, pickle and zipfile each have their own for a broken file
+        broken[name] = "has no state of a training run"
+    except Exception as error:  # torch, pickle and zipfile raise exceptions of many types
         broken[name] = f"is damaged or unfinished ({_in_a_line(error)})"
     return None
 
@@ -128,18 +129,18 @@ def _in_order(candidates: list[_Candidate], noted: str | None, noted_at: float) 
             return 3, one.iteration, one.modified
         if chosen is None or one.iteration <= chosen.iteration:
             return 2, one.iteration, one.modified
-        # A later one that was there when the note was written was passed over by whoever wrote it: a user, perhaps.
+        # A later file that is older than last_checkpoint was not chosen when that was written, perhaps by a user.
         return 4 if one.modified > noted_at else 1, one.iteration, one.modified
 
     return sorted(candidates, key=rank, reverse=True)
 
 
 def damage_of(path: str | os.PathLike) -> str | None:
-    """What is wrong with a file's bytes, of which each is read; None if nothing is."""
+    """Description of the damage of a file, which is read completely; None if it is intact."""
     try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
-    except Exception as error:  # zipfile and zlib each have their own
+    except Exception as error:  # zipfile and zlib raise exceptions of many types
         return f"is damaged ({_in_a_line(error)})"
     return bad and f"is damaged: the checksum of {bad} is wrong"
 
@@ -150,6 +151,6 @@ def _in_a_line(error: Exception) -> str:
 
 def _report(folder, noted: str | None, chosen: str, broken: dict[str, str]) -> None:
     if noted is not None and noted != chosen:
-        logger.warning("%s in %s names %r, but the newest whole checkpoint is %s.", POINTER, folder, noted, chosen)
+        logger.warning("%s in %s names %r, but the newest intact checkpoint is %s.", POINTER, folder, noted, chosen)
     for name, reason in broken.items():
-        logger.warning("%s in %s %s; it is left out.", name, folder, reason)
+        logger.warning("%s in %s %s; it is ignored.", name, folder, reason)

@@ -1,4 +1,4 @@
-"""Detectron2's checkpointer, reading files that anybody may have written."""
+"""Detectron2's checkpointer with safe loading."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ class Checkpointer(DetectionCheckpointer):
 
     Args:
         *args: as for ``DetectionCheckpointer``.
-        trust: as for ``read_checkpoint``; of weights to start from.
+        trust: as for ``read_checkpoint``.
         **kwargs: as for ``DetectionCheckpointer``.
     """
+
+    _parsed_url_during_load: Any  # set by Detectron2
 
     def __init__(self, *args, trust: bool = False, **kwargs):
         super().__init__(*args, **kwargs)
@@ -28,17 +30,15 @@ class Checkpointer(DetectionCheckpointer):
 
     def load(self, path, *args, **kwargs):
         """
-        As Detectron2's.
+        Load a checkpoint as Detectron2 does.
 
         Raises:
-            InputError: if the file is no checkpoint, or needs ``trust``.
+            InputError: if the file is not a checkpoint, or needs ``trust``.
         """
         try:
             return super().load(path, *args, **kwargs)
         finally:
-            self._parsed_url_during_load = None  # else a load after a failed one would fail as well
-
-    _parsed_url_during_load: Any  # Detectron2's own
+            self._parsed_url_during_load = None  # otherwise the next load would fail, too
 
     def _load_file(self, filename):
         content = read_checkpoint(filename, self.trust)

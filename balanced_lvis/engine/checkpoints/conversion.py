@@ -1,9 +1,8 @@
 """
-Checkpoints of other programs made ours, and ours made theirs.
+Conversion of checkpoints from and to the layouts of other programs.
 
-K is the number of classes, D that of the box head's channels. A classifier has either K+1 outputs, the last one for
-background, as Detectron2's and ours, or K, as the published ones of EQL (Tan et al., CVPR 2020) and BALMS (Ren et al.,
-NeurIPS 2020), whose sigmoids need none.
+K is the number of classes. Classifiers of Detectron2 and balanced_lvis have K+1 outputs, the last for the background.
+The published sigmoid classifiers of EQL (Tan et al., CVPR 2020) and BALMS (Ren et al., NeurIPS 2020) have K.
 """
 
 from __future__ import annotations
@@ -33,17 +32,17 @@ _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel's and torch.com
 @dataclass
 class Conversion:
     """
-    What was done.
+    Summary of a conversion.
 
     Attributes:
         num_classes: K.
-        had_background: whether the classifier had K+1 outputs before.
-        has_background: whether it has them now.
+        had_background: whether the classifier had K+1 outputs before the conversion.
+        has_background: whether it has them afterwards.
         family: "sigmoid" or "softmax".
-        class_names: K names; empty where nobody told.
-        num_tensors: written.
-        dropped: the file's other entries, such as the optimizer's state, which were left out.
-        steps: what else was done, in words.
+        class_names: K names; empty if unknown.
+        num_tensors: number of tensors written.
+        dropped: entries of the file that were not written, such as the state of the optimizer.
+        steps: descriptions of the other changes.
     """
 
     num_classes: int
@@ -67,53 +66,53 @@ def convert_checkpoint(
     trust: bool = False,
 ) -> Conversion:
     """
-    Write the weights of a checkpoint in another layout, without what only its training needs.
+    Write the weights of a checkpoint in another layout, without training state.
 
     Args:
-        source: a checkpoint of ours, of Detectron2 (``.pth``, or ``.pkl`` of its model zoo), EQL or BALMS.
-        output: ``.pth``, or ``.pkl`` for the model zoo's format, which Detectron2 reads as well.
+        source: checkpoint of balanced_lvis, of Detectron2 (``.pth``, or ``.pkl`` of its model zoo), EQL or BALMS.
+        output: path of a ``.pth`` file, or of a ``.pkl`` file in the format of Detectron2's model zoo.
         layout: "balanced_lvis" for K+1 outputs, as Detectron2 has them, with class names and family; or
-            "no_background" for K outputs, which only sigmoids can do with.
-        family: "sigmoid" or "softmax", what the classifier was trained for, where the file doesn't tell; K outputs are
-            sigmoids.
-        class_names: K names in the order of the outputs, where the file doesn't tell.
-        num_classes: K, needed only where neither names nor class-specific boxes or masks tell it.
+            "no_background" for K outputs, for sigmoids only.
+        family: "sigmoid" or "softmax", if the file doesn't state what the classifier was trained with. Classifiers of K
+            outputs are sigmoids.
+        class_names: K names in the order of the outputs, if the file doesn't state them.
+        num_classes: K, needed only if neither class names nor class-specific boxes or masks give it.
         trust: as for :func:`balanced_lvis.engine.checkpoints.checkpoint_file.read_checkpoint`.
 
     Returns:
-        what was done.
+        summary of the conversion.
 
     Raises:
-        InputError: if the file can't be read, isn't of a detector, or doesn't tell what has to be known; nothing is
-            written then.
+        InputError: if the file can't be read, is not a checkpoint of a detector, or lacks information that must be
+            given. Nothing is written then.
     """
     source, output = os.fspath(source), os.fspath(output)
     _check_arguments(source, output, layout, family, num_classes)
     content = read_checkpoint(source, trust)
-    told = Identity.read(content, source)
+    identity = Identity.read(content, source)
     state, steps = _unwrapped(content["model"])
     outputs = _num_outputs(source, content, state)
-    names = _class_names(source, told, class_names)
+    names = _class_names(source, identity, class_names)
     known = num_classes if num_classes is not None else len(names) or _classes_of_other_heads(state)
     # An activation can have more outputs than the classes and the background; these are kept.
-    has_more = told is not None and 0 < known < outputs - 1
+    has_more = identity is not None and 0 < known < outputs - 1
     background = has_more or _has_background(source, outputs, known)
-    family = _family(source, told, family, background)
+    family = _family(source, identity, family, background)
     if layout == "no_background" and (has_more or family != "sigmoid"):
         raise InputError(
             f"{source!r} has a {family} classifier with {outputs} outputs for {known} classes, whose last outputs "
-            "can't be left out; use layout balanced_lvis."
+            "can't be left out; use layout 'balanced_lvis'."
         )
     done = Conversion(known, background, layout != "no_background", family, names, steps=steps)
     if done.has_background and not background:
         _change_classifier(state, _with_background)
-        done.steps.append("gave the classifier a background output, which sigmoids don't use")
+        done.steps.append("added a background output to the classifier, which sigmoids ignore")
     elif background and not done.has_background:
         _change_classifier(state, lambda value, _: value[:-1].clone())
-        done.steps.append("took the classifier's unused background output away")
+        done.steps.append("removed the unused background output of the classifier")
     done.dropped = [str(key) for key in content if key not in _KEPT]
     done.num_tensors = len(state)
-    stage = told.stage if told else _END_TO_END
+    stage = identity.stage if identity else _END_TO_END
     _write(output, {"model": state, Identity.KEY: Identity(names, family, stage).state_dict()})
     return done
 
@@ -124,22 +123,22 @@ def _check_arguments(source: str, output: str, layout: str, family: str | None, 
     if family is not None and family not in FAMILIES:
         raise InputError(f"family is {family!r}; valid: {', '.join(FAMILIES)}.")
     if not output.endswith((".pth", ".pkl")):
-        raise InputError(f"The output {output!r} has to be named .pth, or .pkl for the model zoo's format.")
+        raise InputError(f"The output {output!r} must end in .pth, or in .pkl for the format of the model zoo.")
     if os.path.exists(output) and os.path.exists(source) and os.path.samefile(source, output):
-        raise InputError(f"The output {output!r} is the input itself; give another name.")
+        raise InputError(f"The output {output!r} is the input; choose another name.")
     if num_classes is not None and num_classes < 1:
-        raise InputError(f"num_classes is {num_classes}; a classifier has at least 1.")
+        raise InputError(f"num_classes is {num_classes}; it must be at least 1.")
     if os.path.isdir(output):
-        raise InputError(f"The output {output!r} is a folder; give a file name in it.")
+        raise InputError(f"The output {output!r} is a folder; give the path of a file.")
 
 
 def _unwrapped(state: dict) -> tuple[dict, list[str]]:
-    """The same tensors, without the prefixes of what a model was wrapped in when it was saved."""
+    """The same tensors, with the prefixes of wrapped models removed from their names."""
     steps = []
     for wrapper in _WRAPPERS:
         if any(name.startswith(wrapper) or f".{wrapper}" in name for name in state):
             state = {re.sub(rf"(^|\.){re.escape(wrapper)}", r"\1", name): value for name, value in state.items()}
-            steps.append(f"took {wrapper!r} out of the names")
+            steps.append(f"removed {wrapper!r} from the names")
     return dict(state), steps
 
 
@@ -148,23 +147,23 @@ def _num_outputs(source: str, content: dict, state: dict) -> int:
     if not counts:
         kind = "of Detectron" if content.get("__author__") == "Caffe2" else "of another program"
         raise InputError(
-            f"{source!r} has no tensor named roi_heads.box_predictor.cls_score.weight: it is a backbone's checkpoint, "
-            f"or {kind}. Trainings start from backbones as they are, by MODEL.WEIGHTS."
+            f"{source!r} has no tensor named roi_heads.box_predictor.cls_score.weight: it is a checkpoint of a "
+            f"backbone, or {kind}. Backbones need no conversion: set MODEL.WEIGHTS."
         )
     if len(set(counts.values())) > 1:
         raise InputError(f"{source!r} has classifiers of different sizes: {counts}.")
     return next(iter(counts.values()))
 
 
-def _class_names(source: str, told: Identity | None, given: list[str] | None) -> list[str]:
-    theirs = told.class_names if told else []
-    if told and given and theirs:
-        Identity(given, "", "").check_class_names(told, f"{source!r}")
+def _class_names(source: str, identity: Identity | None, given: list[str] | None) -> list[str]:
+    theirs = identity.class_names if identity else []
+    if identity and given and theirs:
+        Identity(given, "", "").check_class_names(identity, f"{source!r}")
     return list(given or theirs)
 
 
 def _classes_of_other_heads(state: dict) -> int:
-    """K by the heads that have outputs per class; 0 where none has."""
+    """K, from heads with outputs per class; 0 if there are none."""
     for name, value in state.items():
         if re.search(r"roi_heads\.mask_head\.predictor\.bias$", name) and value.shape[0] > 1:
             return value.shape[0]
@@ -176,28 +175,28 @@ def _classes_of_other_heads(state: dict) -> int:
 def _has_background(source: str, outputs: int, num_classes: int) -> bool:
     if not num_classes:
         raise InputError(
-            f"{source!r} has a classifier of {outputs} outputs, and nothing in it tells whether the last one is the "
-            "background's: give the classes (--classes NAME_OR_JSON) or their number (--num-classes)."
+            f"{source!r} has a classifier of {outputs} outputs, the last of which may or may not be the background; "
+            "give the classes (--classes NAME_OR_JSON) or their number (--num-classes)."
         )
     if outputs not in (num_classes, num_classes + 1):
         raise InputError(
-            f"{source!r} has a classifier of {outputs} outputs, but there are {num_classes} classes, which take "
-            f"{num_classes + 1}, or {num_classes} without background; give the classes that it was trained for."
+            f"{source!r} has a classifier of {outputs} outputs, but {num_classes} classes need "
+            f"{num_classes + 1}, or {num_classes} without background; give the classes that it was trained with."
         )
     return outputs == num_classes + 1
 
 
-def _family(source: str, told: Identity | None, given: str | None, background: bool) -> str:
-    known = told.family if told else None if background else "sigmoid"
+def _family(source: str, identity: Identity | None, given: str | None, background: bool) -> str:
+    known = identity.family if identity else None if background else "sigmoid"
     family = known or given
     if family is None:
         raise InputError(
-            f"{source!r} doesn't tell whether its classifier was trained as a softmax or as sigmoids, and their scores "
-            "differ: add --activation. Detectron2's models are softmax unless their config has USE_SIGMOID_CE."
+            f"{source!r} doesn't state whether its classifier was trained with a softmax or with sigmoids; add "
+            "--activation. Models of Detectron2 use a softmax unless their config sets USE_SIGMOID_CE."
         )
     if None not in (known, given) and known != given:
-        reason = "says of itself that it is" if told else "has no background output, and so is"
-        raise InputError(f"The activation is to be {given}, but {source!r} {reason} {known}.")
+        reason = "was trained with" if identity else "has no background output, and therefore uses"
+        raise InputError(f"The activation is {given!r}, but {source!r} {reason} {known}.")
     return family
 
 

@@ -1,4 +1,4 @@
-"""Whose weights a checkpoint holds."""
+"""Classes, activation and stage of the model in a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..step_builder import step_class
 
 class Identity:
     """
-    Whose weights a checkpoint holds; saved with it under "balanced_lvis".
+    Classes, activation and stage of the model in a checkpoint, which has them under "balanced_lvis".
 
     Args:
-        class_names: the K class names in the order of the classifier's outputs; empty where they are not known.
-        family: what scores the logits were trained for, an activation's ``family``.
-        stage: what was trained, in words; only the same can be resumed.
+        class_names: the K class names in the order of the classifier's outputs; empty if unknown.
+        family: ``family`` of the activation that the classifier was trained with.
+        stage: description of what was trained. Only a run of the same stage can be resumed.
     """
 
     KEY = "balanced_lvis"
@@ -30,11 +30,10 @@ class Identity:
     @classmethod
     def from_config(cls, cfg, evaluation: bool = False) -> Identity:
         """
-        Class names of the first data set that has any, and the activation's family.
+        Identity of a config's model: class names of the first dataset that has them, family and stage.
 
         Args:
-            evaluation: look at the data sets that are tested on first, which can be of other classes than the config's
-                training set.
+            evaluation: prefer test datasets, whose classes may differ from those of the training set.
         """
         data_sets = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
         if evaluation:
@@ -46,17 +45,17 @@ class Identity:
     @classmethod
     def read(cls, content: dict, source: str) -> Identity | None:
         """
-        What a checkpoint says about itself.
+        Identity stored in a checkpoint.
 
         Args:
-            content: of the checkpoint.
-            source: its name, for messages.
+            content: content of the checkpoint.
+            source: name of the checkpoint, for messages.
 
         Returns:
-            None where it says nothing: it is another program's.
+            the identity; None if the checkpoint has none, as those of other programs.
 
         Raises:
-            InputError: if what it says is not what we write.
+            InputError: if the entry is invalid.
         """
         state = content.get(cls.KEY)
         if state is None:
@@ -64,7 +63,7 @@ class Identity:
         fields = ("class_names", "family", "stage")
         if not isinstance(state, dict) or any(field not in state for field in fields):
             raise InputError(
-                f"{source}: its entry {cls.KEY!r} doesn't have {', '.join(fields)}; nothing of ours wrote it."
+                f"{source}: its entry {cls.KEY!r} doesn't have {', '.join(fields)}; balanced_lvis did not write it."
             )
         names = state["class_names"]
         if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
@@ -76,13 +75,13 @@ class Identity:
 
     def load_state_dict(self, state: dict) -> None:
         """
-        Check a checkpoint that is resumed from.
+        Check that a checkpoint to resume from has the same classes, family and stage.
 
         Raises:
-            InputError: if it is another model's.
+            InputError: if it differs.
         """
         found = Identity.read({self.KEY: state}, "The checkpoint to resume from")
-        assert found is not None  # it has this entry
+        assert found is not None  # the entry was just given
         self.check_class_names(found, "The checkpoint to resume from")
         theirs = f"{found.stage} with a {found.family} activation"
         ours = f"{self.stage} with a {self.family} activation"
@@ -95,21 +94,21 @@ class Identity:
     def check_class_names(self, other: Identity, source: str) -> None:
         """
         Raises:
-            InputError: if both class names are known and differ, naming the first that does.
+            InputError: if both lists of class names are known and differ; the message names the first difference.
         """
         theirs, ours = other.class_names, self.class_names
         if not theirs or not ours or theirs == ours:
             return
         if len(theirs) != len(ours):
-            difference = f"{len(theirs)} classes, the data set {len(ours)}"
+            difference = f"{len(theirs)} classes, the dataset has {len(ours)}"
         else:
             index = next(i for i, pair in enumerate(zip(theirs, ours)) if pair[0] != pair[1])
-            difference = f"{theirs[index]!r} as class {index}, the data set {ours[index]!r}"
+            difference = f"{theirs[index]!r} as class {index}, the dataset has {ours[index]!r}"
         raise InputError(f"{source} was trained for other classes: it has {difference}.")
 
 
 def stage_in_words(cfg) -> str:
-    """What a config trains: end to end, or which second stage."""
+    """Description of what a config trains: end to end, or a second stage."""
     if not is_second_stage(cfg):
         return "an end-to-end training"
     return f"a second stage ({cfg.MODEL.DECOUPLED.CLASSIFIER}{step_class(cfg).also_trains})"

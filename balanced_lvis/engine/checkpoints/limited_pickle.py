@@ -1,4 +1,4 @@
-"""Python's unpickler with limits: on names and calls, which subclasses decide, and on memory and time."""
+"""An unpickler that limits names, calls, memory and time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _DISABLED = (
     pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID, pickle.NEXT_BUFFER,
     pickle.READONLY_BUFFER,
 )  # fmt: skip
-_NUMBER_LENGTH = 40  # characters of a number that is written as text
+_NUMBER_LENGTH = 40  # characters of a number in text form
 _TRUTH_VALUES = {b"00": False, b"01": True}
-_STEP = 32  # bytes that any opcode is taken to need
-# Opcodes that make an object of their own, and what one takes with its place in a container or in the memo.
+_STEP = 32  # bytes charged for any opcode
+# Opcodes that create an object, and bytes charged for it with its place in a container or in the memo.
 _COSTS = {
     pickle.MARK: 160, pickle.EMPTY_LIST: 100, pickle.EMPTY_DICT: 100, pickle.EMPTY_SET: 260, pickle.FROZENSET: 260,
     pickle.LIST: 100, pickle.DICT: 300, pickle.TUPLE: 100, pickle.TUPLE1: 60, pickle.TUPLE2: 70, pickle.TUPLE3: 80,
@@ -31,20 +31,20 @@ _TEXTS = (
     pickle.SHORT_BINUNICODE, pickle.BINUNICODE8, pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8,
     pickle.BYTEARRAY8, pickle.LONG1, pickle.LONG4,
 )  # fmt: skip
-_TABLE_ENTRY = 120  # bytes of a dict's or a set's
+_TABLE_ENTRY = 120  # bytes per entry of a dict or set
 
 
 class RefusedError(pickle.UnpicklingError):
-    """A pickle that asks for more than its reader gives; the message says for what."""
+    """A pickle uses something that is not allowed, which the message names."""
 
 
 def size_of(value) -> int:
-    """Bytes of a value without what it refers to, as a copy would take them."""
+    """Bytes of a shallow copy of a value."""
     return sys.getsizeof(value) + (_TABLE_ENTRY * len(value) if isinstance(value, (list, tuple, dict, set)) else 0)
 
 
 def _is_key(value) -> bool:
-    """Whether hashing a value is quick: tuples can be nested so that it takes for ever."""
+    """Whether hashing a value is fast. Nested tuples can take forever."""
     if type(value) is tuple and len(value) < 10:
         return all(type(part) in _KEYS for part in value)
     return type(value) in _KEYS
@@ -60,22 +60,22 @@ def _charged(code: int, load):
     def charged(unpickler):
         unpickler.budget.take(cost)
         load(unpickler)
-        if is_text:  # as long as the file at most, so that it can be counted when it is there
+        if is_text:  # at most as long as the file, so that it can be counted afterwards
             unpickler.budget.take(sys.getsizeof(unpickler.stack[-1]))
 
     return charged
 
 
-class LimitedUnpickler(pickle._Unpickler):  # Python's own: C's allocates whatever size a file states
+class LimitedUnpickler(pickle._Unpickler):  # the C version allocates any size that a file states
     """
-    Names and calls are refused unless a subclass has them.
+    Unpickler that rejects names and calls unless a subclass allows them.
 
     Args:
-        file: open for reading; mapped, so that a size which a file states is not allocated.
-        budget: of what is read.
+        file: file open for reading; memory-mapped, so that a size stated in the file is not allocated.
+        budget: memory that may be used.
     """
 
-    # Attributes of Python's unpickler, which its type stubs leave out.
+    # Attributes of the base class that type stubs leave out.
     read: Callable[[int], bytes]
     readline: Callable[[], bytes]
     append: Callable[[object], None]
@@ -91,24 +91,24 @@ class LimitedUnpickler(pickle._Unpickler):  # Python's own: C's allocates whatev
         self.budget = budget
 
     def __init_subclass__(cls):
-        """Have every opcode of a subclass counted, once its own ones are there."""
+        """Charge for every opcode of the subclass."""
         super().__init_subclass__()
         cls.dispatch = {code: _charged(code, load) for code, load in cls.dispatch.items()}
 
     def find_class(self, module, name):
-        # As text: a hostile file can name anything of any length.
+        # A malicious file can use names of any length and type.
         raise RefusedError(f"the Python object {str(module)[:80]}.{str(name)[:80]}")
 
     def call(self, function, arguments):
-        """What REDUCE and NEWOBJ put in the place of a call."""
+        """Result of a call by REDUCE or NEWOBJ."""
         raise RefusedError(f"a call of a {type(function).__name__}")
 
     def build(self, instance, state) -> None:
-        """What BUILD does."""
+        """Set the state of an instance, for BUILD."""
         raise RefusedError(f"the state of a {type(instance).__name__}")
 
     def load_bytearray8(self):
-        # Python's own allocates the stated size before it reads.
+        # The base class allocates the stated size before it reads.
         (size,) = struct.unpack("<Q", self.read(8))
         content = self.read(size)
         if len(content) < size:
@@ -146,7 +146,7 @@ class LimitedUnpickler(pickle._Unpickler):  # Python's own: C's allocates whatev
     dispatch[pickle.LONG[0]] = load_long
 
     def _number(self) -> bytes:
-        # Python takes a time that grows with the square of the digits.
+        # Conversion takes time quadratic in the number of digits.
         text = self.readline()[:-1]
         if len(text) > _NUMBER_LENGTH:
             raise RefusedError(f"a number of {len(text):,} characters")

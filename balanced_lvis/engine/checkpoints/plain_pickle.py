@@ -1,4 +1,4 @@
-"""Pickles of NumPy arrays and plain containers, read without calling anything that a file asks for."""
+"""Reading of pickles with NumPy arrays and plain containers, without calling functions that the file names."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _KINDS = "biufc"  # NumPy's letters for truth values, integers, floats and compl
 
 
 class _DType:
-    """In place of ``numpy.dtype``, whose own ``__setstate__`` believes anything."""
+    """Replaces ``numpy.dtype``, whose ``__setstate__`` does not validate its argument."""
 
     def __init__(self, name: str):
-        if not isinstance(name, str):  # whose words could be without end
-            raise RefusedError("an array of a type without name")
+        if not isinstance(name, str):  # its text could be of any length
+            raise RefusedError("an array of a type without a name")
         self.order: Any = "="
         self.base = np.dtype(name)
 
@@ -34,7 +34,7 @@ class _DType:
 
 
 class _Array:
-    """In place of ``numpy.ndarray``: built from bytes of the right number, and nothing else."""
+    """Replaces ``numpy.ndarray``; built only from the right number of bytes."""
 
     value: np.ndarray | None = None
 
@@ -62,12 +62,12 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 
 
 class _Name:
-    """A name that only stands for itself in other calls' arguments."""
+    """Placeholder for a name that is only an argument of other calls."""
 
 
 _NDARRAY, _DTYPE = _Name(), _DType
 
-# What a pickle may name, and what it gets. Nothing of NumPy itself is called.
+# Names that a pickle may use, and their replacements. No function of NumPy is called.
 _ALLOWED = {
     ("numpy", "ndarray"): _NDARRAY,
     ("numpy", "dtype"): lambda name, *copy_and_align: _DType(name),
@@ -89,7 +89,7 @@ class _PlainUnpickler(LimitedUnpickler):
     def call(self, function, arguments):
         if not any(function is allowed for allowed in _CALLABLE):
             return super().call(function, arguments)
-        # No more than two copies of the longest argument: its bytes, and an array of them.
+        # At most two copies of the longest argument: its bytes, and the array.
         self.budget.take(2 * sum(map(size_of, arguments)))
         return function(*arguments)
 
@@ -102,29 +102,29 @@ class _PlainUnpickler(LimitedUnpickler):
 
 def load_plain_pickle(file: IO[bytes] | mmap.mmap, size: int):
     """
-    Read a pickle of dicts, lists, tuples, strings, numbers and numeric NumPy arrays, also of Python 2.
+    Read a pickle of dicts, lists, tuples, strings, numbers and numeric NumPy arrays, written by Python 2 or 3.
 
     Args:
-        file: open for reading, at the pickle's first byte.
-        size: of the file, in bytes, which limits the memory that is taken.
+        file: file open for reading, at the first byte of the pickle.
+        size: size of the file in bytes, which limits the memory that is used.
 
     Returns:
-        what was pickled. Arrays within tuples and lists of lists are left as placeholders, which nothing reads.
+        the unpickled object. Arrays in tuples and in nested lists are left as placeholders, as they are not used.
 
     Raises:
-        RefusedError: if the file names anything else; none of it has been run.
-        OverBudgetError: if it asks for more memory than a file of its size can need.
-        Exception: of any kind for a broken file.
+        RefusedError: if the file names anything else, before any of it runs.
+        OverBudgetError: if it needs more memory than a file of its size should.
+        Exception: of any type, if the file is broken.
     """
     return _resolve(_PlainUnpickler(file, Budget(size)).load())
 
 
 def _resolve(content, depth: int = 3, done: dict | None = None):
     """
-    Arrays for their placeholders, in nested dicts; a limited depth, as a pickle can contain itself.
+    Replace placeholders by arrays in nested dicts, to a limited depth, as a pickle can contain itself.
 
     Args:
-        done: what has been resolved, by identity and depth: a small pickle can name one dict a million times.
+        done: resolved dicts by identity and depth, as a small pickle can refer to one dict a million times.
     """
     if isinstance(content, _Array):
         if content.value is None:

@@ -1,4 +1,4 @@
-"""Files behind addresses of the web, as ``MODEL.WEIGHTS`` may name them, got with the care of other downloads."""
+"""Download of files that ``MODEL.WEIGHTS`` names by URL, resumed if interrupted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class _DownloadHandler(HTTPURLHandler):
-    """As iopath's, with the same cache; it ends, resumes and follows redirects on the web only."""
+    """iopath's handler with the same cache, but with time-outs, resumed downloads, and redirects to http(s) only."""
 
     def _get_local_path(self, path, force=False, cache_dir=None, **kwargs):
         self._check_kwargs(kwargs)
@@ -32,14 +32,14 @@ class _DownloadHandler(HTTPURLHandler):
 def _place(url: str, cache: str) -> str:
     """
     Raises:
-        InputError: for an address that names no file, or one outside the cache.
+        InputError: if the URL names no file, or a file outside the cache.
     """
     folder, name = os.path.dirname(urlparse(url).path.lstrip("/")), url.rsplit("/", 1)[-1]
     if not name or ".." in (*folder.split("/"), name):
-        raise InputError(f"{url} names no file that can be downloaded.")
+        raise InputError(f"{url} is not the URL of a file; give the URL of a checkpoint.")
     return os.path.join(cache, folder, name)
 
 
 def register() -> None:
-    """Have Detectron2 get files in this way, wherever it takes an address."""
+    """Make Detectron2 download files with this handler."""
     PathManager.register_handler(_DownloadHandler(), allow_override=True)

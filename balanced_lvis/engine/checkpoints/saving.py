@@ -1,4 +1,4 @@
-"""When checkpoints are written, and how: whole or not at all."""
+"""Writing of checkpoints: when, and atomically."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ FINAL = "model_final"  # Detectron2's name of the last checkpoint
 
 class DurableSaves(Checkpointer):
     """
-    A checkpointer whose files are whole or not there, and which goes on from the newest whole one.
+    Checkpointer that writes atomically and resumes from the newest intact checkpoint.
 
-    A checkpoint is written under another name, brought to disk and renamed; then ``last_checkpoint`` is, likewise. So
-    whenever the process is killed, the checkpoint before is there.
+    A checkpoint is written under a temporary name, flushed to disk and renamed, and ``last_checkpoint`` likewise.
+    Whenever the process is killed, the previous checkpoint stays intact.
     """
 
     _found: str | None = None
@@ -37,7 +37,7 @@ class DurableSaves(Checkpointer):
     def save(self, name, **kwargs):
         """
         Raises:
-            StorageError: if the disk is full or the like; what was there before still is.
+            StorageError: if the checkpoint could not be written, such as on a full disk. Earlier files are unchanged.
         """
         if not self.save_dir or not self.save_to_disk:
             return
@@ -52,7 +52,7 @@ class DurableSaves(Checkpointer):
             self.tag_last_checkpoint(file_name)
 
     def save_as_final(self) -> None:
-        """Give the newest checkpoint the last one's name too, for a run that was killed between the two."""
+        """Copy the newest checkpoint to the final name, for a run that was killed between the two writes."""
         newest = self.get_checkpoint_file()
         final = os.path.join(self.save_dir, f"{FINAL}.pth")
         if newest and os.path.basename(newest) != os.path.basename(final) and self.save_to_disk:
@@ -71,10 +71,10 @@ class DurableSaves(Checkpointer):
 
     def get_checkpoint_file(self):
         """
-        The newest whole checkpoint's path, the same in all processes, which all have to ask; empty if there is none.
+        Path of the newest intact checkpoint, empty if there is none. All processes must call this, and get the same.
 
         Raises:
-            InputError: if none is whole.
+            InputError: if no checkpoint is intact.
         """
         if self._found is None:
             found = newest_checkpoint(self.save_dir) if comm.is_main_process() else ""
@@ -84,16 +84,16 @@ class DurableSaves(Checkpointer):
 
 class SaveHook(HookBase):
     """
-    Saves every ``period`` iterations, before evaluations, after the last iteration, and when the job is asked to stop.
+    Saves every ``period`` iterations, before evaluations, after the last iteration, and on a request to stop.
 
-    All processes need it: they agree on the iteration to stop at.
+    All processes need it, as they agree on the iteration to stop after.
 
     Args:
-        checkpointer: of the run.
-        period: in iterations.
-        stop: what the process is asked for.
-        evaluation_period: in iterations; 0: only after the last one.
-        before_save: called by all processes before each checkpoint, which rank 0 alone writes.
+        checkpointer: checkpointer of the run.
+        period: number of iterations between checkpoints.
+        stop: request to stop.
+        evaluation_period: number of iterations between evaluations; 0 if only the last iteration is followed by one.
+        before_save: called on all processes before each checkpoint. Rank 0 writes the checkpoint.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class SaveHook(HookBase):
     def after_step(self):
         """
         Raises:
-            Preempted: if any process is asked to stop, after the checkpoint.
+            Preempted: after the checkpoint, if any process was requested to stop.
         """
         iteration = self.trainer.iter
         name = f"model_{iteration:07d}"
@@ -135,16 +135,16 @@ class SaveHook(HookBase):
         if last:
             self.checkpointer.save(FINAL, iteration=iteration)
         if stop:
-            comm.synchronize()  # a process that ends early would have the others ended while rank 0 saves
+            comm.synchronize()  # a process that exits early would end the others while rank 0 saves
             logger.warning(
-                "Asked to stop (%s): saved after iteration %d; --resume goes on.", self.stop.signal_name, iteration
+                "Asked to stop (%s): saved after iteration %d; --resume continues.", self.stop.signal_name, iteration
             )
             raise Preempted
-        self.stop.at_once = due or last  # until the next step there is nothing to lose
+        self.stop.at_once = due or last  # no progress is lost before the next step
 
 
 def _bytes_of(model, optimizer, copies: int = 1) -> int:
-    """Of a checkpoint, about: the weights and their average, and what the optimizer will keep of each it trains."""
+    """Approximate size of a checkpoint: weights, their average, and the state of the optimizer."""
     kept = 1 if isinstance(optimizer, torch.optim.SGD) else 2  # momentum; two moments of AdamW
     trained = sum(p.numel() * p.element_size() for group in optimizer.param_groups for p in group["params"])
     return copies * sum(t.numel() * t.element_size() for t in model.state_dict().values()) + kept * trained

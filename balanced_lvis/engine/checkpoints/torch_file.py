@@ -1,8 +1,8 @@
 """
-Files of ``torch.save``, looked through before torch reads them.
+Safe loading of files written by ``torch.save``.
 
-``torch.load(weights_only=True)`` runs no code, but allocates what a file asks for: ``bytearray(3_000_000_000)``, a
-storage of any size, a tensor beyond its storage. So the pickle is read first with placeholders for tensors.
+``torch.load(weights_only=True)`` runs no code, but allocates any size that a file states. So the pickle is first read
+with placeholders for tensors, and every size is checked.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from ...utils.io import open_regular
 from ...utils.memory_budget import Budget
 from .limited_pickle import LimitedUnpickler, RefusedError, size_of
 
-OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save of before 1.6: a magic number first
-_PARTS = 5  # pickles in those: magic number, protocol, system, content, keys of the storages
+OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # magic number of torch.save before 1.6
+_PARTS = 5  # pickles in such a file: magic number, protocol, system, content, keys of the storages
 _PICKLE = "data.pkl"
 
 
 def load_torch_file(path: str | os.PathLike, weights_only: bool = True, mapped: bool = False):
     """
-    As ``torch.load`` onto the CPU.
+    Load a file onto the CPU, as ``torch.load`` does.
 
     Args:
-        path: of a file that ``torch.save`` wrote, of any version.
-        weights_only: check the file and refuse what is more than tensors and plain values; False runs what it asks for.
-        mapped: leave tensors in the file where its format allows it.
+        path: file written by any version of ``torch.save``.
+        weights_only: check the file and reject everything but tensors and plain values. False runs code from the file.
+        mapped: memory-map the tensors, if the format of the file allows it.
 
     Raises:
-        RefusedError: if it names or calls what weights don't need.
-        OverBudgetError: if it asks for more memory than a file of its size can need.
-        InputError: for another zip archive, and what is not a regular file.
-        Exception: of any kind for a broken file.
+        RefusedError: if the file uses objects or calls that weights don't need.
+        OverBudgetError: if it needs more memory than a file of its size should.
+        InputError: if it is another zip archive, or not a regular file.
+        Exception: of any type, if the file is broken.
     """
     if weights_only:
         _check(os.fspath(path))
@@ -55,23 +55,23 @@ def _check(path: str) -> None:
                     _TorchUnpickler(content, budget, None).load()
             return
     sizes = _sizes_of_storages(path)
-    # As torch finds it: another reader of zip archives might find another one.
+    # Read as torch does: another reader of zip archives might find another member.
     record = torch._C.PyTorchFileReader(path).get_record(_PICKLE)
     _TorchUnpickler(io.BytesIO(record), budget, sizes).load()
 
 
 def _sizes_of_storages(path: str) -> dict[str, int]:
     """
-    By key. Torch stores its files without compression, so nothing in one can be larger than the file: no zip bombs.
+    Sizes by key. torch stores members uncompressed, so that none can be larger than the file.
     """
     with zipfile.ZipFile(path) as archive:
         members = {member.filename: member.file_size for member in archive.infolist()}
         stated = sum(member.file_size for member in archive.infolist())
         if len(members) < len(archive.infolist()):
-            raise InputError(f"{path!r} is not a readable checkpoint: it has two members of one name.")
+            raise InputError(f"{path!r} is not a readable checkpoint: it has two members of the same name.")
     pickles = [name for name in members if name.endswith(_PICKLE)]
     if not pickles:
-        raise InputError(f"{path!r} is a zip archive, but not one that torch.save wrote; unpack the checkpoint first.")
+        raise InputError(f"{path!r} is a zip archive that torch.save did not write; unpack the checkpoint first.")
     there = os.path.getsize(path)
     if stated > there:
         raise InputError(
@@ -82,7 +82,7 @@ def _sizes_of_storages(path: str) -> dict[str, int]:
 
 
 class _Name:
-    """Something of torch's that is only named: a type of storages or tensors, a layout."""
+    """Placeholder for a name in torch: a type of storages or tensors, a layout."""
 
     def __init__(self, name: str):
         self.name = name
@@ -94,14 +94,14 @@ class _Storage:
 
 
 class _Tensor:
-    """In a tensor's place."""
+    """Placeholder for a tensor."""
 
 
 def _rebuilt(storage, offset, size, stride, *others) -> _Tensor:
-    """A tensor that lies in its storage: torch makes the storage longer for one that doesn't."""
+    """Check that a tensor lies within its storage. torch would enlarge the storage otherwise."""
     dtype = next((value for value in others if isinstance(value, torch.dtype)), storage.dtype)
     if type(offset) is not int or not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
-        raise RefusedError("a tensor whose shape is no whole numbers")
+        raise RefusedError("a tensor whose shape is not whole numbers")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride))
     if len(size) != len(stride) or (math.prod(size) and (last + 1) * _item_size(dtype) > storage.size):
         raise RefusedError(f"a tensor with a shape of {tuple(size[:8])}, for which the file has no values")
@@ -116,7 +116,7 @@ def _copied(*arguments):
     return arguments[0] if arguments else None
 
 
-# What a pickle may call. Copies are counted where they are made.
+# Functions that a pickle may call.
 _CALLABLE = {
     ("collections", "OrderedDict"): lambda *items: OrderedDict(),
     ("collections", "Counter"): lambda *items: {},
@@ -139,8 +139,8 @@ _BYTEARRAY = ("builtins", "bytearray")
 class _TorchUnpickler(LimitedUnpickler):
     """
     Args:
-        file, budget: as of :class:`.limited_pickle.LimitedUnpickler`.
-        sizes: bytes of the file's storages by key; None where only their sum is known.
+        file, budget: as for :class:`.limited_pickle.LimitedUnpickler`.
+        sizes: sizes of the storages in bytes, by key; None if only their sum is known.
     """
 
     def __init__(self, file, budget: Budget, sizes: dict[str, int] | None):
@@ -160,7 +160,7 @@ class _TorchUnpickler(LimitedUnpickler):
         return found if isinstance(found, torch.dtype) else _Name(f"{module}.{name}"[:80])
 
     def _bytearray(self, *arguments):
-        # The one of these whose argument may be a size.
+        # Its argument may be a size.
         self.budget.take(sum(value for value in arguments if isinstance(value, int)))
         return b""
 
@@ -180,14 +180,14 @@ class _TorchUnpickler(LimitedUnpickler):
         kind, storage_type, key, _, numel, *view = pid
         is_known = kind == "storage" and isinstance(storage_type, _Name) and type(key) in (str, int)
         if not is_known or view not in ([], [None]):
-            raise RefusedError("a persistent object that is no storage")
+            raise RefusedError("a persistent object that is not a storage")
         if type(numel) is not int or numel < 0:
-            raise RefusedError("a storage whose size is no whole number")
+            raise RefusedError("a storage whose size is not a whole number")
         dtype = _dtype_of(storage_type)
         size = numel * _item_size(dtype)
         if key not in self._storages:
             if self._sizes is not None and size > self._sizes.get(str(key), -1):
-                raise RefusedError(f"a storage of {size:,} bytes, which the file hasn't")
+                raise RefusedError(f"a storage of {size:,} bytes, more than the file has")
             self.budget.take(size)
             self._storages[key] = size
         return _Storage(dtype, min(size, self._storages[key]))

@@ -1,4 +1,4 @@
-"""Weights: found before anything is built, and whole when they are evaluated or trained on."""
+"""Finding and strict loading of the weights that MODEL.WEIGHTS names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .identity import Identity
 logger = logging.getLogger(__name__)
 remote_files.register()
 
-# What each use of a checkpoint says where there is none.
+# Message for each use of a checkpoint if MODEL.WEIGHTS is empty.
 _NEEDS_WEIGHTS = {
     "evaluation": "--eval-only needs a checkpoint: add MODEL.WEIGHTS path/to/model_final.pth",
     "second stage": "MODEL.META_ARCHITECTURE DecoupledRCNN trains the classifier of a trained model: add MODEL.WEIGHTS "
@@ -29,14 +29,14 @@ _NEEDS_WEIGHTS = {
 
 def check_weights(path: str, purpose: str = "training") -> None:
     """
-    Fetch or find the weights that ``MODEL.WEIGHTS`` names.
+    Find or download the weights that ``MODEL.WEIGHTS`` names.
 
     Args:
-        path: a file, a URL, or a name of Detectron2's model zoo (``detectron2://...``). Empty means none.
+        path: a file, a URL, or a name of Detectron2's model zoo (``detectron2://...``); empty for none.
         purpose: "training", or "evaluation" or "second stage", which need weights.
 
     Raises:
-        InputError: if they can't be had, saying where to put the file.
+        InputError: if they can't be found or downloaded.
     """
     if not path:
         if purpose in _NEEDS_WEIGHTS:
@@ -46,10 +46,10 @@ def check_weights(path: str, purpose: str = "training") -> None:
     try:
         local = PathManager.get_local_path(local)
         found = os.path.exists(local)
-        reason = f"{local} doesn't exist"
+        reason = f"{local} was not found"
     except InputError as error:
         found, reason = False, str(error).rstrip(".")
-    except Exception as error:  # whatever a download handler raises: URLError, OSError, HTTPError, timeouts
+    except Exception as error:  # download handlers raise URLError, OSError, HTTPError, timeouts and others
         found, reason = False, f"{type(error).__name__}: {error}"
     if found:
         check_kind(local)
@@ -66,14 +66,14 @@ def _remedy(path: str, purpose: str) -> str:
         return " Check the path, or set MODEL.WEIGHTS '' to start from random weights."
     name = path.rsplit("/", 1)[-1]
     return (
-        f" Download {resolve_url(path)} on a machine with a network, put the file anywhere, and point to it:"
+        f" Download {resolve_url(path)} on a machine with network access, copy the file to this machine, and set"
         f" MODEL.WEIGHTS /path/to/{name}."
         + (" To start from random weights instead: MODEL.WEIGHTS ''." if purpose == "training" else "")
     )
 
 
 def resolve_url(path: str) -> str:
-    """The https address behind ``detectron2://`` names."""
+    """URL of a ``detectron2://`` name; other paths are returned as they are."""
     handler = Detectron2Handler
     if path.startswith(handler.PREFIX):
         return handler.S3_DETECTRON2_PREFIX + path[len(handler.PREFIX) :]
@@ -81,26 +81,26 @@ def resolve_url(path: str) -> str:
 
 
 _UNKNOWN_FAMILY = (
-    "%s doesn't tell its classes and activation. It is taken to have the classes of the data set, in its order, and a "
-    "classifier for a %s; if that is wrong, all scores are. Detectron2's own LVIS and COCO models are trained with a "
-    "softmax unless USE_SIGMOID_CE was on, those of BALMS and EQL with sigmoids. For the other kind: "
-    "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME %s. tools/convert_checkpoint.py writes classes and activation into a file."
+    "%s doesn't state its classes and activation. It is assumed to have the classes of the dataset, in this order, "
+    "and a classifier trained with a %s; otherwise all scores are wrong. The LVIS and COCO models of Detectron2 are "
+    "trained with a softmax unless USE_SIGMOID_CE was set, those of BALMS and EQL with sigmoids. For the other kind: "
+    "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME %s. tools/convert_checkpoint.py adds classes and activation to a file."
 )
 
 _NO_BACKGROUND = (
-    "Its classifier has {} outputs, one less than the model: it may be without background, as those of BALMS and EQL. "
-    "`tools/convert_checkpoint.py INPUT OUTPUT` adds the output that sigmoids don't use.\n"
+    "Its classifier has {} outputs, one less than the model: it may have no background output, as those of BALMS and "
+    "EQL. `tools/convert_checkpoint.py INPUT OUTPUT` adds that output, which sigmoids ignore.\n"
 )
 
 
 class _StrictCheckpointer(Checkpointer):
     """
-    Remembers how the file and the model differ.
+    Checkpointer that records the differences between file and model.
 
     Args:
-        fresh: names in the state dict that keep the model's values; in the file they may be missing, but not of another
-            shape, which would be another vocabulary's.
-        whole_classifier: whether the file's classifier is used, so that nothing of it may be lost: its scales, say.
+        fresh: names in the state dict that keep the values of the model. They may be missing in the file, but not have
+            another shape, which would mean other classes.
+        whole_classifier: whether the classifier of the file is used, so that all its tensors must fit.
     """
 
     def __init__(self, model, fresh=(), whole_classifier=True, trust=False):
@@ -113,8 +113,8 @@ class _StrictCheckpointer(Checkpointer):
         state = self.model.state_dict()
         fresh = {key: state[key].clone() for key in self.fresh}
         incompatible = super()._load_model(checkpoint)
-        # Restored rather than taken out of the file, whose names differ from these before it has been loaded. Not by
-        # load_state_dict(), which would reset statistics of frozen batch normalisation, as they are not in ``fresh``.
+        # Restored rather than removed from the file, whose names may differ before loading. Not by load_state_dict(),
+        # which would reset statistics of frozen batch normalisation that are not in ``fresh``.
         for key, value in fresh.items():
             state[key].copy_(value)
         missing, unexpected = set(incompatible.missing_keys), incompatible.unexpected_keys
@@ -136,18 +136,17 @@ class _StrictCheckpointer(Checkpointer):
 
 def load_for_evaluation(model, path: str, identity: Identity | None = None, trust: bool = False) -> Identity | None:
     """
-    Load a checkpoint that has to provide every parameter of the model.
+    Load a checkpoint that must provide every parameter of the model.
 
     Args:
-        identity: what the model is evaluated as; a checkpoint of other classes or another family of scores is refused,
-            if the checkpoint tells.
+        identity: identity of the evaluated model. A checkpoint with another identity is rejected.
         trust: as for :func:`.checkpoint_file.read_checkpoint`.
 
     Returns:
-        what the checkpoint tells; None where it doesn't, as other programs'.
+        identity of the checkpoint; None if it has none, as those of other programs.
 
     Raises:
-        InputError: if the file is broken; or listing the tensors that are missing or have another shape, with both.
+        InputError: if the file is broken, or tensors are missing or have another shape.
     """
     found = _load(
         _StrictCheckpointer(model, trust=trust), path, "evaluating it would use random values for",
@@ -162,22 +161,21 @@ def load_for_evaluation(model, path: str, identity: Identity | None = None, trus
     if found.family != identity.family:
         raise InputError(
             f"MODEL.WEIGHTS {path!r} was trained with a {found.family} activation, but "
-            f"MODEL.ROI_BOX_HEAD.ACTIVATION.NAME is of the {identity.family} family, whose scores would be "
-            "meaningless; use the config that the checkpoint was trained with."
+            f"MODEL.ROI_BOX_HEAD.ACTIVATION.NAME is of the {identity.family} family; the scores would "
+            "be meaningless. Use the config that the checkpoint was trained with."
         )
     return found
 
 
 def load_first_stage(model, path: str, identity: Identity, trust: bool = False) -> None:
     """
-    Load the first stage's checkpoint into a :class:`balanced_lvis.modeling.DecoupledRCNN`.
+    Load the checkpoint of the first stage into a :class:`balanced_lvis.modeling.DecoupledRCNN`.
 
-    It has to provide everything but ``model.fresh_keys``. Where the classifier is kept and was trained for the other
-    family of scores, sigmoid or softmax, a warning says what that means.
+    The checkpoint must provide everything but ``model.fresh_keys``. If the classifier is kept and was trained with the
+    other family of activations, sigmoid or softmax, a warning is logged.
 
     Raises:
-        InputError: if the file is broken or of other classes; or listing the tensors that are missing or have another
-            shape, with both.
+        InputError: if the file is broken or has other classes, or tensors are missing or have another shape.
     """
     whole_classifier = not model.stage.from_scratch
     checkpointer = _StrictCheckpointer(model, model.fresh_keys, whole_classifier, trust)
@@ -186,27 +184,27 @@ def load_first_stage(model, path: str, identity: Identity, trust: bool = False) 
         "Use the first stage's own config but for META_ARCHITECTURE, DECOUPLED and ACTIVATION.",
     )  # fmt: skip
     if found is None:
-        logger.info("%s doesn't tell its classes and activation; its classifier is taken to fit.", path)
+        logger.info("%s doesn't state its classes and activation; they are assumed to match.", path)
         return
     identity.check_class_names(found, f"MODEL.WEIGHTS {path!r}")
     if found.family != identity.family and not model.stage.from_scratch:
         logger.warning(
-            "%s has a classifier that was trained with a %s activation, and goes on with a %s one: its logits, biases "
-            "above all, are calibrated for the other. Expect high losses at first; MODEL.DECOUPLED.CLASSIFIER retrain "
-            "starts the classifier anew.", path, found.family, identity.family,
+            "%s has a classifier that was trained with a %s activation and is fine-tuned with a %s one: its biases "
+            "do not suit that. Expect high losses at first; MODEL.DECOUPLED.CLASSIFIER retrain uses a new classifier.",
+            path, found.family, identity.family,
         )  # fmt: skip
 
 
 def _load(checkpointer: _StrictCheckpointer, path: str, consequence: str, remedy: str) -> Identity | None:
-    """Load strictly; the checkpoint's :class:`Identity`, or None where it has none."""
+    """Load strictly; return the :class:`Identity` of the checkpoint, None if it has none."""
     try:
         rest = checkpointer.load(path)
     except InputError:
         raise
-    except Exception as error:  # torch, pickle and zipfile each have their own for a broken file
+    except Exception as error:  # torch, pickle and zipfile raise exceptions of many types
         raise InputError(
             f"MODEL.WEIGHTS {path!r} is not a readable checkpoint ({type(error).__name__}: {error}); it may be "
-            "truncated or of another program."
+            "truncated or written by another program."
         ) from error
     if checkpointer.fresh_state:
         logger.info(

@@ -144,10 +144,10 @@ def agnostic(outputs):
     [
         (agnostic(13), {}, "--num-classes"),
         (agnostic(13), {"num_classes": 0}, "at least 1"),
-        (agnostic(13), {"num_classes": 20}, "there are 20 classes"),
+        (agnostic(13), {"num_classes": 20}, "20 classes need 21"),
         (agnostic(13), {"num_classes": 12}, "--activation"),
         (agnostic(12), {"num_classes": 12, "family": "softmax"}, "has no background output"),
-        (agnostic(13), {"num_classes": 12, "family": "softmax", "layout": "no_background"}, "can't be left out"),
+        (agnostic(13), {"num_classes": 12, "family": "softmax", "layout": "no_background"}, "can.t be left out"),
         (agnostic(13), {"family": "gumbel"}, "valid: sigmoid, softmax"),
         (agnostic(13), {"layout": "mmdetection"}, "valid: balanced_lvis"),
         ({"res2.weight": torch.zeros(1)}, {}, "backbone"),
@@ -168,11 +168,11 @@ def test_what_can_not_be_told_is_refused_and_nothing_is_written(tmp_path, model_
 def test_a_checkpoint_of_other_classes_than_given_is_refused(tmp_path):
     identity = Identity(["a", "b"], "sigmoid", "an end-to-end training")
     start = saved(tmp_path / "x.pth", model=agnostic(3), **{Identity.KEY: identity.state_dict()})
-    with pytest.raises(InputError, match="'b' as class 1, the data set 'c'"):
+    with pytest.raises(InputError, match="'b' as class 1, the dataset has 'c'"):
         convert_checkpoint(start, tmp_path / "y.pth", class_names=["a", "c"])
-    with pytest.raises(InputError, match="says of itself that it is sigmoid"):
+    with pytest.raises(InputError, match="was trained with sigmoid"):
         convert_checkpoint(start, tmp_path / "y.pth", family="softmax")
-    with pytest.raises(InputError, match="the input itself"):
+    with pytest.raises(InputError, match="is the input; choose"):
         convert_checkpoint(start, start)
 
 
@@ -221,7 +221,7 @@ def test_the_tool_says_what_it_did(model, tmp_path, capsys):
     arguments = [str(start), str(tmp_path / "y.pth"), "--classes", str(tmp_path / "a.json")]
     assert tool()(arguments) == 0
     out = capsys.readouterr().out
-    assert "gave the classifier a background output" in out and "left out: optimizer, iteration" in out
+    assert "added a background output to the classifier" in out and "left out: optimizer, iteration" in out
     assert "12 classes, class names written; sigmoid" in out
     assert tool()([str(start), str(tmp_path / "y.pth"), "--num-classes", "99"]) == 2
     assert "error:" in capsys.readouterr().err

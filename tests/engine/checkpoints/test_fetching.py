@@ -45,14 +45,14 @@ def test_weights_are_got_once_though_the_connection_breaks(server):
 ])  # fmt: skip
 def test_a_server_that_never_sends_the_file_is_an_error_with_a_remedy(server, answer):
     server.answer = answer
-    with pytest.raises(InputError, match=r"MODEL.WEIGHTS .*can't be read .*put the file anywhere"):
+    with pytest.raises(InputError, match=r"MODEL.WEIGHTS .*can't be read .*copy the file to this machine"):
         check_weights(f"{server.url}/models/a.pth")
     assert len(server.requests) <= 8
 
 
 @pytest.mark.parametrize("path", ["/../../outside.pth", "/models/", "/a/..", "/models/../a.pth"])
 def test_no_address_leads_out_of_the_cache(server, tmp_path, path):
-    with pytest.raises(InputError, match="names no file that can be downloaded"):
+    with pytest.raises(InputError, match="is not the URL of a file"):
         check_weights(server.url + path)
     assert not server.requests
 

@@ -195,7 +195,7 @@ def test_a_folder_and_a_missing_file_are_named(tmp_path):
 def test_a_zip_of_something_else_and_a_zip_bomb_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("model.pth", b"x")
-    with pytest.raises(InputError, match="not one that torch.save wrote"):
+    with pytest.raises(InputError, match="that torch.save did not write"):
         read_checkpoint(tmp_path / "other.zip")
     with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10_000_000))
@@ -214,7 +214,7 @@ def test_plain_values_that_are_no_weights_are_refused(tmp_path, content):
 
 def test_a_tensor_whose_shape_the_file_has_no_values_for_is_refused(tmp_path):
     huge = torch.zeros(1).expand(10**12)
-    with pytest.raises(InputError, match="no values"):
+    with pytest.raises(InputError, match="fewer values|more than the file has"):
         read_checkpoint(saved(tmp_path / "x.pth", {"model": {"a": huge}}))
 
 

@@ -54,7 +54,7 @@ def test_an_empty_or_missing_folder_has_none(tmp_path):
 def test_a_note_that_lies_is_not_believed(folder, text, caplog):
     note(folder, text, 6)
     assert found(folder) == "model_0000005.pth"
-    assert "the newest whole checkpoint is model_0000005.pth" in caplog.text
+    assert "the newest intact checkpoint is model_0000005.pth" in caplog.text
 
 
 def test_without_a_note_the_latest_is_found(folder):
