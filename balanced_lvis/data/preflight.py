@@ -78,7 +78,7 @@ def _check_annotations(name: str, evaluated: bool) -> list[dict] | None:
         if evaluated:
             _check_groups(checked.report)
         warnings = checked.report.warnings
-    else:  # the loader is someone else's, which decides what is valid
+    else:  # a third-party loader, which decides what is valid
         return _check_crowds(name)
     _log(name, warnings)
     return None
