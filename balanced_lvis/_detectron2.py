@@ -1,13 +1,13 @@
 """
-Which Detectron2 answers to the name ``detectron2``.
+Makes ``import detectron2`` import the official Detectron2 or its copy.
 
-This is the only module that knows that there can be two:
+This is the only module that distinguishes the two:
 
-* the official one, installed under its own name, which always wins;
+* the official one, installed under its own name, which takes precedence;
 * the pure-Python copy of Detectron2 0.6 that the PyPI wheel ``LabGym`` carries as ``LabGym.detectron2``. Mask R-CNN
   needs none of Detectron2's compiled operators, so this copy trains and evaluates without a compiler.
 
-All other code says ``from detectron2 ...``.
+All other code imports ``detectron2``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MISSING = (
 
 
 class _AliasLoader(importlib.abc.Loader):
-    """Hands out the module of another name instead of making a new one."""
+    """Returns the module of another name instead of creating a new one."""
 
     def __init__(self, real_name: str):
         self.real_name = real_name
@@ -41,15 +41,15 @@ class _AliasLoader(importlib.abc.Loader):
         return module
 
     def exec_module(self, module):
-        # The import system has just put the alias's spec on the module, which was executed under its real name.
+        # The import system has set the spec of the alias on the module, which was executed under its real name.
         module.__spec__ = self._real_spec
 
 
 class _AliasFinder(importlib.abc.MetaPathFinder):
     """
-    Answers ``detectron2`` and ``detectron2.x.y`` with the very module objects of the copy.
+    Finds the module objects of the copy for ``detectron2`` and ``detectron2.x.y``.
 
-    It has to come first in ``sys.meta_path``: further down, ``detectron2.x`` would be found through the parent's
+    It must come first in ``sys.meta_path``: further down, ``detectron2.x`` would be found through the parent's
     ``__path__`` and executed a second time, and Detectron2's registries refuse a second registration.
     """
 
@@ -71,7 +71,7 @@ class _AliasFinder(importlib.abc.MetaPathFinder):
 def _findable(name: str) -> bool:
     try:
         spec = importlib.util.find_spec(name)
-        # A mere folder of that name, such as a cloned repository's, is a namespace package without an origin.
+        # A folder of that name, such as a clone of the repository, is a namespace package without an origin.
         return spec is not None and spec.origin is not None
     except (ModuleNotFoundError, ValueError):
         return False
@@ -82,7 +82,7 @@ def install() -> bool:
     Make ``import detectron2`` work if any Detectron2 is installed.
 
     Returns:
-        whether one is. Calling it again changes nothing.
+        whether a Detectron2 is installed. Further calls change nothing.
     """
     if _findable(_NAME):
         return True
@@ -95,19 +95,19 @@ def install() -> bool:
 def require() -> None:
     """
     Raises:
-        ImportError: if there is no Detectron2, saying in two lines what to install.
+        ImportError: if no Detectron2 is installed; the message has the commands that install one.
     """
     if not install():
         raise ImportError(MISSING)
 
 
 def is_official() -> bool:
-    """Whether ``detectron2`` is a package of its own rather than the copy."""
+    """Whether ``detectron2`` is the official package rather than the copy."""
     return logger_name() == _NAME
 
 
 def logger_name() -> str:
-    """The root of Detectron2's logger names, which differs between the two."""
+    """The root of the names of Detectron2's loggers, which differs between the two."""
     return importlib.import_module(_NAME).__name__
 
 
@@ -115,8 +115,7 @@ def import_quietly() -> None:
     """
     Import Detectron2 without its import-time deprecation warnings.
 
-    They speak of code that a user of balanced_lvis can't change. Warnings at any other time, and everybody else's,
-    stay as they are.
+    They concern code that users of balanced_lvis can't change. All other warnings are shown.
     """
     require()
     with warnings.catch_warnings():

@@ -1,7 +1,7 @@
 """
-Benchmarks: each suite measures balanced_lvis beside what it is an alternative to, on the same input in one run.
+Benchmarks: each suite compares balanced_lvis with the implementation that it replaces, on the same input in one run.
 
-A suite is a function that takes :class:`Options` and returns rows, as :func:`benchmarks.measure.row` makes them.
+A suite is a function that takes :class:`Options` and returns rows of :func:`benchmarks.measure.row`.
 """
 
 from balanced_lvis import _detectron2
@@ -26,7 +26,7 @@ SUITES = {
     "val": lvis_evaluation.val,
     "floor": lvis_evaluation.floor,
 }
-# Those that have something to compare ours with, which at the size of two others would need 20 GB.
+# Suites with a comparison. At the size of the others, the stock implementation would need 20 GB.
 ALL = tuple(name for name in SUITES if name not in ("submission", "val", "floor"))
 
 __all__ = ["ALL", "SUITES", "Options", "machine", "table"]

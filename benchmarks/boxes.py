@@ -1,8 +1,8 @@
 """
-The choice of an image's detections beside stock Detectron2's, on the same logits and deltas.
+NMS and top-k selection of an image, compared with Detectron2 on the same logits and deltas.
 
-Both start at the predictor's output and end at the detections: scores, boxes, threshold, NMS, best 300. The input is
-made as a trained detector's is: see :func:`head_output`.
+Both start at the output of the predictor and end at the detections: scores, boxes, threshold, NMS, best 300. The input
+is synthetic and resembles that of a trained detector: see :func:`head_output`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ THRESHOLD = 1e-4
 
 
 class Work(NamedTuple):
-    """Candidates above the threshold, and whether logits are rounded to half precision, as AMP's are."""
+    """Number of candidates above the threshold, and whether logits are in half precision, as with AMP."""
 
     candidates: int
     half: bool = False
@@ -41,15 +41,15 @@ WORKS = [Work(900), Work(5_000), Work(100_000), Work(800_000), Work(800_000, hal
 
 
 def boxes(options: Options) -> list[dict]:
-    """The detections of one image, at several densities of candidates."""
+    """Detections of one image, with several numbers of candidates."""
     return [_compare(work, options) for work in WORKS]
 
 
 def _compare(work: Work, options: Options) -> dict:
-    stock, ours = contenders(work, options.device)
-    same = identical(stock(), ours())
-    seconds = time_alternating(stock, ours, options.rounds, options.device)
-    del stock, ours  # and with them the input, which run_job makes again
+    stock, native = contenders(work, options.device)
+    same = identical(stock(), native())
+    seconds = time_alternating(stock, native, options.rounds, options.device)
+    del stock, native  # and with them the input, which run_job creates again
     job = {"candidates": work.candidates, "half": work.half, "device": options.device}
     peaks = [with_own_peak(f"{__name__}:run_job", {**job, "contender": i})["peak_mb"] for i in range(2)]
     size = f"{ROIS} x {CLASSES} classes, {work.candidates} candidates" + ", half-precision logits" * work.half
@@ -57,7 +57,7 @@ def _compare(work: Work, options: Options) -> dict:
 
 
 def run_job(job: dict) -> dict:
-    """One contender in this process, for its peak memory: on a GPU its own, on a CPU the process's."""
+    """Run one contender in this process, for its peak memory: on a GPU the allocated one, on a CPU the process's."""
     call = contenders(Work(job["candidates"], job["half"]), job["device"])[job["contender"]]
     if job["device"] == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -66,7 +66,7 @@ def run_job(job: dict) -> dict:
 
 
 def contenders(work: Work, device: str):
-    """Functions without arguments that return an image's detections and their RoIs: stock's and ours."""
+    """Two functions without arguments, stock and native, that return the detections of an image and their RoIs."""
     proposals, logits, deltas = head_output(work)
     predictor = _predictor(work.classes).to(device)
     predictions = logits.to(device), deltas.to(device)
@@ -76,11 +76,11 @@ def contenders(work: Work, device: str):
         with torch.no_grad():
             return FastRCNNOutputLayers.inference(predictor, predictions, instances)
 
-    def ours():
+    def native():
         with torch.no_grad():
             return predictor.inference(predictions, instances)
 
-    return stock, ours
+    return stock, native
 
 
 def _predictor(classes: int) -> ActivationOutputLayers:
@@ -97,14 +97,14 @@ def _predictor(classes: int) -> ActivationOutputLayers:
 
 def head_output(work: Work, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """
-    What a trained box head gives for an image with 13 objects.
+    Synthetic output of a trained box head for an image with 13 objects.
 
-    * Proposals: three in five lie about an object, the others anywhere, with sides of 12 to 700 px; all distinct.
-    * Logits: classes differ by how frequent they are and RoIs by how much they look like an object, with noise on top.
-      An object's class stands out the more the better a RoI fits it, up to a score of 0.95, and 20 classes like it
-      follow. All are shifted together so that ``work.candidates`` scores pass; where these are few, that lowers the
-      best ones too.
-    * Deltas: half a standard deviation of what the regression is trained on.
+    * Proposals: three in five are near an object, the others anywhere, with sides of 12 to 700 px; all distinct.
+    * Logits: classes differ in frequency and RoIs in objectness, plus noise. The better a RoI fits an object, the
+      higher the logit of the object's class, up to a score of 0.95, followed by 20 similar classes. All logits are
+      shifted so that ``work.candidates`` scores pass the threshold; with few candidates, this lowers the best scores
+      too.
+    * Deltas: half a standard deviation of the regression targets.
 
     Returns:
         proposals (R, 4) in pixels, logits (R, K+1), deltas (R, 4K).
@@ -119,7 +119,7 @@ def head_output(work: Work, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 
 def proposals_around(objects: Tensor, image_size: tuple[int, int], generator: torch.Generator) -> Tensor:
     """
-    1,000 distinct proposals, as a trained RPN's: three in five lie about an object.
+    1,000 distinct proposals that resemble those of a trained RPN: three in five are near an object.
 
     Args:
         objects: (G, 4) boxes x0, y0, x1, y1 in pixels, at least one.
@@ -145,7 +145,7 @@ def _boxes(number: int, image_size: tuple[int, int], generator) -> Tensor:
 
 
 def _valid(corners: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Inside the image, at least 12 px each way."""
+    """Clip boxes to the image, with sides of at least 12 px."""
     height, width = image_size
     last = torch.tensor([width, height])
     first = corners[:, :2].clamp(min=0).minimum(last - 12.0)
@@ -168,13 +168,13 @@ def _logits(ious: Tensor, work: Work, generator) -> Tensor:
 
 
 def _with_passing(logits: Tensor, candidates: int) -> Tensor:
-    """Shifted so that as many scores exceed the threshold."""
+    """Shift logits so that ``candidates`` scores exceed the threshold."""
     at_threshold = math.log(THRESHOLD / (1 - THRESHOLD))
     return logits + at_threshold - logits.flatten().kthvalue(logits.numel() - candidates).values
 
 
 def identical(a, b) -> bool:
-    """Whether two results of ``fast_rcnn_inference`` are the same to the bit, in the same order."""
+    """Whether two results of ``fast_rcnn_inference`` are bit-identical and in the same order."""
     a, b = _tensors(*a), _tensors(*b)
     return len(a) == len(b) and all(map(torch.equal, a, b))
 

@@ -1,7 +1,7 @@
 """
-How costs grow with classes, detections and images, in both contenders.
+Growth of costs with classes, detections and images, for both contenders.
 
-The parts' own suites measure them at LVIS's size; here one number changes and all else stays.
+The other suites measure at LVIS's size; here one number varies at a time.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ IMAGES = (50, 100, 200)
 
 
 def growth(options: Options) -> list[dict]:
-    """Rows in which one number changes; memory is not measured."""
+    """Rows with one varying number each; memory is not measured."""
     return [*_by_classes(options), *_by_detections(options), *_by_images(options)]
 
 
 def _by_classes(options: Options) -> Iterator[dict]:
     for classes in CLASSES:
         work = boxes.Work(CANDIDATES_PER_CLASS * classes, classes=classes)
-        stock, ours = boxes.contenders(work, options.device)
-        same = boxes.identical(stock(), ours())
-        yield _row(options, f"boxes: {classes} classes, {work.candidates} candidates", stock, ours, same)
+        stock, native = boxes.contenders(work, options.device)
+        same = boxes.identical(stock(), native())
+        yield _row(options, f"boxes: {classes} classes, {work.candidates} candidates", stock, native, same)
     for classes in CLASSES:
         job = {"rois": masks.TRAIN_ROIS, "classes": classes, "training": True, "device": options.device}
-        stock, ours = (masks.step_of({**job, "contender": contender}) for contender in masks.CONTENDERS)
-        same = masks.agree(stock(), ours())
-        yield _row(options, f"masks: {classes} classes, 128 RoIs", stock, ours, same)
+        stock, native = (masks.step_of({**job, "contender": contender}) for contender in masks.CONTENDERS)
+        same = masks.agree(stock(), native())
+        yield _row(options, f"masks: {classes} classes, 128 RoIs", stock, native, same)
 
 
 def _by_detections(options: Options) -> Iterator[dict]:
     for number in DETECTIONS:
         found = (*mask_encoding.lvis_like_detections(number, 640, 853), 640, 853)
-        stock, ours = (lambda call=call, found=found: call(*found) for call in mask_encoding.CONTENDERS.values())
-        same = stock() == ours()
+        stock, native = (lambda call=call, found=found: call(*found) for call in mask_encoding.CONTENDERS.values())
+        same = stock() == native()
         cpu = dataclasses.replace(options, device="cpu")
-        yield _row(cpu, f"rle: {number} detections, 640x853", stock, ours, same)
+        yield _row(cpu, f"rle: {number} detections, 640x853", stock, native, same)
 
 
 def _by_images(options: Options) -> Iterator[dict]:
@@ -53,6 +53,6 @@ def _by_images(options: Options) -> Iterator[dict]:
                 yield {**found, "suite": "growth", "size": f"evaluate: {found['size']}"}
 
 
-def _row(options: Options, size: str, stock, ours, same: bool) -> dict:
-    seconds = time_alternating(stock, ours, options.rounds, options.device)
+def _row(options: Options, size: str, stock, native, same: bool) -> dict:
+    seconds = time_alternating(stock, native, options.rounds, options.device)
     return row("growth", size, *seconds, (None, None), same)

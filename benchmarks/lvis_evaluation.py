@@ -1,14 +1,15 @@
 """
-The LVIS numbers from stored detections, beside ``lvis``'s from the dicts that Detectron2's evaluator keeps.
+LVIS metrics from stored detections, compared with ``lvis`` on the dicts of Detectron2's evaluator.
 
-The data is made, at LVIS val's densities: 1,203 categories with the image counts of LVIS-1.0 train, 12 objects of 3.5
-categories and 9 known-absent categories in an image, objects as polygons of 34 points. An image has 300 detections, of
-which 30% are on objects, displaced, doubled and sometimes mislabelled, 5% of known-absent categories, and the rest
-anywhere, of categories drawn by the square root of their image counts. Scores fall off exponentially. So a third of
-the detections is of categories that an image's annotations judge; ``lvis`` drops the others, after it has loaded them.
+The data is synthetic, with the densities of LVIS val: 1,203 categories with the image counts of LVIS-1.0 train; 12
+objects of 3.5 categories and 9 negative categories per image; objects as polygons of 34 points. An image has 300
+detections. 30% are on objects, displaced, duplicated and sometimes with a wrong class; 5% are of negative categories;
+the rest is anywhere, with categories drawn by the square root of their image counts. Scores are distributed
+exponentially. A third of the detections is of categories that are annotated in their image; ``lvis`` drops the others
+after loading them.
 
-Both contenders read the same files in fresh processes. Not timed: imports and loading the ground truth, which is
-``lvis``'s own for both, and for ``lvis`` building the dicts. Peak memory is the whole process's.
+Both contenders read the same files in new processes. Not timed: imports, loading the ground truth, which both do with
+``lvis``, and building the dicts for ``lvis``. Peak memory is that of the process.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ def evaluate(options: Options) -> list[dict]:
 
 
 def rows_of(folder: str, images: int, rounds: int) -> list[dict]:
-    """Boxes and masks of as many images; their data is made in ``folder``."""
+    """Boxes and masks of ``images`` images, with data created in ``folder``."""
     job = {"folder": folder, "images": images}
-    in_fresh_process(f"{__name__}:make_data", job)  # not here: a process inherits its parent's peak memory
+    in_fresh_process(f"{__name__}:make_data", job)  # not in this process, whose peak memory its children inherit
     return [_compare({**job, "iou_type": iou_type}, rounds) for iou_type in IOU_TYPES]
 
 
 def val(options: Options) -> list[dict]:
-    """Ours alone at LVIS val's size, boxes and masks, from reading the annotations to the numbers."""
+    """balanced_lvis only, at LVIS val's size, boxes and masks, from reading the annotations to the numbers."""
     with tempfile.TemporaryDirectory() as folder:
         job = {"folder": folder, "images": VAL_IMAGES}
         in_fresh_process(f"{__name__}:make_data", job)
@@ -66,7 +67,7 @@ def val(options: Options) -> list[dict]:
 
 
 def run_whole(job: dict) -> dict:
-    """All of an evaluation in this process."""
+    """A complete evaluation in this process."""
     start = time.perf_counter()
     lvis_gt, detections = _load(job)
     found = list(evaluate_tasks(lvis_gt, detections, IOU_TYPES))
@@ -75,9 +76,9 @@ def run_whole(job: dict) -> dict:
 
 def floor(options: Options) -> list[dict]:
     """
-    What no evaluation of masks by pycocotools can do without: its C code alone, beside all of ``lvis``'s evaluation.
+    Lower bound of mask evaluation with pycocotools: its C code alone, compared with the whole evaluation of ``lvis``.
 
-    Only polygons are rasterised, and only RLEs decoded and intersected, that belong to one image and category.
+    Only polygons and RLEs of the same image and category are rasterised, decoded and intersected.
     """
     with tempfile.TemporaryDirectory() as folder:
         job = {"folder": folder, "images": max(1, options.images // 5), "iou_type": "segm"}
@@ -118,14 +119,14 @@ def run_floor(job: dict) -> dict:
 
 def _compare(job: dict, rounds: int) -> dict:
     stock: list[dict] = []
-    ours: list[dict] = []
+    native: list[dict] = []
     while len(stock) < rounds and (not stock or stock[-1]["seconds"] < LONG_SECONDS):
         stock.append(in_fresh_process(f"{__name__}:run_stock", job))
-        ours.append(in_fresh_process(f"{__name__}:run_ours", job))
-    metrics = [result["metrics"] for result in (*stock, *ours)]
-    peaks = tuple(max(result["peak_mb"] for result in found) for found in (stock, ours))
+        native.append(in_fresh_process(f"{__name__}:run_native", job))
+    metrics = [result["metrics"] for result in (*stock, *native)]
+    peaks = tuple(max(result["peak_mb"] for result in found) for found in (stock, native))
     size = f"{job['images']} images x {DETECTIONS_PER_IMAGE} detections, {job['iou_type']}"
-    seconds = [[result["seconds"] for result in found] for found in (stock, ours)]
+    seconds = [[result["seconds"] for result in found] for found in (stock, native)]
     return row("evaluate", size, seconds[0], seconds[1], peaks, identical=all(found == metrics[0] for found in metrics))
 
 
@@ -142,13 +143,13 @@ def run_stock(job: dict) -> dict:
     evaluation.run()
     seconds, processor = time.perf_counter() - start, time.process_time() - processor
     found = evaluation.get_results()
-    # -1 stands for nothing to measure, as NaN does in ours; None is equal to itself.
+    # -1 means no ground truth, as NaN in balanced_lvis; None, unlike NaN, equals itself.
     metrics = [100 * float(found[name]) if found[name] > -1 else None for name in METRICS]
     return {"seconds": seconds, "processor_seconds": processor, "metrics": metrics}
 
 
-def run_ours(job: dict) -> dict:
-    """The fast back end on the stored arrays."""
+def run_native(job: dict) -> dict:
+    """The fast backend on the stored arrays."""
     lvis_gt, detections = _load(job)
     start = time.perf_counter()
     metrics, _ = evaluate_detections(lvis_gt, detections, job["iou_type"], "fast")
@@ -211,7 +212,7 @@ def _boxes(rng, number: int) -> np.ndarray:
 
 
 def _ellipses(rng, boxes: np.ndarray) -> list[list[float]]:
-    """A polygon per box: its ellipse, uneven."""
+    """A polygon per box: an irregular ellipse."""
     angles = np.linspace(0, 2 * np.pi, POLYGON_POINTS, endpoint=False)
     radii = 0.5 * rng.uniform(0.8, 1, (len(boxes), POLYGON_POINTS, 1))
     points = radii * np.stack([np.cos(angles), np.sin(angles)], axis=1) + 0.5
@@ -246,7 +247,7 @@ def make_detections(rng, boxes, classes, image: dict, share):
 
 
 def _clip(boxes: np.ndarray) -> np.ndarray:
-    """Inside the image, a pixel or more."""
+    """Clip boxes to the image, with sides of at least a pixel."""
     start = np.clip(boxes[:, :2], 0, (WIDTH - 1, HEIGHT - 1))
     end = np.clip(boxes[:, :2] + boxes[:, 2:], start + 1, (WIDTH, HEIGHT))
     return np.concatenate([start, end - start], axis=1)

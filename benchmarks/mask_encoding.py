@@ -1,4 +1,4 @@
-"""Masks of detections to COCO's run-length encoding, beside Detectron2's pasting and pycocotools' encoding."""
+"""RLE encoding of masks, compared with pasting by Detectron2 and encoding by pycocotools."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from balanced_lvis.evaluation import masks_to_rle
 
 from .measure import Options, in_fresh_process, row, time_alternating
 
-# Detections, height and width in pixels: LVIS's 300 an image, a larger image, and fewer detections.
+# Detections, height and width in pixels: 300 per image as in LVIS, a larger image, and fewer detections.
 SIZES = ((300, 640, 853), (300, 1200, 1600), (30, 640, 853), (1, 640, 853))
 MASK_SIZE = 28
-CALLS_PER_ROUND = 5  # a call is short, and one alone is at the mercy of what else the machine does
+CALLS_PER_ROUND = 5  # a single call is too short for a reliable time
 
 
 def rle(options: Options) -> list[dict]:
-    """M x M masks and boxes to run lengths, always on the CPU; peak memory is that of processes of their own."""
+    """M x M masks and boxes to RLE masks, always on the CPU; peak memory is measured in separate processes."""
     return [_compare(*size, options) for size in SIZES]
 
 
 def _compare(num: int, height: int, width: int, options: Options) -> dict:
     masks, boxes = lvis_like_detections(num, height, width)
-    identical = stock(masks, boxes, height, width) == ours(masks, boxes, height, width)
+    identical = stock(masks, boxes, height, width) == native(masks, boxes, height, width)
     seconds = time_alternating(
         lambda: stock(masks, boxes, height, width),
-        lambda: ours(masks, boxes, height, width),
+        lambda: native(masks, boxes, height, width),
         CALLS_PER_ROUND * options.rounds,
     )
     job = {"num": num, "height": height, "width": width}
@@ -48,19 +48,19 @@ def run_job(job: dict) -> dict:
 
 
 def stock(masks: Tensor, boxes: Tensor, height: int, width: int) -> list[dict]:
-    """Detectron2's own: all masks in image size, as its models give them, then as its evaluator encodes them."""
+    """Detectron2: paste all masks as its models do, then encode them as its evaluator does."""
     pasted = paste_masks_in_image(masks, boxes, (height, width))
     zeros = torch.zeros(len(masks), dtype=torch.long)
     instances = Instances((height, width), pred_boxes=Boxes(boxes), scores=zeros, pred_classes=zeros, pred_masks=pasted)
     return [result["segmentation"] for result in instances_to_coco_json(instances, 0)]
 
 
-def ours(masks: Tensor, boxes: Tensor, height: int, width: int) -> list[dict]:
-    """The same of balanced_lvis."""
+def native(masks: Tensor, boxes: Tensor, height: int, width: int) -> list[dict]:
+    """balanced_lvis."""
     return masks_to_rle(masks, boxes, (height, width))
 
 
-CONTENDERS = {"stock": stock, "ours": ours}
+CONTENDERS = {"stock": stock, "native": native}
 
 
 def lvis_like_detections(num: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,9 @@
 """
-The mask head's predictor beside Detectron2's, on the same features.
+The predictor of the mask head, compared with Detectron2 on the same features.
 
-What comes before it, four convolutions and a deconvolution, is the same in both and isn't measured; nor is the
-rasterising of ground-truth polygons, which is done beforehand. Features are ReLU's of a normal distribution, weights
-give logits of about -2..2, classes are drawn evenly from all 1,203.
+The layers before it, four convolutions and a deconvolution, are the same in both and are not measured, and neither is
+the rasterisation of ground-truth polygons. Features are rectified normal values, weights give logits of about -2..2,
+and classes are drawn uniformly from all 1,203.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from balanced_lvis.utils.memory_allocator import keep_freed_memory
 
 from .measure import Options, peak_mb, row, time_alternating, with_own_peak, without_tf32
 
-CONTENDERS = ("stock", "ours")
-HEADS = {"stock": MaskRCNNConvUpsampleHead, "ours": ChosenClassMaskHead}
+CONTENDERS = ("stock", "native")
+HEADS = {"stock": MaskRCNNConvUpsampleHead, "native": ChosenClassMaskHead}
 CLASSES, CHANNELS, SIDE = 1203, 256, 28
-# Results are the same if they differ by no more than this share of the tensor's largest entry: the weights' gradients
-# add up to 128 x 784 products, and float32 resolves 6e-8.
+# Results are the same up to this fraction of the largest entry of a tensor: gradients of the weights are sums of
+# 128 x 784 products, and the resolution of float32 is 6e-8.
 TOLERANCE = 1e-5
 TRAIN_ROIS, TEST_ROIS = 128, 300
 
@@ -48,22 +48,22 @@ def _compare(options: Options, rois: int, training: bool, size: str) -> dict:
 
 def time_both(job: dict) -> dict:
     """
-    Both in this process, where freed memory is kept, as in training by ``tools/train_net.py``, for both of them.
+    Run both in this process, which keeps freed memory, as in training with ``tools/train_net.py``.
 
     Returns:
-        {"seconds": [those of stock, those of ours], "identical": bool}
+        {"seconds": [stock, native], "identical": bool}
     """
     if job["device"] == "cpu":
         keep_freed_memory()
-    stock, ours = (step_of({**job, "contender": contender}) for contender in CONTENDERS)
+    stock, native = (step_of({**job, "contender": contender}) for contender in CONTENDERS)
     with without_tf32():
-        identical = agree(stock(), ours())
-    return {"seconds": time_alternating(stock, ours, job["rounds"], job["device"]), "identical": identical}
+        identical = agree(stock(), native())
+    return {"seconds": time_alternating(stock, native, job["rounds"], job["device"]), "identical": identical}
 
 
-def agree(stock: tuple[Tensor, ...], ours: tuple[Tensor, ...]) -> bool:
+def agree(stock: tuple[Tensor, ...], native: tuple[Tensor, ...]) -> bool:
     """Whether two contenders' results are the same up to :data:`TOLERANCE`."""
-    return all(map(_agree, stock, ours))
+    return all(map(_agree, stock, native))
 
 
 def _agree(a: Tensor, b: Tensor) -> bool:
@@ -76,7 +76,7 @@ def _extra_memory(job: dict) -> float:
 
 class ReadyMasks:
     """
-    Ground truth that has been rasterised already: the targets of ``mask_rcnn_loss`` as they are.
+    Ground truth that is already rasterised: the targets of ``mask_rcnn_loss``.
 
     Args:
         targets: (R, M, M) bool.
@@ -89,24 +89,24 @@ class ReadyMasks:
         return len(self.targets)
 
     def crop_and_resize(self, boxes: Tensor, side: int) -> Tensor:
-        """The targets, made for these boxes and this side."""
+        """The targets, which are for these boxes and this side."""
         return self.targets
 
 
 def step_of(job: dict) -> Callable[[], tuple[Tensor, ...]]:
     """
-    What is measured, with its inputs made: the same for both contenders.
+    The measured function with its inputs, which are the same for both contenders.
 
     Args:
         job: "contender", "rois", "classes", "training" and "device".
 
     Returns:
-        a function without arguments. In training it returns the loss and the gradients of features, weights and
-        biases, else the masks' probabilities.
+        function without arguments. In training, it returns the loss and the gradients of features, weights and biases;
+        otherwise the probabilities of the masks.
     """
     torch.manual_seed(0)
     shape = (job["rois"], CHANNELS, SIDE, SIDE)
-    features = torch.empty(shape, device=job["device"]).normal_().relu_()  # in place: no second copy of it at any time
+    features = torch.empty(shape, device=job["device"]).normal_().relu_()  # in place, without a second copy
     instances = [_instances(job["rois"], job["classes"], job["device"])]
     head = HEADS[job["contender"]](ShapeSpec(channels=8), num_classes=job["classes"], conv_dims=[CHANNELS])
     torch.nn.init.normal_(head.predictor.weight, std=0.1)
@@ -146,10 +146,10 @@ def _inference_step(head, features, instances):
 
 def extra_memory(job: dict) -> dict:
     """
-    Peak memory of one step beyond its inputs and, in training, the features' gradient, which every method returns.
+    Peak memory of one step beyond its inputs and, in training, beyond the gradient of the features, which both return.
 
-    Measured as the rise of this process's peak: first with all of that in memory, after a step with one RoI and
-    two classes, which loads whatever libraries load at first use, then after the step.
+    It is measured as the increase of this process's peak. A step with one RoI and two classes first loads the
+    libraries; then the peak with all inputs in memory is compared with that after the step.
 
     Args:
         job: as for :func:`step_of`.
@@ -159,7 +159,7 @@ def extra_memory(job: dict) -> dict:
     """
     step_of({**job, "rois": 1, "classes": 2})()
     step = step_of(job)
-    # Ones, not zeros: zeroed memory isn't there before it is written to.
+    # Ones, not zeros: zeroed memory is only mapped when it is written to.
     gradient = torch.ones(job["rois"] * job["training"], CHANNELS, SIDE, SIDE, device=job["device"])
     before = peak_mb(job["device"])
     del gradient

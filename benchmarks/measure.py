@@ -1,4 +1,4 @@
-"""Two contenders on the same input in one run: time, peak memory, and whether the results are the same."""
+"""Measurement of two contenders on the same input: time, peak memory, and whether the results are the same."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.parent_process import child_environment, end_with_starter
 
 MARK = "benchmark-result "
-# Where stock takes longer, one round is enough: its seconds vary by a few percent.
+# If stock takes longer, one round is enough: its time varies by a few percent.
 LONG_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class Options:
     """
-    How much is measured.
+    Options of the benchmarks.
 
     Attributes:
         device: "cpu" or "cuda".
-        rounds: measurements of each contender, alternating.
-        batch: images at a time, in the suites that have images; None for their own, 2 in training and 1 in inference.
-        iterations: steps of a measurement, in the suites that train or infer.
+        rounds: number of measurements of each contender, alternating.
+        batch: batch size of training and inference; None for 2 in training and 1 in inference.
+        iterations: steps per measurement in training and inference.
         configs: folder of balanced_lvis's configs.
-        config_file: another config than the suite's own.
-        opts: overrides of ours, KEY VALUE pairs, flat.
-        images: of the largest evaluation, in the suite that evaluates.
-        annotations: of the file that the start-up suite makes; LVIS-1.0 train has 1,270,141.
+        config_file: config to use instead of the suite's.
+        opts: config overrides for balanced_lvis, KEY VALUE pairs, flat.
+        images: number of images of the largest evaluation.
+        annotations: number of annotations for the start-up suite; LVIS-1.0 train has 1,270,141.
     """
 
     device: str = "cpu"
@@ -59,7 +59,7 @@ def row(
     suite: str,
     size: str,
     stock: list[float],
-    ours: list[float],
+    native: list[float],
     peaks: Sequence[float | None] | None,
     identical: bool | None,
 ) -> dict:
@@ -67,20 +67,20 @@ def row(
     One line of the table.
 
     Args:
-        suite: its name.
-        size: of the work, in words.
-        stock, ours: seconds of every round, taken alternately; ratios are those of neighbours. Stock is empty where
-            only ours is measured.
-        peaks: MB of stock and ours, each None where memory is not measured; None for both.
-        identical: whether the results are the same; None where they are not compared.
+        suite: name of the suite.
+        size: description of the work.
+        stock, native: seconds of each round, measured alternately; ratios are those of neighbouring rounds. Stock is
+            empty if only balanced_lvis is measured.
+        peaks: peak memory of stock and native in MB, each None if not measured; None for both.
+        identical: whether the results are the same; None if they are not compared.
     """
-    ratios = [a / b for a, b in zip(stock, ours)]
+    ratios = [a / b for a, b in zip(stock, native)]
     stock_peak, ours_peak = peaks or (None, None)
     return {
         "suite": suite,
         "size": size,
         "stock_seconds": statistics.median(stock) if stock else None,
-        "ours_seconds": statistics.median(ours),
+        "ours_seconds": statistics.median(native),
         "ratio": statistics.median(ratios) if stock else None,
         "ratio_min": min(ratios) if stock else None,
         "ratio_max": max(ratios) if stock else None,
@@ -91,18 +91,21 @@ def row(
 
 
 def time_alternating(
-    stock: Callable[[], object], ours: Callable[[], object], rounds: int, device: str = "cpu"
+    stock: Callable[[], object], native: Callable[[], object], rounds: int, device: str = "cpu"
 ) -> tuple[list[float], list[float]]:
     """
-    Seconds of every call, after one of each that warms up.
+    Measure alternating calls, after one warm-up call of each.
 
     Args:
-        stock, ours: called ``rounds`` times each, in turns.
-        device: "cuda" waits for the GPU before and after each call.
+        stock, native: functions, called ``rounds`` times each.
+        device: with "cuda", the GPU is synchronised before and after each call.
+
+    Returns:
+        seconds of each call of stock and of native.
     """
     seconds: tuple[list[float], list[float]] = ([], [])
     for index in range(rounds + 1):
-        for call, found in zip((stock, ours), seconds):
+        for call, found in zip((stock, native), seconds):
             wait_for(device)
             start = time.perf_counter()
             call()
@@ -113,24 +116,24 @@ def time_alternating(
 
 
 def wait_for(device: str) -> None:
-    """Until a GPU has done what it was given; nothing on "cpu"."""
+    """Synchronise the GPU; does nothing on "cpu"."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def in_fresh_process(function: str, job: dict) -> dict:
     """
-    Call a function in an interpreter of its own, so that its peak memory is its own too.
+    Call a function in a new interpreter, so that the peak memory is that of the function.
 
     Args:
-        function: "module:name"; it takes ``job`` and returns a dict.
-        job: its argument, as JSON can hold it.
+        function: "module:name" of a function that takes ``job`` and returns a dict.
+        job: argument, JSON-serialisable.
 
     Returns:
-        what it returned, with "peak_mb", the process's peak resident memory, unless it gave one.
+        the returned dict, with "peak_mb", the peak resident memory of the process, unless the function returned it.
 
     Raises:
-        InputError: if it fails, with the end of its output.
+        InputError: if the function fails, with the end of its output.
     """
     code = "import sys; from benchmarks.measure import _answer; _answer(*sys.argv[1:])"
     command = [sys.executable, "-W", "ignore", "-c", code, function, json.dumps(job)]
@@ -145,19 +148,21 @@ def in_fresh_process(function: str, job: dict) -> dict:
 
 def with_own_peak(function: str, job: dict) -> dict:
     """
-    Call a function so that its peak memory is its own: in a fresh process, or, for ``job["device"]`` "cuda", in this
-    one, as a GPU's peak can be reset and starting a process takes longer than what is measured.
+    Call a function and measure its peak memory.
+
+    It is called in a new process, or in this one if ``job["device"]`` is "cuda": the peak of a GPU can be reset, and
+    starting a process takes longer than the measurement.
 
     Args:
         function, job: as for :func:`in_fresh_process`.
 
     Returns:
-        what the function returned, with "peak_mb", of the device, unless it gave one.
+        the returned dict, with "peak_mb" of the device, unless the function returned it.
     """
     if job["device"] != "cuda":
         return in_fresh_process(function, job)
     torch.cuda.init()
-    gc.collect()  # what an earlier measurement has left
+    gc.collect()  # objects of an earlier measurement
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     found = _function(function)(job)
@@ -167,10 +172,10 @@ def with_own_peak(function: str, job: dict) -> dict:
 @contextlib.contextmanager
 def without_tf32() -> Iterator[None]:
     """
-    Convolutions in full float32 on a GPU, as matrix products are there by default.
+    Context with convolutions in full float32 on a GPU, as matrix products are by default.
 
-    Detectron2's mask predictor is a convolution and ours a matrix product: they are compared without TF32, and timed
-    with it, as torch comes.
+    The mask predictor is a convolution in Detectron2 and a matrix product in balanced_lvis. Results are compared
+    without TF32, and times are measured with torch's default, which is TF32.
     """
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
@@ -186,7 +191,7 @@ def _function(name: str) -> Callable[[dict], dict]:
 
 
 def _answer(function: str, job: str) -> None:
-    """The other side of :func:`in_fresh_process`."""
+    """Entry point of the process of :func:`in_fresh_process`."""
     end_with_starter()
     found = _function(function)(json.loads(job))
     print(MARK + json.dumps({"peak_mb": peak_mb(), **found}))
@@ -194,9 +199,9 @@ def _answer(function: str, job: str) -> None:
 
 def peak_mb(device: str = "cpu") -> float:
     """
-    The most memory that this process has held so far: resident, or, for "cuda", allocated on the GPU.
+    Peak memory of this process in MB: resident, or, for "cuda", allocated on the GPU.
 
-    Linux's ``ru_maxrss`` is no measure of it: a process inherits that of its parent from before it was started.
+    Linux's ``ru_maxrss`` can't be used: a process inherits the value of its parent.
     """
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
@@ -207,7 +212,7 @@ def peak_mb(device: str = "cpu") -> float:
 
 
 def machine(device: str) -> dict:
-    """What the measurement ran on."""
+    """Description of the machine."""
     return {
         "processor": platform.machine(),
         "cores": os.cpu_count(),

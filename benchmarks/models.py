@@ -1,9 +1,9 @@
 """
-Training steps and inference of an LVIS config beside stock Detectron2's own, on the same rendered images.
+Training steps and inference of an LVIS config, compared with Detectron2's config on the same rendered images.
 
-Weights are random and images rendered, so that nothing has to be downloaded; :mod:`.trained` makes them work as a
-trained model's. Stock's classifier is Detectron2's own sigmoid one (``USE_SIGMOID_CE``), so that both have the same
-losses and scores.
+Weights are random and images rendered, so that nothing needs to be downloaded; :mod:`.trained` makes the model behave
+like a trained one. Stock uses Detectron2's sigmoid classifier (``USE_SIGMOID_CE``), so that both have the same losses
+and scores.
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ from balanced_lvis.utils.memory_allocator import keep_freed_memory
 from . import trained
 from .measure import Options, peak_mb, row, wait_for, with_own_peak, without_tf32
 
-CONTENDERS = ("stock", "ours")
+CONTENDERS = ("stock", "native")
 STOCK_CONFIG = "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 CLASSIFIER_BIAS = "roi_heads.box_predictor.cls_score.bias"
-START_BIAS = -6.9  # a score of 0.001, at which sigmoid classifiers start
+START_BIAS = -6.9  # an initial score of 0.001 for sigmoid classifiers
 WARM_UPS = {"cpu": 1, "cuda": 5}  # on a GPU, memory is allocated and kernels are loaded in the first steps
-TOLERANCE = 1e-5  # of losses, to each other, and of the masks' probabilities
+TOLERANCE = 1e-5  # relative for losses, absolute for probabilities of masks
 
-# LVIS's vocabulary and about its density of objects (12.7 an image in train).
+# The number of classes and about the density of objects of LVIS (12.7 per image in train).
 SPEC = RenderedSpec(
     num_classes=1203, train_images=8, val_images=1, test_images=1, image_size=(800, 1216), objects_per_image=12
 )
 TRAIN_SIDE = 720  # the mean of LVIS configs' 640 to 800
-OUTPUT_SIZE = (421, 640)  # a photograph of COCO's that is resized to 800 x 1216
+OUTPUT_SIZE = (421, 640)  # a photograph of COCO that is resized to 800 x 1216
 
 
 def train(options: Options) -> list[dict]:
-    """A whole training step of both: forward, backward, optimizer, metrics."""
+    """A complete training step: forward, backward, optimizer, metrics."""
     return [_compare("train", "r50_rfs.yaml", options)]
 
 
 def stage_2(options: Options) -> list[dict]:
-    """A training step of cRT, beside stock Detectron2 with all but the classifier frozen by ``requires_grad``."""
+    """A training step of cRT, compared with Detectron2 with a frozen model except for the classifier."""
     return [_compare("stage2", "r50_crt.yaml", options)]
 
 
@@ -72,7 +72,7 @@ def inference(options: Options) -> list[dict]:
 
 def _compare(suite: str, config: str, options: Options) -> dict:
     """
-    Both contenders, alternating, on the CPU each in fresh processes; ``options.iterations`` steps after a warm-up.
+    Measure both contenders alternately, on the CPU in new processes: ``options.iterations`` steps after a warm-up.
 
     Raises:
         InputError: if a measurement fails, with the end of its output.
@@ -93,8 +93,8 @@ def _compare(suite: str, config: str, options: Options) -> dict:
             for contender in CONTENDERS:
                 found[contender].append(with_own_peak(f"{__name__}:run_job", {**job, "contender": contender}))
         identical = None if suite == "stage2" else _IDENTICAL[suite](*found.values())
-        if suite == "train" and found["ours"][0]["autocast"]:
-            identical = None  # half precision is rounded before sums whose order differs
+        if suite == "train" and found["native"][0]["autocast"]:
+            identical = None  # half-precision values are summed in another order
         if suite == "inference":
             identical = identical and masks_agree(*(_masks_path(folder, contender) for contender in CONTENDERS))
     seconds = [[result["seconds"] for result in found[contender]] for contender in CONTENDERS]
@@ -109,39 +109,39 @@ def _size(suite: str, batch: int) -> str:
     return f"{batch} images of {height}x{width}, 512 RoIs each, of which 128 foreground"
 
 
-def losses_agree(stock: list[dict], ours: list[dict]) -> bool:
+def losses_agree(stock: list[dict], native: list[dict]) -> bool:
     """
-    Whether all measurements have the same losses, up to float32's rounding.
+    Whether all measurements have the same losses, up to the rounding of float32.
 
     Args:
-        stock, ours: results of :func:`run_job` with "losses", {name: value} of every step.
+        stock, native: results of :func:`run_job` with "losses", {name: value} of each step.
     """
     first = stock[0]["losses"]
     return all(
         [set(step) for step in result["losses"]] == [set(step) for step in first]
         and all(abs(step[n] - to[n]) <= TOLERANCE * abs(to[n]) for step, to in zip(result["losses"], first) for n in to)
-        for result in (*stock, *ours)
+        for result in (*stock, *native)
     )
 
 
-def detections_equal(stock: list[dict], ours: list[dict]) -> bool:
-    """Whether all measurements have the same detections, to the bit, and as many as they should."""
-    return len({tuple(result["detections"]) for result in (*stock, *ours)}) == 1
+def detections_equal(stock: list[dict], native: list[dict]) -> bool:
+    """Whether all measurements have bit-identical detections."""
+    return len({tuple(result["detections"]) for result in (*stock, *native)}) == 1
 
 
-def masks_agree(stock: str, ours: str) -> bool:
-    """Whether two files have the same probabilities, up to float32's rounding."""
-    return bool(np.allclose(np.load(stock), np.load(ours), rtol=0, atol=TOLERANCE))
+def masks_agree(stock: str, native: str) -> bool:
+    """Whether two files have the same probabilities, up to the rounding of float32."""
+    return bool(np.allclose(np.load(stock), np.load(native), rtol=0, atol=TOLERANCE))
 
 
 _IDENTICAL = {"train": losses_agree, "inference": detections_equal}
 
 
 def run_job(job: dict) -> dict:
-    """One measurement in this process, whose settings are afterwards what they were."""
+    """One measurement in this process, whose settings are restored afterwards."""
     torch.manual_seed(0)
     precision = torch.get_float32_matmul_precision()
-    torch.set_flush_denormal(True)  # random weights produce denormals, which a trained model doesn't
+    torch.set_flush_denormal(True)  # unlike a trained model, random weights produce denormals
     try:
         return _run_job(job)
     finally:
@@ -153,7 +153,7 @@ def _run_job(job: dict) -> dict:
     register_rendered(render_dataset(SPEC, datasets_root() / "rendered_benchmark"))
     cfg = _config(job)
     model = build_model(cfg)
-    if job["contender"] == "ours":
+    if job["contender"] == "native":
         keep_freed_memory(job["device"])  # as tools/train_net.py does
         apply_speed(cfg, model)
     batches = _batches(cfg, job["batch"], job["suite"] != "inference")
@@ -185,7 +185,7 @@ def _train(job: dict, cfg, model, batches: list[list[dict]]) -> dict:
     make = _stock_trainer if stock else TrainingStep
     trainer = make(model, itertools.cycle(batches), optimizer, autocast=autocast)
     losses = []
-    torch.manual_seed(0)  # RoIs are sampled at random: the same for all
+    torch.manual_seed(0)  # for the random sampling of RoIs
     with EventStorage() as storage:
 
         def step():
@@ -204,7 +204,7 @@ def _autocast(cfg) -> torch.dtype | None:
 
 
 def _stock_trainer(model, data, optimizer, autocast: torch.dtype | None) -> SimpleTrainer:
-    """Detectron2's; its mixed precision is float16, so for another one its plain trainer runs under autocast."""
+    """Detectron2's trainer. Its mixed precision is float16; other types use its plain trainer under autocast."""
     if autocast == torch.float16:
         return AMPTrainer(model, data, optimizer)
     return SimpleTrainer(model if autocast is None else _UnderAutocast(model, autocast), data, optimizer)
@@ -231,11 +231,11 @@ def _infer(job: dict, cfg, model, batches: list[list[dict]]) -> dict:
         results[:] = [instances_to_coco_json(o["instances"].to(torch.device("cpu")), 0) for o in model(batch)]
 
     @torch.no_grad()
-    def step_of_ours():
+    def step_of_native():
         with unpasted(model) as detector:
             results[:] = [instances_to_arrays(o["instances"]) for o in detector(batch)]
 
-    step = step_of_stock if job["contender"] == "stock" else step_of_ours
+    step = step_of_stock if job["contender"] == "stock" else step_of_native
     found = _timed(job, step)
     if job["device"] == "cuda":
         with without_tf32():
@@ -251,7 +251,7 @@ def _masks_path(folder: str, contender: str) -> str:
 
 
 def _arrays(results: list[dict]):
-    """Detectron2's results as balanced_lvis's evaluator keeps them."""
+    """Detectron2's results in the format of balanced_lvis's evaluator."""
     boxes = np.array([r["bbox"] for r in results], np.float32)
     scores = np.array([r["score"] for r in results], np.float64)
     classes = np.array([r["category_id"] for r in results], np.int64)
@@ -259,7 +259,7 @@ def _arrays(results: list[dict]):
 
 
 def digest(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, rles: list[dict]) -> str:
-    """Number and hash of an image's detections, in their order."""
+    """Number and hash of the detections of an image, in order."""
     content = hashlib.sha256()
     for array, dtype in ((boxes, np.float32), (scores, np.float64), (classes, np.int64)):
         content.update(np.ascontiguousarray(array, dtype).tobytes())
@@ -269,7 +269,7 @@ def digest(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, rles: lis
 
 
 def _share_weights(model, batch, path: str) -> None:
-    """The first process's random weights for all, so that all have the same losses and masks."""
+    """Use the random weights of the first process in all, so that all have the same losses and masks."""
     if not os.path.exists(path):
         trained.calibrate_frozen_norms(model, batch)
         state = model.state_dict()
@@ -284,15 +284,15 @@ def _config(job):
         amp = cfg.SOLVER.AMP
         cfg = model_zoo.get_config(STOCK_CONFIG)
         cfg.MODEL.ROI_BOX_HEAD.USE_SIGMOID_CE = True
-        cfg.SOLVER.AMP = amp  # a comparison of speed is one at the same precision
+        cfg.SOLVER.AMP = amp  # speed is compared at the same precision
     cfg.MODEL.DEVICE = job["device"]
     cfg.MODEL.WEIGHTS = ""
-    cfg.SOLVER.BASE_LR = 0.0  # a full step that changes nothing: the work of every iteration is that of the first
+    cfg.SOLVER.BASE_LR = 0.0  # a full step that does not change the weights, so that all iterations are alike
     return cfg
 
 
 def _batches(cfg, size: int, is_train: bool) -> list[list[dict]]:
-    """The same images for both contenders, already read and resized: data loading is not measured here."""
+    """The same images for both contenders, already read and resized: data loading is not measured."""
     mapper = DatasetMapper(
         is_train=is_train,
         augmentations=[T.ResizeShortestEdge(TRAIN_SIDE if is_train else SPEC.image_size[0], 1333)],
@@ -305,6 +305,6 @@ def _batches(cfg, size: int, is_train: bool) -> list[list[dict]]:
 
 
 def _freeze_naively(model) -> None:
-    """What one does without a second stage of its own: no gradients but the classifier's, all else as ever."""
+    """Freeze all parameters except the classifier's, as without support for second stages."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad = ".cls_score." in name

@@ -1,8 +1,8 @@
 """
-From LVIS annotations to what a rank trains from, its images and their repeat factors: Detectron2's loader and ours.
+Start-up time: from LVIS annotations to images and repeat factors, with Detectron2's loader and with balanced_lvis.
 
-The annotations are made up, with LVIS-1.0's class frequencies, its number of objects per image and coordinates with two
-decimals, as LVIS has. The file is in the page cache for all contenders.
+The annotations are synthetic, with the class frequencies, number of objects per image and two-decimal coordinates of
+LVIS-1.0. The file is in the page cache for all contenders.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ from .measure import LONG_SECONDS, Options, in_fresh_process, row
 
 _CLASSES = len(LVIS_CATEGORY_IMAGE_COUNT)
 _ANNOTATIONS_PER_IMAGE = 12.7
-_POINTS = (6, 34)  # of a polygon, so that the file is the 630 MB of the measurements that this one is compared with
+_POINTS = (6, 34)  # points of a polygon, for a file of about 630 MB
 _THRESHOLD = 0.001  # LVIS's, of repeat factor sampling
 _IMAGE_ROOT = "coco/"
 
 
 def startup(options: Options) -> list[dict]:
     """
-    The first start, which makes the index, later ones, and what each rank beside the first costs.
+    The first start, which builds the index, later starts, and the cost of each further rank.
 
-    The last row's seconds are a rank's that starts while another one has the index mapped, and its memory is the rank's
-    own, shared with nobody, after it has read every record: beside what a stock rank holds when it is ready to train,
-    which is less than its peak.
+    The last row has the time of a rank that starts while another one has the index mapped, and its unshared memory
+    after it has read all records. For stock, it is the unshared memory of a rank that is ready to train, which is less
+    than its peak.
     """
     path = synthetic_annotations(options.annotations)
     job = {"json_file": str(path)}
-    runs: dict[str, list[dict]] = {"stock": [], "first": [], "later": [], "beside": []}
+    runs: dict[str, list[dict]] = {"stock": [], "first": [], "later": [], "further": []}
     for _ in range(options.rounds):
         runs["stock"].append(_measure(start_stock, job))
         Path(f"{path}.index").unlink(missing_ok=True)
-        runs["first"].append(_measure(start_ours, job))
-        runs["later"].append(_measure(start_ours, job))
+        runs["first"].append(_measure(start_native, job))
+        runs["later"].append(_measure(start_native, job))
         pages = _touch_all(_index(path))
-        runs["beside"].append(_measure(start_ours, {**job, "read_all": True}))
+        runs["further"].append(_measure(start_native, {**job, "read_all": True}))
         del pages
         if runs["stock"][-1]["seconds"] > LONG_SECONDS:
             break
@@ -64,7 +64,7 @@ def startup(options: Options) -> list[dict]:
     rows = [
         _row(size + "first start", runs["stock"], runs["first"], "peak_mb", identical),
         _row(size + "later starts", runs["stock"], runs["later"], "peak_mb", identical),
-        _row(size + "each further rank", runs["stock"], runs["beside"], "own_mb", identical),
+        _row(size + "each further rank", runs["stock"], runs["further"], "own_mb", identical),
     ]
     return rows
 
@@ -73,14 +73,14 @@ def _measure(function, job: dict) -> dict:
     return in_fresh_process(f"{__name__}:{function.__name__}", job)
 
 
-def _row(size: str, stock: list[dict], ours: list[dict], memory: str, identical: bool) -> dict:
-    peaks = tuple(max(run[memory] for run in runs) for runs in (stock, ours))
-    times = [[run["seconds"] for run in runs] for runs in (stock, ours)]
+def _row(size: str, stock: list[dict], native: list[dict], memory: str, identical: bool) -> dict:
+    peaks = tuple(max(run[memory] for run in runs) for runs in (stock, native))
+    times = [[run["seconds"] for run in runs] for runs in (stock, native)]
     return row("startup", size, times[0], times[1], peaks, identical)
 
 
 def start_stock(job: dict) -> dict:
-    """As Detectron2 does: every rank parses the file, counts its classes and serialises its images."""
+    """Detectron2: each rank parses the file, counts the classes and serialises the images."""
     before, start = _own_mb(), time.perf_counter()
     records = load_lvis_json(job["json_file"], _IMAGE_ROOT)
     factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(records, _THRESHOLD)
@@ -90,10 +90,10 @@ def start_stock(job: dict) -> dict:
     return {"seconds": seconds, "own_mb": _own_mb() - before, "images": len(images), "sum": float(factors.sum())}
 
 
-def start_ours(job: dict) -> dict:
-    """The same from the index. ``read_all`` then makes every record, as an epoch does."""
+def start_native(job: dict) -> dict:
+    """balanced_lvis: the same from the index. With ``read_all``, all records are read, as in an epoch."""
     before, start = _own_mb(), time.perf_counter()
-    images, factors = _ours(job["json_file"])
+    images, factors = _native(job["json_file"])
     seconds = time.perf_counter() - start
     if job.get("read_all"):
         for index in range(len(images)):
@@ -102,9 +102,9 @@ def start_ours(job: dict) -> dict:
 
 
 def compare(job: dict) -> dict:
-    """Whether both have the same images, in key order, value and type, and the same repeat factors."""
+    """Whether both have the same images, with the same keys, values and types, and the same repeat factors."""
     records = load_lvis_json(job["json_file"], _IMAGE_ROOT)
-    images, factors = _ours(job["json_file"])
+    images, factors = _native(job["json_file"])
     stock_factors = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(records, _THRESHOLD)
     # As text, because 1 == 1.0.
     same = len(records) == len(images) and all(
@@ -116,31 +116,31 @@ def compare(job: dict) -> dict:
 def _index(json_file: str | os.PathLike) -> ArrayFile:
     index = open_index(json_file)
     if index is None:
-        raise InputError(f"No index of {json_file} was made; unset BALANCED_LVIS_INDEX, and see the warnings above.")
+        raise InputError(f"No index of {json_file} was built; unset BALANCED_LVIS_INDEX, and see the warnings above.")
     return index
 
 
-def _ours(json_file: str) -> tuple[LVISRecords, torch.Tensor]:
+def _native(json_file: str) -> tuple[LVISRecords, torch.Tensor]:
     images = LVISRecords(_index(json_file), _IMAGE_ROOT)
     prior = ClassPrior.from_dataset_dicts(images, map(str, range(_CLASSES)))
     return images, image_repeat_factors(images, class_repeat_factors(prior, _THRESHOLD))
 
 
 def _own_mb() -> float:
-    """MB of this process's memory that no other process shares."""
+    """Unshared memory of this process in MB."""
     with open("/proc/self/smaps_rollup", encoding="ascii") as file:
         return sum(map(int, re.findall(r"^Private_\w+: +(\d+) kB$", file.read(), re.MULTILINE))) / 1024
 
 
 def _touch_all(index: ArrayFile) -> ArrayFile:
-    """Have all pages in this process too, as another rank that has read everything."""
+    """Map all pages in this process, as another rank that has read everything."""
     for array in index.arrays.values():
         array.view(np.uint8)[::1024].sum()
     return index
 
 
 def synthetic_annotations(annotations: int) -> Path:
-    """A JSON file in LVIS's format in the datasets folder, made unless it is there. Same number, same bytes."""
+    """A JSON file in LVIS format in the datasets folder, created if needed. The same number gives the same bytes."""
     path = datasets_root() / f"startup_{annotations}.json"
     if not path.exists():
         os.makedirs(path.parent, exist_ok=True)
@@ -160,7 +160,7 @@ def _content(annotations: int) -> Iterator[str]:
     yield f'{{"info": {{}}, "categories": {json.dumps(categories)}, "images": ['
     yield ", ".join(json.dumps(_image(int(image_id), rng)) for image_id in image_ids)
     yield '], "annotations": ['
-    of_image = np.sort(rng.integers(num_images, size=annotations))  # grouped by image, which are in no order, as LVIS
+    of_image = np.sort(rng.integers(num_images, size=annotations))  # grouped by image, as in LVIS
     frequency = np.array([c["image_count"] for c in LVIS_CATEGORY_IMAGE_COUNT], float)
     classes = rng.choice(_CLASSES, annotations, p=frequency / frequency.sum()) + 1
     for i, (image, category) in enumerate(zip(image_ids[of_image].tolist(), classes.tolist())):

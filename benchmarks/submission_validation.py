@@ -1,10 +1,10 @@
 """
-A submission of LVIS's size: how long validating takes, and how much memory.
+Time and memory for validating a submission of LVIS's size.
 
-The file is made: ``options.images`` images of 480 x 640 pixels with 300 detections each, as the suite that evaluates
-makes them; 19,822 images, as test-dev has, are 5.9 million detections. A thousand images' detections are made once and
-written again for other images, which changes nothing for the validation. There is nothing to compare with, as the
-LVIS API loads the whole file.
+The file is synthetic: ``options.images`` images of 480 x 640 pixels with 300 detections each, as in the ``evaluate``
+suite. The 19,822 images of test-dev have 5.9 million detections. The detections of a thousand images are repeated for
+further images, which makes no difference to the validation. There is no comparison, as the LVIS API loads the whole
+file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from balanced_lvis.utils.io import write_json
 from .lvis_evaluation import DETECTIONS_PER_IMAGE, HEIGHT, WIDTH, make_detections, make_image
 from .measure import Options, in_fresh_process, row
 
-# Images whose detections are made anew.
+# Number of images with distinct detections.
 _DISTINCT = 1000
 
 
@@ -35,7 +35,7 @@ def submission(options: Options) -> list[dict]:
         found = [in_fresh_process(f"{__name__}:run_validation", job) for _ in range(options.rounds)]
     expected = {"detections": options.images * DETECTIONS_PER_IMAGE, "problems": []}
     if wrong := [result for result in found if {key: result[key] for key in expected} != expected]:
-        raise RuntimeError(f"The validation of a sound file found {wrong[0]}, not {expected}.")
+        raise RuntimeError(f"The validation of a valid file found {wrong[0]}, not {expected}.")
     seconds = [result["seconds"] for result in found]
     size = f"{expected['detections']:,} detections, {found[0]['mb']:,.0f} MB"
     made = row("submission", size, seconds, seconds, (0, max(result["peak_mb"] for result in found)), None)
@@ -82,7 +82,7 @@ def make_submission(job: dict) -> dict:
 
 
 def _endings(rng, share: np.ndarray) -> list[str]:
-    """An image's detections as they are written, but for the image's id and the bracket before it."""
+    """JSON text of the detections of an image, without the image id and the opening bracket."""
     image, boxes, classes = make_image(rng, 0, share)
     _, scores, labels, rles = make_detections(rng, boxes, classes, image, share)
     return [

@@ -1,10 +1,10 @@
-"""Rows of measurements as the table that people read."""
+"""Markdown tables of measurements."""
 
 from __future__ import annotations
 
 from tabulate import tabulate
 
-COLUMNS = ("suite", "work", "stock", "ours", "ratio", "stock MB", "ours MB", "identical")
+COLUMNS = ("suite", "work", "stock", "balanced_lvis", "speed-up", "stock MB", "balanced_lvis MB", "identical")
 ALIGNED = ("left", "left", "right", "right", "right", "right", "right", "left")
 
 
@@ -13,7 +13,7 @@ def table(rows: list[dict]) -> str:
     A Markdown table.
 
     Args:
-        rows: as :func:`benchmarks.measure.row` makes them.
+        rows: rows of :func:`benchmarks.measure.row`.
     """
     return tabulate([_cells(row) for row in rows], headers=COLUMNS, tablefmt="pipe", colalign=ALIGNED)
 
@@ -32,7 +32,7 @@ def _cells(row: dict) -> tuple[str, ...]:
 
 
 def seconds(value: float | None) -> str:
-    """Three significant digits, in the unit that suits them."""
+    """Three significant digits with a suitable unit."""
     if value is None:
         return "–"
     return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s" if value < 1000 else f"{value:.0f} s"

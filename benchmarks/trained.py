@@ -1,9 +1,9 @@
 """
-Random weights that work as a trained model's do.
+Models with random weights that behave like trained models.
 
-Left alone, they give a handful of proposals, hardly a foreground RoI, activations that grow from block to block and
-flat masks: less work than a trained model has, and other work. So each part of the model runs in full, and what it
-passes on is replaced by what a trained one would: the same for both contenders.
+Random weights alone give few proposals, hardly any foreground RoIs, activations that grow from block to block, and flat
+masks: less work than in a trained model, and different work. So each part of the model runs in full, and its output is
+replaced by values that resemble those of a trained model, the same for both contenders.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def calibrate_frozen_norms(model, batch: list[dict]) -> None:
     """
     Set the statistics of every ``FrozenBatchNorm2d`` to those of its input, in one pass over ``batch``.
 
-    Frozen statistics belong to pretrained weights. Beside random ones they let activations grow from block to block,
-    until losses are in the thousands and scores all 0 or 1: no size that a trained model works with.
+    Frozen statistics belong to pretrained weights. With random weights, activations would grow from block to block,
+    until losses are in the thousands and all scores are 0 or 1.
     """
 
     def take_statistics(norm, inputs):
@@ -46,12 +46,12 @@ def calibrate_frozen_norms(model, batch: list[dict]) -> None:
 
 def propose_around_objects(model, batches: list[list[dict]]) -> None:
     """
-    Let the RPN run in full, and then propose 1,000 distinct boxes, most of them about the objects.
+    Run the RPN in full, and replace its output by 1,000 distinct proposals, most of them near objects.
 
-    Of 512 RoIs a quarter is then foreground, as with a trained model.
+    A quarter of the 512 RoIs is then foreground, as with a trained model.
 
     Args:
-        model: will be called with ``batches`` in turn, over and over.
+        model: model that will be called with ``batches`` in turn, repeatedly.
         batches: training records with ``instances``.
     """
     generator = torch.Generator().manual_seed(0)
@@ -64,16 +64,16 @@ def propose_around_objects(model, batches: list[list[dict]]) -> None:
 
 def detect_as_trained(model, images: int) -> list[Tensor]:
     """
-    Let all parts run in full at test time, and pass on 1,000 proposals, scores and masks of a trained model's.
+    Run all parts in full at test time, and replace proposals, scores and masks by those of a trained model.
 
-    Proposals, logits and deltas are those of the ``boxes`` suite, with 800,000 candidates; masks those of ``rle``.
+    Proposals, logits and deltas are those of the ``boxes`` suite, with 800,000 candidates; masks are those of ``rle``.
 
     Args:
-        model: for images of 800 x 1216.
-        images: in a batch; all have the same boxes.
+        model: model for images of 800 x 1216.
+        images: batch size; all images have the same boxes.
 
     Returns:
-        a list to which the masks that the mask head itself computed are added, call by call.
+        list to which the masks computed by the mask head are appended in each call.
     """
     proposals, logits, deltas = head_output(Work(CANDIDATES))
     _replace_proposals(model, [[_proposals(proposals, (800, 1216))] * images])
@@ -98,7 +98,7 @@ def _proposals(boxes: Tensor, image_size: tuple[int, int]) -> Instances:
 
 
 def _replace_proposals(model, made: list[list[Instances]]) -> None:
-    """The proposals of each call in turn; the RPN's losses stay."""
+    """Replace the proposals of each call in turn; the losses of the RPN are kept."""
     turns = itertools.cycle([[proposals.to(model.device) for proposals in of_batch] for of_batch in made])
     _after(model.proposal_generator, lambda found: (next(turns), found[1]))
 

@@ -1,4 +1,4 @@
-"""What to run first on a machine with a new kind of GPU: does everything work there, and with the same results?"""
+"""Checks for a machine with a new type of GPU: whether everything runs there and gives the same results."""
 
 from balanced_lvis import _detectron2
 

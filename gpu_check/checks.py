@@ -1,4 +1,4 @@
-"""All checks by name, the quickest first."""
+"""Table of all checks, fastest first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks import SUITES, Options
 from . import exactness, training_checks
 from .verdicts import CheckFailedError, Context
 
-# Suites of the benchmark that a GPU makes a difference to.
+# Benchmark suites that depend on the GPU.
 MEASURED = ("boxes", "masks", "rle", "train", "stage2", "inference")
 
 
@@ -31,7 +31,7 @@ def environment(context: Context):
     if context.device == "cuda":
         if not torch.cuda.is_available():
             raise CheckFailedError(
-                f"torch {torch.__version__} finds no GPU; is it a build with CUDA, and the driver new?"
+                f"torch {torch.__version__} finds no GPU; install a build with CUDA and a matching driver."
             )
         details["gpus"] = [_gpu(index) for index in range(torch.cuda.device_count())]
         details["nccl"] = ".".join(map(str, torch.cuda.nccl.version())) if torch.version.cuda else None
@@ -50,7 +50,7 @@ def _gpu(index: int) -> dict:
 
 
 def benchmark(context: Context):
-    """The benchmark's short form: one round of each suite, beside Detectron2 on the same device."""
+    """A short benchmark: one round of each suite, compared with Detectron2 on the same device."""
     options = Options(device=context.device, rounds=1, iterations=5, configs=context.root / "configs")
     rows = [row for suite in MEASURED for row in SUITES[suite](options)]
     wrong = sorted({row["suite"] for row in rows if row["identical"] is False})

@@ -1,4 +1,4 @@
-"""The same results on this device: as on the CPU, or as Detectron2's own code on the same device."""
+"""Comparison of results on this device with those on the CPU, or with Detectron2 on the same device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGE = (320, 480)
 
 
 def activations(context: Context):
-    """Losses and gradients of every activation, beside the CPU's."""
+    """Losses and gradients of every activation, compared with the CPU."""
     torch.manual_seed(0)
     logits, gt_classes = 3 * torch.randn(200, 7), torch.randint(0, 7, (200,))
     names = activation_names()
@@ -43,18 +43,18 @@ def activations(context: Context):
 
 
 def detections(context: Context):
-    """NMS and top-k selection, beside Detectron2's on this device, to the bit."""
+    """NMS and top-k selection, bit-identical to Detectron2 on this device."""
     works = [box_benchmark.Work(candidates, half, classes=200)
              for candidates, half in ((900, False), (20_000, False), (150_000, False), (150_000, True))]  # fmt: skip
     for work in works:
-        stock, ours = box_benchmark.contenders(work, context.device)
-        if not box_benchmark.identical(stock(), ours()):
+        stock, native = box_benchmark.contenders(work, context.device)
+        if not box_benchmark.identical(stock(), native()):
             raise CheckFailedError(f"{work.candidates} candidates (half: {work.half}): not Detectron2's detections")
-    return f"{len(works)} sets of detections equal Detectron2's to the bit", {}
+    return f"{len(works)} sets of detections are bit-identical to Detectron2's", {}
 
 
 def pooling(context: Context):
-    """RoI pooling and its gradient, beside Detectron2's on this device."""
+    """RoI pooling and its gradient, compared with Detectron2 on this device."""
     generator = torch.Generator().manual_seed(0)
     features = [torch.randn(2, 8, IMAGE[0] >> level, IMAGE[1] >> level, generator=generator) for level in (2, 3, 4, 5)]
     objects = torch.tensor([[10.0, 20, 60, 90], [100, 30, 400, 300]])
@@ -68,20 +68,20 @@ def pooling(context: Context):
         found.append((pooled.detach(), [level.grad for level in inputs]))
     if not torch.equal(found[0][0], found[1][0]):
         raise CheckFailedError("pooled features differ from Detectron2's")
-    for of_stock, of_ours in zip(found[0][1], found[1][1]):
-        _require_close("gradient of the features", of_ours, of_stock, 1e-4)
-    return "pooled features equal Detectron2's to the bit, gradients up to rounding", {}
+    for stock_grad, native_grad in zip(found[0][1], found[1][1]):
+        _require_close("gradient of the features", native_grad, stock_grad, 1e-4)
+    return "pooled features are bit-identical to Detectron2's, gradients equal up to rounding", {}
 
 
 def masks(context: Context):
-    """The chosen class's mask logits beside a convolution over all classes, and RLE masks beside pasted ones."""
+    """Mask logits of the selected class compared with a full convolution, and RLE masks with pasted ones."""
     generator = torch.Generator().manual_seed(0)
     features, weight, bias = (torch.randn(*shape, generator=generator).to(context.device)
                               for shape in ((40, 64, 28, 28), (200, 64, 1, 1), (200,)))  # fmt: skip
     classes = torch.randint(0, 200, (40,), generator=generator).to(context.device)
     expected = torch.nn.functional.conv2d(features, weight, bias)[torch.arange(40, device=context.device), classes]
     logits = chosen_logits(features, classes, weight, bias)
-    # A convolution may compute in TF32 on a GPU, with 10 bits.
+    # On a GPU, a convolution may use TF32, with 10 bits.
     _require_close("mask logits", logits, expected, 1e-5 if context.device == "cpu" else 1e-2)
     boxes = box_benchmark.proposals_around(torch.tensor([[10.0, 20, 60, 90]]), IMAGE, generator)[:40]
     probabilities = logits.sigmoid().cpu()

@@ -1,4 +1,4 @@
-"""Short runs of the tools on this device: every method, every precision, resuming, exporting, several processes."""
+"""Short training runs on this device: all methods, all precisions, resuming, export, several processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OPTIONS = {
 
 
 def methods(context: Context):
-    """Training steps and an evaluation of every method; second stages start from the first stage trained here."""
+    """Training and evaluation of each method; second stages start from the first stages trained here."""
     chosen = [key for key in METHODS if not context.methods or key in context.methods]
     for key in _with_first_stages(chosen):
         first = METHODS[key].first_stage
@@ -58,7 +58,7 @@ def precision(context: Context):
 
 
 def resume(context: Context):
-    """A run that is resumed, and a submission exported from its checkpoint."""
+    """Resuming a run, and exporting a submission from its checkpoint."""
     _train(context, "resumed", "balanced_sigmoid", {})
     _train(context, "resumed", "balanced_sigmoid", {"SOLVER.MAX_ITER": ITERATIONS + 1}, "--resume")
     words = _overrides(context, "resumed", {"MODEL.WEIGHTS": _weights(context, "resumed")})
@@ -75,11 +75,11 @@ def two_ranks(context: Context):
 
 
 def slurm(context: Context):
-    """Two processes as SLURM starts them where each task is shown its own GPU only."""
+    """Two processes as SLURM starts them if each task sees only its own GPU."""
     _require_two_gpus(context)
     port = _free_port()
     command = _command(context, "train_net.py", "balanced_sigmoid", *_overrides(context, "slurm", {}))
-    # Files, not pipes: a task that waits for the other must not be kept by a pipe that nobody reads.
+    # Files, not pipes: a full pipe would block a task that the other one waits for.
     shown = [context.folder / f"slurm_task_{rank}.txt" for rank in range(2)]
     tasks = []
     for rank, path in enumerate(shown):
@@ -99,7 +99,7 @@ def _with_first_stages(keys: list[str]) -> list[str]:
 
 def _require_two_gpus(context: Context) -> None:
     if context.device == "cuda" and torch.cuda.device_count() < 2:
-        raise CheckSkippedError("one GPU here; two processes need two")
+        raise CheckSkippedError("this machine has one GPU, and the check needs two")
 
 
 def _slurm_environment(rank: int, port: int) -> dict[str, str]:
@@ -112,7 +112,7 @@ def _slurm_environment(rank: int, port: int) -> dict[str, str]:
 
 
 def _environment() -> dict[str, str]:
-    """Without a launcher's variables: a check is a job of its own, which ends with this process."""
+    """Environment without the variables of a launcher, for a job that ends with this process."""
     launchers = re.compile(r"SLURM_|PMI|RANK$|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_|TORCHELASTIC")
     return child_environment({name: value for name, value in os.environ.items() if not launchers.match(name)})
 
@@ -124,7 +124,7 @@ def _free_port() -> int:
 
 
 def _train(context: Context, folder: str, config: str, overrides: dict, *arguments: str) -> None:
-    """A short run in a process of its own, as a fault of a kernel ends the process."""
+    """A short run in a separate process, as a failing kernel ends the process."""
     _run(context, "train_net.py", config, *arguments, *_overrides(context, folder, overrides))
     _require_results(context, folder)
 
@@ -163,7 +163,7 @@ def _last_error(output: str) -> str:
 
 
 def _require_results(context: Context, folder: str) -> None:
-    """An evaluation of boxes and masks, and losses that are finite."""
+    """Check that boxes and masks were evaluated and that losses are finite."""
     path = context.folder / folder
     results = json.loads((path / "results.json").read_text())
     if not {"bbox", "segm"} <= set(results):

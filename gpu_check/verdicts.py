@@ -1,4 +1,4 @@
-"""Checks in turn, each with a verdict of one line."""
+"""Runs checks and reports the result of each in one line."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ OK, FAILED, SKIPPED = "ok", "FAILED", "skipped"
 
 
 class CheckFailedError(Exception):
-    """A check that found a fault; its message is the verdict."""
+    """A failed check; the message is the verdict."""
 
 
 class CheckSkippedError(Exception):
-    """A check that can't be made here; its message is the reason."""
+    """A check that can't run here; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Context:
     """
-    What checks work with.
+    Arguments of the checks.
 
     Attributes:
-        device: "cuda", or "cpu" to try the checks themselves.
-        folder: for rendered data and training runs.
-        root: of the checkout, with ``tools`` and ``configs``.
+        device: "cuda", or "cpu" to test the checks themselves.
+        folder: folder for rendered data and training runs.
+        root: path of the checkout, with ``tools`` and ``configs``.
         methods: keys of the methods to train; empty for all.
     """
 
@@ -39,12 +39,14 @@ class Context:
 @dataclass
 class Result:
     """
+    Result of a check.
+
     Attributes:
-        name: of the check.
+        name: name of the check.
         status: "ok", "FAILED" or "skipped".
         verdict: one line.
-        seconds: how long it took.
-        details: measurements, as JSON can hold them.
+        seconds: duration.
+        details: measurements, as JSON values.
     """
 
     name: str
@@ -65,14 +67,14 @@ Check = Callable[[Context], "tuple[str, dict]"]
 
 def run_checks(checks: Mapping[str, Check], context: Context) -> Iterator[Result]:
     """
-    Make checks one after the other. One that fails, in whatever way, doesn't keep the others from being made.
+    Run checks one after the other. A failing check does not stop the others.
 
     Args:
-        checks: by name; each returns its verdict and details, or raises.
-        context: what they work with.
+        checks: functions by name; each returns its verdict and details, or raises.
+        context: their arguments.
 
     Yields:
-        a result as soon as it is there.
+        the result of each check.
     """
     for name, check in checks.items():
         start = time.perf_counter()
@@ -82,11 +84,11 @@ def run_checks(checks: Mapping[str, Check], context: Context) -> Iterator[Result
             status, verdict, details = SKIPPED, str(error), {}
         except CheckFailedError as error:
             status, verdict, details = FAILED, _line(error), {"error": str(error)}
-        except Exception as error:  # a fault of torch or the driver is what is looked for
+        except Exception as error:  # errors of torch or the driver are what the checks are for
             status, verdict, details = FAILED, f"{type(error).__name__}: {_line(error)}", {"error": str(error)}
         yield Result(name, status, verdict, time.perf_counter() - start, details)
 
 
 def _line(error: Exception) -> str:
-    """The last line of an error that has something to say: the end of a program's output."""
+    """The last non-empty line of an error, which is the end of a program's output."""
     return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "")

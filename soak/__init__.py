@@ -1,4 +1,4 @@
-"""What a training and the parsers have to bear for hours: kills, damaged files, and inputs that nobody meant well."""
+"""Robustness tests for any duration: killed training runs, damaged files, and malicious input for parsers."""
 
 from balanced_lvis import _detectron2
 

@@ -1,4 +1,4 @@
-"""A disk that is full, or fails, from some write on: simulated in one process, without any rights."""
+"""Simulation of a full or failing disk in one process, without special permissions."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from dataclasses import dataclass
 from unittest import mock
 
 CODES = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
-_LATEST = 3000  # about as many writes as an attempt of a training makes
+_LATEST = 3000  # about the number of writes of one attempt
 _CREATING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 @dataclass
 class FailingWrites:
     """
-    Fails one write, opening, renaming, fsync or making of a folder below a folder; or that one and all later ones.
+    Makes one write, open, rename, fsync or mkdir below a folder fail; or that one and all later ones.
 
-    What is written to a file is passed on in the pieces that Python would write to the disk.
+    Data is written to a file in the same pieces as Python writes it to the disk.
 
     Attributes:
-        folder: below which files are concerned.
-        number: of the first that fails, from 1 on.
-        code: of the error.
-        lasting: whether all later ones fail too.
+        folder: files below this folder are affected.
+        number: number of the first operation that fails, from 1.
+        code: errno of the error.
+        lasting: whether all later operations fail too.
         spared: names of files that never fail.
-        count: how many there were.
+        count: number of operations so far.
     """
 
     folder: str
@@ -52,13 +52,13 @@ class FailingWrites:
         return self.count >= self.number
 
     def arm(self) -> None:
-        """Begin in this process, and never end."""
-        self._kept = self.armed()  # which would end with its context
+        """Activate the failures in this process permanently."""
+        self._kept = self.armed()  # otherwise it would end with its context
         self._kept.__enter__()
 
     @contextlib.contextmanager
     def armed(self) -> Iterator[None]:
-        """Within the context, writes fail."""
+        """Context in which writes fail."""
         opened = functools.partial(self._open, open)
         with contextlib.ExitStack() as stack:
             for module, name, function in (
@@ -75,14 +75,14 @@ class FailingWrites:
 
     def write(self, path, is_named: bool = True) -> None:
         """
-        Note that something is written.
+        Count an operation.
 
         Args:
-            path: of the file or folder.
-            is_named: whether the error names it, as that of an open file doesn't.
+            path: path of the file or folder.
+            is_named: whether the error contains the path; that of an open file does not.
 
         Raises:
-            OSError: if it is to fail.
+            OSError: if the operation is one that fails.
         """
         if not self._concerns(path):
             return
@@ -122,7 +122,7 @@ class FailingWrites:
 
 
 class _Raw(io.FileIO):
-    """A file whose writes are noted."""
+    """A file whose writes are counted."""
 
     def __init__(self, path: str, mode: str, writes: FailingWrites):
         super().__init__(path, mode)

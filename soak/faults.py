@@ -1,4 +1,4 @@
-"""What kills a training from inside, at a place in the writing of a checkpoint; and what damages its files."""
+"""Kills at certain points of saving a checkpoint, and damage to the files of a run."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Fault:
     SIGKILL while a checkpoint is written.
 
     Attributes:
-        place: one of :data:`WRITING`.
-        save: which checkpoint of the process, from 0 on.
-        byte: of the file, for "the weights".
+        place: one of :data:`WRITING`. The "note" is the file ``last_checkpoint``.
+        save: index of the checkpoint in the process, from 0.
+        byte: position in the file, for "the weights".
     """
 
     place: str
@@ -37,8 +37,8 @@ class Fault:
         return cls(place, rng.choice((0, 0, 1)), rng.choice((0, 1, rng.randrange(20_000_000))))
 
     def arm(self) -> None:
-        """Lie in wait in this process."""
-        self._files = 0  # two per checkpoint: its own and the note
+        """Activate the fault in this process."""
+        self._files = 0  # two per checkpoint: the checkpoint and the note
         saving.replacing = self._replacing  # type: ignore[assignment]  # in this process only
 
     @contextlib.contextmanager
@@ -61,7 +61,7 @@ class Fault:
 
 
 class _Counting:
-    """A file that kills its process when a byte is reached."""
+    """A file that kills the process at a certain byte."""
 
     def __init__(self, file, byte: int):
         self._file, self._left = file, byte
@@ -84,14 +84,14 @@ def _kill() -> None:
 
 def damage(folder: Path, rng: random.Random) -> str:
     """
-    Do to a folder of checkpoints what a bad disk, a power cut or a user may do.
+    Damage a folder of checkpoints as a faulty disk, a power failure or a user could.
 
     Args:
-        folder: with two whole checkpoints at least, of which one is left as it is.
-        rng: draws what happens.
+        folder: folder with at least two intact checkpoints, one of which stays intact.
+        rng: random generator.
 
     Returns:
-        what was done.
+        the type of damage.
     """
     whole = [path for path in folder.glob("model_*.pth") if damage_of(path) is None]
     newest = max(whole, key=lambda path: path.stat().st_mtime_ns)
@@ -111,7 +111,7 @@ def damage(folder: Path, rng: random.Random) -> str:
 
 
 def _change_a_byte(path: Path, rng: random.Random) -> None:
-    """In the weights, which are most of the file; elsewhere a byte may mean nothing."""
+    """Change a byte of the weights; elsewhere in the file, a byte may have no effect."""
     content = bytearray(path.read_bytes())
     content[rng.randrange(len(content) // 4, len(content) // 2)] ^= 1 << rng.randrange(8)
     path.write_bytes(content)

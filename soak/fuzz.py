@@ -1,4 +1,4 @@
-"""Spoilt files by the thousand, in processes that may crash."""
+"""Fuzzing of parsers in child processes that may crash."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from balanced_lvis.utils.errors import InputError
 from .targets import Target, targets
 from .waiting import exit_status_within
 
-LONGEST = 60.0  # seconds of one round before it counts as stuck
-# Bytes of address space on top of what a process takes: none of these files is large, so that a parser's constant is
-# all that it may take. One that takes more ends in a MemoryError, which is a crash.
+LONGEST = 60.0  # seconds after which a round counts as stuck
+# Bytes of additional address space for a process. The files are small, so that a parser needs only its constant share.
+# A parser that needs more ends with a MemoryError, which counts as a crash.
 MEMORY = 1 << 30
 
 
 @dataclass
 class Tried:
     """
-    What a parser was given.
+    Results of fuzzing a parser.
 
     Attributes:
-        inputs: how many.
-        refused: of them, by an InputError.
-        crashes: in words: anything else that came out, with the file that is kept.
+        inputs: number of inputs.
+        refused: number of inputs rejected by an InputError.
+        crashes: descriptions of all other exceptions, with the path of the kept file.
     """
 
     inputs: int = 0
@@ -42,12 +42,12 @@ class Tried:
 
 class Fuzzer:
     """
-    Gives each parser spoilt files in turn; a parser that ends its process is a finding like any other.
+    Gives each parser mutated files in turn. A parser that ends its process counts as a crash too.
 
     Args:
-        folder: for files; those that crash a parser are kept in ``crashes`` below it.
-        seed: the n-th file of a parser follows from it.
-        parsers: None: :func:`.targets.targets`.
+        folder: folder for files; those that crash a parser are kept in its subfolder ``crashes``.
+        seed: determines the n-th file of a parser.
+        parsers: parsers to test; None for :func:`.targets.targets`.
     """
 
     def __init__(self, folder: Path, seed: int, parsers: list[Target] | None = None):
@@ -57,7 +57,7 @@ class Fuzzer:
         self.tried = {target.name: Tried() for target in self.targets}
 
     def run(self, seconds: float, at_most: int = 10**9) -> None:
-        """Rounds over all parsers, each with an equal share of the time and ``at_most`` inputs."""
+        """One round over all parsers, each with an equal share of the time and at most ``at_most`` inputs."""
         for target in self.targets:
             self._round(target, seconds / len(self.targets), at_most)
 
@@ -87,7 +87,7 @@ class Fuzzer:
         tried.refused += sum(line["outcome"] == "refused" for line in lines)
         crashes = [line["outcome"] for line in lines if line["outcome"] not in ("refused", "accepted")]
         if status != 0:
-            tried.inputs += 1  # the one that was being read
+            tried.inputs += 1  # the one being read
             crashes.append(
                 f"the process ended with {status} (None: hung); {(folder / 'screen.txt').read_text()[-800:]}"
             )
@@ -107,7 +107,7 @@ def _keep(path: Path, folder: Path, target: Target, number: int) -> Path:
 
 
 def spoilt(target: Target, seed: int, number: int) -> bytes:
-    """The ``number``-th file that a parser is given."""
+    """The ``number``-th input of a parser."""
     return target.spoil(target.good, random.Random(f"{seed} {target.name} {number}"))
 
 

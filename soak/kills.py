@@ -1,4 +1,4 @@
-"""Trainings that are killed again and again, and must end as one that nobody touched, to the last bit."""
+"""Training runs that are killed repeatedly and must end bit-identical to an undisturbed run."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from .faults import Fault, damage
 from .training_process import ITERATIONS, LOSSES, PERIOD, SCREEN, SETTINGS, Attempts, same
 from .waiting import exit_status_within, seconds_until_gone
 
-LONGEST = 180.0  # seconds of an attempt, which takes some five, before it counts as stuck
-ORPHANS = 30.0  # seconds that data workers may outlive a main process that was killed; they look twice a second
-LATEST_KILL = 0.5  # of the time of an undisturbed run
+LONGEST = 180.0  # seconds after which an attempt, which takes about five, counts as stuck
+ORPHANS = 30.0  # seconds that data workers may outlive a killed main process; they check twice a second
+LATEST_KILL = 0.5  # fraction of the duration of an undisturbed run
 FAILS = "a write fails"
-SECOND_JOB = "beside a second job"
-# How an attempt is disturbed, and how often each.
+SECOND_JOB = "with a second job"
+# Disturbances of an attempt, with their relative frequencies.
 KINDS = {
     "at any moment": 6, "while saving": 5, "asked": 1, "asked, with all its workers": 1, SECOND_JOB: 1, FAILS: 4,
 }  # fmt: skip
@@ -39,18 +39,18 @@ KINDS = {
 @dataclass
 class KillFigures:
     """
-    What happened to the trainings.
+    Figures of the killed training runs.
 
     Attributes:
-        kills: by kind.
-        failed_writes: attempts that a failing write has ended, each with one message and status 4, by error.
-        damages: of checkpoints and notes between two attempts, by kind.
-        runs: trainings that ended, and were as the undisturbed one.
-        iterations: computed, those that were computed again among them.
-        lost: iterations that had to be computed again after a kill, of each kill that cost any.
-        lost_with_damage: those after a kill and damage to the newest checkpoint.
-        longest_orphans: seconds that data workers have outlived a main process at most.
-        failures: in words; there should be none.
+        kills: number of kills by kind.
+        failed_writes: attempts ended by a failing write, with one message and status 4, by error.
+        damages: damage to checkpoints and notes between two attempts, by kind.
+        runs: finished runs that were identical to the undisturbed one, by setting.
+        iterations: computed iterations, repeated ones included.
+        lost: number of iterations that were repeated after each kill, if any.
+        lost_with_damage: the same after a kill and damage to the newest checkpoint.
+        longest_orphans: longest time in seconds that data workers have outlived a main process.
+        failures: descriptions of failures; there should be none.
     """
 
     kills: Counter = field(default_factory=Counter)
@@ -83,13 +83,13 @@ class KillFigures:
 
 class KillLoop:
     """
-    One training after the other, each killed until it ends, in the settings in turn.
+    Runs one training run after the other, cycling through the settings, and kills each repeatedly until it ends.
 
     Args:
-        configs: the folder of configs.
-        folder: for data and outputs.
-        seed: of when and how processes are killed.
-        settings: names of :data:`.training_process.SETTINGS`; a setting's first stage has to be among them.
+        configs: folder of the configs.
+        folder: folder for data and outputs.
+        seed: seed of the disturbances.
+        settings: names from :data:`.training_process.SETTINGS`; the first stage of a setting must be among them.
     """
 
     def __init__(self, configs: Path, folder: Path, seed: int, settings: tuple[str, ...] = tuple(SETTINGS)):
@@ -100,15 +100,15 @@ class KillLoop:
         self._references: dict[str, tuple[dict, dict, list]] = {}  # losses by iteration, final state, metrics
         self._latest = 0.0
         self._turn = 0
-        self._is_damaged = False  # the newest checkpoint, since the last attempt that came to an iteration
+        self._is_damaged = False  # the newest checkpoint, since the last attempt that computed an iteration
 
     def run_one(self, until: float = math.inf, at_most: float = math.inf) -> None:
         """
-        Kill one training until it has ended, and compare it with an undisturbed one.
+        Kill one training run repeatedly until it has ended, and compare it with an undisturbed one.
 
         Args:
-            until: of ``time.monotonic()``; later, nothing is killed any more.
-            at_most: kills; then it may come to its end.
+            until: value of ``time.monotonic()`` after which nothing is killed any more.
+            at_most: maximum number of kills.
         """
         name = self.settings[self._turn % len(self.settings)]
         self._turn += 1
@@ -154,11 +154,11 @@ class KillLoop:
         self, process: int, seconds: float = LONGEST, number: int = signal.SIGKILL, group: bool = False
     ) -> int:  # fmt: skip
         """
-        Wait for a process's end; after ``seconds``, send it a signal, and one that can't be caught if that doesn't end
-        it. Its data workers have to end by themselves.
+        Wait for a process to end. After ``seconds``, send it a signal, and SIGKILL if it does not end. Its data workers
+        must end by themselves.
 
         Returns:
-            its exit status, or the signal that ended it, negative.
+            the exit status, or the negative number of the signal that ended it.
         """
         status = exit_status_within(process, seconds)
         if status is None:
@@ -180,7 +180,7 @@ class KillLoop:
         return status
 
     def _attempt(self, attempts: Attempts, is_killed: bool) -> bool:
-        """Start a process and kill it; whether it ended before that."""
+        """Start a process and disturb it; returns whether it finished the run."""
         before = attempts.losses()
         expected = newest_whole(attempts.output) + 1
         shown = len(attempts.shown())
@@ -211,7 +211,7 @@ class KillLoop:
             return True
         self._count(kind, fault)
         if status == Preempted.exit_status and new and newest_whole(attempts.output) != new[-1][0]:
-            raise _SoakError(f"asked to stop after iteration {new[-1][0]}, but its checkpoint isn't there")
+            raise _SoakError(f"asked to stop after iteration {new[-1][0]}, but its checkpoint is missing")
         if self.rng.random() < 0.3 and _whole(attempts.output) >= 2:
             kind = damage(attempts.output, self.rng)
             self.figures.damages[kind] += 1
@@ -219,7 +219,7 @@ class KillLoop:
         return False
 
     def _fault(self, kind: str, attempts: Attempts) -> Fault | FailingWrites | None:
-        """What the process does to itself."""
+        """The fault to activate in the process, if any."""
         if kind == FAILS:
             return FailingWrites.drawn(self.rng, str(attempts.output), spared=(LOSSES, SCREEN))
         return Fault.drawn(self.rng) if kind == "while saving" else None
@@ -249,14 +249,14 @@ class KillLoop:
 
 
 class _SoakError(Exception):
-    """A promise that was broken."""
+    """A run that did not behave as documented."""
 
 
 def newest_whole(folder: Path) -> int:
     """
-    The iteration of the newest whole checkpoint, by names and checksums alone; -1 if there is none.
+    The iteration of the newest intact checkpoint, determined by names and checksums only; -1 if there is none.
 
-    For a folder that one run alone has written to; another way to it than the one that resuming takes.
+    For the folder of a single run. This is independent of the code that resumes.
     """
     whole = [path.stem for path in folder.glob("model_*.pth") if damage_of(path) is None]
     return max((ITERATIONS - 1 if name == "model_final" else int(name.split("_")[1]) for name in whole), default=-1)
@@ -267,7 +267,7 @@ def _whole(folder: Path) -> int:
 
 
 def _start_a_second_job(folder: Path, process: int) -> None:
-    """In the folder of a running one, which is stopped meanwhile, as it could end just then; it has to be refused."""
+    """Start a job in the folder of a running one and check that it is rejected. The running job is paused meanwhile."""
     text = folder / lock.LOCK
     end = time.monotonic() + LONGEST
     while time.monotonic() < end and os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
@@ -275,10 +275,10 @@ def _start_a_second_job(folder: Path, process: int) -> None:
         try:
             if _holder(text) == process:
                 with mock.patch.object(lock, "PATIENCE", 0.0), lock.only_job_in(folder):
-                    raise _SoakError("a second job has begun in the folder of a running one")
+                    raise _SoakError("a second job was started in the folder of a running one")
         except InputError as error:
             if f"process {process} on host" not in str(error):
-                raise _SoakError(f"a second job is told: {error}") from error
+                raise _SoakError(f"a second job was rejected with another message: {error}") from error
             return
         finally:
             os.kill(process, signal.SIGCONT)
@@ -295,7 +295,7 @@ def _holder(text: Path) -> int | None:
 def _check_status(status: int, kind: str, attempts: Attempts) -> None:
     allowed = {0, -signal.SIGKILL}
     if kind == FAILS:
-        allowed = {0, StorageError.exit_status}  # 0: only the log was concerned, or nothing
+        allowed = {0, StorageError.exit_status}  # 0: only the log was affected, or nothing
     elif not kind:
         allowed = {0}
     elif kind.startswith("asked"):
@@ -306,12 +306,12 @@ def _check_status(status: int, kind: str, attempts: Attempts) -> None:
 
 def _check_message(shown: str) -> None:
     if "Traceback" in shown or shown.count("error: ") != 1:
-        raise _SoakError(f"a write failed, but what is shown is no message of one line: {shown[-1500:]}")
+        raise _SoakError(f"a write failed, but the output is not a message of one line: {shown[-1500:]}")
 
 
 def _check_start(first: int, expected: int) -> None:
     if first != expected:
-        raise _SoakError(f"went on with iteration {first}, though the newest whole checkpoint is before {expected}")
+        raise _SoakError(f"resumed at iteration {first}, but the newest intact checkpoint is before {expected}")
 
 
 def _tail(attempts: Attempts) -> str:

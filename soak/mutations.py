@@ -1,4 +1,4 @@
-"""Files that were good once: changed in what they say, or in their bytes."""
+"""Mutations of valid files: of their values or of their bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEEP: list = []
 for _ in range(150):
     _DEEP = [_DEEP]
 
-# What a value is replaced by.
+# Replacements for values.
 NASTY: tuple = (
     None, True, False, 0, -1, 1, 2, 7, 2**31, 2**63, 2**64, -(10**30), 0.5, -0.0, 1e308, float("nan"), float("inf"),
     "", "x", "1", "nan", "x" * 3000, "\0", "\ud800", "../../etc/passwd", "/etc/passwd", "a/../../b", "http://x/y/z.jpg",
@@ -26,7 +26,7 @@ NASTY: tuple = (
 
 _BYTES = (b"\0", b"[" * 5000, b'{"a":' * 3000, b"\xff\xfe", b"9" * 400, b'"', b"}", b"-", b"\n", b"!!python/x ")
 
-# Opcodes of a pickle that ask for memory, and what is left on the stack then is one value.
+# Pickle opcodes that request memory and leave one value on the stack.
 _GREEDY = (
     b"c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R", b"ctorch\nTensor\nJ\xff\xff\xff\x7f\x85R",
     b"ctorch\nFloatStorage\nJ\xff\xff\xff\x7f\x85R", b"(" + b"}" * 300_000 + b"l", b"(" + b"\x8f" * 300_000 + b"l",
@@ -37,13 +37,13 @@ _ALIASES = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}
 
 def mutated_tree(tree, rng: random.Random):
     """
-    A copy of nested lists and dicts with one to three changes: a value replaced, left out, doubled, renamed or moved.
+    Copy nested lists and dicts with one to three changes: a value replaced, removed, duplicated, renamed or moved.
 
     Args:
-        tree: of plain values.
-        rng: draws the changes.
+        tree: nested lists and dicts of plain values.
+        rng: random generator.
     """
-    tree = [copy.deepcopy(tree)]  # so that the root has a place too
+    tree = [copy.deepcopy(tree)]  # so that the root can be replaced too
     for _ in range(rng.choice((1, 1, 2, 3))):
         container, key = rng.choice(list(_places(tree)))
         _change(container, key, tree, rng)
@@ -51,7 +51,7 @@ def mutated_tree(tree, rng: random.Random):
 
 
 def _places(node):
-    """All (container, key) below a node; of long lists, the first few, or the other parts would hardly be drawn."""
+    """All (container, key) below a node; only the first items of long lists, so that other parts are drawn too."""
     items = list(enumerate(node[:6])) if isinstance(node, list) else list(node.items())
     for key, value in items:
         yield node, key
@@ -75,7 +75,7 @@ def _change(container, key, tree, rng: random.Random) -> None:
 
 
 def mutated_bytes(original: bytes, rng: random.Random) -> bytes:
-    """Bytes with one to four changes: flipped, overwritten, cut, cut out, doubled or put in between."""
+    """Bytes with one to four changes: flipped, overwritten, truncated, removed, duplicated or inserted."""
     data = bytearray(original)
     for _ in range(rng.choice((1, 1, 2, 4))):
         at = rng.randrange(len(data) + 1)
@@ -99,14 +99,14 @@ def mutated_bytes(original: bytes, rng: random.Random) -> bytes:
 
 
 def mutated_json(data: bytes, rng: random.Random) -> bytes:
-    """A JSON file, changed in what it says, in its bytes or in both."""
+    """A JSON file with changed values, changed bytes or both."""
     if rng.random() < 0.75:
         data = _dumped(lambda tree: json.dumps(tree).encode(), mutated_tree(json.loads(data), rng), data)
     return data if rng.random() < 0.7 else mutated_bytes(data, rng)
 
 
 def mutated_yaml(data: bytes, rng: random.Random) -> bytes:
-    """A yaml file, likewise."""
+    """A yaml file with changed values, changed bytes or both."""
     if rng.random() < 0.75:
         tree = mutated_tree(yaml.safe_load(data), rng)
         data = _dumped(lambda tree: yaml.safe_dump(tree).encode("utf-8", "surrogatepass"), tree, data)
@@ -118,12 +118,12 @@ def mutated_yaml(data: bytes, rng: random.Random) -> bytes:
 def _dumped(dump, tree, otherwise: bytes) -> bytes:
     try:
         return dump(tree)
-    except (RecursionError, TypeError, ValueError, yaml.YAMLError):  # what can't be said in this format
+    except (RecursionError, TypeError, ValueError, yaml.YAMLError):  # not representable in this format
         return otherwise
 
 
 def mutated_pickle(data: bytes, rng: random.Random) -> bytes:
-    """A pickle, changed in its bytes, or with opcodes in between that ask for memory or time."""
+    """A pickle with changed bytes, or with inserted opcodes that request memory or time."""
     if rng.random() < 0.95:
         return mutated_bytes(data, rng)
     at = rng.randrange(len(data))
@@ -132,8 +132,7 @@ def mutated_pickle(data: bytes, rng: random.Random) -> bytes:
 
 def mutated_torch_file(data: bytes, rng: random.Random) -> bytes:
     """
-    What ``torch.save`` wrote, changed in what it says, in the pickle inside (with a checksum that is right) or in its
-    bytes.
+    A file of ``torch.save`` with changed values, a changed pickle (with a correct checksum) or changed bytes.
     """
     kind = rng.randrange(4)
     if kind == 0:

@@ -1,4 +1,4 @@
-"""Kills and fuzzing in turn, with figures that survive the soak itself being killed."""
+"""Alternates kills and fuzzing, and writes the figures after each round."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from balanced_lvis.utils.io import write_json
 from .fuzz import Fuzzer
 from .kills import KillLoop
 
-FUZZ_SHARE = 0.3  # of the time
+FUZZ_SHARE = 0.3  # fraction of the time
 
 
 def soak(configs: Path, folder: Path, seconds: float, seed: int | None = None, report: Path | None = None) -> dict:
     """
-    Kill trainings and fuzz parsers, in turn, one process at a time.
+    Kill training runs and fuzz parsers alternately, one process at a time.
 
     Args:
-        configs: the folder of configs.
-        folder: for data, trainings and files.
-        seconds: for how long; a training under way is ended first.
-        seed: of what happens when; None draws one, which is in the figures.
-        report: a JSON file for the figures, written after every training and every round of fuzzing.
+        configs: folder of the configs.
+        folder: folder for data, training runs and files.
+        seconds: duration; the current training run is finished first.
+        seed: seed of all random choices; None draws one, which is part of the figures.
+        report: JSON file for the figures, written after each training run and each round of fuzzing.
 
     Returns:
-        the figures: {"seconds", "seed", "trainings": {...}, "fuzzing": {...}, "failures": [...]}.
+        the figures: {"seconds", "seed", "runs": {...}, "fuzzing": {...}, "failures": [...]}.
     """
     seed = secrets.randbelow(2**32) if seed is None else seed
-    kills, fuzzer = KillLoop(configs, folder / "trainings", seed), Fuzzer(folder / "fuzzing", seed)
+    kills, fuzzer = KillLoop(configs, folder / "runs", seed), Fuzzer(folder / "fuzzing", seed)
     start = time.monotonic()
     figures: dict = {}
     with tqdm(total=round(seconds), unit="s", disable=None) as bar:
@@ -42,15 +42,15 @@ def soak(configs: Path, folder: Path, seconds: float, seed: int | None = None, r
             figures = _figures(round(time.monotonic() - start), seed, kills, fuzzer)
             if report:
                 write_json(report, figures, indent=1)
-            bar.set_postfix(kills=figures["trainings"]["kills"], inputs=figures["fuzzing"]["inputs"],
+            bar.set_postfix(kills=figures["runs"]["kills"], inputs=figures["fuzzing"]["inputs"],
                             failures=len(figures["failures"]))  # fmt: skip
             bar.update(min(figures["seconds"], round(seconds)) - bar.n)
     return figures
 
 
 def _figures(seconds: int, seed: int, kills: KillLoop, fuzzer: Fuzzer) -> dict:
-    trainings = kills.figures.as_json()
-    failures = [*trainings.pop("failures"), *fuzzer.crashes]
+    runs = kills.figures.as_json()
+    failures = [*runs.pop("failures"), *fuzzer.crashes]
     return {
-        "seconds": seconds, "seed": seed, "trainings": trainings, "fuzzing": fuzzer.as_json(), "failures": failures,
+        "seconds": seconds, "seed": seed, "runs": runs, "fuzzing": fuzzer.as_json(), "failures": failures,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Detections that were stored and damaged before they are read again."""
+"""Damage to the stored chunks of an interrupted export."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ UNDAMAGED = json.dumps({"seed": None}).encode()
 
 
 def drawn_damage(data: bytes, rng: random.Random) -> bytes:
-    """A file that says what is damaged: a seed."""
+    """Content of a file with a seed that determines the damage."""
     return json.dumps({"seed": rng.randrange(2**32)}).encode()
 
 
 def export_damaged(path: Path) -> None:
     """
-    Interrupt an export, damage a file of its chunks, and resume it or write what is there.
+    Interrupt an export, damage a file of its chunks, and resume it or write the chunks as they are.
 
     Args:
-        path: of a file of :func:`drawn_damage`.
+        path: path of a file from :func:`drawn_damage`.
 
     Raises:
-        StorageError: if what is there was to be written, and is damaged.
-        AssertionError: if the submission is another than an undisturbed export's.
+        StorageError: if damaged chunks are written without resuming.
+        AssertionError: if the submission differs from that of an undisturbed export.
     """
     seed = json.loads(path.read_bytes())["seed"]
     folder = path.parent / "chunks"
@@ -68,7 +68,7 @@ def _written(folder: Path, stem: Path) -> list[bytes]:
 
 
 def _damage(path: Path, rng: random.Random) -> None:
-    """Cut a file, change a part of it or remove it."""
+    """Truncate a file, change a part of it or remove it."""
     content = bytearray(path.read_bytes())
     at = rng.randrange(len(content))
     end = min(len(content), at + rng.choice((1, 4, 100)))

@@ -1,4 +1,4 @@
-"""The parsers that read what others wrote, each with a good file and a way to spoil it."""
+"""Parsers of untrusted files, each with a valid file and a mutation."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ from .stored import UNDAMAGED, drawn_damage, export_damaged
 @dataclass(frozen=True)
 class Target:
     """
-    A parser, from which nothing but :class:`balanced_lvis.utils.errors.InputError` may come.
+    A parser, which may only raise :class:`balanced_lvis.utils.errors.InputError`.
 
     Attributes:
-        name: of the kind of file.
-        file_name: of a file of that kind.
-        good: one that is accepted.
-        spoil: makes another of it.
-        parse: reads the file, and what it says, to the end.
+        name: type of file.
+        file_name: name of such a file.
+        good: valid content.
+        spoil: mutates the content.
+        parse: reads the file completely and uses its content.
     """
 
     name: str
@@ -60,13 +60,13 @@ class Target:
 
 
 def targets() -> list[Target]:
-    """All of them."""
+    """All targets."""
     return [
         Target("annotations, for training", "annotations.json", _ANNOTATIONS, mutated_json, _train_on),
-        Target("annotations, checked", "annotations.json", _ANNOTATIONS, mutated_json, _check_annotations),
-        Target("annotations, of one's own", "annotations.json", _ANNOTATIONS, mutated_json, _convert),
-        Target("annotations, to check submissions", "annotations.json", _ANNOTATIONS, mutated_json, ImageList),
-        Target("submissions, checked", "results.json", _RESULTS, mutated_json, _validate),
+        Target("annotations, validated", "annotations.json", _ANNOTATIONS, mutated_json, _check_annotations),
+        Target("annotations, custom datasets", "annotations.json", _ANNOTATIONS, mutated_json, _convert),
+        Target("annotations, for submissions", "annotations.json", _ANNOTATIONS, mutated_json, ImageList),
+        Target("submissions, validated", "results.json", _RESULTS, mutated_json, _validate),
         Target("results, evaluated", "results.json", _RESULTS, mutated_json, _evaluate),
         Target("class prior", "class_prior.json", json.dumps(_prior()).encode(), mutated_json, _use_prior),
         Target("config", "config.yaml", yaml.safe_dump(_config()).encode(), mutated_yaml, load_config),
@@ -78,7 +78,7 @@ def targets() -> list[Target]:
 
 
 def _annotations() -> dict:
-    """LVIS-1.0's format, with all that it has."""
+    """Annotations with all fields of LVIS-1.0."""
     triangle = [1.0, 1.0, 9.0, 1.0, 9.0, 9.0]
     images = [
         {
@@ -154,12 +154,12 @@ def _torch_file(content) -> bytes:
 
 
 def _pickle() -> bytes:
-    """As Detectron2's model zoo has them."""
+    """A checkpoint in the format of Detectron2's model zoo."""
     return pickle.dumps({"model": {"a": np.ones((2, 3), np.float32), "b": np.arange(3)}, "__author__": "x"}, protocol=2)
 
 
 def _train_on(path: Path) -> None:
-    """As a start of training does: the preflight, then every record."""
+    """As at the start of a training run: the preflight checks, then all records."""
     name = "fuzzed"
     with contextlib.suppress(FileNotFoundError):
         path.with_name(f"{path.name}.index").unlink()
@@ -200,7 +200,7 @@ def _images_of(path: Path) -> ImageList:
 
 
 def _evaluate(path: Path) -> None:
-    """As train_net.py --predictions does."""
+    """As train_net.py --predictions."""
     store = path.with_name("store")
     shutil.rmtree(store, ignore_errors=True)
     detections, tasks, _ = read_predictions(path, _images_of(path), str(store), progress=False)

@@ -1,4 +1,4 @@
-"""One attempt of a real training, in a process that can be killed: forked from one that has imported everything."""
+"""Attempts of a training run, each in a forked process that can be killed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PERIOD = 4
 LOSSES = "losses.txt"
 SCREEN = "screen.txt"
 
-# A Mask R-CNN whose iteration takes some ten milliseconds; the data are rendered.
+# A Mask R-CNN with iterations of some ten milliseconds, on rendered data.
 _TINY = {
     "DATASETS.RENDERED.NUM_CLASSES": 12,
     "DATASETS.RENDERED.TRAIN_IMAGES": 24,
@@ -53,12 +53,12 @@ _TINY = {
 @dataclass
 class Setting:
     """
-    A kind of training whose runs are killed.
+    A type of training run.
 
     Attributes:
-        config: a yaml below ``configs``.
-        options: overrides.
-        after: the setting whose final weights it starts from.
+        config: path of the config below ``configs``.
+        options: config overrides.
+        after: name of the setting whose final weights it starts from.
     """
 
     config: str = "quick_start/balanced_sigmoid.yaml"
@@ -97,14 +97,14 @@ SETTINGS = {
 
 class Attempts:
     """
-    Attempts at the training of one setting, one process at a time.
+    Attempts of the training run of one setting, one process at a time.
 
     Args:
-        configs: the folder of configs.
-        root: of the rendered data set.
-        output: the run's ``OUTPUT_DIR``.
-        setting: what is trained.
-        weights: ``MODEL.WEIGHTS``; empty: from scratch.
+        configs: folder of the configs.
+        root: folder of the rendered dataset.
+        output: ``OUTPUT_DIR`` of the run.
+        setting: the setting.
+        weights: ``MODEL.WEIGHTS``; empty to train from scratch.
     """
 
     def __init__(self, configs: Path, root: Path, output: Path, setting: Setting, weights: str = ""):
@@ -117,13 +117,13 @@ class Attempts:
 
     def start(self, fault: Fault | FailingWrites | None = None) -> int:
         """
-        Fork a process that goes on with the training.
+        Fork a process that continues the training run.
 
         Args:
-            fault: what is to kill or fail it from inside.
+            fault: fault to activate in the process.
 
         Returns:
-            its process id. It exits as ``tools/train_net.py`` does; what it shows is in ``OUTPUT_DIR/screen.txt``.
+            process id. The process exits like ``tools/train_net.py``; its output is in ``OUTPUT_DIR/screen.txt``.
         """
         self.output.mkdir(parents=True, exist_ok=True)
         sys.stdout.flush()
@@ -136,7 +136,7 @@ class Attempts:
         return process
 
     def _run(self, parent: int, fault: Fault | FailingWrites | None) -> None:
-        """The forked process, from a moment at which signals are held to its end."""
+        """Run the forked process, which starts with blocked signals."""
         status = 1
         try:
             os.setpgid(0, 0)  # with its data workers
@@ -152,7 +152,7 @@ class Attempts:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(status)  # without the handlers of the process that it was forked from
+            os._exit(status)  # without the exit handlers of the parent process
 
     def _redirect(self) -> None:
         screen = os.open(self.output / SCREEN, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -160,7 +160,7 @@ class Attempts:
             os.dup2(screen, stream)
 
     def _work(self) -> int:
-        engine_run.collect_env_info = lambda: ""  # half a second that tells nothing here
+        engine_run.collect_env_info = lambda: ""  # saves half a second
         write = TrainingStep._write_numbers
         losses = os.open(self.output / LOSSES, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
@@ -178,7 +178,7 @@ class Attempts:
         return command_line(run_alone)()
 
     def losses(self) -> list[tuple[int, str]]:
-        """Iterations and their losses, to the last bit, as they were computed; those of all attempts, in turn."""
+        """Iterations and their exact losses, of all attempts in order."""
         try:
             lines = (self.output / LOSSES).read_text().splitlines()
         except FileNotFoundError:
@@ -186,7 +186,7 @@ class Attempts:
         return [(int(iteration), numbers) for iteration, numbers in map(str.split, lines)]
 
     def metrics(self) -> list[tuple[int, bool, dict[str, str]]]:
-        """Of each line of ``metrics.json``: its iteration, whether it has losses, and an evaluation's numbers."""
+        """For each line of ``metrics.json``: the iteration, whether it has losses, and the metrics of an evaluation."""
         lines = map(json.loads, (self.output / METRICS).read_text(encoding="utf-8").splitlines())
         return [
             (
@@ -198,19 +198,19 @@ class Attempts:
         ]
 
     def shown(self) -> str:
-        """What the attempts have shown, in turn."""
+        """Output of all attempts, in order."""
         path = self.output / SCREEN
         return path.read_text(errors="replace") if path.exists() else ""
 
     def final_state(self) -> dict:
-        """Weights, optimizer and all else of the final checkpoint, but for the run's name."""
+        """The content of the final checkpoint, without the name of the run."""
         state = torch.load(self.output / "model_final.pth", map_location="cpu", weights_only=True)
         del state["trainer"]["run"]
         return state
 
 
 def same(one, other) -> bool:
-    """Whether two states are equal to the last bit."""
+    """Whether two states are bit-identical."""
     if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
         return isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor) and torch.equal(one, other)
     if isinstance(one, dict):

@@ -1,4 +1,4 @@
-"""Waiting for a forked process, but not for ever."""
+"""Waiting for child processes, with a timeout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def exit_status_within(process: int, seconds: float) -> int | None:
-    """The exit status of a child, by its number; None if it still runs after ``seconds``."""
+    """The exit status of a child process; None if it still runs after ``seconds``."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found, status = os.waitpid(process, os.WNOHANG)
@@ -19,7 +19,7 @@ def exit_status_within(process: int, seconds: float) -> int | None:
 
 
 def seconds_until_gone(group: int, seconds: float) -> float | None:
-    """How long a process group still has processes; None if it has after ``seconds``. 0 where there is no /proc."""
+    """Seconds until a process group is empty; None if it is not after ``seconds``. 0 without /proc."""
     start = time.monotonic()
     while _has_processes(group):
         if time.monotonic() - start > seconds:

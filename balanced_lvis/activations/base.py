@@ -46,7 +46,7 @@ class Activation(PriorModule):
     # of the same family. If an activation is registered by this name, it is the same one without the prior.
     family = ""
 
-    # What the shared property tests check. Set to False what a method doesn't have.
+    # Properties that the shared tests check. Set one to False if a method does not have it.
     deterministic = True  # the same arguments and state give the same loss
     neutral_at_uniform_counts = True  # with equal class counts, the loss is that of the family
     exact_gradient = True  # backward() computes the derivative of the loss: nothing in it is detached
@@ -179,7 +179,7 @@ class Activation(PriorModule):
 
     def observe(self, logits: Tensor, gt_classes: Tensor) -> None:
         """
-        Update the state in place from what one optimizer update was computed from; called only for accepted updates.
+        Update the state in place from the batches of one optimizer update; called for accepted updates only.
 
         Use operations that a GPU needn't be waited for: ``one_hot(...).sum(0)``, not ``bincount`` or ``.item()``.
 
@@ -245,7 +245,7 @@ def build_activation(name: str, num_classes: int, prior: PriorSource = None, *, 
     Raises:
         InputError: for an unknown name or an invalid option.
     """
-    # Activations that know nothing of the argument have a background.
+    # Activations without this argument have a background.
     without = () if background else (False,)
     return _ACTIVATIONS.build(name, num_classes, prior, *without, **options)
 

@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--methods", nargs="+", default=list(METHODS), help=f"methods (default: {' '.join(METHODS)})")
     add("--quick", action="store_true", help="a smoke test on little data, whose results mean nothing")
     add("--configs", default=f"{config_folder() / 'rendered'}/",
-        help="what METHOD.yaml is appended to for the path of a config (default: %(default)s)")  # fmt: skip
+        help="prefix of METHOD.yaml in the paths of the configs (default: %(default)s)")  # fmt: skip
     add("--jobs", type=int, help="runs at a time (default: one per core, or one on a GPU)")
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides of the config, for all runs")
     return parser

@@ -134,7 +134,7 @@ def _origin(cfg) -> dict[str, str]:
         **_origin_of_calibration(cfg),
         "checkpoint": sha256_of(PathManager.get_local_path(cfg.MODEL.WEIGHTS.split("?", 1)[0])),
         "config": hashlib.sha256(relevant.dump().encode()).hexdigest(),
-        "data set": sha256_of(PathManager.get_local_path(metadata.json_file)),
+        "dataset": sha256_of(PathManager.get_local_path(metadata.json_file)),
         _NUM_IMAGES: str(len(build_test_loader(cfg, cfg.DATASETS.TEST[0]).dataset)),
     }
 
@@ -165,7 +165,7 @@ def _export(cfg, options: Options) -> None:
     num_images = len(build_test_loader(cfg, options.dataset).dataset)
     missing = _agreed(chunks.missing(num_images))
     _detect(cfg, options.dataset, chunks, num_images, missing)
-    note("waiting for the others' detections", slow=True, waiting=True)
+    note("waiting for the detections of other processes", slow=True, waiting=True)
     comm.synchronize()
     if comm.is_main_process():
         note("writing the submission", slow=True)

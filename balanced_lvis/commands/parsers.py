@@ -1,4 +1,4 @@
-"""What the argument parsers of all commands share."""
+"""Shared parts of the argument parsers of all commands."""
 
 from __future__ import annotations
 

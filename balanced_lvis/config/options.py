@@ -10,7 +10,7 @@ from detectron2.config import CfgNode as CN
 from ..utils.errors import InputError
 from ..utils.options import keyword_options
 
-_TYPES = (bool, int, float, str, tuple, list, type(None))  # what a config value can be
+_TYPES = (bool, int, float, str, tuple, list, type(None))  # types of config values
 
 
 def add_options(parent: CN, kind: str, methods: Mapping[str, Callable]) -> None:
@@ -19,7 +19,7 @@ def add_options(parent: CN, kind: str, methods: Mapping[str, Callable]) -> None:
 
     Args:
         parent: config node to add to.
-        kind: what the methods are, for messages: "activation", for example.
+        kind: noun for the methods in messages, such as "activation".
         methods: {name: class or function whose keyword-only parameters are the options}.
 
     Raises:

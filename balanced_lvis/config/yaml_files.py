@@ -31,7 +31,7 @@ def check_config_file(path: str, _above: tuple[str, ...] = ()) -> list[tuple[str
 
     Raises:
         InputError: if a file is missing, not a regular file or too large; if aliases or nesting make it too large; or
-            if ``_BASE_`` is not a file, or leads back to a file that it comes from.
+            if ``_BASE_`` is not a file, or includes itself, directly or through other files.
         yaml.YAMLError, UnicodeDecodeError: if the file is not valid yaml.
     """
     where = f"{_above[-1]}: its _BASE_" if _above else "--config-file"
@@ -40,10 +40,10 @@ def check_config_file(path: str, _above: tuple[str, ...] = ()) -> list[tuple[str
     if os.path.getsize(path) > _LARGEST:
         raise InputError(f"{where} {path!r} has more than {_LARGEST:,} bytes; a config has a few thousand.")
     if len(_above) >= _MOST_FILES:
-        raise InputError(f"{_above[0]}: _BASE_ leads through more than {_MOST_FILES} files.")
+        raise InputError(f"{_above[0]}: the chain of _BASE_ files has more than {_MOST_FILES} files.")
     identity = os.path.realpath(path)
     if identity in map(os.path.realpath, _above):
-        raise InputError(f"{where} {path!r} leads back to a file that it comes from.")
+        raise InputError(f"{where} {path!r} includes itself, directly or through other files.")
     with open(path, "rb") as file:
         root = yaml.compose(file, Loader=yaml.SafeLoader)
     if root is None:
@@ -115,8 +115,8 @@ def _plain(value: yaml.Node) -> str | list[str]:
 
 def _resolved(base: str, path: str) -> str:
     """Relative to the file that names it, as in Detectron2; if there is no such file, a config of balanced_lvis."""
-    beside = os.path.join(os.path.dirname(path), os.path.expanduser(base))
-    return beside if os.path.exists(beside) else shipped_config(base) or beside
+    sibling = os.path.join(os.path.dirname(path), os.path.expanduser(base))
+    return sibling if os.path.exists(sibling) else shipped_config(base) or sibling
 
 
 def read_config_file(path: str) -> dict:

@@ -1,1 +1,1 @@
-"""What a command line prints and how it reports errors."""
+"""Output, error reporting and signal handling of commands."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 LETTERS = ("r", "c", "f")  # rare, common, frequent
 
-# What the groups of an annotation file are derived from.
+# Sources of the groups of an annotation file.
 FILE = "'frequency' of the file's categories"
 TRAINING = "the number of training images"
 OWN_IMAGES = "the number of images in the file itself"

@@ -37,7 +37,7 @@ def preflight(
     Check the annotations and images of registered datasets, and build missing indexes of LVIS files.
 
     An LVIS file is checked while its index is built. The index keeps the results, so that later starts don't parse the
-    file. Images are looked for at every start, one folder at a time.
+    file. Images are checked at every start, one folder at a time.
 
     Args:
         train: names of the datasets for training.
@@ -78,7 +78,7 @@ def _check_annotations(name: str, evaluated: bool) -> list[dict] | None:
         if evaluated:
             _check_groups(checked.report)
         warnings = checked.report.warnings
-    else:  # the loader is someone else's, which decides what is valid
+    else:  # a third-party loader, which decides what is valid
         return _check_crowds(name)
     _log(name, warnings)
     return None

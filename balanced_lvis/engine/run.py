@@ -171,7 +171,7 @@ def _check_datasets(cfg, eval_only: bool) -> None:
 
 
 def _purpose(cfg, eval_only: bool) -> str:
-    """What the weights are loaded for."""
+    """The purpose for which weights are loaded."""
     if eval_only:
         return "evaluation"
     return "second stage" if is_second_stage(cfg) else "training"

@@ -248,7 +248,7 @@ class Trainer(TrainerBase):
         }  # fmt: skip
 
     def _job(self) -> dict:
-        """What the meaning of an iteration depends on."""
+        """The settings that define an iteration."""
         return {"images": self.cfg.SOLVER.IMS_PER_BATCH, "processes": comm.get_world_size()}
 
     def load_state_dict(self, state_dict: dict) -> None:

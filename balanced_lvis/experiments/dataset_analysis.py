@@ -167,9 +167,7 @@ def check_plot_file(path: str) -> None:
     plt.close()
     ending = os.path.splitext(path)[1][1:].lower()
     if ending not in known:
-        raise InputError(
-            f"--plot {path}: {ending!r} is no image format that can be written; use {', '.join(sorted(known))}."
-        )
+        raise InputError(f"--plot {path}: {ending!r} is not a supported image format; use {', '.join(sorted(known))}.")
 
 
 def plot_analysis(found: dict, path) -> None:

@@ -1,5 +1,5 @@
 """
-The table of methods: the comparison, the quick start, the tests and docs/choosing_a_method.md take them from here.
+The table of methods, used by the comparison, the quick start, the tests and docs/choosing_a_method.md.
 
 ``python -m balanced_lvis.experiments.methods`` prints the table in docs/choosing_a_method.md.
 """
@@ -81,7 +81,7 @@ def methods_table(configs: str) -> str:
     The Markdown table in docs/choosing_a_method.md.
 
     Args:
-        configs: what comes before ``KEY.yaml`` in the paths of the configs.
+        configs: prefix of ``KEY.yaml`` in the paths of the configs.
     """
     rows = [_row(method, load_config(f"{configs}{method.key}.yaml")) for method in METHODS.values()]
     header = ["config", "method", "paper", "activation", "sampler", "stage"]

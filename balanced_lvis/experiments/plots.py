@@ -1,4 +1,4 @@
-"""Matplotlib without a display, and what the plots of all reports share."""
+"""Shared code of all plots, with a matplotlib backend that needs no display."""
 
 import matplotlib
 

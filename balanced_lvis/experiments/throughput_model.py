@@ -1,9 +1,9 @@
 """
-How fast a training would run on many GPUs: a model from a few measured numbers, with every assumption an input.
+Model of the training throughput on many GPUs. Its inputs are a few measurements and all assumptions.
 
-A step of W processes takes as long as its slowest process computes, and what of the gradients' exchange is not hidden
-behind the backward pass. The exchange is a ring all-reduce of B bytes: 2 (W - 1) / W * B over the slowest link, and
-2 (W - 1) times a link's latency.
+The time of a step with W processes is the compute time of the slowest process plus the part of the gradient exchange
+that does not overlap with the backward pass. The exchange is a ring all-reduce of B bytes: 2 (W - 1) / W * B over the
+slowest link, plus 2 (W - 1) times the latency of a link.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from ..utils.errors import InputError
 @dataclass(frozen=True)
 class Cluster:
     """
-    What the prediction is made from.
+    Inputs of the prediction.
 
     Attributes:
-        step_seconds: of one process, for its own images, without any exchange; measured.
-        gradient_bytes: that are exchanged; :func:`gradient_bytes` counts them.
-        images: of a process in a step.
-        gpus_per_node: processes of a machine.
-        node_bandwidth: bytes per second that a GPU exchanges with another of its machine.
-        network_bandwidth: bytes per second that a machine exchanges with another, for all its GPUs together.
-        latency: seconds from one GPU to the next.
-        backward_share: of the step, during which gradients can be exchanged.
-        bucket_bytes: that are exchanged at a time; the last bucket can't be hidden.
-        variation: standard deviation of the step's seconds over their mean: images differ in size.
+        step_seconds: measured time of a step of one process, without communication.
+        gradient_bytes: bytes of gradients per step; see :func:`gradient_bytes`.
+        images: images per process and step.
+        gpus_per_node: processes per machine.
+        node_bandwidth: bytes per second between two GPUs of a machine.
+        network_bandwidth: bytes per second between two machines, for all their GPUs together.
+        latency: latency from one GPU to the next in seconds.
+        backward_share: fraction of the step during which gradients can be exchanged.
+        bucket_bytes: bytes per exchange; the last bucket does not overlap with the backward pass.
+        variation: standard deviation of the step time divided by its mean, as images differ in size.
     """
 
     step_seconds: float
@@ -66,11 +66,11 @@ class Prediction:
     """
     Attributes:
         gpus: W.
-        compute: seconds until the slowest process has computed.
-        exchange: seconds of the all-reduce.
-        exposed: of them, not hidden behind the backward pass.
-        images_per_second: of the job.
-        efficiency: of W times what one process does alone.
+        compute: compute time of the slowest process in seconds.
+        exchange: time of the all-reduce in seconds.
+        exposed: part of the exchange that does not overlap with the backward pass, in seconds.
+        images_per_second: throughput of the job.
+        efficiency: throughput divided by W times that of a single process.
     """
 
     gpus: int
@@ -82,15 +82,15 @@ class Prediction:
 
     @property
     def step_seconds(self) -> float:
-        """Of an iteration of the job."""
+        """Time of an iteration of the job in seconds."""
         return self.compute + self.exposed
 
 
 def predict(cluster: Cluster, gpus: int) -> Prediction:
     """
     Args:
-        cluster: the numbers to predict from.
-        gpus: W, 1 or more.
+        cluster: inputs of the prediction.
+        gpus: W, at least 1.
     """
     exchange = all_reduce_seconds(cluster, gpus)
     # Of W normal variables the largest is about sqrt(2 ln W) standard deviations above the mean, at most.
@@ -102,7 +102,7 @@ def predict(cluster: Cluster, gpus: int) -> Prediction:
 
 
 def all_reduce_seconds(cluster: Cluster, gpus: int) -> float:
-    """Of a ring over all GPUs, machine after machine, which crosses each network link once in either direction."""
+    """Time of a ring all-reduce over all GPUs that crosses each network link once in each direction."""
     bandwidth = cluster.node_bandwidth
     if gpus > cluster.gpus_per_node:
         bandwidth = min(bandwidth, cluster.network_bandwidth)
@@ -110,5 +110,5 @@ def all_reduce_seconds(cluster: Cluster, gpus: int) -> float:
 
 
 def gradient_bytes(cfg) -> int:
-    """What DistributedDataParallel exchanges in an update: four bytes for every parameter that trains."""
+    """Bytes that DistributedDataParallel exchanges in an update: four for each trained parameter."""
     return sum(p.numel() * p.element_size() for p in build_model(cfg).parameters() if p.requires_grad)

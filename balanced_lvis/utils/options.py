@@ -1,4 +1,4 @@
-"""Options that stand once, as the keyword-only parameters of a constructor or function."""
+"""Options that are declared as keyword-only parameters of constructors and functions."""
 
 from __future__ import annotations
 

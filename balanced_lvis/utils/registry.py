@@ -16,7 +16,7 @@ class Registry(Generic[T]):
     Classes by name.
 
     Args:
-        kind: what the classes are, for messages, such as "activation".
+        kind: noun for the classes in messages, such as "activation".
     """
 
     def __init__(self, kind: str):

@@ -38,10 +38,12 @@ _FOLDERS = ("inference", "ema", "diagnostics")
 
 def check_disk_space(folder: str | os.PathLike, size: int, what: str, remedy: str) -> None:
     """
+    Check the free disk space.
+
     Args:
         folder: the folder that is written to.
         size: number of bytes that will be written.
-        what: what they are, for the message.
+        what: noun for the data, for the message.
         remedy: what to do besides freeing disk space, for the message.
 
     Raises:

@@ -10,8 +10,8 @@ def test_the_suite_compares_both_on_the_same_input(monkeypatch):
 
 
 def test_a_difference_is_seen():
-    _, ours = boxes.contenders(boxes.Work(3000), "cpu")
-    found, other = ours(), ours()
+    _, native = boxes.contenders(boxes.Work(3000), "cpu")
+    found, other = native(), native()
     assert boxes.identical(found, other)
     other[0][0].scores[5] += 1e-6
     assert not boxes.identical(found, other)

@@ -45,6 +45,6 @@ def test_the_suite_gives_a_row_for_training_and_one_for_inference(monkeypatch):
 def test_memory_is_that_beyond_inputs_and_gradients():
     """16 RoIs: 60 MB of logits for Detectron2; the features, 12 MB, are in neither figure."""
     job = {"rois": 16, "classes": 1203, "device": "cpu", "training": False}
-    stock, ours = (masks._extra_memory({**job, "contender": contender}) for contender in masks.CONTENDERS)
-    assert 0 <= ours < 3
+    stock, native = (masks._extra_memory({**job, "contender": contender}) for contender in masks.CONTENDERS)
+    assert 0 <= native < 3
     assert stock > 50

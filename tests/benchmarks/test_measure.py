@@ -26,9 +26,9 @@ def test_ratios_are_those_of_neighbouring_rounds():
 
 def test_contenders_take_turns_after_one_call_each_to_warm_up():
     calls = []
-    stock, ours = time_alternating(lambda: calls.append("stock"), lambda: calls.append("ours"), rounds=2)
-    assert calls == ["stock", "ours"] * 3
-    assert len(stock) == len(ours) == 2
+    stock, native = time_alternating(lambda: calls.append("stock"), lambda: calls.append("native"), rounds=2)
+    assert calls == ["stock", "native"] * 3
+    assert len(stock) == len(native) == 2
 
 
 def report(job):

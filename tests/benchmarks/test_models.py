@@ -119,7 +119,7 @@ def test_a_measurement_leaves_the_precision_of_matrix_products_as_it_was(monkeyp
 
 
 def test_on_a_gpu_inference_is_timed_with_tf32_and_compared_without(monkeypatch, tmp_path):
-    """Detectron2's mask predictor is a convolution, ours a matrix product: TF32 rounds the former only."""
+    """Detectron2's mask predictor is a convolution, native a matrix product: TF32 rounds the former only."""
 
     class Model(torch.nn.Module):
         def forward(self, batch):

@@ -11,7 +11,9 @@ def test_a_row_is_readable():
         row("boxes", "few", [1.0], [2.0], None, False),
     ]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(made).splitlines()]
-    assert lines[0] == ["suite", "work", "stock", "ours", "ratio", "stock MB", "ours MB", "identical"]
+    assert lines[0] == [
+        "suite", "work", "stock", "balanced_lvis", "speed-up", "stock MB", "balanced_lvis MB", "identical"
+    ]  # fmt: skip
     assert lines[2] == ["masks", "128 RoIs", "2.1 s", "50 ms", "**42** (40 – 44)", "1,028", "4", "yes"]
     assert lines[3] == ["val", "all", "–", "75 s", "–", "–", "5,000", "–"]
     assert lines[4] == ["boxes", "few", "1 s", "2 s", "**0.5** (0.5 – 0.5)", "–", "–", "**no**"]

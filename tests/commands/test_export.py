@@ -181,7 +181,7 @@ def test_detections_of_something_else_are_not_continued(rendered, trained, tiny_
     others = {
         "checkpoint": {"weights": tmp_path / "other.pth"},
         "config": {"opts": ["MODEL.ROI_HEADS.NMS_THRESH_TEST", 0.4]},
-        "data set": {"dataset": "rendered_test_dev"},
+        "dataset": {"dataset": "rendered_test_dev"},
     }
     for name, change in others.items():
         assert export_here(rendered, trained, tmp_path, **change) == 2
@@ -270,5 +270,5 @@ def test_every_batch_is_a_sign_of_life_to_the_watchdog_whose_limits_are_the_conf
     monkeypatch.setattr(module, "note", lambda stage, **how: noted.append(stage))
     monkeypatch.setattr(module, "launch", launch_with)
     assert export_here(rendered, trained, tmp_path, opts=("WATCHDOG.TIMEOUT", "7.0")) == 0
-    assert noted == [*["detecting"] * 12, "waiting for the others' detections", "writing the submission"]
+    assert noted == [*["detecting"] * 12, "waiting for the detections of other processes", "writing the submission"]
     assert limits == [Limits(7.0)]

@@ -64,7 +64,7 @@ def test_bases_are_files(tmp_path):
         "[missing.yaml]": "doesn't exist",
         "{a: 1}": "must be the path of a file",
         "/dev/zero": "not a regular file",
-        "x.yaml": "leads back",
+        "x.yaml": "includes itself",
     }.items():
         (tmp_path / "x.yaml").write_text(f"_BASE_: {base}\n")
         with pytest.raises(InputError, match=words) as error:
@@ -96,7 +96,7 @@ def test_a_base_may_be_merged_in(tmp_path):
 def test_bases_in_a_circle_or_without_end_are_refused(tmp_path):
     for n in range(3):
         (tmp_path / f"{n}.yaml").write_text(f"_BASE_: {(n + 1) % 3}.yaml\n")
-    with pytest.raises(InputError, match="leads back"):
+    with pytest.raises(InputError, match="includes itself"):
         load_config(tmp_path / "0.yaml")
     for n in range(30):
         (tmp_path / f"{n}.yaml").write_text(f"_BASE_: {n + 1}.yaml\n" if n < 29 else "SEED: 3\n")

@@ -166,6 +166,34 @@ def test_real_photographs_are_drawn_at_their_size(predictor):
     assert prediction.draw(NAMES).shape == prediction.pixels.shape
 
 
+def test_a_path_a_pil_image_and_an_array_give_the_same_instances(predictor, rendered):
+    path = pictures_of(rendered)[0]
+    expected, pixels = predictor.predict(path), np.asarray(Image.open(path).convert("RGB"))
+    found = [predictor(path), predictor(Image.open(path)), predictor(pixels, channels="RGB")]
+    for instances in [*found, predictor(np.ascontiguousarray(pixels[:, :, ::-1]))]:
+        np.testing.assert_array_equal(instances.scores, expected.scores)
+        np.testing.assert_array_equal(instances.pred_masks.permute(1, 2, 0), mask_util.decode(expected.masks))
+    assert len(expected.scores) > 0 and not np.array_equal(predictor(pixels).scores, expected.scores)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), r"shape \(4, 4\)"),
+        (np.zeros((4, 4, 3)), "type float64"),
+        (np.zeros((0, 4, 3), np.uint8), "must be"),
+        ([1], "of type list"),
+        ("nowhere.jpg", "nowhere.jpg"),
+        (Image.new("F", (4, 4)), "PIL image .*floating-point"),
+    ],
+)
+def test_what_is_no_image_is_an_input_error(predictor, image, message):
+    with pytest.raises(InputError, match=message):
+        predictor(image)
+    with pytest.raises(InputError, match="channels is 'GBR'"):
+        predictor(np.zeros((4, 4, 3), np.uint8), channels="GBR")
+
+
 # ------------------------------------------------------------------ which pictures
 
 

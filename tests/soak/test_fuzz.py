@@ -35,7 +35,9 @@ def test_only_input_errors_come_out_of_a_spoilt_file(name, tmp_path):
         seen.add(outcome)
 
     check()
-    assert seen == {"accepted", "refused"} or name == "annotations, checked", "files are spoilt, but not all beyond use"
+    assert seen == {"accepted", "refused"} or name == "annotations, validated", (
+        "files are spoilt, but not all beyond use"
+    )
 
 
 def parser(parse):

@@ -131,12 +131,12 @@ def _source_stamp(found: ArrayFile) -> dict:
 
 def places_of(json_file: str, ending: str) -> list[str]:
     """Paths for a file derived from ``json_file``: next to it, then in the user's cache folder, if there is one."""
-    beside = f"{json_file}{ending}"
+    sibling = f"{json_file}{ending}"
     cache = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     if not os.path.isabs(cache):  # the home folder is unknown
-        return [beside]
+        return [sibling]
     digest = hashlib.sha256(os.fsencode(json_file)).hexdigest()[:16]
-    return [beside, os.path.join(cache, "balanced_lvis", f"{Path(json_file).stem[:80]}-{digest}{ending}")]
+    return [sibling, os.path.join(cache, "balanced_lvis", f"{Path(json_file).stem[:80]}-{digest}{ending}")]
 
 
 @contextlib.contextmanager

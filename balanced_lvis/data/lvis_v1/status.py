@@ -27,7 +27,7 @@ class Part:
     Attributes:
         name: path of the part below the root.
         state: "there", "missing", "incomplete" or "wrong".
-        found: description of what was found.
+        found: description of the existing files.
         remedy: what to do; "" if nothing must be done.
         notes: further information.
     """

@@ -19,7 +19,7 @@ _LARGEST_IMAGE = 1 << 31  # pixels; pycocotools counts in 32 bits
 
 def rle_runs(rle: dict) -> list[int]:
     """
-    The run lengths of a mask, which together cover the image.
+    Lengths of the runs of a mask, which together cover the image.
 
     Args:
         rle: {"size": [height, width], "counts": [int, ...] or COCO's compressed string}.
@@ -56,7 +56,7 @@ def rle_problem(rle: dict) -> str:
 def rle_extent(runs: list[int], height: int) -> tuple[int, int, int, int] | None:
     """
     Args:
-        runs: from :func:`rle_runs`: run lengths of background and mask in turn, in column-major order.
+        runs: from :func:`rle_runs`: lengths of runs of background and mask alternately, in column-major order.
         height: height of the image.
 
     Returns:
@@ -76,7 +76,7 @@ def rle_extent(runs: list[int], height: int) -> tuple[int, int, int, int] | None
 
 def decompress(text: str) -> list[int]:
     """
-    Decode COCO's compressed run lengths: 5 bits per character, lowest first. From the fourth run length on, the
+    Decode COCO's compressed RLE: 5 bits per character, lowest first. From the fourth run on, the
     difference to the one two places before is stored.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Checkpoints: whose weights they hold, how they are read safely, written whole and found again."""
+"""Checkpoints: identity, safe reading, atomic writing, search and conversion."""

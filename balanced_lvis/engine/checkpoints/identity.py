@@ -84,10 +84,10 @@ class Identity:
         assert found is not None  # the entry was just given
         self.check_class_names(found, "The checkpoint to resume from")
         theirs = f"{found.stage} with a {found.family} activation"
-        ours = f"{self.stage} with a {self.family} activation"
-        if theirs != ours:
+        current = f"{self.stage} with a {self.family} activation"
+        if theirs != current:
             raise InputError(
-                f"--resume: the last checkpoint in OUTPUT_DIR is of {theirs}, the config asks for {ours}; choose "
+                f"--resume: the last checkpoint in OUTPUT_DIR is of {theirs}, the config asks for {current}; choose "
                 "another OUTPUT_DIR, or the config that the checkpoint was trained with."
             )
 
@@ -96,14 +96,14 @@ class Identity:
         Raises:
             InputError: if both lists of class names are known and differ; the message names the first difference.
         """
-        theirs, ours = other.class_names, self.class_names
-        if not theirs or not ours or theirs == ours:
+        theirs, expected = other.class_names, self.class_names
+        if not theirs or not expected or theirs == expected:
             return
-        if len(theirs) != len(ours):
-            difference = f"{len(theirs)} classes, the dataset has {len(ours)}"
+        if len(theirs) != len(expected):
+            difference = f"{len(theirs)} classes, the dataset has {len(expected)}"
         else:
-            index = next(i for i, pair in enumerate(zip(theirs, ours)) if pair[0] != pair[1])
-            difference = f"{theirs[index]!r} as class {index}, the dataset has {ours[index]!r}"
+            index = next(i for i, pair in enumerate(zip(theirs, expected)) if pair[0] != pair[1])
+            difference = f"{theirs[index]!r} as class {index}, the dataset has {expected[index]!r}"
         raise InputError(f"{source} was trained for other classes: it has {difference}.")
 
 
