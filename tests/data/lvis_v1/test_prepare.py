@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from balanced_lvis.commands import prepare_lvis
 from balanced_lvis.data.lvis_v1 import ANNOTATIONS, download, look, prepare, show, unpack
 from balanced_lvis.data.lvis_v1.lvis_files import AnnotationFile
 from balanced_lvis.data.lvis_v1.prepare import link_folders
@@ -341,11 +342,6 @@ def test_the_tool_links_and_takes_files_that_are_another_version(tmp_path):
     ],
 )
 def test_wrong_arguments_are_explained(arguments, message, monkeypatch, capsys):
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import prepare_lvis
-    finally:
-        sys.path.pop(0)
     monkeypatch.setattr(prepare_lvis, "log_to_screen", lambda: None)  # it would keep this test's stream
     monkeypatch.setattr(sys, "argv", ["prepare_lvis.py", *arguments])
     assert prepare_lvis.main() == 2
