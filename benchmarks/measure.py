@@ -137,7 +137,9 @@ def in_fresh_process(function: str, job: dict) -> dict:
     """
     code = "import sys; from benchmarks.measure import _answer; _answer(*sys.argv[1:])"
     command = [sys.executable, "-W", "ignore", "-c", code, function, json.dumps(job)]
-    done = subprocess.run(command, env=child_environment(), capture_output=True, text=True, check=False)
+    # This package is not installed: the process finds it as this one does.
+    environment = {**child_environment(), "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     if done.returncode or not lines:
         raise InputError(f"The measurement of {job} failed:\n{done.stderr[-2000:]}")
