@@ -12,6 +12,8 @@ from .config import load_config, thawed
 from .engine.processes.job import find_job
 from .engine.run import read_config
 from .prediction.predictor import Predictor
+from .utils.errors import InputError
+from .utils.user_paths import path_of
 
 __all__ = ["Predictor", "evaluate", "load_config", "train"]
 
@@ -58,13 +60,15 @@ def evaluate(cfg, weights: str | os.PathLike, *, num_gpus: int = 1) -> dict:
         InputError, StorageError: as :func:`train`.
     """
     cfg = thawed(cfg)
-    cfg.MODEL.WEIGHTS = os.path.expanduser(os.fspath(weights))
+    cfg.MODEL.WEIGHTS = path_of(weights, "weights")
     return _run(cfg, eval_only=True, resume=False, num_gpus=num_gpus)
 
 
 def _run(cfg, *, eval_only: bool, resume: bool, num_gpus: int) -> dict:
+    if isinstance(num_gpus, bool) or not isinstance(num_gpus, int):
+        raise InputError(f"num_gpus is {num_gpus!r:.80}; it must be an int, such as 1.")
     args = argparse.Namespace(
-        cfg=cfg, eval_only=eval_only, resume=resume, allow_missing=False, num_gpus=num_gpus, num_machines=1,
+        cfg=thawed(cfg), eval_only=eval_only, resume=resume, allow_missing=False, num_gpus=num_gpus, num_machines=1,
         machine_rank=0, dist_url="auto",
     )  # fmt: skip
     job = find_job(args)

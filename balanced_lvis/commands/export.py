@@ -14,7 +14,7 @@ from ..evaluation.submission import ImageList, annotation_file_of, export_predic
 from ..utils.errors import InputError
 from ..utils.text import safe_file_name
 from .export_checkpoint import CHUNK, Options, add_job_arguments, export_checkpoint
-from .parsers import add_config_arguments, new_parser, overrides_of
+from .parsers import add_config_arguments, check_config_given, new_parser, overrides_of
 
 DESCRIPTION = """\
 Write the LVIS submission of a checkpoint, which is a mask file and a box file for the server; or validate such a file.
@@ -42,6 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     elif args.predictions:
         _export_predictions(args)
     else:
+        check_config_given(args)
         export_checkpoint(args, Options(args.dataset, args.output, args.zip, args.chunk))
 
 

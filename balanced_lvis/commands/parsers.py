@@ -7,6 +7,7 @@ import os
 import sys
 
 from ..config import add_import_argument, import_overrides
+from ..utils.errors import InputError
 
 CONFIG_FILE = "path of a yaml file, or name of a config that comes with balanced_lvis"
 OVERRIDES = "KEY VALUE overrides of the config"
@@ -43,6 +44,18 @@ def add_config_arguments(parser: argparse.ArgumentParser, config: str, **options
     options = options or {"default": ""}
     parser.add_argument("--config-file", metavar="CONFIG", help=f"{config}: {CONFIG_FILE}", **options)
     add_import_argument(parser)
+
+
+def check_config_given(args: argparse.Namespace) -> None:
+    """
+    Args:
+        args: a parsed command line with its ``opts``.
+
+    Raises:
+        InputError: if there is no config: neither ``--config-file`` nor overrides, apart from the weights.
+    """
+    if not args.config_file and set(args.opts[::2]) <= {"MODEL.WEIGHTS"}:
+        raise InputError("--config-file is missing; name a config, such as r50_balanced_sigmoid.")
 
 
 def overrides_of(args: argparse.Namespace) -> list[str]:

@@ -14,19 +14,18 @@ from ..engine.processes.launch import launch
 from ..engine.processes.lock import only_job_in
 from ..engine.processes.watchdog import Limits
 from ..engine.run import check, read_config, run_in_worker
-from ..utils.errors import InputError
 from ..utils.storage import check_writable
 from .evaluate_file import check_evaluates_file, evaluate_file
-from .parsers import CONFIG_FILE, OVERRIDES, program
+from .parsers import CONFIG_FILE, OVERRIDES, check_config_given, program
 
 DESCRIPTION = "Train a model and evaluate it, or evaluate a checkpoint or a results file."
 
 EXAMPLES = """\
-  %(prog)s --config-file configs/r101_balanced_sigmoid.yaml --num-gpus 8
-  %(prog)s --config-file configs/r101_balanced_sigmoid.yaml --num-gpus 8 --resume
-  %(prog)s --config-file configs/r50_rfs.yaml --eval-only MODEL.WEIGHTS output/r50_rfs/model_final.pth
-  %(prog)s --config-file configs/r50_rfs.yaml --eval-only --predictions results.json
-  torchrun --nproc_per_node 8 -m balanced_lvis train --config-file configs/r50_rfs.yaml
+  %(prog)s --config-file r101_balanced_sigmoid --num-gpus 8
+  %(prog)s --config-file r101_balanced_sigmoid --num-gpus 8 --resume
+  %(prog)s --config-file r50_rfs --eval-only MODEL.WEIGHTS output/r50_rfs/model_final.pth
+  %(prog)s --config-file r50_rfs --eval-only --predictions results.json
+  torchrun --nproc_per_node 8 -m balanced_lvis train --config-file r50_rfs
 
 Overrides of the config come last. The model, logs and results.json are written to OUTPUT_DIR, those of --eval-only to
 OUTPUT_DIR/evaluation. Several machines, SLURM: docs/scaling.md. Without a GPU everything runs on the CPU, and
@@ -91,8 +90,7 @@ def start(args: argparse.Namespace) -> None:
         InputError: if the command line, config, datasets or weights are invalid.
     """
     args.opts = [*args.opts, *import_overrides(args.imports)]
-    if not args.config_file and not args.opts:
-        raise InputError("--config-file is missing; name a config, such as r50_balanced_sigmoid.")
+    check_config_given(args)
     job = find_job(args)
     args.resume |= job.attempt > 0  # restarted by torchrun after a failure
     cfg = read_config(args, job)

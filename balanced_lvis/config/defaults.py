@@ -46,7 +46,7 @@ def _add_methods(cfg: CN) -> None:
 
     # Class frequencies of the training set. Empty: from the metadata or the annotations of DATASETS.TRAIN.
     cfg.MODEL.CLASS_PRIOR = CN()
-    cfg.MODEL.CLASS_PRIOR.FILE = ""  # a JSON file written by ClassPrior.save() or tools/analyze_dataset.py --json
+    cfg.MODEL.CLASS_PRIOR.FILE = ""  # a JSON file written by ClassPrior.save() or `balanced-lvis analyze --json`
     # Frequencies of the images that DATALOADER.SAMPLER_TRAIN shows, repeated ones included, not of the dataset.
     cfg.MODEL.CLASS_PRIOR.SAMPLED = False
 

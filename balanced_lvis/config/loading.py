@@ -6,14 +6,14 @@ import contextlib
 import difflib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import yaml
 from detectron2.config import CfgNode as CN
 
 from ..utils.errors import InputError
 from ..utils.text import one_line
-from ..utils.user_paths import expand_values
+from ..utils.user_paths import expand_values, path_of
 from .defaults import default_config
 from .imports import KEY as IMPORTS
 from .imports import import_modules, module_names
@@ -21,7 +21,7 @@ from .names import config_path
 from .yaml_files import check_config_file, read_config_file
 
 
-def load_config(config_file: str | os.PathLike = "", opts: Sequence[str] = ()) -> CN:
+def load_config(config_file: str | os.PathLike = "", opts: Iterable = ()) -> CN:
     """
     Load a yaml file and command-line overrides into a full config.
 
@@ -30,7 +30,7 @@ def load_config(config_file: str | os.PathLike = "", opts: Sequence[str] = ()) -
     Args:
         config_file: path of a yaml file, or name of a config that comes with balanced_lvis
             (:func:`.names.config_path`); empty for the defaults.
-        opts: ``KEY VALUE`` pairs, flat.
+        opts: ``KEY VALUE`` pairs, flat; values are text, as on the command line, or Python values.
 
     In both, and in the values of the config, a path may begin with ~.
 
@@ -38,7 +38,8 @@ def load_config(config_file: str | os.PathLike = "", opts: Sequence[str] = ()) -
         InputError: if a file is missing or malformed, a module can't be imported, a key is unknown (naming the closest
             valid ones) or a value has the wrong type.
     """
-    path, opts = config_path(config_file) if config_file else "", list(opts)
+    path = config_path(path_of(config_file, "config_file")) if config_file else ""
+    opts = _flat_list(opts)
     imports = _import_declared(path, opts)
     cfg = default_config()
     cfg[IMPORTS] = None  # takes any value: files may write one name, and those of all files count
@@ -51,13 +52,29 @@ def load_config(config_file: str | os.PathLike = "", opts: Sequence[str] = ()) -
 
 
 def thawed(cfg: CN) -> CN:
-    """A copy of a config, frozen or not, that can be changed."""
+    """
+    A copy of a config, frozen or not, that can be changed.
+
+    Raises:
+        InputError: if it is not a config.
+    """
+    if not isinstance(cfg, CN):
+        raise InputError(f"cfg is of type {type(cfg).__name__}; pass a config from load_config().")
     copy = cfg.clone()
     copy.defrost()
     return copy
 
 
-def _import_declared(path: str, opts: list[str]) -> tuple[str, ...]:
+def _flat_list(opts: Iterable) -> list:
+    if isinstance(opts, (str, bytes, Mapping)) or not isinstance(opts, Iterable):
+        raise InputError(
+            f"opts is of type {type(opts).__name__}; pass a list of keys and values, such as "
+            '["SOLVER.MAX_ITER", 1000, "OUTPUT_DIR", "output/mine"].'
+        )
+    return list(opts)
+
+
+def _import_declared(path: str, opts: list) -> tuple[str, ...]:
     declared = []
     if path:
         with _explained(path):
@@ -100,20 +117,21 @@ def _explained(path: str) -> Iterator[None]:
         raise InputError(f"{path}: {_type_mismatch(error)}") from error
 
 
-def _merge_opts(cfg: CN, opts: list[str]) -> None:
-    options = [word for word in opts if word.startswith("--")]
+def _merge_opts(cfg: CN, opts: list) -> None:
+    options = [word for word in opts if isinstance(word, str) and word.startswith("--")]
     if options:
         raise InputError(
             f"{options[0][:80]} comes after overrides of the config; put it before the first KEY VALUE pair."
         )
     if len(opts) % 2:
-        raise InputError(f"Overrides are KEY VALUE pairs, but there are {len(opts)} words: {' '.join(opts)}")
+        shown = " ".join(map(str, opts))
+        raise InputError(f"Overrides are KEY VALUE pairs, but there is an odd number of words ({len(opts)}): {shown}")
     for key, value in zip(opts[0::2], opts[1::2]):
         if key != IMPORTS:
-            _merge_override(cfg, key, value)
+            _merge_override(cfg, str(key), value)
 
 
-def _merge_override(cfg: CN, key: str, value: str) -> None:
+def _merge_override(cfg: CN, key: str, value) -> None:
     _add_custom_dataset(cfg, key)
     try:
         cfg.merge_from_list([key, value])
@@ -122,7 +140,7 @@ def _merge_override(cfg: CN, key: str, value: str) -> None:
             raise InputError(f"{key} {value}: {error}") from error
         raise InputError(_unknown_key(cfg, KeyError(f"Non-existent key: {key}"), "command line")) from error
     except _NESTED as error:
-        raise InputError(f"{key} is {value[:40]!r}...: {_TOO_DEEP}.") from error
+        raise InputError(f"{key} is {str(value)[:40]!r}...: {_TOO_DEEP}.") from error
     except ValueError as error:
         raise InputError(f"{key} is {value!r:.200}: {_type_mismatch(error)}") from error
 
@@ -174,4 +192,4 @@ def _unknown_key(cfg: CN, error: KeyError, source: str) -> str:
     if parent in _METHODS:
         hint += f" Options of a method from outside the package need its module in {IMPORTS}, or --import."
     key, parent, valid = one_line(key), one_line(parent), ", ".join(map(one_line, sorted(node)))
-    return f"{source}: unknown config key {key}.{hint} Valid under {parent or 'the root'}: {valid}."
+    return f"{source}: unknown config key {key}.{hint} Valid under {parent or 'the top level'}: {valid}."

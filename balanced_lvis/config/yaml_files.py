@@ -30,8 +30,8 @@ def check_config_file(path: str, _above: tuple[str, ...] = ()) -> list[tuple[str
         the values of ``IMPORTS`` as they are written, bases first, each with the file that it is from.
 
     Raises:
-        InputError: if a file is missing, not a regular file or too large; if aliases or nesting make it too large; or
-            if ``_BASE_`` is not a file, or includes itself, directly or through other files.
+        InputError: if a file is missing, not a regular file, not a mapping or too large; if aliases or nesting make it
+            too large; or if ``_BASE_`` is not a file, or includes itself, directly or through other files.
         yaml.YAMLError, UnicodeDecodeError: if the file is not valid yaml.
     """
     where = f"{_above[-1]}: its _BASE_" if _above else "--config-file"
@@ -46,8 +46,9 @@ def check_config_file(path: str, _above: tuple[str, ...] = ()) -> list[tuple[str
         raise InputError(f"{where} {path!r} includes itself, directly or through other files.")
     with open(path, "rb") as file:
         root = yaml.compose(file, Loader=yaml.SafeLoader)
-    if root is None:
-        return []
+    if not isinstance(root, yaml.MappingNode):
+        found = "empty" if root is None else "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
+        raise InputError(f"{where} {path!r} must be a yaml mapping of config keys to values; it is {found}.")
     _count(root, path, {}, 0)
     imports = []
     for base in _bases(root, path):

@@ -42,7 +42,7 @@ def check_datasets(names) -> None:
         lines = "\n".join(f"  {line}, for {', '.join(needed_by)}" for line, needed_by in users.items())
         root = datasets_root().absolute()
         is_lvis_v1 = any(name.startswith("lvis_v1") for needed_by in users.values() for name in needed_by)
-        tool = "tools/prepare_lvis.py gets, links and checks LVIS-1.0's.\n" if is_lvis_v1 else ""
+        tool = "`balanced-lvis prepare-lvis` downloads, links and checks LVIS-1.0.\n" if is_lvis_v1 else ""
         raise InputError(
             f"Dataset files are missing:\n{lines}\n{tool}"
             f"Detectron2's built-in datasets are expected in {root}; set DETECTRON2_DATASETS to the folder that holds "

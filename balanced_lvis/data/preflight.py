@@ -133,7 +133,7 @@ def _check_images(name: str, records, allow_missing: bool, remedy: str) -> None:
     if len(missing) == len(paths):
         remedy = "Is the folder of images the right one?"
     remedy = _spelling_remedy(name, [paths[i] for i in missing]) or remedy
-    where = " tools/prepare_lvis.py --check says where to get LVIS-1.0's." if name.startswith("lvis_v1") else ""
+    where = " `balanced-lvis prepare-lvis --check` lists where to get LVIS-1.0." if name.startswith("lvis_v1") else ""
     raise InputError(f"{len(missing):,} of {len(paths):,} images of {name} are not on disk: {first}. {remedy}{where}")
 
 

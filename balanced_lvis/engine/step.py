@@ -334,7 +334,7 @@ class TrainingStep:
         raise DivergedError(
             f"SOLVER.MAX_SKIPPED_STEPS: more than {self.max_skipped} updates in a row had losses or gradients that are "
             f"not finite, the last at iteration {self.iter}: {description}. The batch and the weights were saved in "
-            f"{self.folder}; tools/replay_step.py {path} repeats the step. Try a lower SOLVER.BASE_LR, a longer "
+            f"{self.folder}; `balanced-lvis replay {path}` repeats the step. Try a lower SOLVER.BASE_LR, a longer "
             "SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS; --resume continues from the last checkpoint."
         ) from None
 

@@ -29,6 +29,7 @@ from ..evaluation.model_outputs import instance_rles, unpasted
 from ..modeling.box_predictor import check_classification
 from ..utils.errors import InputError, StorageError
 from ..utils.text import one_line
+from ..utils.user_paths import path_of
 from .drawing import draw_objects
 from .lettering import lettering
 
@@ -111,16 +112,17 @@ class Predictor:
     """
 
     def __init__(self, cfg, weights: str | os.PathLike, *, threshold: float = 0.5, classes=None, trust: bool = False):
-        if not 0 <= threshold <= 1:
-            raise InputError(f"threshold is {threshold}; it must be between 0 and 1.")
-        check_weights(str(weights), "evaluation")
-        self.cfg = _config_for_prediction(cfg, str(weights), threshold)
+        if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+            raise InputError(f"threshold is {threshold!r:.80}; it must be a number between 0 and 1.")
+        cfg, weights = thawed(cfg), path_of(weights, "weights")
+        check_weights(weights, "evaluation")
+        self.cfg = _config_for_prediction(cfg, weights, threshold)
         check_speed(self.cfg)
         check_classification(self.cfg, training=False)
         self._model = build_model(self.cfg).eval()
         apply_speed(self.cfg, self._model)
         expected = Identity([], activation_class(self.cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).family, "")
-        identity = load_for_evaluation(self._model, str(weights), expected, trust or self.cfg.MODEL.TRUST_WEIGHTS)
+        identity = load_for_evaluation(self._model, weights, expected, trust or self.cfg.MODEL.TRUST_WEIGHTS)
         self.class_names = _class_names(self.cfg, identity, classes)
         inputs = self.cfg.INPUT
         self._resize = ResizeShortestEdge([inputs.MIN_SIZE_TEST] * 2, inputs.MAX_SIZE_TEST)
@@ -139,8 +141,9 @@ class Predictor:
         Raises:
             InputError: as :class:`Predictor`, and if there is no config.
         """
-        check_weights(str(weights), "evaluation")
-        return cls(load_config(config_file or _config_next_to(str(weights)), opts), weights, **options)
+        weights = path_of(weights, "weights")
+        check_weights(weights, "evaluation")
+        return cls(load_config(config_file or _config_next_to(weights), opts), weights, **options)
 
     def __call__(self, image: str | os.PathLike | Image.Image | np.ndarray, channels: str = "BGR") -> Instances:
         """
@@ -232,7 +235,6 @@ def attempt(path: str, failed: list[str], work: Callable[..., T], *arguments) ->
 
 
 def _config_for_prediction(cfg, weights: str, threshold: float):
-    cfg = thawed(cfg)
     if not cfg.MODEL.ROI_HEADS.NUM_CLASSES:  # there is no dataset to infer it from
         raise InputError(
             "MODEL.ROI_HEADS.NUM_CLASSES is 0 in the config, which infers it from the training data; use the "

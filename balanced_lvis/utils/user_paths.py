@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Iterable
 
+from .errors import InputError
+
 
 def expand_words(words: Iterable[str]) -> list[str]:
     """
@@ -15,6 +17,23 @@ def expand_words(words: Iterable[str]) -> list[str]:
 
 
 _OPTION = re.compile(r"^(--[^=]+=|)(~.*)$", re.DOTALL)
+
+
+def path_of(value: object, argument: str) -> str:
+    """
+    Args:
+        value: argument of a function that takes a path.
+        argument: its name.
+
+    Returns:
+        the path, with a leading ~ expanded.
+
+    Raises:
+        InputError: if it is not a path.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise InputError(f"{argument} is {value!r:.80}, of type {type(value).__name__}; pass the path of a file.")
+    return os.path.expanduser(os.fspath(value))
 
 
 def expand_values(node: dict) -> None:

@@ -1,5 +1,6 @@
 """Every command of ``balanced-lvis``, and the tools that are the same commands."""
 
+import ast
 import importlib
 import re
 import signal
@@ -55,6 +56,41 @@ def test_help_of_a_command_shows_how_it_was_started(name, start):
 @pytest.mark.parametrize("command", TOOLS)
 def test_a_tool_is_the_command(command):
     assert load_tool(TOOLS[command]).__name__ == f"balanced_lvis.commands.{cli.COMMANDS[command][0]}"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train", []),
+        ("evaluate", ["--weights", "x.pth"]),
+        ("export", []),
+        ("export", ["MODEL.WEIGHTS", "x.pth"]),
+    ],
+)
+def test_a_missing_config_is_asked_for(command, words, capsys):
+    module = importlib.import_module(f"balanced_lvis.commands.{cli.COMMANDS[command][0]}")
+    assert module.main(words) == InputError.exit_status
+    assert "--config-file is missing; name a config" in capsys.readouterr().err
+
+
+def test_messages_name_commands_that_an_installed_package_has():
+    """The scripts in tools/ exist in a clone only."""
+    for path in (ROOT / "balanced_lvis").rglob("*.py"):
+        for text in _texts(path):
+            assert not re.search(r"tools/\w+\.py", text), f"{path}: {text}"
+            for command in re.findall(r"`?balanced-lvis ([a-z][\w-]+)", text):
+                assert command in cli.COMMANDS, f"{path}: {text}"
+
+
+def _texts(path):
+    """The strings of a module, apart from docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    docstrings = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
 
 
 def test_every_module_of_commands_with_a_main_is_a_command():

@@ -128,8 +128,8 @@ def write(tmp_path, text):
         ),
         ("MODLE:\n  MASK_ON: True\n", r"unknown config key MODLE.*Did you mean MODEL\?"),
         ("MODEL: [unclosed\n", "x.yaml"),
-        ("", "x.yaml must be a yaml mapping"),
-        ("- MODEL\n", "x.yaml must be a yaml mapping"),
+        ("", "x.yaml' must be a yaml mapping.*it is empty"),
+        ("- MODEL\n", "x.yaml' must be a yaml mapping.*it is a list"),
         ("_BASE_: nowhere.yaml\n", "_BASE_ .*nowhere.yaml"),
         ("SOLVER:\n  MAX_ITER: many\n", "MAX_ITER"),
     ],
@@ -148,6 +148,10 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path):
     ("opts", "message"),
     [
         (["SOLVER.BASE_LR"], "KEY VALUE pairs"),
+        ("SOLVER.BASE_LR 1", "opts is of type str; pass a list"),
+        ({"SOLVER.BASE_LR": 1}, "opts is of type dict; pass a list"),
+        (3, "opts is of type int; pass a list"),
+        (["FOO", "1"], "Valid under the top level: CUDNN_BENCHMARK"),
         (["SOLVER.BASELR", "1"], r"SOLVER.BASELR.*Did you mean SOLVER.BASE_LR\?"),
         (["SOLVR.BASE_LR", "1"], r"Did you mean SOLVER\?"),
         (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER is 'many': SOLVER.MAX_ITER must be of type int, like 40000"),
@@ -158,6 +162,18 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path):
 def test_bad_overrides_are_explained(opts, message):
     with pytest.raises(InputError, match=message):
         load_config("", opts)
+
+
+def test_overrides_may_be_python_values():
+    pairs = {"SOLVER.MAX_ITER": 3, "DATASETS.TEST": ("a", "b"), "SOLVER.BASE_LR": 0.5, "MODEL.MASK_ON": False}
+    assert load_config("", [word for pair in pairs.items() for word in pair]) == load_config(
+        "", [str(word) for pair in pairs.items() for word in pair]
+    )
+
+
+def test_a_config_file_of_another_type_is_an_input_error():
+    with pytest.raises(InputError, match="config_file is 3, of type int; pass the path of a file"):
+        load_config(3)
 
 
 def test_defaults_do_not_need_a_file():

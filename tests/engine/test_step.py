@@ -215,7 +215,7 @@ def test_metrics_of_a_skipped_step_are_not_written():
 def test_too_many_skipped_steps_in_a_row_end_the_run(tmp_path):
     data = [[record(i, NAN), record(50 + i)] for i in range(9)]
     trainer = toy_trainer(data, max_skipped=2, folder=tmp_path)
-    with pytest.raises(DivergedError, match=r"more than 2 updates in a row.*iteration 2.*2\.jpg.*replay_step"):
+    with pytest.raises(DivergedError, match=r"more than 2 updates in a row.*iteration 2.*2\.jpg.*balanced-lvis replay"):
         train(trainer, 9)
     assert [path.name for path in tmp_path.iterdir()] == ["iteration_0000002_rank0.pth"]
 
@@ -230,7 +230,7 @@ def test_a_diverged_run_names_the_file_of_a_process_that_has_saved_one(tmp_path,
         return [([], ["fine.jpg"]), mine]  # as if this process were rank 1
 
     monkeypatch.setattr("balanced_lvis.engine.step.comm.all_gather", gathered)
-    with pytest.raises(DivergedError, match=r"replay_step\.py \S+_rank1\.pth"):
+    with pytest.raises(DivergedError, match=r"balanced-lvis replay \S+_rank1\.pth"):
         train(trainer, 1)
     assert own
 

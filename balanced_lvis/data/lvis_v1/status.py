@@ -18,7 +18,7 @@ from ..validation import Report
 from .lvis_files import ANNOTATIONS, ANNOTATIONS_URL, IMAGE_URL, IMAGES_URL, NUM_COCO_IMAGES, AnnotationFile
 
 THERE, MISSING, INCOMPLETE, WRONG = "there", "missing", "incomplete", "wrong"
-TOOL = "tools/prepare_lvis.py"
+COMMAND = "balanced-lvis prepare-lvis"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _get_annotations(root: Path, split: str, file: AnnotationFile) -> str:
 
 
 def _command(root: Path) -> str:
-    return f"{TOOL} --root {shlex.quote(str(root))}"
+    return f"{COMMAND} --root {shlex.quote(str(root))}"
 
 
 def _replace(path: Path, get: str) -> str:

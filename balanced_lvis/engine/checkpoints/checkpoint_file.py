@@ -126,8 +126,8 @@ def _in_a_line(error: Exception) -> str:
 def _refusal(path: str, what: str) -> str:
     return (
         f"{path!r} contains more than tensors and plain values ({what}); loading it could run code from the file. "
-        "If you trust its source, add MODEL.TRUST_WEIGHTS True (--trust for the tools). tools/convert_checkpoint.py "
-        "then writes a copy that loads without it."
+        "If you trust its source, add MODEL.TRUST_WEIGHTS True (or --trust on the command line). `balanced-lvis "
+        "convert` then writes a copy that loads without it."
     )
 
 

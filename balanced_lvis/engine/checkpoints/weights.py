@@ -84,12 +84,12 @@ _UNKNOWN_FAMILY = (
     "%s doesn't state its classes and activation. It is assumed to have the classes of the dataset, in this order, "
     "and a classifier trained with a %s; otherwise all scores are wrong. The LVIS and COCO models of Detectron2 are "
     "trained with a softmax unless USE_SIGMOID_CE was set, those of BALMS and EQL with sigmoids. For the other kind: "
-    "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME %s. tools/convert_checkpoint.py adds classes and activation to a file."
+    "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME %s. `balanced-lvis convert` adds classes and activation to a file."
 )
 
 _NO_BACKGROUND = (
     "Its classifier has {} outputs, one less than the model: it may have no background output, as those of BALMS and "
-    "EQL. `tools/convert_checkpoint.py INPUT OUTPUT` adds that output, which sigmoids ignore.\n"
+    "EQL. `balanced-lvis convert INPUT OUTPUT` adds that output, which sigmoids ignore.\n"
 )
 
 

@@ -90,6 +90,6 @@ def annotation_file_of(dataset: str, argument: str = "--dataset") -> str:
     if not os.path.isfile(local):
         raise InputError(
             f"The annotation file of {dataset}, {Path(local).absolute()}, does not exist; download LVIS-1.0 with "
-            f"tools/prepare_lvis.py, or pass the path of an annotation file as {argument}."
+            f"`balanced-lvis prepare-lvis`, or pass the path of an annotation file as {argument}."
         )
     return local

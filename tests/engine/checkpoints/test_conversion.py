@@ -51,7 +51,7 @@ def test_the_published_layout_of_k_outputs_gives_the_same_detections(tiny_cfg, m
     published = saved(tmp_path / "balms.pth", model=without_background(model.state_dict()), iteration=90000)
     with pytest.raises(InputError, match=r"cls_score.bias: \(12,\) in the file, \(13,\) in the model") as error:
         load_for_evaluation(build_model(tiny_cfg), str(published))
-    assert "tools/convert_checkpoint.py" in str(error.value)
+    assert "balanced-lvis convert" in str(error.value)
 
     done = convert_checkpoint(published, tmp_path / "ours.pth", class_names=Identity.from_config(tiny_cfg).class_names)
     assert (done.num_classes, done.had_background, done.family) == (K, False, "sigmoid")
