@@ -15,6 +15,7 @@ from ..utils.errors import InputError
 from ..utils.text import one_line
 
 KEY = "IMPORTS"
+_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -83,10 +84,13 @@ def _import(name: str, source: str) -> None:
 
 def _failed(name: str, source: str, error: Exception) -> InputError:
     frames = traceback.extract_tb(error.__traceback__)
-    where = f"{frames[-1].filename}, line {frames[-1].lineno}"
+    # Errors that this package raises are located where the module calls it.
+    frame = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)][-1]
+    where = f"{frame.filename}, line {frame.lineno}"
     if isinstance(error, SyntaxError):
         where = f"{error.filename}, line {error.lineno}"
-    message = one_line(f"{type(error).__name__}: {error}")
+    kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+    message = one_line(f"{kind}{error}").removesuffix(".")
     return InputError(f"{source}: module {name!r} failed on import ({where}): {message}. Fix the module.")
 
 

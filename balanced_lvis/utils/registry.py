@@ -36,9 +36,10 @@ class Registry(Generic[T]):
 
         def decorate(cls: type[T]) -> type[T]:
             if name in self._classes:
+                taken = self._classes[name]
                 raise InputError(
-                    f"{self.kind.capitalize()} {name!r} is registered already, by {self._classes[name]}; choose "
-                    "another name."
+                    f"{self.kind.capitalize()} {name!r} is registered already, by {taken.__module__}.{taken.__name__}; "
+                    "choose another name."
                 )
             self._classes[name] = cls
             return cls

@@ -114,7 +114,11 @@ def test_a_module_in_the_current_folder_does_not_hide_an_installed_one(folder):
         ("broken", r"module 'broken' failed on import \(.*broken.py, line 2\): ValueError: no.*Fix the module"),
         ("unclosed", r"module 'unclosed' failed on import \(.*unclosed.py, line 1\): SyntaxError"),
         ("needs_more", r"module 'needs_more' failed on import .*No module named 'nowhere_to_be_found'"),
-        ("twice", "module 'twice' failed on import .*'sigmoid' is registered already"),
+        (
+            "twice",
+            r"module 'twice' failed on import \(.*twice.py, line \d+\): Activation 'sigmoid' is registered already, by "
+            r"balanced_lvis\.activations\.sigmoid\.Sigmoid; choose another name\. Fix the module\.$",
+        ),
         ("toy.nowhere", "module 'toy.nowhere' was not found.*'toy' is not a package"),
         ("../x.py", r"IMPORTS is '../x.py'; it must list names of Python modules"),
         (".relative", r"IMPORTS is '.relative'; it must"),

@@ -262,7 +262,7 @@ def test_an_output_that_can_not_be_written_is_found_before_the_work(run_folder, 
     assert "a folder is in the file's place" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
     assert tool("--weights", run_folder, "--input", pictures_of(rendered)[0]) == 2
-    assert "is a folder; name the checkpoint in it" in capsys.readouterr().err
+    assert "is a folder; give the checkpoint in it" in capsys.readouterr().err
 
 
 def test_no_drawn_picture_overwrites_another():
