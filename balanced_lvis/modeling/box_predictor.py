@@ -111,15 +111,36 @@ class ActivationOutputLayers(FastRCNNOutputLayers):
         return {"loss_cls": loss * self.loss_weight.get("loss_cls", 1.0)}
 
     def _classification_loss(self, logits, gt_classes, roi_weight=None):
+        self._check_logits(logits)
         self._log_statistics(logits, gt_classes)
         self.activation.record(logits, gt_classes)
-        return self.activation.loss(logits, gt_classes, roi_weight)
+        loss = self.activation.loss(logits, gt_classes, roi_weight)
+        if loss.ndim:
+            raise InputError(
+                f"{type(self.activation).__name__}.loss returned shape {tuple(loss.shape)}; it must be a scalar."
+            )
+        return loss
+
+    def _check_logits(self, logits):
+        if logits.shape[1] != self.activation.num_outputs:
+            raise InputError(
+                f"The classifier of {type(self.activation).__name__} has {logits.shape[1]} outputs, but its "
+                f"num_outputs is {self.activation.num_outputs}; make them equal."
+            )
 
     def scores(self, logits):
         """(R, C) logits to (R, K+1) test-time scores: calibrated, if there is a calibration."""
+        self._check_logits(logits)
         if self.calibration is None:
-            return self.activation.scores(logits)
-        return self.calibration.scores(self.activation, logits)
+            method, scores = self.activation, self.activation.scores(logits)
+        else:
+            method, scores = self.calibration, self.calibration.scores(self.activation, logits)
+        if scores.shape != (expected := (len(logits), self.num_classes + 1)):
+            raise InputError(
+                f"{type(method).__name__}.scores returned shape {tuple(scores.shape)}; it must be (R, K+1), which is "
+                f"{expected} here."
+            )
+        return scores
 
     def predict_probs(self, predictions, proposals):
         """

@@ -216,3 +216,25 @@ def test_an_unknown_activation_lists_the_valid_ones(cfg):
         InputError, match=r"'balancedsigmoid'.*Valid: balanced_sigmoid, balanced_softmax, equalization, sigmoid"
     ):
         predictor(cfg, "balancedsigmoid")
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "message"),
+    [
+        (
+            "scores",
+            lambda logits: logits[:, :3].sigmoid(),
+            r"Sigmoid.scores returned shape \(50, 3\).*is \(50, 8\) here",
+        ),
+        ("scores", lambda logits: logits.sum(1), r"Sigmoid.scores returned shape \(50,\)"),
+        ("loss", lambda logits, gt_classes, roi_weight: logits, r"Sigmoid.loss returned shape \(50, 8\).*a scalar"),
+        ("num_outputs", K + 2, "The classifier of Sigmoid has 8 outputs, but its num_outputs is 9"),
+    ],
+)
+def test_an_activation_that_breaks_the_contract_is_an_input_error(cfg, monkeypatch, member, value, message):
+    layer, images = predictor(cfg, "sigmoid"), proposals()
+    monkeypatch.setattr(type(layer.activation), member, staticmethod(value) if callable(value) else value)
+    predictions = layer(torch.randn(50, 16))
+    with pytest.raises(InputError, match=message), EventStorage():
+        layer.losses(predictions, images)
+        layer.inference(predictions, images)
