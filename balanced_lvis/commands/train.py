@@ -49,7 +49,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "--num-gpus": "number of processes on this machine, one per GPU if there are GPUs (default: 1)",
         "--num-machines": "number of machines; not needed with torchrun and SLURM (default: 1)",
         "--machine-rank": "rank of this machine, from 0",
-        "--dist-url": "tcp://HOST:PORT where the machines connect",
+        "--dist-url": "address of the first machine, tcp://HOST:PORT, to which the others connect",
         "opts": OVERRIDES,
     }
     for action in parser._actions:

@@ -43,7 +43,7 @@ def class_names_of(name_or_json: str | os.PathLike) -> list[str]:
         json_file = metadata.get("json_file", "")
         if not os.path.isfile(json_file):
             raise InputError(
-                f"Dataset {name!r} has no class names until it is read; give its annotation file."
+                f"Dataset {name!r} has no class names before it is read; pass the path of its annotation file instead."
             ) from None
         return _names_in(json_file)
 

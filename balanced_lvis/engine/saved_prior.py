@@ -34,7 +34,7 @@ def save_class_prior(cfg) -> None:
         if activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).needs_prior:
             raise
         logger.warning(
-            "No class prior is saved, so that a calibration of this run's checkpoints will need "
+            "The class prior can't be saved, so calibrations of this run's checkpoints will need "
             "MODEL.CLASS_PRIOR.FILE: %s", one_line(str(error)),
         )  # fmt: skip
         return

@@ -78,7 +78,7 @@ def compare(
         to_do = _unfinished(chosen)
         _discard_stale(to_do, list(runs.values()))
         _prepare_data(to_do)
-        print(f"{len(to_do)} runs to train and evaluate, {len(chosen) - len(to_do)} finished before", flush=True)
+        print(f"{len(to_do)} runs to train and evaluate, {len(chosen) - len(to_do)} already finished", flush=True)
         train_all(to_do, train_net, jobs, _Reporter(len(to_do)))
         minutes, kept = (time.monotonic() - start) / 60, len(chosen) - len(to_do)
         made_by = (

@@ -1,4 +1,4 @@
-"""Training runs in processes of ``tools/train_net.py``: a number of them at a time, each after its first stage."""
+"""Parallel training runs in processes of ``tools/train_net.py``, each started after its first stage."""
 
 from __future__ import annotations
 

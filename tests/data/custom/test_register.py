@@ -183,7 +183,7 @@ def test_groups_of_a_training_set_that_is_evaluated_are_those_of_all_training_se
 
 
 def test_a_misspelt_name_is_told_which_of_ones_own_is_meant(polygons):
-    with pytest.raises(InputError, match="'my_vall' is not registered, nor under DATASETS.CUSTOM. .*'my_val'"):
+    with pytest.raises(InputError, match="'my_vall' is neither registered nor under DATASETS.CUSTOM. .*'my_val'"):
         prepare_custom(made.config(polygons, DATASETS__TEST="('my_vall',)"))
 
 
@@ -256,7 +256,7 @@ def test_names_of_other_data_sets_are_not_taken(polygons):
 
 def test_an_unknown_key_of_a_data_set_is_told(polygons):
     (polygons / "mine.yaml").write_text("DATASETS:\n  CUSTOM:\n    mine: {JSON: a.json, IMAGE: b}\n")
-    with pytest.raises(InputError, match=r"DATASETS.CUSTOM.mine: IMAGE not known there; valid: JSON, IMAGES"):
+    with pytest.raises(InputError, match=r"DATASETS.CUSTOM.mine: unknown IMAGE; valid: JSON, IMAGES"):
         prepare_custom(load_config(polygons / "mine.yaml"))
 
 
