@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def start(args: argparse.Namespace) -> None:
     """
-    Train or evaluate as a parsed command line says.
+    Train or evaluate according to the parsed arguments.
 
     Args:
         args: from :func:`argument_parser`.

@@ -36,7 +36,7 @@ def class_names_of(name_or_json: str | os.PathLike) -> list[str]:
     if metadata.get("thing_classes"):
         return list(metadata.thing_classes)
     try:
-        if metadata.get("evaluator_type") == "coco":  # whatever its name, its classes are those of its file
+        if metadata.get("evaluator_type") == "coco":  # regardless of its name, its classes are those of its file
             raise ValueError(name)
         return list(get_lvis_instances_meta(name)["thing_classes"])
     except ValueError:

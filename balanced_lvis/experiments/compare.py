@@ -83,7 +83,7 @@ def compare(
         minutes, kept = (time.monotonic() - start) / 60, len(chosen) - len(to_do)
         made_by = (
             f"Made by `{command or 'compare'}` with {len(seeds)} seed{'s' * (len(seeds) > 1)}: {len(to_do)} runs in "
-            f"{minutes:.1f} minutes; {kept} had finished before."
+            f"{minutes:.1f} minutes; {kept} had already finished."
         )
         return _write(methods, {key: run for key, run in runs.items() if run in chosen}, output, configs, made_by)
 

@@ -125,7 +125,7 @@ class Run:
 
 
 def _same_run(one, other, output: Path) -> bool:
-    """Whether two configs define the same training run, whatever its device and folder."""
+    """Whether two configs define the same training run, regardless of device and output folder."""
     one, other = one.clone(), other.clone()
     if _from_folder(one.MODEL.WEIGHTS, one.OUTPUT_DIR) == _from_folder(other.MODEL.WEIGHTS, output):
         one.MODEL.WEIGHTS = other.MODEL.WEIGHTS

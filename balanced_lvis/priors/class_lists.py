@@ -81,7 +81,7 @@ class ClassLists:
 
 @runtime_checkable
 class HasClassLists(Protocol):
-    """A dataset that knows its classes without building a record of every image."""
+    """A dataset that provides its classes without building a record of every image."""
 
     def __len__(self) -> int: ...
 

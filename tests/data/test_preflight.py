@@ -139,7 +139,7 @@ def test_a_file_without_annotations_can_be_evaluated_on_and_not_trained_on(tmp_p
     del content["annotations"]
     name = register(tmp_path, content)
     preflight([], [name])
-    with pytest.raises(InputError, match="no image with annotations in preflight_one"):
+    with pytest.raises(InputError, match="preflight_one has no image with annotations"):
         preflight([name])
 
 

@@ -257,9 +257,9 @@ def test_an_output_that_can_not_be_written_is_found_before_the_work(run_folder, 
     (tmp_path / "file").touch()
     arguments = ("--weights", run_folder / "model_final.pth", "--input", pictures_of(rendered)[0])
     assert tool(*arguments, "--output", tmp_path / "file") != 0
-    assert "a file is in the folder's place" in capsys.readouterr().err
+    assert "a file has this name" in capsys.readouterr().err
     assert tool(*arguments, "--output", tmp_path / "out", "--json", run_folder) != 0
-    assert "a folder is in the file's place" in capsys.readouterr().err
+    assert "a folder has this name" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
     assert tool("--weights", run_folder, "--input", pictures_of(rendered)[0]) == 2
     assert "is a folder; name the checkpoint in it" in capsys.readouterr().err

@@ -178,7 +178,7 @@ def test_a_checkpoint_of_other_classes_than_given_is_refused(tmp_path):
 
 def test_an_output_that_can_not_be_written_is_told(tmp_path):
     start = saved(tmp_path / "x.pth", model=agnostic(13))
-    with pytest.raises(StorageError, match="a part of the path is a file|a file is in the folder's place"):
+    with pytest.raises(StorageError, match="a parent folder in its path is a file|a file has this name"):
         convert_checkpoint(start, start / "y.pth", num_classes=12, family="sigmoid")
 
 
