@@ -84,7 +84,7 @@ class BalancedSigmoid(Sigmoid):
     Args:
         num_classes: K.
         prior: the training set's :class:`ClassPrior`.
-        background: as in :class:`Activation`.
+        background: as in :class:`.base.Activation`.
         form: "centred" or "foreground"; docs/methods.md compares them on the rendered data.
         count: "image" or "instance", what n_j counts in the centred form. The foreground form counts images.
         prior_probability: as in :class:`Sigmoid`; it sets the bias of the unshifted logits.

@@ -58,7 +58,7 @@ class BalancedSoftmax(Softmax):
     Args:
         num_classes: K.
         prior: the training set's :class:`ClassPrior`.
-        background: as in :class:`Activation`.
+        background: as in :class:`.base.Activation`.
         count: "image" or "instance", what n_j counts.
 
     Raises:

@@ -37,8 +37,8 @@ class Activation(PriorModule):
 
     Args:
         num_classes: K.
-        prior: the training set's :class:`ClassPrior`, or a function that returns it; read where :attr:`needs_prior`
-            is True.
+        prior: the training set's :class:`~balanced_lvis.priors.ClassPrior`, or a function that returns it; read where
+            :attr:`needs_prior` is True.
         background: False for image classification, which has K outputs and no background class.
     """
 
@@ -234,8 +234,8 @@ def build_activation(name: str, num_classes: int, prior: PriorSource = None, *, 
     Args:
         name: one of :func:`activation_names`.
         num_classes: K.
-        prior: the training set's :class:`ClassPrior`, or a function that returns it; needed to compute the loss where
-            ``needs_prior`` is True.
+        prior: the training set's :class:`~balanced_lvis.priors.ClassPrior`, or a function that returns it; needed to
+            compute the loss where ``needs_prior`` is True.
         background: False for K outputs without background, as in image classification.
         **options: keyword arguments of that activation.
 

@@ -51,7 +51,7 @@ class Equalization(Sigmoid):
     Args:
         num_classes: K.
         prior: the training set's :class:`ClassPrior`.
-        background: as in :class:`Activation`.
+        background: as in :class:`.base.Activation`.
         threshold: lambda, in (0, 1]: classes in less than this share of the training images are the tail. The paper
             uses 1.76e-3 on LVIS-0.5, later work 1.1e-3 on LVIS-1.0, where 1.00625e-3 selects exactly the rare and
             common classes. The released LVIS-1.0 config with repeat factor sampling also uses 1.1e-3.

@@ -27,8 +27,9 @@ class StateUpdates:
     """
     Updates the state of a model's activations from the batches of each accepted update.
 
-    While an update is computed, activations record their batches. :meth:`accept` is called in all processes when the
-    optimizer has made its step, :meth:`discard` when the update is skipped. A model without state costs nothing.
+    From :meth:`begin` on, activations record the batches of an update. :meth:`accept` is called in all processes when
+    the optimizer has made its step, :meth:`discard` when the update is skipped. Between updates nothing is recorded,
+    as precise batch statistics are also computed in training mode. A model without state costs nothing.
 
     Args:
         model: in every process the same one.
@@ -36,7 +37,6 @@ class StateUpdates:
 
     def __init__(self, model: nn.Module):
         self._activations = [activation for _, activation in stateful_activations(model)]
-        self.begin()
 
     def begin(self) -> None:
         """Start to record the batches of an update."""
@@ -53,11 +53,12 @@ class StateUpdates:
                 activation.observe(logits, gt_classes)
             for name, reduce in activation.states.items():
                 _combine(getattr(activation, name), before[name], reduce)
-        self.begin()
+        self.discard()
 
     def discard(self) -> None:
-        """Forget the batches of a skipped update."""
-        self.begin()
+        """Forget the recorded batches, as after a skipped update, and record none until the next :meth:`begin`."""
+        for activation in self._activations:
+            activation._recorded = None
 
 
 def _combine(state: Tensor, before: Tensor, reduce: str) -> None:

@@ -16,7 +16,7 @@ from ..utils.errors import InputError
 from .dataset_files import check_datasets
 from .dataset_records import load_records
 from .registered_files import lvis_source
-from .samplers import times_shown
+from .samplers import sampler_options, times_shown
 from .training_set import training_records
 
 logger = logging.getLogger(__name__)
@@ -108,9 +108,13 @@ def class_prior_of_training_sets(cfg) -> ClassPrior:
 def _sampler_of(cfg) -> str:
     """The sampler and its options, as saved with the counts."""
     name, node = cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER
-    if "RepeatFactor" not in name:
-        return name
-    return f"{name}, threshold {node.REPEAT_THRESHOLD:g}{'' if node.get('REPEAT_SQRT', True) else ', no square root'}"
+    words = [name]
+    if "RepeatFactor" in name:
+        words += [
+            f"threshold {node.REPEAT_THRESHOLD:g}",
+            *([] if node.get("REPEAT_SQRT", True) else ["no square root"]),
+        ]
+    return ", ".join([*words, *(f"{option} {value}" for option, value in sampler_options(cfg, name).items())])
 
 
 def _described(path: str, weights: str) -> str:

@@ -190,7 +190,7 @@ class Trainer(TrainerBase):
                     verify_results(self.cfg, self.results)
                     results = self.results
         finally:
-            # Python ends the remaining workers at exit by a signal that they ignore (see :mod:`.preemption`).
+            # Python ends the remaining workers at exit by a signal that they ignore (see :mod:`.processes.preemption`).
             self.step.close()
         if comm.is_main_process():
             self.step.save_results(self.cfg.OUTPUT_DIR)

@@ -17,7 +17,7 @@ class LongTailROIHeads(StandardROIHeads):
     ``StandardROIHeads`` with the activation of ``MODEL.ROI_BOX_HEAD.ACTIVATION`` and the calibration of
     ``MODEL.ROI_BOX_HEAD.CALIBRATION``.
 
-    ``MODEL.ROI_MASK_HEAD.NAME`` "MaskRCNNConvUpsampleHead" is built as :class:`ChosenClassMaskHead`, unless
+    ``MODEL.ROI_MASK_HEAD.NAME`` "MaskRCNNConvUpsampleHead" is built as :class:`.mask_head.ChosenClassMaskHead`, unless
     ``MODEL.ROI_MASK_HEAD.CHOSEN_CLASS_ONLY`` is False.
     """
 

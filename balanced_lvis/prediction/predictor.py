@@ -99,7 +99,7 @@ class Predictor:
         weights: path of a checkpoint of balanced_lvis, or of any layout that Detectron2 loads.
         threshold: lowest score of a detection, in 0..1.
         classes: K class names, name of a dataset or an annotation file, for a checkpoint without class names.
-        trust: as for :func:`.checkpoint_file.read_checkpoint`.
+        trust: as for :func:`~balanced_lvis.engine.checkpoints.checkpoint_file.read_checkpoint`.
 
     Attributes:
         cfg: the config of the model.

@@ -8,7 +8,9 @@ from balanced_lvis import activations
 from balanced_lvis.activations import base
 from balanced_lvis.config import default_config, import_overrides, load_config
 from balanced_lvis.data.samplers import build_sampler, registry, times_shown
+from balanced_lvis.data.training_prior import class_prior_from_config
 from balanced_lvis.utils.errors import InputError
+from tests.common import rendered_opts
 
 ACTIVATION = """
 from balanced_lvis.activations import Sigmoid, register_activation
@@ -99,6 +101,20 @@ def test_options_of_an_imported_sampler_reach_it(folder):
     stream = iter(build_sampler(cfg, images))
     assert [next(stream) for _ in range(4)] == [0, 3, 6, 0]
     assert times_shown(cfg, images).tolist() == [1, 0, 0, 1, 0, 0, 1]
+
+
+def test_a_saved_prior_is_of_a_sampler_with_its_options(folder, rendered):
+    write(folder, every_py=SAMPLER)
+    opts = [*rendered_opts(rendered, folder), "IMPORTS", "every", "DATALOADER.SAMPLER_TRAIN", "every_nth"]
+    opts += ["MODEL.CLASS_PRIOR.SAMPLED", "True", "DATASETS.TRAIN", "('rendered_train',)"]
+    step = "DATALOADER.SAMPLER.EVERY_NTH.STEP"
+    prior = class_prior_from_config(load_config("", [*opts, step, "2"]))
+    assert (prior.sampled_counts.sampler, prior.sampled_counts.num_images) == ("every_nth, step 2", 12)
+    prior.save(folder / "prior.json")
+    opts += ["MODEL.CLASS_PRIOR.FILE", "prior.json"]
+    class_prior_from_config(load_config("", [*opts, step, "2"]))
+    with pytest.raises(InputError, match="'every_nth, step 3', but .*prior.json has the counts of 'every_nth, step 2'"):
+        class_prior_from_config(load_config("", [*opts, step, "3"]))
 
 
 def test_a_module_in_the_current_folder_does_not_hide_an_installed_one(folder):

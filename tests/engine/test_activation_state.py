@@ -156,6 +156,20 @@ def test_outside_of_training_nothing_is_kept():
     assert not updates._activations
 
 
+def test_between_updates_nothing_is_kept():
+    """Precise batch statistics are computed by hundreds of batches in training mode."""
+    model, data = Classifier(), images(12)
+    data[6] = {**data[6], "x": torch.full((3,), NAN)}
+    step = step_of(model, in_batches(data, 4))
+    model(images(4))
+    assert model.activation._recorded is None
+    for _ in range(3):  # the second update is skipped
+        train_toy(step, 1)
+        model(images(4))
+        assert model.activation._recorded is None
+    assert step.skipped == 1 and model.activation.seen.tolist() == seen(data[:4] + data[8:])
+
+
 def test_an_unknown_reduction_lists_the_valid_ones():
     with pytest.raises(InputError, match=r"reduce of 'x' is 'max'; valid: sum, mean"):
         toys.Counting(K).add_state("x", torch.zeros(()), reduce="max")

@@ -11,7 +11,7 @@ from balanced_lvis.utils.errors import InputError
 from soak.targets import targets
 from tests.memory import outcomes_within
 
-ANNOTATIONS = next(target.good for target in targets() if target.name == "annotations, checked")
+ANNOTATIONS = next(target.good for target in targets() if target.name == "annotations, validated")
 
 
 def zipped(path, name, size, method=zipfile.ZIP_DEFLATED):

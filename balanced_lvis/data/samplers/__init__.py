@@ -25,6 +25,7 @@ from .registry import (
     class_names_from_config,
     register_sampler,
     sampler_names,
+    sampler_options,
     samplers_with_options,
     times_shown,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "image_repeat_factors",
     "register_sampler",
     "sampler_names",
+    "sampler_options",
     "samplers_with_options",
     "times_shown",
 ]

@@ -126,7 +126,7 @@ def build_sampler(cfg, dataset_dicts: Sequence[Mapping], name: str | None = None
         return None
     if not len(dataset_dicts):
         raise InputError(f"{name}: the training set {', '.join(cfg.DATASETS.TRAIN)} has no images to sample.")
-    return _SAMPLERS[name](cfg, dataset_dicts, **_options(cfg, name))
+    return _SAMPLERS[name](cfg, dataset_dicts, **sampler_options(cfg, name))
 
 
 def times_shown(cfg, dataset_dicts: Sequence[Mapping]) -> np.ndarray:
@@ -150,10 +150,11 @@ def times_shown(cfg, dataset_dicts: Sequence[Mapping]) -> np.ndarray:
             f"MODEL.CLASS_PRIOR.SAMPLED is True, but the sampling frequencies of {name} are unknown; set it to False, "
             f"or DATALOADER.SAMPLER_TRAIN to one of {', '.join(sorted(_SHOWN))}."
         )
-    return np.asarray(_SHOWN[name](cfg, dataset_dicts, **_options(cfg, name)), np.float64)
+    return np.asarray(_SHOWN[name](cfg, dataset_dicts, **sampler_options(cfg, name)), np.float64)
 
 
-def _options(cfg, name: str) -> dict[str, object]:
+def sampler_options(cfg, name: str) -> dict[str, object]:
+    """The options of a sampler in ``DATALOADER.SAMPLER``, as keyword arguments; empty if it has none."""
     return chosen_options(cfg.DATALOADER.get("SAMPLER", {}), name)
 
 

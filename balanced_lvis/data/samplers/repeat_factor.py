@@ -91,7 +91,7 @@ class InstanceAwareRepeatFactorTrainingSampler(Detectron2Sampler):
         dataset_dicts: N images in Detectron2's standard format, or a dataset with class lists.
         class_names: the K class names in the order of ``category_id``.
         threshold: t in [0, 1] of :func:`class_repeat_factors`.
-        seed: as in :class:`ResumableSampler`.
+        seed: as in :class:`.base.ResumableSampler`.
 
     Attributes:
         repeat_factors: (N,) float32.

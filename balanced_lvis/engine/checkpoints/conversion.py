@@ -95,7 +95,7 @@ def convert_checkpoint(
     names = _class_names(source, identity, class_names)
     known = num_classes if num_classes is not None else len(names) or _classes_of_other_heads(state)
     # An activation can have more outputs than the classes and the background; these are kept.
-    has_more = identity is not None and 0 < known < outputs - 1
+    has_more = identity is not None and 0 < known < outputs - 1 and len(names) in (0, known)
     background = has_more or _has_background(source, outputs, known)
     family = _family(source, identity, family, background)
     if layout == "no_background" and (has_more or family != "sigmoid"):

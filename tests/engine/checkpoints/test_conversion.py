@@ -170,6 +170,8 @@ def test_a_checkpoint_of_other_classes_than_given_is_refused(tmp_path):
     start = saved(tmp_path / "x.pth", model=agnostic(3), **{Identity.KEY: identity.state_dict()})
     with pytest.raises(InputError, match="'b' as class 1, but the dataset has 'c'"):
         convert_checkpoint(start, tmp_path / "y.pth", class_names=["a", "c"])
+    with pytest.raises(InputError, match="3 outputs, but 1 classes need 2"):
+        convert_checkpoint(start, tmp_path / "y.pth", num_classes=1)
     with pytest.raises(InputError, match="was trained with sigmoid"):
         convert_checkpoint(start, tmp_path / "y.pth", family="softmax")
     with pytest.raises(InputError, match="is the input; choose"):
