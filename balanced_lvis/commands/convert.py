@@ -1,4 +1,4 @@
-"""The command ``convert``: checkpoints in other layouts."""
+"""The command ``convert``: conversion of checkpoints between layouts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command ``prepare-lvis``: LVIS-1.0 in the layout that Detectron2 expects."""
+"""The command ``prepare-lvis``: setup of LVIS-1.0 in the layout that Detectron2 expects."""
 
 from __future__ import annotations
 

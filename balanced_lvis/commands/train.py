@@ -1,4 +1,4 @@
-"""The command ``train``, which also evaluates a checkpoint or a results file."""
+"""The command ``train``: training, and evaluation of a checkpoint or a results file."""
 
 from __future__ import annotations
 

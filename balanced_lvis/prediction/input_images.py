@@ -1,4 +1,4 @@
-"""The images to predict, and the files that they are drawn to."""
+"""Paths of the images to predict and of the drawn images."""
 
 from __future__ import annotations
 

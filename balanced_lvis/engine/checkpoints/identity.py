@@ -104,7 +104,10 @@ class Identity:
         else:
             index = next(i for i, pair in enumerate(zip(theirs, expected)) if pair[0] != pair[1])
             difference = f"{theirs[index]!r} as class {index}, but the dataset has {expected[index]!r}"
-        raise InputError(f"{source} was trained for other classes: it has {difference}.")
+        raise InputError(
+            f"{source} was trained for other classes: it has {difference}. Use a checkpoint and a dataset "
+            "with the same classes, in the same order."
+        )
 
 
 def stage_in_words(cfg) -> str:
