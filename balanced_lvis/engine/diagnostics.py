@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,9 +90,10 @@ def replay(path: str | os.PathLike, config_file: str | os.PathLike = "", opts: l
         InputError: if the file is not a saved step, or doesn't fit the config's model.
     """
     content = _load(path)
-    config_file = config_file or os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(path))), "config.yaml")
+    output_dir = os.path.dirname(os.path.dirname(os.path.abspath(path)))
+    config_file = config_file or os.path.join(output_dir, "config.yaml")
     cfg = load_config(config_file, opts)
-    _use_saved_prior(cfg, os.path.join(os.path.dirname(config_file), SAVED_PRIOR))
+    _use_saved_prior(cfg, (os.path.dirname(config_file) or output_dir, output_dir))
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg)
@@ -124,10 +126,11 @@ def replay(path: str | os.PathLike, config_file: str | os.PathLike = "", opts: l
     return found
 
 
-def _use_saved_prior(cfg, path: str) -> None:
+def _use_saved_prior(cfg, folders: Iterable[str]) -> None:
     """Use the class prior saved by the run, so that its datasets needn't be available or registered."""
-    if not cfg.MODEL.CLASS_PRIOR.FILE and os.path.isfile(path):
-        cfg.MODEL.CLASS_PRIOR.FILE = path
+    if not cfg.MODEL.CLASS_PRIOR.FILE:
+        paths = (os.path.join(folder, SAVED_PRIOR) for folder in folders)
+        cfg.MODEL.CLASS_PRIOR.FILE = next(filter(os.path.isfile, paths), "")
     if not cfg.MODEL.ROI_HEADS.NUM_CLASSES and cfg.MODEL.CLASS_PRIOR.FILE:
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = ClassPrior.load(cfg.MODEL.CLASS_PRIOR.FILE).num_classes
 

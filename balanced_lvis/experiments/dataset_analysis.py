@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..activations import build_activation
+from ..activations import Activation, activation_class, activation_names, build_activation
 from ..data.samplers import class_repeat_factors
 from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, WITH_OBJECTS, ClassPrior
 from ..utils.errors import InputError
@@ -35,6 +35,7 @@ OFFSETS = {
     ),
     "balanced_softmax": Offset("balanced_softmax", {}, 1, "Balanced Softmax (+offset)"),
 }
+_DRAWN_WIDE = "balanced_sigmoid_centred"
 SHIFT_NOTE = (
     "The columns of methods show what training adds to the logit of a class: minus the offset of Balanced Sigmoid\n"
     "(foreground form: on foreground RoIs only), plus the offset of Balanced Softmax. Test-time scores are not shifted."
@@ -63,11 +64,11 @@ def analyze(prior: ClassPrior, threshold: float) -> dict:
         "frequency": prior.image_frequency().tolist(),
         "repeat_factor": class_repeat_factors(prior, threshold).tolist(),
     }
-    # 0.0 +, so that a shift of 0 isn't shown as -0.0.
-    shifts = {name: 0.0 + _training_shift(prior, offset) for name, offset in OFFSETS.items()}
+    offsets = shown_offsets()
+    shifts = {name: _training_shift(prior, offset) for name, offset in offsets.items()}
     for row, record in enumerate(found["classes"]):
         record.update({name: values[row] for name, values in columns.items()})
-        record["offset"] = {name: 0.0 + o.sign * float(shifts[name][row]) for name, o in OFFSETS.items()}
+        record["offset"] = {name: 0.0 + o.sign * float(shifts[name][row]) for name, o in offsets.items()}
         record["logit_shift"] = {name: float(values[row]) for name, values in shifts.items()}
     instances = prior.instance_count
     found["summary"] = {
@@ -82,9 +83,22 @@ def analyze(prior: ClassPrior, threshold: float) -> dict:
     return found
 
 
+def shown_offsets() -> dict[str, Offset]:
+    """:data:`OFFSETS`, and every other registered activation that shifts logits, with its default options."""
+    known = {offset.activation for offset in OFFSETS.values()}
+    others = [
+        name
+        for name in activation_names()
+        if name not in known and activation_class(name).training_shift is not Activation.training_shift
+    ]
+    return {**OFFSETS, **{name: Offset(name, {}, 1, name) for name in others}}
+
+
 def _training_shift(prior: ClassPrior, offset: Offset) -> np.ndarray:
-    """(K,) float64: what the loss of an activation adds to the logit of each class."""
-    return build_activation(offset.activation, prior.num_classes, prior, **offset.options).training_shift()
+    """(K,) float64: what the loss of an activation adds to the logit of each class; zeros if it is None."""
+    shift = build_activation(offset.activation, prior.num_classes, prior, **offset.options).training_shift()
+    # 0.0 +, so that a shift of 0 isn't shown as -0.0.
+    return 0.0 + (np.zeros(prior.num_classes) if shift is None else shift)
 
 
 def imbalance_factor(counts: np.ndarray) -> float | None:
@@ -103,12 +117,13 @@ def analysis_tables(found: dict, shown: int = 5) -> str:
         two Markdown tables, of the groups and of the most and least frequent classes, with the logit shifts.
     """
     classes = sorted(found["classes"], key=lambda record: (-record["image_count"], record["name"]))
-    groups = [["group", "classes", "images of a class", "instances", "repeat factor", *OFFSETS]]
+    names = list(classes[0]["logit_shift"])
+    groups = [["group", "classes", "images of a class", "instances", "repeat factor", *names]]
     for group, name in {**GROUPS, "": "all"}.items():
         rows = [record for record in classes if record["group"].startswith(group)]
-        groups.append([name, *_group_row(rows)])
+        groups.append([name, *_group_row(rows, names)])
     ends = classes if len(classes) <= 2 * shown else [*classes[:shown], None, *classes[len(classes) - shown :]]
-    single = [["class", "group", "images", "instances", "repeat factor", *OFFSETS]]
+    single = [["class", "group", "images", "instances", "repeat factor", *names]]
     single += [_class_row(record) if record else ["…"] + [""] * (len(single[0]) - 1) for record in ends]
     return f"{_summary_line(found)}\n\n{SHIFT_NOTE}\n\n{markdown_table(groups)}\n{markdown_table(single)}"
 
@@ -128,16 +143,16 @@ def _summary_line(found: dict) -> str:
     return f"{line}; {absent:,} classes in no image, counted as half an image" if absent else line
 
 
-def _group_row(records: list[dict]) -> list[str]:
+def _group_row(records: list[dict], shifts: list[str]) -> list[str]:
     if not records:
-        return ["0", *["–"] * (3 + len(OFFSETS))]
+        return ["0", *["–"] * (3 + len(shifts))]
     counts = [record["instance_count"] for record in records]
     return [
         f"{len(records):,}",
         _span([record["image_count"] for record in records], ",d"),
         "–" if None in counts else f"{sum(counts):,}",
         _span([record["repeat_factor"] for record in records], ".2f"),
-        *(_span([record["logit_shift"][name] for record in records], ".2f") for name in OFFSETS),
+        *(_span([record["logit_shift"][name] for record in records], ".2f") for name in shifts),
     ]
 
 
@@ -149,7 +164,7 @@ def _class_row(record: dict) -> list[str]:
         f"{record['image_count']:,}",
         "–" if instances is None else f"{instances:,}",
         f"{record['repeat_factor']:.2f}",
-        *(f"{record['logit_shift'][name]:.2f}" for name in OFFSETS),
+        *(f"{shift:.2f}" for shift in record["logit_shift"].values()),
     ]
 
 
@@ -190,11 +205,12 @@ def plot_analysis(found: dict, path) -> None:
     left.set(yscale="log", xlabel="class, by images", ylabel="training images", ylim=(0.4, None))
     left.yaxis.set_major_formatter("{x:g}")
     left.legend(frameon=False)
-    for index, (name, offset) in enumerate(OFFSETS.items()):
+    for index, name in enumerate(classes[0]["logit_shift"]):
+        title = OFFSETS[name].title if name in OFFSETS else name
         shifts = [record["logit_shift"][name] for record in classes]
         # With many classes the last two nearly coincide: a wide, transparent line keeps both visible.
-        style = {"linewidth": 5, "alpha": 0.4} if name == "balanced_sigmoid_centred" else {}
-        right.plot(counts, shifts, color=f"C{3 + index}", label=offset.title, **style)
+        style = {"linewidth": 5, "alpha": 0.4} if name == _DRAWN_WIDE else {}
+        right.plot(counts, shifts, color=f"C{3 + index}", label=title, **style)
     right.axhline(0, color="0.85", linewidth=1, zorder=0)
     factors = [record["repeat_factor"] for record in classes]
     threshold = found["summary"]["repeat_threshold"]

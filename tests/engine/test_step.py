@@ -260,6 +260,7 @@ def test_a_diverged_run_can_be_replayed(rendered, tmp_path):
     class_prior_from_config(cfg).save(output / "class_prior.json")
     elsewhere = ["DATASETS.TRAIN", "('gone_train',)", "DATASETS.TEST", "()", "MODEL.ROI_HEADS.NUM_CLASSES", "0"]
     assert replay(saved, opts=elsewhere).module == found.module
+    assert replay(saved, "quick_start/balanced_sigmoid", [*opts, *elsewhere]).module == found.module
     content = torch.load(saved, weights_only=True)
     for changed in (3, [[{"instances": {"fields": {"gt_boxes": ("code", 1)}}}]], [[None]]):
         torch.save({**content, "batches": changed}, saved)

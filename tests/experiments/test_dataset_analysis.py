@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from balanced_lvis.activations import (
     BalancedSigmoid,
     BalancedSoftmax,
+    Softmax,
+    base,
     centred_offset,
     foreground_offset,
     softmax_offset,
@@ -116,6 +118,21 @@ def test_tables_show_the_shift_not_the_offset():
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     shifts = -foreground_offset(PRIOR), -centred_offset(PRIOR), softmax_offset(PRIOR)
     assert cells[-3:] == [f"{shift[0]:.2f}" for shift in shifts]
+
+
+def test_other_registered_activations_that_shift_logits_are_shown(tmp_path, monkeypatch):
+    class Shifted(Softmax):
+        def training_shift(self):
+            return self.prior.image_count / 8
+
+    prior = ClassPrior(("a", "b"), [8, 4], 10, [9, 5])
+    monkeypatch.setattr(base._ACTIVATIONS, "_classes", {**base._ACTIVATIONS._classes, "shifted": Shifted})
+    found = analyze(prior, 0.001)
+    assert [record["logit_shift"]["shifted"] for record in found["classes"]] == [1.0, 0.5]
+    assert "softmax" not in found["classes"][0]["logit_shift"]
+    header, *rows = analysis_tables(found).split("\n\n")[-1].splitlines()[-4:]
+    assert header.split("|")[-2].strip() == "shifted" and rows[-1].split("|")[-2].strip() == "0.50"
+    plot_analysis(found, tmp_path / "a.svg")
 
 
 def test_a_file_is_counted_as_its_data_set_is(rendered):
