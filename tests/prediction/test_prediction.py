@@ -205,7 +205,7 @@ def test_pictures_are_found_once_by_name_folder_and_pattern(tmp_path):
     assert [path[len(str(tmp_path)) + 1 :] for path in found] == ["b/1.jpg", "a/1.PNG", "a/2.jpg"]
     (tmp_path / "empty").mkdir()
     for wrong in (tmp_path / "empty", tmp_path / "c.jpg", f"{tmp_path}/*.jpg"):
-        with pytest.raises(InputError, match=r"--input .*(doesn't exist|suffix of an image)"):
+        with pytest.raises(InputError, match=r"--input .*(doesn't exist|has no image files)"):
             find_images([wrong])
 
 
@@ -262,7 +262,7 @@ def test_an_output_that_can_not_be_written_is_found_before_the_work(run_folder, 
     assert "a folder has this name" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
     assert tool("--weights", run_folder, "--input", pictures_of(rendered)[0]) == 2
-    assert "is a folder; name the checkpoint in it" in capsys.readouterr().err
+    assert "is a folder; give the checkpoint in it" in capsys.readouterr().err
 
 
 def test_no_drawn_picture_overwrites_another():
@@ -373,9 +373,15 @@ def test_whatever_goes_wrong_with_an_image_costs_only_that_image(run_folder, ren
     assert names == {"good.png", "z_strip.png", "undrawn.png"}
     assert sorted(os.listdir(tmp_path / "out")) == ["good.png", "z_strip.png"]
     assert "6 of 9 images were skipped" in err and "1 of 9 images could not be drawn" in err
-    for words in ("cut.png can't be read", "eps.jpg is no image", "fifo.jpg is a FIFO", "exceeds limit", "CUDA out of"):
+    for words in (
+        "cut.png can't be read",
+        "eps.jpg is not an image",
+        "fifo.jpg is a FIFO",
+        "exceeds limit",
+        "CUDA out of",
+    ):
         assert words in err
-    assert "new\\nline\\x1b[31m.jpg is no image" in err and "\x1b[31m.jpg" not in out + err
+    assert "new\\nline\\x1b[31m.jpg is not an image" in err and "\x1b[31m.jpg" not in out + err
 
 
 def test_a_full_disk_ends_it_with_its_status_and_the_json_of_what_was_predicted(

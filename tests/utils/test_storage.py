@@ -71,7 +71,7 @@ def test_a_name_that_could_not_be_resumed_is_refused_at_the_start(name, tmp_path
 )
 def test_a_folder_in_a_files_place_and_the_reverse_are_found_before_work_starts(name, is_folder, tmp_path):
     (tmp_path / name).mkdir() if is_folder else (tmp_path / name).write_text("")
-    with pytest.raises(StorageError, match=f"a {'folder' if is_folder else 'file'} is in the .*{name}"):
+    with pytest.raises(StorageError, match=f"a {'folder' if is_folder else 'file'} has this name .*{name}"):
         check_writable(tmp_path)
 
 

@@ -189,7 +189,7 @@ def test_a_misspelt_name_is_told_which_of_ones_own_is_meant(polygons):
 
 def test_other_classes_of_a_training_set_that_others_registered_name_both(polygons, registered_elsewhere):
     registered_elsewhere.thing_classes = ["cat", "mug", "dog", "owl"]
-    words = r"my_val \(.*val\.json\) has other categories than training set elsewhere: number 2 by id is 'cup' instead"
+    words = r"my_val \(.*val\.json\) has other categories than training set elsewhere: category 2, ordered by id, is 'cup' instead"
     with pytest.raises(InputError, match=words):
         prepare_custom(made.config(polygons, DATASETS__TRAIN="('elsewhere',)"))
 
@@ -197,7 +197,9 @@ def test_other_classes_of_a_training_set_that_others_registered_name_both(polygo
 def test_a_prior_of_as_many_other_classes_is_refused(polygons):
     path = polygons / "prior.json"
     ClassPrior(["cat", "mug", "dog", "owl"], [5, 6, 7, 8], 10).save(path)
-    with pytest.raises(InputError, match=r"my_val .* than the class prior .*prior\.json: number 2 .* instead of 'mug'"):
+    with pytest.raises(
+        InputError, match=r"my_val .* than the class prior .*prior\.json: category 2, .* instead of 'mug'"
+    ):
         prepare_custom(made.config(polygons, train="", MODEL__CLASS_PRIOR__FILE=path))
 
 
