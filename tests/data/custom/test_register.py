@@ -189,7 +189,9 @@ def test_a_misspelt_name_is_told_which_of_ones_own_is_meant(polygons):
 
 def test_other_classes_of_a_training_set_that_others_registered_name_both(polygons, registered_elsewhere):
     registered_elsewhere.thing_classes = ["cat", "mug", "dog", "owl"]
-    words = r"my_val \(.*val\.json\) has other categories than training set elsewhere: category 2, ordered by id, is 'cup' instead"
+    words = (
+        r"my_val \(.*val\.json\) has other categories than training set elsewhere: category 2, ordered by id, is 'cup'"
+    )
     with pytest.raises(InputError, match=words):
         prepare_custom(made.config(polygons, DATASETS__TRAIN="('elsewhere',)"))
 
