@@ -7,7 +7,7 @@ import pytest
 from tests.common import ROOT
 
 FOLDERS = ("balanced_lvis", "benchmarks", "configs", "docs", "gpu_check", "soak", "tools")
-FILES = ("CONTRIBUTING.md", "Makefile", "README.md", "setup.py")
+FILES = ("CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "README.md", "setup.py")
 SUFFIXES = (".md", ".py", ".yaml")
 
 SPACE = r"(?: |\n *(?:# )?)"  # also a line break in a docstring or comment
