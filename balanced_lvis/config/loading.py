@@ -132,12 +132,14 @@ _NESTED = (RecursionError, MemoryError)
 _TOO_DEEP = "a value is nested too deeply"
 # The message of yacs for a value whose type differs from the default's.
 _MISMATCH = re.compile(
-    r"Type mismatch \(<class '(.*)'> vs\. <class '.*'>\) with values \((.*) vs\. .*\) for config key: (.*)"
+    r"Type mismatch \(<class '(.*)'> vs\. <class '.*'>\) with values \((.*) vs\. .*\) for config key: (.*)", re.DOTALL
 )
 
 
 def _type_mismatch(error: Exception) -> str:
     match = _MISMATCH.fullmatch(str(error))
+    if match and match[1].endswith(".CfgNode"):
+        return f"{match[3]} is a section of keys, not a value; set keys in it."
     return f"{match[3]} must be of type {match[1]}, like {match[2] or repr('')}." if match else str(error)
 
 
