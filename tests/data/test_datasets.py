@@ -88,7 +88,7 @@ def test_missing_files_of_any_data_set_are_listed_at_once(pets, tmp_path):
     assert f"{tmp_path / 'images'}, for pets" in message
     assert "lvis_v1_image_info_test_dev.json.zip" in message
     assert "test2017.zip" in message
-    assert "tools/prepare_lvis.py gets" in message
+    assert "tools/prepare_lvis.py downloads" in message
 
 
 def test_files_that_are_there_pass(pets, tmp_path):
