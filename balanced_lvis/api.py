@@ -1,4 +1,4 @@
-"""The Python API: training, evaluation and prediction as the commands do them."""
+"""The Python API: functions for training, evaluation and prediction."""
 
 from __future__ import annotations
 

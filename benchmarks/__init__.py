@@ -26,7 +26,7 @@ SUITES = {
     "val": lvis_evaluation.val,
     "floor": lvis_evaluation.floor,
 }
-# Suites with a comparison. At the size of the others, the stock implementation would need 20 GB.
+# Suites with a comparison. The others have sizes at which the stock implementation would need 20 GB.
 ALL = tuple(name for name in SUITES if name not in ("submission", "val", "floor"))
 
 __all__ = ["ALL", "SUITES", "Options", "machine", "table"]

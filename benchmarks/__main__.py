@@ -32,9 +32,9 @@ startup: from a JSON file with --annotations annotations to the records that a r
 of Detectron2.
 submission: validation of a mask file of --images images with 300 detections each; test-dev has 19822.
 val: a complete evaluation of the size of LVIS val.
-growth: how costs grow with classes, detections and images.
-floor: processor time of the C code of pycocotools alone in an evaluation of masks, of a fifth of --images images.
-submission, val and floor have nothing to compare with, and are not part of "all".
+growth: growth of costs with classes, detections and images.
+floor: processor time of pycocotools' C code alone in a mask evaluation of a fifth of --images images.
+submission, val and floor have no comparison and are not part of "all".
 """
 
 
@@ -53,7 +53,9 @@ def main(arguments: list[str] | None = None) -> None:
             write_json(args.json, {"machine": machine(args.device), "rows": rows}, indent=1)
     print(table(rows))
     if failed:
-        raise InputError(f"{', '.join(failed)} failed, see above; the other suites were measured.")
+        raise InputError(
+            f"Suites that failed: {', '.join(failed)}; see the errors above. All other suites were measured."
+        )
 
 
 def _options(args: argparse.Namespace) -> Options:

@@ -49,7 +49,7 @@ def _compare(work: Work, options: Options) -> dict:
     stock, native = contenders(work, options.device)
     same = identical(stock(), native())
     seconds = time_alternating(stock, native, options.rounds, options.device)
-    del stock, native  # and with them the input, which run_job creates again
+    del stock, native  # and their input; run_job creates it again
     job = {"candidates": work.candidates, "half": work.half, "device": options.device}
     peaks = [with_own_peak(f"{__name__}:run_job", {**job, "contender": i})["peak_mb"] for i in range(2)]
     size = f"{ROIS} x {CLASSES} classes, {work.candidates} candidates" + ", half-precision logits" * work.half
@@ -57,7 +57,7 @@ def _compare(work: Work, options: Options) -> dict:
 
 
 def run_job(job: dict) -> dict:
-    """Run one contender in this process, for its peak memory: on a GPU the allocated one, on a CPU the process's."""
+    """Run one contender in this process and return its peak memory: allocated on a GPU, or resident on a CPU."""
     call = contenders(Work(job["candidates"], job["half"]), job["device"])[job["contender"]]
     if job["device"] == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -66,7 +66,7 @@ def run_job(job: dict) -> dict:
 
 
 def contenders(work: Work, device: str):
-    """Two functions without arguments, stock and native, that return the detections of an image and their RoIs."""
+    """Stock and native: functions without arguments that return the detections of an image and their RoIs."""
     proposals, logits, deltas = head_output(work)
     predictor = _predictor(work.classes).to(device)
     predictions = logits.to(device), deltas.to(device)

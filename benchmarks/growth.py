@@ -1,7 +1,7 @@
 """
-Growth of costs with classes, detections and images, for both contenders.
+Growth of costs with classes, detections and images, for Detectron2 or the LVIS API and for balanced_lvis.
 
-The other suites measure at LVIS's size; here one number varies at a time.
+The other suites have the size of LVIS. Here, one number varies at a time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from . import boxes, lvis_evaluation, mask_encoding, masks
 from .measure import Options, row, time_alternating
 
 CLASSES = (80, 400, 1203, 2406)
-CANDIDATES_PER_CLASS = 665  # of 1,000 proposals: 800,000 of 1,203 classes
+CANDIDATES_PER_CLASS = 665  # with 1,000 proposals: 800,000 for 1,203 classes
 DETECTIONS = (30, 100, 300, 1000)
 IMAGES = (50, 100, 200)
 

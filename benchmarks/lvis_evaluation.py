@@ -57,7 +57,7 @@ def rows_of(folder: str, images: int, rounds: int) -> list[dict]:
 
 
 def val(options: Options) -> list[dict]:
-    """balanced_lvis only, at LVIS val's size, boxes and masks, from reading the annotations to the numbers."""
+    """A complete evaluation of LVIS val's size by balanced_lvis, from reading the annotations to the metrics."""
     with tempfile.TemporaryDirectory() as folder:
         job = {"folder": folder, "images": VAL_IMAGES}
         in_fresh_process(f"{__name__}:make_data", job)
@@ -159,7 +159,7 @@ def run_native(job: dict) -> dict:
 
 
 def _load(job: dict) -> tuple[LVIS, Detections]:
-    logging.disable(logging.WARNING)  # of lvis, which warns about every list of results
+    logging.disable(logging.WARNING)  # lvis warns about every list of results
     folder = Path(job["folder"])
     return LVIS(str(folder / "annotations.json")), Detections(folder / "detections")
 

@@ -65,12 +65,13 @@ CONTENDERS = {"stock": stock, "native": native}
 
 def lvis_like_detections(num: int, height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """
-    Boxes of LVIS's sizes, with masks as a trained head's.
+    Boxes with the sizes of LVIS objects, and masks that resemble those of a trained head.
 
-    The square root of a box's share of the image is log-normal around 0.073 with a sigma of 1.0, its aspect ratio
-    around 1 with 0.77: so are the 977 objects of the LVIS API's sample file, with a mean share of 3.6%. Centres are
-    uniform, and boxes are moved inside where they stick out. Masks are ellipses that fill just over half of the box,
-    with smooth irregular borders: probabilities of 0.98 inside fall to 0.02 over about five of the 28 values.
+    The sizes follow the 977 objects of the LVIS API's sample file: the square root of a box's area, as a fraction of
+    the image, is log-normal with median 0.073 and sigma 1.0, and the aspect ratio with median 1 and sigma 0.77. The
+    mean area is 3.6% of the image. Centres are uniform, and boxes that exceed the image are moved inside. Masks are
+    ellipses that fill just over half of the box, with smooth irregular borders: probabilities of 0.98 inside fall to
+    0.02 over about five of the 28 values.
 
     Returns:
         (num, 28, 28) masks and (num, 4) x0, y0, x1, y1 boxes in pixels.

@@ -89,7 +89,7 @@ class ReadyMasks:
         return len(self.targets)
 
     def crop_and_resize(self, boxes: Tensor, side: int) -> Tensor:
-        """The targets, which are for these boxes and this side."""
+        """The targets, whose boxes and size are these already."""
         return self.targets
 
 

@@ -51,8 +51,8 @@ TOLERANCE = 1e-5  # relative for losses, absolute for probabilities of masks
 SPEC = RenderedSpec(
     num_classes=1203, train_images=8, val_images=1, test_images=1, image_size=(800, 1216), objects_per_image=12
 )
-TRAIN_SIDE = 720  # the mean of LVIS configs' 640 to 800
-OUTPUT_SIZE = (421, 640)  # a photograph of COCO that is resized to 800 x 1216
+TRAIN_SIDE = 720  # the mean of 640 to 800, the range in LVIS configs
+OUTPUT_SIZE = (421, 640)  # a COCO photograph, resized to 800 x 1216
 
 
 def train(options: Options) -> list[dict]:
@@ -61,12 +61,12 @@ def train(options: Options) -> list[dict]:
 
 
 def stage_2(options: Options) -> list[dict]:
-    """A training step of cRT, compared with Detectron2 with a frozen model except for the classifier."""
+    """A training step of cRT, compared with Detectron2 with all parameters but the classifier's frozen."""
     return [_compare("stage2", "r50_crt.yaml", options)]
 
 
 def inference(options: Options) -> list[dict]:
-    """An image to boxes, scores, classes and run-length encoded masks."""
+    """Inference from an image to boxes, scores, classes and RLE masks."""
     return [_compare("inference", "r50_rfs.yaml", options)]
 
 
@@ -305,6 +305,6 @@ def _batches(cfg, size: int, is_train: bool) -> list[list[dict]]:
 
 
 def _freeze_naively(model) -> None:
-    """Freeze all parameters except the classifier's, as without support for second stages."""
+    """Freeze all parameters except the classifier's, the simplest second stage in Detectron2."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad = ".cls_score." in name

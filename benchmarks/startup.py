@@ -34,7 +34,7 @@ from .measure import LONG_SECONDS, Options, in_fresh_process, row
 _CLASSES = len(LVIS_CATEGORY_IMAGE_COUNT)
 _ANNOTATIONS_PER_IMAGE = 12.7
 _POINTS = (6, 34)  # points of a polygon, for a file of about 630 MB
-_THRESHOLD = 0.001  # LVIS's, of repeat factor sampling
+_THRESHOLD = 0.001  # of repeat factor sampling, as in LVIS configs
 _IMAGE_ROOT = "coco/"
 
 
@@ -116,7 +116,9 @@ def compare(job: dict) -> dict:
 def _index(json_file: str | os.PathLike) -> ArrayFile:
     index = open_index(json_file)
     if index is None:
-        raise InputError(f"No index of {json_file} was built; unset BALANCED_LVIS_INDEX, and see the warnings above.")
+        raise InputError(
+            f"The index of {json_file} was not built; see the warnings above, and unset BALANCED_LVIS_INDEX."
+        )
     return index
 
 
@@ -133,7 +135,7 @@ def _own_mb() -> float:
 
 
 def _touch_all(index: ArrayFile) -> ArrayFile:
-    """Map all pages in this process, as another rank that has read everything."""
+    """Map all pages in this process, like another rank that has read all records."""
     for array in index.arrays.values():
         array.view(np.uint8)[::1024].sum()
     return index
@@ -153,7 +155,7 @@ def synthetic_annotations(annotations: int) -> Path:
 def _content(annotations: int) -> Iterator[str]:
     rng = np.random.default_rng(0)
     num_images = max(round(annotations / _ANNOTATIONS_PER_IMAGE), 1)
-    image_ids = rng.permutation(num_images * 5)[:num_images] + 1  # COCO's have gaps too
+    image_ids = rng.permutation(num_images * 5)[:num_images] + 1  # with gaps, as in COCO
     categories = [
         {"id": c["id"], "name": f"class_{c['id']}", "image_count": c["image_count"]} for c in LVIS_CATEGORY_IMAGE_COUNT
     ]

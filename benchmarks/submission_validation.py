@@ -3,7 +3,7 @@ Time and memory for validating a submission of LVIS's size.
 
 The file is synthetic: ``options.images`` images of 480 x 640 pixels with 300 detections each, as in the ``evaluate``
 suite. The 19,822 images of test-dev have 5.9 million detections. The detections of a thousand images are repeated for
-further images, which makes no difference to the validation. There is no comparison, as the LVIS API loads the whole
+further images, which doesn't affect the cost of validation. There is no comparison, as the LVIS API loads the whole
 file.
 """
 
@@ -44,7 +44,7 @@ def submission(options: Options) -> list[dict]:
 
 
 def run_validation(job: dict) -> dict:
-    """What ``tools/export_submission.py --validate`` does."""
+    """Validate the file as ``tools/export_submission.py --validate`` does."""
     path, start = Path(job["folder"], "submission.json"), time.perf_counter()
     report = validate_submission(path, ImageList(Path(job["folder"], "annotations.json")))
     return {

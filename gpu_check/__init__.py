@@ -1,4 +1,4 @@
-"""Checks for a machine with a new type of GPU: whether everything runs there and gives the same results."""
+"""Checks that everything runs on a new type of GPU and gives the same results."""
 
 from balanced_lvis import _detectron2
 

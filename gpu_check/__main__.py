@@ -16,7 +16,7 @@ from . import CHECKS, FAILED, Context, run_checks
 
 ROOT = Path(__file__).resolve().parents[1]
 DESCRIPTION = """\
-Check that everything works on a machine with a GPU, with the same results. Takes at most ten minutes; run it first.
+Check that everything works on a machine with a GPU and gives the same results. Takes at most ten minutes.
 
     tools/gpu_check.py [--json gpu_check.json] [--only CHECK ...] [--skip CHECK ...]
 
@@ -50,11 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--only", nargs="+", choices=CHECKS, default=list(CHECKS), metavar="CHECK", help=", ".join(CHECKS))
-    add("--skip", nargs="+", choices=CHECKS, default=[], metavar="CHECK", help="checks to leave out")
+    add("--skip", nargs="+", choices=CHECKS, default=[], metavar="CHECK", help="checks to skip")
     add("--methods", nargs="+", choices=METHODS, default=[], metavar="METHOD",
         help=f"methods of the check 'methods' (default: {', '.join(METHODS)})")  # fmt: skip
-    add("--device", default="cuda", choices=["cuda", "cpu"], help="device; cpu tries the checks themselves")
-    add("--json", type=Path, help="write verdicts and measurements to this file")
+    add("--device", default="cuda", choices=["cuda", "cpu"], help="device; cpu is for testing the checks themselves")
+    add("--json", type=Path, help="write results and measurements to this file")
     return parser
 
 

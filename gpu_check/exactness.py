@@ -19,7 +19,7 @@ from benchmarks import boxes as box_benchmark
 from .verdicts import CheckFailedError, Context
 
 PRIOR = ClassPrior(tuple("abcdef"), np.array([1, 5, 20, 60, 150, 400]), 500)
-OPTIONS: dict[str, dict] = {"equalization": {"threshold": 0.05}}  # three of these classes are its tail
+OPTIONS: dict[str, dict] = {"equalization": {"threshold": 0.05}}  # the tail has three of these classes
 IMAGE = (320, 480)
 
 
@@ -39,7 +39,7 @@ def activations(context: Context):
             found.append((loss.detach().cpu(), x.grad.cpu()))
         for what, on_cpu, on_device in zip(("loss", "gradient"), *found):
             _require_close(f"{what} of {name}", on_device, on_cpu, 1e-5)
-    return f"{len(names)} losses and gradients equal the CPU's", {}
+    return f"{len(names)} losses and gradients equal those on the CPU", {}
 
 
 def detections(context: Context):
@@ -49,7 +49,9 @@ def detections(context: Context):
     for work in works:
         stock, native = box_benchmark.contenders(work, context.device)
         if not box_benchmark.identical(stock(), native()):
-            raise CheckFailedError(f"{work.candidates} candidates (half: {work.half}): not Detectron2's detections")
+            raise CheckFailedError(
+                f"{work.candidates} candidates (half: {work.half}): detections differ from Detectron2's"
+            )
     return f"{len(works)} sets of detections are bit-identical to Detectron2's", {}
 
 
@@ -95,4 +97,4 @@ def masks(context: Context):
 
 def _require_close(what: str, found, expected, tolerance: float) -> None:
     if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance):
-        raise CheckFailedError(f"{what}: off by up to {float((found - expected).abs().max()):.3g}")
+        raise CheckFailedError(f"{what} differs by up to {float((found - expected).abs().max()):.3g}")

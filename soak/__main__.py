@@ -16,13 +16,13 @@ from balanced_lvis.console.printing import print_text
 from . import soak
 
 DESCRIPTION = """\
-Kill real training runs and feed broken files to parsers, for any duration.
+Kill training runs and feed damaged files to parsers, for any duration.
 
     tools/soak.py --minutes 60 --json soak.json
 
 Training runs are killed at random moments and while they write checkpoints, and their files are damaged. Each must end
-bit-identical to a run that was never interrupted. The exit status is 1 if anything failed; everything that is needed to
-reproduce a failure is kept in --folder.
+bit-identical to a run that was never interrupted. The exit status is 1 if there was a failure; the files
+that reproduce it are kept in --folder.
 """
 
 
@@ -45,11 +45,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add(
-        "--minutes", type=float, default=60.0, help="duration; a training run under way is finished first (default: 60)"
+        "--minutes", type=float, default=60.0, help="duration; the current training run is finished first (default: 60)"
     )
-    add("--seed", type=int, help="seed of all random choices (default: a new one each time)")
-    add("--json", type=Path, default=Path("soak.json"), help="file of the figures, updated during the run")
-    add("--folder", type=Path, help="folder of data, training runs and files (default: a new temporary one)")
+    add("--seed", type=int, help="seed of all random choices (default: random)")
+    add(
+        "--json",
+        type=Path,
+        default=Path("soak.json"),
+        help="file of the results, updated during the run (default: %(default)s)",
+    )
+    add("--folder", type=Path, help="folder for data, training runs and files (default: a new temporary folder)")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Kills at certain points of saving a checkpoint, and damage to the files of a run."""
+"""Kills at certain points while a checkpoint is saved, and damage to the files of a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from balanced_lvis.engine.checkpoints import saving
 from balanced_lvis.engine.checkpoints.checkpoint_folder import damage_of
 from balanced_lvis.utils.io import replacing
 
-WRITING = ("the weights", "before the new name", "before the note", "the note", "after the note")
+WRITING = ("weights", "before rename", "before last_checkpoint", "last_checkpoint", "after last_checkpoint")
+_POINTER_DAMAGE = ("last_checkpoint missing", "last_checkpoint invalid", "last_checkpoint names a missing file")
 
 
 @dataclass
@@ -22,9 +23,9 @@ class Fault:
     SIGKILL while a checkpoint is written.
 
     Attributes:
-        place: one of :data:`WRITING`. The "note" is the file ``last_checkpoint``.
+        place: one of :data:`WRITING`. "before rename" is after all weights are written.
         save: index of the checkpoint in the process, from 0.
-        byte: position in the file, for "the weights".
+        byte: position in the file, for "weights".
     """
 
     place: str
@@ -38,25 +39,25 @@ class Fault:
 
     def arm(self) -> None:
         """Activate the fault in this process."""
-        self._files = 0  # two per checkpoint: the checkpoint and the note
+        self._files = 0  # two per checkpoint: the checkpoint and last_checkpoint
         saving.replacing = self._replacing  # type: ignore[assignment]  # in this process only
 
     @contextlib.contextmanager
     def _replacing(self, path, mode="w", **options):
         place = self.place if self._files // 2 == self.save else None
-        is_note = self._files % 2 == 1
+        is_pointer = self._files % 2 == 1
         self._files += 1
-        if is_note and place == "before the note":
+        if is_pointer and place == "before last_checkpoint":
             _kill()
         with replacing(path, mode, **options) as file:
-            if is_note and place == "the note":
+            if is_pointer and place == "last_checkpoint":
                 file.write("model_")
                 file.flush()
                 _kill()
-            yield _Counting(file, self.byte) if not is_note and place == "the weights" else file
-            if not is_note and place in ("the weights", "before the new name"):
+            yield _Counting(file, self.byte) if not is_pointer and place == "weights" else file
+            if not is_pointer and place in ("weights", "before rename"):
                 _kill()
-        if is_note and place == "after the note":
+        if is_pointer and place == "after last_checkpoint":
             _kill()
 
 
@@ -95,18 +96,18 @@ def damage(folder: Path, rng: random.Random) -> str:
     """
     whole = [path for path in folder.glob("model_*.pth") if damage_of(path) is None]
     newest = max(whole, key=lambda path: path.stat().st_mtime_ns)
-    note = folder / "last_checkpoint"
-    kind = rng.choice(("truncated", "a byte changed", "emptied", "note lost", "note wrong", "note of a lost file"))
+    pointer = folder / "last_checkpoint"
+    kind = rng.choice(("truncated", "byte changed", "emptied", *_POINTER_DAMAGE))
     if kind == "truncated":
         os.truncate(newest, rng.randrange(newest.stat().st_size))
     elif kind == "emptied":
         os.truncate(newest, 0)
-    elif kind == "a byte changed":
+    elif kind == "byte changed":
         _change_a_byte(newest, rng)
-    elif kind == "note lost":
-        note.unlink(missing_ok=True)
+    elif kind == _POINTER_DAMAGE[0]:
+        pointer.unlink(missing_ok=True)
     else:
-        note.write_bytes(rng.randbytes(20) if kind == "note wrong" else b"model_0999999.pth")
+        pointer.write_bytes(rng.randbytes(20) if kind == _POINTER_DAMAGE[1] else b"model_0999999.pth")
     return kind
 
 

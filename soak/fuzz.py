@@ -87,9 +87,9 @@ class Fuzzer:
         tried.refused += sum(line["outcome"] == "refused" for line in lines)
         crashes = [line["outcome"] for line in lines if line["outcome"] not in ("refused", "accepted")]
         if status != 0:
-            tried.inputs += 1  # the one being read
+            tried.inputs += 1  # the current one
             crashes.append(
-                f"the process ended with {status} (None: hung); {(folder / 'screen.txt').read_text()[-800:]}"
+                f"the process ended with status {status} (None: it hung); {(folder / 'screen.txt').read_text()[-800:]}"
             )
             self._keep(folder / target.file_name, target, tried.inputs - 1)
         tried.crashes += crashes

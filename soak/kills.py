@@ -32,7 +32,7 @@ FAILS = "a write fails"
 SECOND_JOB = "with a second job"
 # Disturbances of an attempt, with their relative frequencies.
 KINDS = {
-    "at any moment": 6, "while saving": 5, "asked": 1, "asked, with all its workers": 1, SECOND_JOB: 1, FAILS: 4,
+    "at any moment": 6, "while saving": 5, "by SIGTERM": 1, "by SIGTERM, with its workers": 1, SECOND_JOB: 1, FAILS: 4,
 }  # fmt: skip
 
 
@@ -44,7 +44,7 @@ class KillFigures:
     Attributes:
         kills: number of kills by kind.
         failed_writes: attempts ended by a failing write, with one message and status 4, by error.
-        damages: damage to checkpoints and notes between two attempts, by kind.
+        damages: damage to checkpoints and to last_checkpoint between two attempts, by kind.
         runs: finished runs that were identical to the undisturbed one, by setting.
         iterations: computed iterations, repeated ones included.
         lost: number of iterations that were repeated after each kill, if any.
@@ -147,7 +147,7 @@ class KillLoop:
         status = self._wait(attempts.start())
         self._latest = LATEST_KILL * (time.monotonic() - start)
         if status != 0:
-            raise RuntimeError(f"{name}: the undisturbed run fails with {status}: {_tail(attempts)}")
+            raise RuntimeError(f"{name}: the undisturbed run failed with status {status}: {_tail(attempts)}")
         return dict(attempts.losses()), attempts.final_state(), attempts.metrics()
 
     def _wait(
@@ -171,10 +171,10 @@ class KillLoop:
                 os.killpg(process, signal.SIGKILL)
         if status is None:
             os.waitpid(process, 0)
-            raise _SoakError(f"the process hung for {LONGEST} s after {signal.Signals(number).name}")
+            raise _SoakError(f"the process was still running {LONGEST} s after {signal.Signals(number).name}")
         if gone is None:
             raise _SoakError(
-                f"data workers have outlived their main process, which ended with {status}, by {ORPHANS} s"
+                f"data workers still ran {ORPHANS} s after their main process, which ended with status {status}"
             )
         self.figures.longest_orphans = max(self.figures.longest_orphans, gone)
         return status
@@ -194,7 +194,7 @@ class KillLoop:
                 self._wait(process, 0)
                 raise
         if kind and not fault:
-            number = signal.SIGTERM if kind.startswith("asked") else signal.SIGKILL
+            number = signal.SIGTERM if kind.startswith("by SIGTERM") else signal.SIGKILL
             status = self._wait(process, self.rng.uniform(0, self._latest), number, group="workers" in kind)
         else:
             status = self._wait(process)
@@ -211,11 +211,11 @@ class KillLoop:
             return True
         self._count(kind, fault)
         if status == Preempted.exit_status and new and newest_whole(attempts.output) != new[-1][0]:
-            raise _SoakError(f"asked to stop after iteration {new[-1][0]}, but its checkpoint is missing")
+            raise _SoakError(f"stopped by SIGTERM after iteration {new[-1][0]}, but its checkpoint is missing")
         if self.rng.random() < 0.3 and _whole(attempts.output) >= 2:
             kind = damage(attempts.output, self.rng)
             self.figures.damages[kind] += 1
-            self._is_damaged |= "note" not in kind
+            self._is_damaged |= "last_checkpoint" not in kind
         return False
 
     def _fault(self, kind: str, attempts: Attempts) -> Fault | FailingWrites | None:
@@ -236,16 +236,20 @@ class KillLoop:
             return
         self.figures.lost.append(iterations)
         if iterations > PERIOD:
-            raise _SoakError(f"a kill has cost {iterations} iterations, though checkpoints are written every {PERIOD}")
+            raise _SoakError(
+                f"a kill lost {iterations} iterations, but a checkpoint is written every {PERIOD} iterations"
+            )
 
     def _compare(self, attempts: Attempts, losses: dict[int, str], state: dict, metrics: list) -> None:
         for iteration, numbers in attempts.losses():
             if losses.get(iteration) != numbers:
-                raise _SoakError(f"losses of iteration {iteration} are {numbers}, undisturbed {losses.get(iteration)}")
+                raise _SoakError(
+                    f"losses of iteration {iteration} are {numbers}, but {losses.get(iteration)} in the undisturbed run"
+                )
         if not same(attempts.final_state(), state):
-            raise _SoakError("the final checkpoint is another than that of the undisturbed run")
+            raise _SoakError("the final checkpoint differs from that of the undisturbed run")
         if attempts.metrics() != metrics:
-            raise _SoakError(f"metrics.json has {attempts.metrics()}, undisturbed {metrics}")
+            raise _SoakError(f"metrics.json has {attempts.metrics()}, but {metrics} in the undisturbed run")
 
 
 class _SoakError(Exception):
@@ -298,20 +302,22 @@ def _check_status(status: int, kind: str, attempts: Attempts) -> None:
         allowed = {0, StorageError.exit_status}  # 0: only the log was affected, or nothing
     elif not kind:
         allowed = {0}
-    elif kind.startswith("asked"):
+    elif kind.startswith("by SIGTERM"):
         allowed = {0, Preempted.exit_status}
     if status not in allowed:
-        raise _SoakError(f"the process, killed {kind}, ended with {status}: {_tail(attempts)}")
+        raise _SoakError(f"the process ended with status {status} (disturbance: {kind or 'none'}): {_tail(attempts)}")
 
 
 def _check_message(shown: str) -> None:
     if "Traceback" in shown or shown.count("error: ") != 1:
-        raise _SoakError(f"a write failed, but the output is not a message of one line: {shown[-1500:]}")
+        raise _SoakError(f"a write failed, but the output is not a single error message: {shown[-1500:]}")
 
 
 def _check_start(first: int, expected: int) -> None:
     if first != expected:
-        raise _SoakError(f"resumed at iteration {first}, but the newest intact checkpoint is before {expected}")
+        raise _SoakError(
+            f"resumed at iteration {first} instead of {expected}, which follows the newest intact checkpoint"
+        )
 
 
 def _tail(attempts: Attempts) -> str:

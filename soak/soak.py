@@ -1,4 +1,4 @@
-"""Alternates kills and fuzzing, and writes the figures after each round."""
+"""Alternation of killed training runs and fuzzing, with a report after each round."""
 
 from __future__ import annotations
 

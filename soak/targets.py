@@ -159,7 +159,7 @@ def _pickle() -> bytes:
 
 
 def _train_on(path: Path) -> None:
-    """As at the start of a training run: the preflight checks, then all records."""
+    """Start of a training run: the preflight checks, then all records."""
     name = "fuzzed"
     with contextlib.suppress(FileNotFoundError):
         path.with_name(f"{path.name}.index").unlink()
@@ -168,7 +168,7 @@ def _train_on(path: Path) -> None:
     if name in MetadataCatalog.list():
         MetadataCatalog.remove(name)
     images = path.parent / "train2017"
-    if not images.exists():  # so that there is something to train on
+    if not images.exists():  # training needs images
         images.mkdir()
         for image in json.loads(_ANNOTATIONS)["images"]:
             (images / image["coco_url"].rsplit("/", 1)[1]).touch()
@@ -176,7 +176,7 @@ def _train_on(path: Path) -> None:
     preflight([name], allow_missing=True)
     for record in load_records(name):
         inside = Path(record["file_name"]).resolve().is_relative_to(path.parent.resolve())
-        assert inside, f"{record['file_name']} leaves the folder of images"
+        assert inside, f"{record['file_name']} is outside the image folder"
 
 
 def _use_prior(path: Path) -> None:
@@ -200,7 +200,7 @@ def _images_of(path: Path) -> ImageList:
 
 
 def _evaluate(path: Path) -> None:
-    """As train_net.py --predictions."""
+    """Evaluate results as ``train_net.py --predictions`` does."""
     store = path.with_name("store")
     shutil.rmtree(store, ignore_errors=True)
     detections, tasks, _ = read_predictions(path, _images_of(path), str(store), progress=False)
@@ -212,7 +212,7 @@ def _validate(path: Path) -> None:
     report = validate_submission(path, _images_of(path))
     str(report)
     if report.errors:
-        raise InputError("as tools/export_submission.py --validate")
+        raise InputError("The submission has errors.")
 
 
 def _check_annotations(path: Path) -> None:

@@ -29,7 +29,7 @@ PERIOD = 4
 LOSSES = "losses.txt"
 SCREEN = "screen.txt"
 
-# A Mask R-CNN with iterations of some ten milliseconds, on rendered data.
+# A Mask R-CNN on rendered data, with iterations of about ten milliseconds.
 _TINY = {
     "DATASETS.RENDERED.NUM_CLASSES": 12,
     "DATASETS.RENDERED.TRAIN_IMAGES": 24,
@@ -83,7 +83,7 @@ SETTINGS = {
             "DATALOADER.SAMPLER_TRAIN": "ClassAwareTrainingSampler",
         }
     ),
-    "evaluating on the way": Setting(options={"DATASETS.TEST": ("rendered_val",), "TEST.EVAL_PERIOD": 6}),
+    "evaluation during training": Setting(options={"DATASETS.TEST": ("rendered_val",), "TEST.EVAL_PERIOD": 6}),
     "averaged weights, clipped gradients": Setting(
         options={
             "MODEL.EMA.ENABLED": True,

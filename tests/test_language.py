@@ -58,6 +58,20 @@ PHRASES = {
     r"thereof|whereof|hereby|lest": "(rewrite)",
     r"back[- ]ends?": "backend",
     r"to the bit": "bit-identical",
+    r"of another size than|of another type than": "whose size differs from; of a type unlike",
+    r"in the (?:place of|file's place|folder's place)": "at; has this name",
+    r"get them(?: again)?": "add; download",
+    r"lead out of": "point outside",
+    r"used up": "exceeded",
+    r"whatever (?:the|its|their|happens)": "regardless of; for any",
+    r"all of them (?:with|without|between|empty)": "all with",
+    r"says where": "lists where",
+    r"hold(?:s)? (?:infinite|nan)": "contain",
+    r"on purpose": "intentionally",
+    r"off by up to": "differs by up to",
+    r"runs at a time": "parallel runs",
+    r"with arguments of its own": "with its own arguments; (rewrite)",
+    r"on the way": "during",
 }
 
 

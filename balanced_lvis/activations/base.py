@@ -217,7 +217,7 @@ def register_activation(name: str):
 
 
 def activation_names() -> list[str]:
-    """The names that :func:`build_activation` knows, sorted."""
+    """Sorted names of the registered activations."""
     return list(_ACTIVATIONS)
 
 

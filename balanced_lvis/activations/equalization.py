@@ -78,8 +78,8 @@ class Equalization(Sigmoid):
         super().__init__(num_classes, prior, background, prior_probability=prior_probability)
         if not 0 < threshold <= 1:
             raise InputError(
-                f"threshold of equalization is {threshold}; it is a share of the training images: choose a number "
-                "above 0 and up to 1."
+                f"threshold of equalization is {threshold}; it must be a fraction of the training images, "
+                "above 0 and at most 1."
             )
         unknown = sorted(set(tail_groups) - set(GROUPS))
         if unknown:
@@ -117,6 +117,6 @@ def _tail(prior: ClassPrior, threshold: float, tail_groups: str) -> list[bool]:
 @functools.cache
 def _report_no_tail(criterion: str) -> None:
     logger.warning(
-        "Equalization loss equals the plain sigmoid loss: no class is in the tail by %s. Choose a higher threshold or "
+        "Equalization loss equals the plain sigmoid loss: no class is in the tail (%s). Choose a higher threshold or "
         "other tail_groups.", criterion,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Updates of the state that activations declare: once per accepted update, equal in all processes."""
+"""Updates of the state of activations: once per accepted update, synchronized across processes."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def register_calibration(name: str):
 
 
 def calibration_names() -> list[str]:
-    """The names that :func:`build_calibration` knows, sorted."""
+    """Sorted names of the registered calibrations."""
     return list(_CALIBRATIONS)
 
 

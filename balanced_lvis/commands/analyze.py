@@ -52,9 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     add("data", help="name of a dataset, or an annotation file in COCO or LVIS format")
     add_config_arguments(parser, "config that defines the dataset")
     add("--threshold", type=float, default=0.001, help="threshold of the repeat factors (default: 0.001, as for LVIS)")
-    add("--show", type=int, default=5, help="classes to show at either end of the table (default: 5)")
-    add("--json", metavar="FILE", help="write the analysis to this file, as a class prior")
-    add("--plot", metavar="FILE", help="draw it to this file: .png, .svg or .pdf")
+    add("--show", type=int, default=5, help="number of classes to show at each end of the table (default: 5)")
+    add("--json", metavar="FILE", help="write the analysis to this JSON file, a class prior for MODEL.CLASS_PRIOR.FILE")
+    add("--plot", metavar="FILE", help="write a plot to this file: .png, .svg or .pdf")
     add("opts", nargs="*", help=OVERRIDES)
     return parser
 

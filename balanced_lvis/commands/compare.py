@@ -1,4 +1,4 @@
-"""The command ``compare``: every method with several seeds, compared as in Table 2 of the paper."""
+"""The command ``compare``: comparison of all methods over several seeds."""
 
 from __future__ import annotations
 
@@ -58,12 +58,16 @@ def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("compare", DESCRIPTION)
     add = parser.add_argument
-    add("--output", type=Path, help="folder of runs and results (default: output/compare; compare_quick with --quick)")
+    add(
+        "--output",
+        type=Path,
+        help="folder for results (default: output/compare, or output/compare_quick with --quick)",
+    )
     add("--seeds", type=int, nargs="+", help=f"seeds (default: {' '.join(map(str, SEEDS))}; 0 with --quick)")
     add("--methods", nargs="+", default=list(METHODS), help=f"methods (default: {' '.join(METHODS)})")
-    add("--quick", action="store_true", help="a smoke test on little data, whose results mean nothing")
+    add("--quick", action="store_true", help="smoke test on little data; its results are meaningless")
     add("--configs", default=f"{config_folder() / 'rendered'}/",
-        help="prefix of METHOD.yaml in the paths of the configs (default: %(default)s)")  # fmt: skip
-    add("--jobs", type=int, help="runs at a time (default: one per core, or one on a GPU)")
+        help="beginning of the config paths, which end in METHOD.yaml (default: %(default)s)")  # fmt: skip
+    add("--jobs", type=int, help="number of parallel runs (default: one per core, or one on a GPU)")
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides of the config, for all runs")
     return parser

@@ -1,4 +1,4 @@
-"""The command ``configs``: the configs that are found by name."""
+"""The command ``configs``: list of the configs that can be loaded by name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ List the names that --config-file takes for the configs of balanced_lvis.
 @command_line(prints_result=True)
 def main(arguments: list[str] | None = None) -> None:
     parser = new_parser("configs", DESCRIPTION)
-    parser.add_argument("text", nargs="?", default="", help="text that the names contain")
+    parser.add_argument("text", nargs="?", default="", help="list only names that contain this text")
     args = parser.parse_args(arguments)
     names = [name for name in config_names() if args.text in name]
     print_text("\n".join(names) if names else f"No name contains {args.text!r}.")

@@ -1,4 +1,4 @@
-"""The command ``convert``: checkpoints in other layouts."""
+"""The command ``convert``: conversion of checkpoints between layouts."""
 
 from __future__ import annotations
 
@@ -42,12 +42,21 @@ def _parser() -> argparse.ArgumentParser:
     add("input", help="checkpoint of balanced_lvis, Detectron2 (.pth, or .pkl of its model zoo), EQL or BALMS")
     add("output", help="file to write: .pth, or .pkl for the format of the model zoo")
     add("--to", choices=LAYOUTS, default="balanced_lvis",
-        help="layout to write: balanced_lvis has K+1 outputs, as Detectron2 (default); no_background has K outputs, as "
-        "EQL and BALMS")  # fmt: skip
+        help="layout to write: balanced_lvis (default) has K+1 outputs, like Detectron2; no_background has K outputs, "
+        "like EQL and BALMS")  # fmt: skip
     add("--classes", metavar="NAME_OR_JSON",
         help="classes of a checkpoint that doesn't name them: a registered dataset, such as lvis_v1_train, or an "
         "annotation file; the names are written to the output")  # fmt: skip
-    add("--num-classes", type=int, metavar="K", help="number of classes, instead of --classes; names stay unknown")
+    add(
+        "--num-classes",
+        type=int,
+        metavar="K",
+        help="number of classes instead of --classes, if names are unknown",
+    )
     add("--activation", choices=FAMILIES, help="activation of a classifier whose checkpoint doesn't name it")
-    add("--trust", action="store_true", help="let the input run code if it needs to; only for files that you trust")
+    add(
+        "--trust",
+        action="store_true",
+        help="allow the input to run code when loaded; only for files that you trust",
+    )
     return parser

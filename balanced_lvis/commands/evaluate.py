@@ -1,4 +1,4 @@
-"""The command ``evaluate``: ``train --eval-only`` with arguments of its own."""
+"""The command ``evaluate``: evaluation of a checkpoint or a results file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation of a results file, which may come from any program."""
+"""Evaluation of a results file from any program."""
 
 from __future__ import annotations
 

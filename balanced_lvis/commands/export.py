@@ -1,4 +1,4 @@
-"""The command ``export``: LVIS submissions, written or validated."""
+"""The command ``export``: writing and validation of LVIS submissions."""
 
 from __future__ import annotations
 
@@ -74,12 +74,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--predictions", metavar="FILE", help="export the detections of a results file instead of a checkpoint's")
     add("--strict", action="store_true", help="with --validate: treat warnings as errors")
     add("--dataset", default="lvis_v1_test_dev", metavar="NAME",
-        help="name of a dataset; without a checkpoint, also an annotation file (default: %(default)s)")  # fmt: skip
+        help="registered dataset; with --validate or --predictions, also an annotation file "
+        "(default: %(default)s)")  # fmt: skip
     add("--output", default="output/submission", metavar="FOLDER", help="folder to write to (default: %(default)s)")
     add("--zip", action="store_true", help="write .json.zip files")
     add_config_arguments(parser, "config of the checkpoint or of the dataset")
     add("--chunk", type=int, default=CHUNK, metavar="IMAGES",
-        help="images whose detections are saved together (default: %(default)s)")  # fmt: skip
+        help="images per chunk; an interrupted export resumes after the last finished chunk "
+        "(default: %(default)s)")  # fmt: skip
     add_job_arguments(parser)
-    add("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides of the config: MODEL.WEIGHTS FILE")
+    add("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides of the config, such as MODEL.WEIGHTS FILE")
     return parser

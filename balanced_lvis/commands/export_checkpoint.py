@@ -80,7 +80,9 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num-gpus", type=int, default=1, help="processes per machine (default: 1)")
     group.add_argument("--num-machines", type=int, default=1, help="number of machines (default: 1)")
     group.add_argument("--machine-rank", type=int, default=0, help="rank of this machine, from 0")
-    group.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT where the machines connect")
+    group.add_argument(
+        "--dist-url", default="auto", help="address of the first machine, tcp://HOST:PORT, to which the others connect"
+    )
 
 
 def export_checkpoint(args: argparse.Namespace, options: Options) -> None:
@@ -191,8 +193,8 @@ def _agreed(missing: list[int]) -> list[int]:
 def _check_complete(chunks: Chunks, num_images: int) -> None:
     if missing := chunks.missing(num_images):
         raise InputError(
-            f"{len(missing)} chunks of other processes are not in {chunks.folder}; choose an --output on a shared disk "
-            "and start again; finished chunks are kept."
+            f"{len(missing)} chunks of other processes are missing in {chunks.folder}; choose an --output on a shared "
+            "disk and run the command again. Finished chunks are kept."
         )
 
 
@@ -223,7 +225,7 @@ def _detector(cfg) -> Iterator:
     """The model of the checkpoint, which does not paste masks into images if it can avoid it."""
     if cfg.TEST.DETECTIONS_PER_IMAGE < MAX_DETECTIONS_PER_IMAGE:
         logger.warning(
-            "TEST.DETECTIONS_PER_IMAGE is %d; a submission may hold %d.",
+            "TEST.DETECTIONS_PER_IMAGE is %d; a submission may have up to %d detections per image.",
             cfg.TEST.DETECTIONS_PER_IMAGE, MAX_DETECTIONS_PER_IMAGE,
         )  # fmt: skip
     model = Trainer.build_model(cfg)

@@ -1,4 +1,4 @@
-"""The command ``predict``: objects in images, drawn and written as JSON."""
+"""The command ``predict``: detection of objects in images, drawn and written as JSON."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class _Work:
         return [
             f"{len(lines)} of {len(self.paths)} images {words}:\n  " + "\n  ".join(lines[:SHOWN])
             for lines, words in (
-                (self.broken, "were left out"),
+                (self.broken, "were skipped"),
                 (self.not_drawn, "could not be drawn; --json has them"),
             )
             if lines
@@ -128,12 +128,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--input", required=True, nargs="+", help="images, folders, or quoted patterns")
     add("--output", default="predictions", help="folder of the drawn images (default: %(default)s)")
     add("--json", metavar="FILE", help="also write boxes, classes, scores and RLE masks to this file")
-    add("--threshold", type=float, default=0.5, help="lowest score that is shown (default: %(default)s)")
+    add(
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="minimum score of objects to draw and write (default: %(default)s)",
+    )
     add("--classes", metavar="NAME_OR_JSON",
         help="class names for a checkpoint without them: a registered dataset, such as lvis_v1_val, or an annotation "
         "file")  # fmt: skip
     add(
-        "--trust", action="store_true", help="let the checkpoint run code if it needs to; only for files that you trust"
+        "--trust",
+        action="store_true",
+        help="allow the checkpoint to run code when loaded; only for files that you trust",
     )
     add("--opts", nargs="*", default=[], help=argparse.SUPPRESS)  # of older scripts
     add("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=f"{OVERRIDES}, such as MODEL.DEVICE cpu")

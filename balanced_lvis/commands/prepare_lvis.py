@@ -1,4 +1,4 @@
-"""The command ``prepare-lvis``: LVIS-1.0 in the layout that Detectron2 expects."""
+"""The command ``prepare-lvis``: setup of LVIS-1.0 in the layout that Detectron2 expects."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
     root = args.root or datasets_root()
     check_splits(args.splits)
     if args.check and (args.source or args.coco):
-        raise InputError("--check writes nothing, but --from or --coco is given; leave them out, or leave out --check.")
+        raise InputError("--check writes nothing and can't be combined with --from or --coco; remove one of them.")
     parts = look(root, args.splits) if args.check else _prepare(args, root)
     print_text(show(parts))
     missing = [part.name for part in parts if not part.ok]
@@ -54,10 +54,10 @@ def _prepare(args: argparse.Namespace, root: Path):
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("prepare-lvis", DESCRIPTION)
     add = parser.add_argument
-    add("--root", type=Path, help="folder of lvis/ and coco/ (default: $DETECTRON2_DATASETS or ./datasets)")
+    add("--root", type=Path, help="folder that contains lvis/ and coco/ (default: $DETECTRON2_DATASETS or ./datasets)")
     add("--splits", nargs="+", default=list(ANNOTATIONS), help="splits to prepare (default: train val test_dev)")
     add("--from", dest="source", metavar="DIR", help="take annotation files or their zip archives from a folder")
     add("--coco", metavar="DIR", help="link the COCO image folders in DIR, or in DIR/images")
     add("--check", action="store_true", help="only check; needs no network and writes nothing")
-    add("--url", default=ANNOTATIONS_URL, help="where the annotations are published (default: %(default)s)")
+    add("--url", default=ANNOTATIONS_URL, help="URL of the annotation archives (default: %(default)s)")
     return parser

@@ -1,4 +1,4 @@
-"""The command ``quickstart``: the sigmoid baseline and Balanced Sigmoid compared on the rendered dataset."""
+"""The command ``quickstart``: comparison of the sigmoid baseline and Balanced Sigmoid on the rendered dataset."""
 
 from __future__ import annotations
 

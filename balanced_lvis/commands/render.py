@@ -1,4 +1,4 @@
-"""The command ``render``: a synthetic long-tailed dataset."""
+"""The command ``render``: rendering of a synthetic long-tailed dataset."""
 
 from __future__ import annotations
 

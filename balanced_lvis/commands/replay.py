@@ -1,4 +1,4 @@
-"""The command ``replay``: a training step that was not finite, repeated."""
+"""The command ``replay``: repetition of a training step whose losses or gradients were not finite."""
 
 from __future__ import annotations
 

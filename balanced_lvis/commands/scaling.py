@@ -21,11 +21,11 @@ Predict the throughput on many GPUs from the step time on one: a model, not a me
 HELP = {
     "images": "images per GPU and step",
     "gpus_per_node": "GPUs per machine",
-    "node_bandwidth": "bytes/s between GPUs of a machine",
-    "network_bandwidth": "bytes/s of the network of a machine",
-    "latency": "seconds from a GPU to the next",
-    "backward_share": "share of the step in which gradients are exchanged",
-    "bucket_bytes": "bytes of gradients that are exchanged at a time",
+    "node_bandwidth": "bandwidth between the GPUs of a machine in bytes/s",
+    "network_bandwidth": "network bandwidth of a machine in bytes/s",
+    "latency": "latency between neighbouring GPUs in seconds",
+    "backward_share": "fraction of the step during which gradients are exchanged",
+    "bucket_bytes": "size of a gradient bucket in bytes",
     "variation": "standard deviation of the step time divided by its mean",
 }
 
@@ -34,7 +34,7 @@ HELP = {
 def main(arguments: list[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     if min(args.gpus) < 1:
-        raise InputError(f"--gpus is {args.gpus}; use 1 or more.")
+        raise InputError(f"--gpus is {' '.join(map(str, args.gpus))}; each number must be 1 or more.")
     cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *import_overrides(args.imports)])
     cluster = Cluster(args.step_seconds, gradient_bytes(cfg), **{name: getattr(args, name) for name in _defaults()})
     print("  ".join(f"{name} {value:g}" for name, value in dataclasses.asdict(cluster).items()))

@@ -1,4 +1,4 @@
-"""The command ``train``, which also evaluates a checkpoint or a results file."""
+"""The command ``train``: training, and evaluation of a checkpoint or a results file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "--num-gpus": "number of processes on this machine, one per GPU if there are GPUs (default: 1)",
         "--num-machines": "number of machines; not needed with torchrun and SLURM (default: 1)",
         "--machine-rank": "rank of this machine, from 0",
-        "--dist-url": "tcp://HOST:PORT where the machines connect",
+        "--dist-url": "address of the first machine, tcp://HOST:PORT, to which the others connect",
         "opts": OVERRIDES,
     }
     for action in parser._actions:
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def start(args: argparse.Namespace) -> None:
     """
-    Train or evaluate as a parsed command line says.
+    Train or evaluate according to the parsed arguments.
 
     Args:
         args: from :func:`argument_parser`.

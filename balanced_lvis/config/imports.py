@@ -41,7 +41,7 @@ def module_names(value, source: str) -> tuple[str, ...]:
 
 
 def _literal(value: str):
-    """The tuple or list that a string writes out, as yaml files and the command line have it; else the string."""
+    """The value of a Python literal, such as a tuple in a yaml file; other strings are returned unchanged."""
     try:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
@@ -109,7 +109,7 @@ def add_import_argument(parser: argparse.ArgumentParser) -> None:
 
 def import_overrides(names: Iterable[str]) -> list[str]:
     """
-    Overrides that stand for ``--import``, so that they reach every config and process that overrides reach.
+    ``--import`` as config overrides, which reach all configs and processes.
 
     Args:
         names: of :func:`add_import_argument`.

@@ -108,7 +108,7 @@ def _explained(path: str) -> Iterator[None]:
     except InputError:
         raise
     except FileNotFoundError as error:
-        raise InputError(f"{path}: its _BASE_ {error.filename!r} doesn't exist.") from error
+        raise InputError(f"{path}: its _BASE_ {error.filename!r} doesn't exist; correct the path.") from error
     except (TypeError, AttributeError) as error:
         raise InputError(f"{path} must be a yaml mapping of config keys to values ({error}).") from error
     except _NESTED as error:
@@ -150,12 +150,14 @@ _NESTED = (RecursionError, MemoryError)
 _TOO_DEEP = "a value is nested too deeply"
 # The message of yacs for a value whose type differs from the default's.
 _MISMATCH = re.compile(
-    r"Type mismatch \(<class '(.*)'> vs\. <class '.*'>\) with values \((.*) vs\. .*\) for config key: (.*)"
+    r"Type mismatch \(<class '(.*)'> vs\. <class '.*'>\) with values \((.*) vs\. .*\) for config key: (.*)", re.DOTALL
 )
 
 
 def _type_mismatch(error: Exception) -> str:
     match = _MISMATCH.fullmatch(str(error))
+    if match and match[1].endswith(".CfgNode"):
+        return f"{match[3]} is a section of keys, not a value; set keys in it."
     return f"{match[3]} must be of type {match[1]}, like {match[2] or repr('')}." if match else str(error)
 
 

@@ -1,4 +1,4 @@
-"""The configs that come with balanced_lvis, found by name."""
+"""Lookup by name of the configs that come with balanced_lvis."""
 
 from __future__ import annotations
 

@@ -33,10 +33,12 @@ def add_options(parent: CN, kind: str, methods: Mapping[str, Callable]) -> None:
 
 def _checked(kind: str, name: str, option: str, default):
     if default is inspect.Parameter.empty:
-        raise InputError(f"Option {option!r} of {kind} {name!r} has no default; give its parameter one.")
+        raise InputError(
+            f"Option {option!r} of {kind} {name!r} has no default; add one to the parameter of its constructor."
+        )
     if not isinstance(default, _TYPES):
         raise InputError(
             f"Option {option!r} of {kind} {name!r} has the default {default!r:.100}, a {type(default).__name__}; "
-            "a config value is a number, a string, a tuple, a list or None."
+            "config values must be numbers, strings, tuples, lists or None."
         )
     return default

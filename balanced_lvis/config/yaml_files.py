@@ -145,7 +145,7 @@ def _merge(upper: dict, lower: dict) -> None:
     """Merge ``upper`` into ``lower``, in place."""
     for key, value in upper.items():
         if isinstance(value, dict) and key in lower:
-            assert isinstance(lower[key], dict), f"{key} is a section, but a value in a _BASE_ file."
+            assert isinstance(lower[key], dict), f"{key} is a section here, but a value in a _BASE_ file."
             _merge(value, lower[key])
         else:
             lower[key] = value

@@ -1,4 +1,4 @@
-"""Standard output and error that may be full, closed or a pipe without a reader, which must not end a run."""
+"""Standard output and error whose failure (full disk, closed stream, broken pipe) does not end a run."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-Training images that can't be read, or whose annotations can't be used: replaced and reported, up to a limit.
+Replacement and reporting of training images that can't be read or whose annotations can't be used.
 
 A worker of the loader attaches broken images to the record that it returns instead. They are counted by the process
 that uses the record, when it is used. The result is therefore the same with any number of workers, and in an

@@ -1,4 +1,4 @@
-"""Results of the last check of an LVIS file, which its index keeps."""
+"""Results of the last check of an LVIS file, stored in its index."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def check_results_of(json_file: str | os.PathLike, write: bool = True) -> CheckR
             report = dataclasses.replace(Report.from_dict(index.header["report"]), json_file=json_file)
             return CheckResults(report, _names(index), indexed=True)
         except (KeyError, TypeError):
-            logger.info("The index of %s has the report of another version; the file is checked again", json_file)
+            logger.info(
+                "The index of %s has a report of another version of balanced_lvis; the file is checked again", json_file
+            )
     report, checker = check_records(json_file, layout="lvis", progress=True)
     return CheckResults(report, [path for path in checker.paths if path], indexed=False)
 

@@ -36,14 +36,14 @@ def class_names_of(name_or_json: str | os.PathLike) -> list[str]:
     if metadata.get("thing_classes"):
         return list(metadata.thing_classes)
     try:
-        if metadata.get("evaluator_type") == "coco":  # whatever its name, its classes are those of its file
+        if metadata.get("evaluator_type") == "coco":  # regardless of its name, its classes are those of its file
             raise ValueError(name)
         return list(get_lvis_instances_meta(name)["thing_classes"])
     except ValueError:
         json_file = metadata.get("json_file", "")
         if not os.path.isfile(json_file):
             raise InputError(
-                f"Dataset {name!r} has no class names until it is read; give its annotation file."
+                f"Dataset {name!r} has no class names before it is read; pass the path of its annotation file instead."
             ) from None
         return _names_in(json_file)
 

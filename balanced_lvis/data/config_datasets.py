@@ -91,7 +91,7 @@ def resolve_num_classes(cfg) -> None:
     names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     if not names:
         raise InputError(
-            "MODEL.ROI_HEADS.NUM_CLASSES is 0, to be inferred from the dataset, but there is no dataset; set "
+            "MODEL.ROI_HEADS.NUM_CLASSES is 0 (inferred from the dataset), but no dataset is set; set "
             "DATASETS.TRAIN or DATASETS.TEST, or the number of classes."
         )
     prepare_datasets(cfg)

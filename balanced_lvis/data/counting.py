@@ -46,7 +46,7 @@ def count_classes(json_file: str | os.PathLike, progress: bool = False, filter_e
         try:
             for key, record in read_records(file):
                 if isinstance(record, RecordError):
-                    raise InputError(f"Annotations {json_file} can't be counted: in its {key}, {record.named}.")
+                    raise InputError(f"Annotations {json_file} can't be counted: in {key!r}, {record.named}.")
                 counts.add(record)
         except InputError:
             raise
@@ -91,7 +91,7 @@ class _Counts:
             if image_id not in self.images or category_id not in self.names:
                 what = "image" if image_id not in self.images else "category"
                 value = image_id if what == "image" else category_id
-                raise InputError(f"Annotations {json_file} have one of {what} {value!r}, which the file doesn't have.")
+                raise InputError(f"Annotations {json_file} refer to {what} {value!r}, which the file doesn't contain.")
             image_count[category_id] += 1
             instance_count[category_id] += count
         ids = sorted(self.names)

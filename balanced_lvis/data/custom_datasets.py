@@ -50,7 +50,7 @@ def source_of(cfg, name: str) -> Source:
     key = f"DATASETS.CUSTOM.{one_line(name)}"
     unknown = sorted(set(node) - set(KEYS)) if isinstance(node, dict) else [repr(node)]
     if unknown:
-        raise InputError(f"{key}: {', '.join(map(one_line, unknown))} not known there; valid: {', '.join(KEYS)}.")
+        raise InputError(f"{key}: unknown {', '.join(map(one_line, unknown))}; valid: {', '.join(KEYS)}.")
     for part in KEYS:
         if not isinstance(node.get(part), str) or not node[part]:
             what = "the annotation file, in COCO or LVIS format" if part == "JSON" else "the folder of its images"
@@ -131,8 +131,8 @@ def _convert_registered(cfg, name: str, source: Source, counts: TrainCounts | No
     ):
         if metadata.get(key, value) != value:
             raise InputError(
-                f"DATASETS.TEST: the metadata of {name!r} has other {key} than its file {source.json_file}, in which "
-                "categories are numbered by ascending id. Leave it out when registering: it is read from the file."
+                f"DATASETS.TEST: the metadata of {name!r} has other {key} than its file {source.json_file}, whose "
+                "categories are ordered by ascending id. Don't set it when registering: it is read from the file."
             )
         metadata.set(**{key: value})
     register_evaluation_file(name, path)
@@ -153,7 +153,7 @@ def _check_spelling(cfg) -> None:
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         hint = did_you_mean(name, cfg.DATASETS.CUSTOM)
         if hint and name not in cfg.DATASETS.CUSTOM and name not in DatasetCatalog:
-            raise InputError(f"DATASETS: {name!r} is not registered, nor under DATASETS.CUSTOM.{hint}")
+            raise InputError(f"DATASETS: {name!r} is neither registered nor under DATASETS.CUSTOM.{hint}")
 
 
 def _needed(cfg, name: str) -> bool:
@@ -201,7 +201,7 @@ def _check_groups(name: str, source: Source, summary: Summary, known: bool) -> N
         raise InputError(f"DATASETS.TEST: {name} ({source.json_file}) can't be evaluated: {summary.groups_problem}")
     if summary.groups == OWN_IMAGES and not known:
         logger.warning(
-            "%s: no training set is known, so that rare, common and frequent are derived from its own counts.", name
+            "%s: the training set is unknown, so rare, common and frequent are derived from its own counts.", name
         )
 
 
@@ -210,8 +210,8 @@ def _check_names(train: TrainCounts, name: str, source: Source, summary: Summary
     for index, (own, trained) in enumerate(zip(summary.class_names, train.class_names)):
         if own != trained:
             raise InputError(
-                f"DATASETS: {name} ({source.json_file}) has other categories than {train.owner}: number "
-                f"{index + 1} by id is {own!r} instead of {trained!r}. Give both the same list of categories."
+                f"DATASETS: {name} ({source.json_file}) has other categories than {train.owner}: category "
+                f"{index + 1}, ordered by id, is {own!r} instead of {trained!r}. Give both the same list of categories."
             )
 
 

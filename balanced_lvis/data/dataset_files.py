@@ -30,8 +30,8 @@ def check_datasets(names) -> None:
         names: names of datasets that are about to be read.
 
     Raises:
-        InputError: if a dataset is not registered, or files of any of them are missing: their paths and how to get
-            them.
+        InputError: if a dataset is not registered, or files of any of them are missing: their paths and
+            remedies.
     """
     users: dict[str, list[str]] = {}  # what is missing -> the datasets that need it
     for name in dict.fromkeys(names):
@@ -42,7 +42,7 @@ def check_datasets(names) -> None:
         lines = "\n".join(f"  {line}, for {', '.join(needed_by)}" for line, needed_by in users.items())
         root = datasets_root().absolute()
         is_lvis_v1 = any(name.startswith("lvis_v1") for needed_by in users.values() for name in needed_by)
-        tool = "`balanced-lvis prepare-lvis` downloads, links and checks LVIS-1.0.\n" if is_lvis_v1 else ""
+        tool = "`balanced-lvis prepare-lvis` downloads, links and checks the files of LVIS-1.0.\n" if is_lvis_v1 else ""
         raise InputError(
             f"Dataset files are missing:\n{lines}\n{tool}"
             f"Detectron2's built-in datasets are expected in {root}; set DETECTRON2_DATASETS to the folder that holds "
@@ -78,4 +78,4 @@ def _missing_files(name: str) -> Iterator[str]:
 
 
 def _remedy(url: str, folder: Path) -> str:
-    return f" (get {url} and unzip it in {folder})"
+    return f" (download {url} and unzip it in {folder})"

@@ -39,7 +39,7 @@ def load_records(names: str | Sequence[str], filter_empty: bool = True):
     records = parts[0] if len(parts) == 1 else ChainedRecords(parts)
     if not len(records):
         wanted = "image with annotations" if filter_empty else "image"
-        raise InputError(f"There is no {wanted} in {', '.join(names)}; choose another dataset.")
+        raise InputError(f"{', '.join(names)} has no {wanted}; choose another dataset.")
     return records
 
 
@@ -89,8 +89,8 @@ def _stock_records(names: list[str], filter_empty: bool) -> list[dict]:
         if error.args != ("annotations",):
             raise
         raise InputError(
-            f"An annotation file of {', '.join(names)} has no 'annotations', as that of test-dev. Without an index, it "
-            f"is read by Detectron2's loader, which needs them; unset {MODE}, or make the file's folder writable."
+            f"An annotation file of {', '.join(names)} has no 'annotations', like that of test-dev. Without an index, "
+            f"it is read by Detectron2's loader, which needs them; unset {MODE}, or make the file's folder writable."
         ) from error
 
 

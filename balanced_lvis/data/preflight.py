@@ -25,8 +25,8 @@ from .validation.validation_report import EVALUATION_NEEDS, FILLED_IN
 logger = logging.getLogger(__name__)
 
 _EVALUATION_NEEDS_ALL = (
-    "Get them: metrics on a subset of the images can't be compared with published ones, so --allow-missing is for "
-    "training only. DATASETS.TEST '()' trains without evaluating."
+    "Add them: metrics on a subset of the images can't be compared with published ones, so --allow-missing is for "
+    "training only. Set DATASETS.TEST '()' to train without evaluation."
 )
 
 
@@ -52,7 +52,7 @@ def preflight(
     loaded = {name: _check_annotations(name, evaluated=name in test) for name in dict.fromkeys((*train, *test))}
     for name in dict.fromkeys(train):
         records = _training_records(name, loaded[name], filter_empty)
-        _check_images(name, records, allow_missing, "Get them, or train without them: --allow-missing.")
+        _check_images(name, records, allow_missing, "Add them, or pass --allow-missing to train without them.")
     for name in dict.fromkeys(test):
         _check_images(name, loaded[name] or load_records(name, filter_empty=False), False, _EVALUATION_NEEDS_ALL)
 
@@ -131,9 +131,13 @@ def _check_images(name: str, records, allow_missing: bool, remedy: str) -> None:
         return
     first = first_of([paths[i] for i in missing], SHOWN)
     if len(missing) == len(paths):
-        remedy = "Is the folder of images the right one?"
+        remedy = "Check the path of the image folder."
     remedy = _spelling_remedy(name, [paths[i] for i in missing]) or remedy
-    where = " `balanced-lvis prepare-lvis --check` lists where to get LVIS-1.0." if name.startswith("lvis_v1") else ""
+    where = (
+        " `balanced-lvis prepare-lvis --check` lists where to get those of LVIS-1.0."
+        if name.startswith("lvis_v1")
+        else ""
+    )
     raise InputError(f"{len(missing):,} of {len(paths):,} images of {name} are not on disk: {first}. {remedy}{where}")
 
 
@@ -144,13 +148,13 @@ def _spelling_remedy(name: str, missing: list[str]) -> str:
     spelled = [path for path in missing if other_spellings(os.path.basename(path))]
     if not spelled:
         if loaded and _report_of(loaded).count("path_respelled"):
-            return f"If images were renamed since {loaded} was made, delete it, and start again; else get them."
+            return f"If images were renamed after {loaded} was written, delete it and start again; otherwise add them."
         return ""
     folder, base = os.path.split(spelled[0])
     (found,) = find_images(folder, [base])
     if found is None:
         other = other_spellings(base)[-1]
-        return f"There is no {os.path.join(folder, other)} either: correct the paths, or the image folder."
+        return f"{os.path.join(folder, other)} doesn't exist either: correct the paths, or the image folder."
     if loaded:  # the file has appeared since the conversion
-        return f"{os.path.join(folder, found)} exists now: delete {loaded}, and start again."
+        return f"{os.path.join(folder, found)} exists now: delete {loaded} and start again."
     return f"{os.path.join(folder, found)} exists: correct the paths, or name the file under DATASETS.CUSTOM."

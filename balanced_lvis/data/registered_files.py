@@ -117,7 +117,7 @@ def lvis_source(name: str) -> LVISSource | None:
     - as ``functools.partial(load_lvis_json, json_file, image_root)`` of Detectron2's loader;
     - by Detectron2's ``register_lvis_instances``: the metadata has ``json_file``, ``image_root`` and ``evaluator_type``
       "lvis", and the loader is a function of Detectron2's LVIS module. Custom loaders, which may do anything, are
-      functions of other modules, whatever their metadata.
+      functions of other modules, regardless of their metadata.
 
     Args:
         name: name of the dataset, registered or not.

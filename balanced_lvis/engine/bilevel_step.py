@@ -81,7 +81,7 @@ class BilevelStep(TrainingStep):
         if solver.ACCUMULATE_BATCHES > 1:
             raise InputError(
                 f"SOLVER.ACCUMULATE_BATCHES is {solver.ACCUMULATE_BATCHES}, but class weights are learned from whole "
-                "batches; set it to 1 when SOLVER.META.ENABLED is True. The second stage needs little memory."
+                "batches; set it to 1 when SOLVER.META.ENABLED is True. It would save little memory here."
             )
         super().check(cfg, world_size)
         check_shared_evenly("SOLVER.META.IMS_PER_BATCH", meta.IMS_PER_BATCH, world_size)

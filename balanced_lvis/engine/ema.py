@@ -43,12 +43,17 @@ class WeightAverage:
         self._pairs: dict[bool, list[tuple[Tensor, Tensor]]] = {}  # is averaged -> (average, model's tensor)
 
     def start(self, model: nn.Module) -> None:
-        """Start from the model's weights, or continue with the average that was loaded from a checkpoint."""
+        """
+        Start from the model's weights, or continue with the average that was loaded from a checkpoint.
+
+        State that the checkpoint doesn't have, because its activation had none, is that of the model.
+        """
         own = model.state_dict()
-        if self.weights is None:
-            self.weights = {name: tensor.detach().clone() for name, tensor in own.items()}
-        else:
-            self.weights = {name: tensor.to(own[name].device) for name, tensor in self.weights.items()}
+        loaded = self.weights or {}
+        self.weights = {
+            name: loaded[name].to(tensor.device) if name in loaded else tensor.detach().clone()
+            for name, tensor in own.items()
+        }
         # Collected once: state_dict() visits every module, which takes longer than an update does on a GPU.
         self._pairs = {True: [], False: []}
         state = set(state_keys(model))  # of activations: counts, say, whose average means nothing

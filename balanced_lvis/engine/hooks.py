@@ -153,7 +153,7 @@ class EvaluationHook(HookBase):
         done = self.trainer.start_iter
         if not 0 < done < self.trainer.max_iter or not self._is_due(done) or self._is_recorded(done - 1):
             return
-        logger.info("metrics.json has no evaluation after iteration %d, where one is due: evaluating.", done - 1)
+        logger.info("metrics.json has no evaluation after iteration %d, where one was due; evaluating now.", done - 1)
         storage = self.trainer.storage
         storage.iter = done - 1
         try:

@@ -23,10 +23,10 @@ def saved_prior(weights: str | os.PathLike) -> str:
 
 def save_class_prior(cfg) -> None:
     """
-    Save the class prior of a training run to ``OUTPUT_DIR``, whatever its activation.
+    Save the class prior of a training run to ``OUTPUT_DIR``, with any activation.
 
     Raises:
-        InputError: if there is no prior and the activation needs one. Else a warning is logged.
+        InputError: if there is no prior and the activation needs one. Otherwise, a warning is logged.
     """
     try:
         prior = class_prior_from_config(cfg)
@@ -34,7 +34,7 @@ def save_class_prior(cfg) -> None:
         if activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).needs_prior:
             raise
         logger.warning(
-            "No class prior is saved, so that a calibration of this run's checkpoints will need "
+            "The class prior can't be saved, so calibrations of this run's checkpoints will need "
             "MODEL.CLASS_PRIOR.FILE: %s", one_line(str(error)),
         )  # fmt: skip
         return

@@ -62,7 +62,7 @@ class TrainingStep:
         overflows: number of updates whose loss scale was too large for float16.
     """
 
-    # What is trained besides the model's parameters, for messages that describe a checkpoint.
+    # What is trained in addition to the model's parameters, for messages that describe a checkpoint.
     also_trains = ""
     # Whether losses are scaled for float16.
     scales_losses = True
@@ -275,7 +275,7 @@ class TrainingStep:
         )  # fmt: skip
 
     def _accept(self, norm: Tensor) -> None:
-        """Make the update. Whatever happens once per accepted update happens here."""
+        """Update the parameters, and accept all state of the step. Called once per accepted update."""
         self.skipped_in_row = 0
         self._update(norm)
         for state in (self._statistics, *self.states):
@@ -303,7 +303,7 @@ class TrainingStep:
         self._scaler.update()
 
     def _skip(self, batches: list, losses: dict[str, float], states: Any) -> None:
-        """Restore the state from before the step. Whatever happens after a skipped step happens here."""
+        """Restore the state from before the step. Called after each skipped step."""
         self.optimizer.zero_grad()
         if self._scaler is not None:
             self._scaler.update(self._scaler.get_scale())  # keep the scale; allow the next step to unscale

@@ -1,5 +1,5 @@
 """
-Two backends for the LVIS metrics, equal to the last digit.
+Two backends that compute the LVIS metrics with identical results.
 
 "official" is the LVIS API (``lvis`` 0.5.3), the reference. "fast" selects the detections that count with NumPy, matches
 them with ``hotcoco``, and computes the averages with the LVIS API. ``hotcoco`` never gets inputs on which it could

@@ -57,7 +57,7 @@ def _check(masks: Tensor, boxes: Tensor, image_size: tuple[int, int], threshold:
     if boxes.shape != (len(masks), 4):
         raise InputError(f"boxes have shape {tuple(boxes.shape)}; expected ({len(masks)}, 4), one for each mask.")
     if not boxes.isfinite().all():
-        raise InputError("boxes hold infinite values or NaN; drop those detections first.")
+        raise InputError("boxes contain infinite values or NaN; remove those detections first.")
     if min(image_size) < 1:
         raise InputError(f"image_size is {image_size}; expected a height and a width of 1 pixel or more.")
     if not 0 <= threshold < math.inf:

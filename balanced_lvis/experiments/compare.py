@@ -78,12 +78,12 @@ def compare(
         to_do = _unfinished(chosen)
         _discard_stale(to_do, list(runs.values()))
         _prepare_data(to_do)
-        print(f"{len(to_do)} runs to train and evaluate, {len(chosen) - len(to_do)} finished before", flush=True)
+        print(f"{len(to_do)} runs to train and evaluate, {len(chosen) - len(to_do)} already finished", flush=True)
         train_all(to_do, train_net, jobs, _Reporter(len(to_do)))
         minutes, kept = (time.monotonic() - start) / 60, len(chosen) - len(to_do)
         made_by = (
             f"Made by `{command or 'compare'}` with {len(seeds)} seed{'s' * (len(seeds) > 1)}: {len(to_do)} runs in "
-            f"{minutes:.1f} minutes; {kept} had finished before."
+            f"{minutes:.1f} minutes; {kept} had already finished."
         )
         return _write(methods, {key: run for key, run in runs.items() if run in chosen}, output, configs, made_by)
 

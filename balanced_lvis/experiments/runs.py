@@ -1,4 +1,4 @@
-"""Training runs in processes of ``tools/train_net.py``: a number of them at a time, each after its first stage."""
+"""Parallel training runs in processes of ``tools/train_net.py``, each started after its first stage."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Run:
 
 
 def _same_run(one, other, output: Path) -> bool:
-    """Whether two configs define the same training run, whatever its device and folder."""
+    """Whether two configs define the same training run, regardless of device and output folder."""
     one, other = one.clone(), other.clone()
     if _from_folder(one.MODEL.WEIGHTS, one.OUTPUT_DIR) == _from_folder(other.MODEL.WEIGHTS, output):
         one.MODEL.WEIGHTS = other.MODEL.WEIGHTS

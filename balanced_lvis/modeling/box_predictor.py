@@ -132,10 +132,11 @@ class ActivationOutputLayers(FastRCNNOutputLayers):
         """(R, C) logits to (R, K+1) test-time scores: calibrated, if there is a calibration."""
         self._check_logits(logits)
         if self.calibration is None:
-            method, scores = self.activation, self.activation.scores(logits)
+            scores = self.activation.scores(logits)
         else:
-            method, scores = self.calibration, self.calibration.scores(self.activation, logits)
+            scores = self.calibration.scores(self.activation, logits)
         if scores.shape != (expected := (len(logits), self.num_classes + 1)):
+            method = self.calibration or self.activation
             raise InputError(
                 f"{type(method).__name__}.scores returned shape {tuple(scores.shape)}; it must be (R, K+1), which is "
                 f"{expected} here."

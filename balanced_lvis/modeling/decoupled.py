@@ -89,8 +89,8 @@ def scaled_classifier(classifier: nn.Module, num_outputs: int, form: str) -> nn.
     if form != "logits" or hasattr(classifier, "scale"):
         raise InputError(
             f"MODEL.DECOUPLED.CLASSIFIER is 'rescale' with SCALE_FORM {form!r}, but the activation's classifier is a "
-            f"{type(classifier).__name__}; only SCALE_FORM logits fits it, if it has no parameter 'scale'. Or use "
-            "MODEL.DECOUPLED.CLASSIFIER finetune."
+            f"{type(classifier).__name__}, which can't be rescaled in this form; use SCALE_FORM logits, unless the "
+            "classifier has a parameter 'scale', or MODEL.DECOUPLED.CLASSIFIER finetune."
         )
     some = next(classifier.parameters())
     classifier.register_parameter("scale", nn.Parameter(some.new_ones(num_outputs)))

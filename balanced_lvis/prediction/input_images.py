@@ -1,4 +1,4 @@
-"""The images to predict, and the files that they are drawn to."""
+"""Paths of the images to predict and of the drawn images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def find_images(inputs: Iterable[str | os.PathLike]) -> list[str]:
     paths: dict[str, None] = {}
     for given in (os.fspath(path) for path in inputs):
         if os.path.isdir(given):
-            found, words = _in_folder(given), "has no file with the suffix of an image"
+            found, words = _in_folder(given), "has no image files"
         elif os.path.exists(given):
             found, words = [given], ""
         else:
@@ -54,10 +54,10 @@ def _in_folder(folder: str) -> list[str]:
                 (folders if entry.is_dir() else taken if suffix in image_suffixes() else other).append(entry.name)
     except OSError as error:
         raise InputError(f"--input {folder!r} can't be listed: {error.strerror}.") from error
-    for names, what in ((other, "file(s) without the suffix of an image"), (folders, "folder(s)")):
+    for names, what in ((other, "file(s) without an image suffix"), (folders, "folder(s)")):
         if names:
             shown = first_of(sorted(names), _SHOWN)
-            logger.warning("%s: %d %s left out: %s", one_line(folder), len(names), what, shown)
+            logger.warning("%s: %d %s skipped: %s", one_line(folder), len(names), what, shown)
     return [os.path.join(folder, name) for name in sorted(taken)]
 
 
@@ -79,7 +79,7 @@ def output_paths(paths: list[str], folder: str | os.PathLike) -> list[str]:
             raise InputError(f"--output {os.fspath(folder)!r} would overwrite the input {path!r}; name another folder.")
         if os.path.isdir(path):
             raise InputError(
-                f"--output {os.fspath(folder)!r} has a folder in the place of {path!r}; name another folder."
+                f"--output {os.fspath(folder)!r} has a folder at {path!r}, the path of an image; name another folder."
             )
     return outputs
 

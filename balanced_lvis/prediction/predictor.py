@@ -107,7 +107,7 @@ class Predictor:
         class_names: K names.
 
     Raises:
-        InputError: if the checkpoint can't be read, does not fit the config, or the config asks for something that
+        InputError: if the checkpoint can't be read, does not fit the config, or the config requires something that
             this machine does not support.
     """
 

@@ -34,7 +34,7 @@ class ClassLists:
                 :class:`HasClassLists`.
 
         Raises:
-            InputError: if ``iscrowd`` is neither 0 nor 1: Detectron2 takes any other value for a crowd region.
+            InputError: if ``iscrowd`` is neither 0 nor 1: Detectron2 treats any other value as a crowd region.
         """
         if isinstance(dataset_dicts, HasClassLists):
             return dataset_dicts.class_lists()
@@ -81,7 +81,7 @@ class ClassLists:
 
 @runtime_checkable
 class HasClassLists(Protocol):
-    """A dataset that knows its classes without building a record of every image."""
+    """A dataset that provides its classes without building a record of every image."""
 
     def __len__(self) -> int: ...
 
@@ -112,6 +112,6 @@ def _is_crowd(annotation: Mapping, record: Mapping) -> bool:
     if value not in (0, 1):
         raise InputError(
             f"Image {record.get('image_id')!r} has an annotation whose iscrowd is {value!r:.60}; write 0 or 1: "
-            "Detectron2 takes any other value for a crowd region."
+            "Detectron2 treats any other value as a crowd region."
         )
     return bool(value)

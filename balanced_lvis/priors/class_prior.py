@@ -239,7 +239,7 @@ class ClassPrior:
             return self.image_count
         if self.instance_count is None:
             raise InputError(
-                "count is 'instance', but this class prior knows image counts only; use 'image', or a prior "
+                "count is 'instance', but this class prior has image counts only; use 'image', or a prior "
                 "that was counted in the annotations."
             )
         return self.instance_count

@@ -1,4 +1,4 @@
-"""The JSON of a :class:`balanced_lvis.priors.ClassPrior`."""
+"""Reading and writing of class priors as JSON files."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def folder_hint(path: str | os.PathLike) -> str:
 
 
 def why_no_file(path: str | os.PathLike) -> str:
-    """Why a path is not a file, in words that follow its name."""
+    """The reason why a path is not a file, phrased to follow the path in a message."""
     if os.path.isdir(path):
         return _IS_FOLDER
     return "is not a regular file" if os.path.exists(path) else f"doesn't exist (looked in {os.getcwd()})"

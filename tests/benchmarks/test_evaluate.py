@@ -1,4 +1,4 @@
-"""The suite of the LVIS evaluation, in this process and small."""
+"""The suite of the LVIS evaluation on a small dataset, in this process."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ from benchmarks import lvis_evaluation as evaluate
 @pytest.fixture(autouse=True)
 def _logging():
     yield
-    logging.disable(logging.NOTSET)  # the suite's processes log nothing
+    logging.disable(logging.NOTSET)  # the suite disables logging
 
 
 def test_both_contenders_find_the_same_13_numbers_at_every_size(monkeypatch):

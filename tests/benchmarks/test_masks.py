@@ -33,7 +33,7 @@ def test_the_suite_gives_a_row_for_training_and_one_for_inference(monkeypatch):
         timed = masks.time_both(job) if function.endswith("time_both") else {}
         return {"peak_mb": float(job["rois"]), **timed}
 
-    monkeypatch.setattr(masks, "keep_freed_memory", lambda: None)  # this process goes on to other tests
+    monkeypatch.setattr(masks, "keep_freed_memory", lambda: None)  # this process runs other tests afterwards
     monkeypatch.setattr(masks, "with_own_peak", here)
     rows = SUITES["masks"](Options(rounds=1))
     assert [(row["suite"], row["stock_peak_mb"], row["identical"]) for row in rows] == [
@@ -43,7 +43,7 @@ def test_the_suite_gives_a_row_for_training_and_one_for_inference(monkeypatch):
 
 
 def test_memory_is_that_beyond_inputs_and_gradients():
-    """16 RoIs: 60 MB of logits for Detectron2; the features, 12 MB, are in neither figure."""
+    """16 RoIs: 60 MB of logits for Detectron2; the features, 12 MB, are in neither number."""
     job = {"rois": 16, "classes": 1203, "device": "cpu", "training": False}
     stock, native = (masks._extra_memory({**job, "contender": contender}) for contender in masks.CONTENDERS)
     assert 0 <= native < 3

@@ -32,7 +32,7 @@ def test_contenders_take_turns_after_one_call_each_to_warm_up():
 
 
 def report(job):
-    """Runs in a process of its own."""
+    """Runs in a separate process."""
     memory = bytearray(job["megabytes"] * 2**20)
     return {"size": len(memory)}
 
@@ -77,7 +77,7 @@ def test_peak_memory_on_the_cpu_is_that_of_a_process_of_its_own():
 def test_a_gpus_peak_memory_is_reset_for_each_measurement_in_this_process():
     found = [measure.with_own_peak(f"{__name__}:allocate", {"device": "cuda", "mb": mb}) for mb in (64, 4)]
     assert {one["process"] for one in found} == {os.getpid()}
-    if os.environ.get("SIMCUDA") != "1":  # which has no memory of its own
+    if os.environ.get("SIMCUDA") != "1":  # its memory is the CPU's
         before, after = (one["peak_mb"] for one in found)
         assert before - after == pytest.approx(60, abs=1)
 

@@ -1,4 +1,4 @@
-"""The suites of whole models: what they compare, and that random weights are given a trained model's work."""
+"""The suites of complete models: their comparison, and random weights with the workload of a trained model."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def test_both_contenders_train_in_the_precision_of_the_config(dtype):
 
 
 class Doubles(torch.nn.Module):
-    """A model that keeps the dtype of what it computes."""
+    """A model that records the dtype of its computations."""
 
     def __init__(self):
         super().__init__()
@@ -112,14 +112,14 @@ def test_a_model_trains_on_the_proposals_of_the_batch_that_it_is_given(tiny_cfg)
 
 
 def test_a_measurement_leaves_the_precision_of_matrix_products_as_it_was(monkeypatch):
-    """On a GPU the next contender is measured in the same process."""
+    """On a GPU, the next contender is measured in the same process."""
     monkeypatch.setattr(models, "_run_job", lambda job: torch.set_float32_matmul_precision("high"))
     models.run_job({})
     assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_on_a_gpu_inference_is_timed_with_tf32_and_compared_without(monkeypatch, tmp_path):
-    """Detectron2's mask predictor is a convolution, native a matrix product: TF32 rounds the former only."""
+    """TF32 rounds Detectron2's mask predictor, a convolution, but not the matrix product of balanced_lvis."""
 
     class Model(torch.nn.Module):
         def forward(self, batch):

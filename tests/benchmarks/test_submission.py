@@ -1,4 +1,4 @@
-"""The suite of validating submissions, in this process and small."""
+"""The suite of submission validation on a small file, in this process."""
 
 from benchmarks import SUITES, Options
 from benchmarks import submission_validation as submission

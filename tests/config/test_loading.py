@@ -155,6 +155,7 @@ def test_a_missing_file_says_where_it_was_looked_for(tmp_path):
         (["SOLVER.BASELR", "1"], r"SOLVER.BASELR.*Did you mean SOLVER.BASE_LR\?"),
         (["SOLVR.BASE_LR", "1"], r"Did you mean SOLVER\?"),
         (["SOLVER.MAX_ITER", "many"], "SOLVER.MAX_ITER is 'many': SOLVER.MAX_ITER must be of type int, like 40000"),
+        (["MODEL.ROI_BOX_HEAD.ACTIVATION", "sigmoid"], "ACTIVATION is a section of keys, not a value; set keys in it"),
         (["SOLVER.MAX_ITER", "3", "--resume"], "--resume comes after"),
         (["SOLVER.MAX_ITER.FOO", "3"], "unknown config key SOLVER.MAX_ITER.FOO"),
     ],

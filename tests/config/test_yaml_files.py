@@ -136,5 +136,5 @@ def test_a_name_with_dots_is_no_config_of_ours(tmp_path):
 def test_a_section_and_a_value_of_one_name_are_refused(tmp_path):
     (tmp_path / "base.yaml").write_text("SOLVER: 3\n")
     (tmp_path / "x.yaml").write_text("_BASE_: base.yaml\nSOLVER: {MAX_ITER: 3}\n")
-    with pytest.raises(InputError, match="SOLVER is a section, but a value in a _BASE_ file"):
+    with pytest.raises(InputError, match="SOLVER is a section here, but a value in a _BASE_ file"):
         load_config(tmp_path / "x.yaml")

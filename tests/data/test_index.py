@@ -156,7 +156,7 @@ def test_real_annotations_give_equal_records(tmp_path):
 def test_the_rendered_data_set_gives_equal_records(rendered, split, filter_empty):
     name = f"rendered_{split}"
     if split == "test_dev" and filter_empty:
-        with pytest.raises(InputError, match="no image with annotations in rendered_test_dev"):
+        with pytest.raises(InputError, match="rendered_test_dev has no image with annotations"):
             load_records(name, filter_empty)
         return
     records = load_records(name, filter_empty)

@@ -139,7 +139,7 @@ def test_a_file_without_annotations_can_be_evaluated_on_and_not_trained_on(tmp_p
     del content["annotations"]
     name = register(tmp_path, content)
     preflight([], [name])
-    with pytest.raises(InputError, match="no image with annotations in preflight_one"):
+    with pytest.raises(InputError, match="preflight_one has no image with annotations"):
         preflight([name])
 
 
@@ -221,7 +221,7 @@ def test_a_path_in_another_spelling_is_explained(tmp_path):
     content = made()
     content["images"][1]["coco_url"] = "http://x.org/train2017/a%20b.jpg"
     name = register(tmp_path, content)
-    with pytest.raises(InputError, match=r"a%20b\.jpg\. There is no .*/a b\.jpg either: correct the paths"):
+    with pytest.raises(InputError, match=r"a%20b\.jpg\. .*/a b\.jpg doesn't exist either: correct the paths"):
         preflight([name])
     (tmp_path / "train2017" / "a b.jpg").touch()
     with pytest.raises(InputError, match=r"a b\.jpg exists: correct the paths, or name the file under DATASETS.CUSTOM"):
@@ -238,7 +238,9 @@ def test_images_that_are_renamed_after_the_conversion_are_found_by_the_remedy(tm
     prepare_custom(cfg)
     preflight(cfg.DATASETS.TRAIN)
     (tmp_path / "images" / "a b.jpg").rename(tmp_path / "images" / "a%20b.jpg")
-    with pytest.raises(InputError, match=r"a b\.jpg\. If images were renamed since .* was made, delete it") as caught:
+    with pytest.raises(
+        InputError, match=r"a b\.jpg\. If images were renamed after .* was written, delete it"
+    ) as caught:
         preflight(cfg.DATASETS.TRAIN)
     (converted,) = tmp_path.glob("train.json.lvis-*.json")
     assert str(converted) in str(caught.value)
@@ -266,13 +268,13 @@ def test_images_without_annotations_may_be_missing_where_they_are_not_trained_on
 def test_missing_images_can_be_allowed_in_training_but_not_in_evaluation(tmp_path):
     name = register(tmp_path, there=[7])
     preflight([name], allow_missing=True)
-    with pytest.raises(InputError, match=r"2 of 3 images.*DATASETS.TEST '\(\)' trains without evaluating"):
+    with pytest.raises(InputError, match=r"2 of 3 images.*DATASETS.TEST '\(\)' to train without evaluation"):
         preflight([name], [name], allow_missing=True)
 
 
 def test_a_wrong_folder_is_not_allowed_either(tmp_path):
     name = register(tmp_path, there=[])
-    with pytest.raises(InputError, match="2 of 2 images.*Is the folder of images the right one"):
+    with pytest.raises(InputError, match="2 of 2 images.*Check the path of the image folder"):
         preflight([name], allow_missing=True)
     with pytest.raises(InputError, match="None of the 2 training images"):
         leave_out_missing(load_records(name))

@@ -419,7 +419,7 @@ def test_class_names_come_from_the_data_set_where_it_has_them(caplog):
         ),
         (
             lambda: class_repeat_factors(ClassPrior(("a",), [1], 2), 0.1, by="image_and_instance"),
-            "knows image counts only",
+            "has image counts only",
         ),
         (lambda: built("TrainingSampler").load_state_dict({"seed": 1}), "must have integers 'seed' and 'start'"),
         (lambda: built("TrainingSampler").load_state_dict(None), "must have integers 'seed' and 'start'"),

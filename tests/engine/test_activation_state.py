@@ -147,6 +147,16 @@ def test_an_average_of_weights_has_the_state_itself():
     assert not torch.equal(average.weights["linear.weight"], model.linear.weight)
 
 
+def test_an_average_of_a_run_without_state_is_continued_with_state():
+    model, average = Classifier(), WeightAverage(0.9)
+    weights = {key: tensor for key, tensor in model.state_dict().items() if key not in state_keys(model)}
+    average.load_state_dict({"updates": 3, "weights": {key: tensor + 1 for key, tensor in weights.items()}})
+    average.start(model)
+    assert torch.equal(average.weights["linear.bias"], model.linear.bias + 1)
+    with average.applied(model):
+        assert model.activation.seen.tolist() == [0] * K
+
+
 def test_outside_of_training_nothing_is_kept():
     model = Classifier()
     model(images(4))

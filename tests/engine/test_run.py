@@ -274,7 +274,7 @@ def test_weights_that_cannot_be_downloaded_say_where_to_put_the_file(fake_lvis, 
 @pytest.mark.parametrize(
     ("flags", "overrides", "expected"),
     [
-        ((), {"MODEL.WEIGHTS": "nowhere.pth"}, "nowhere.pth doesn't exist"),
+        ((), {"MODEL.WEIGHTS": "nowhere.pth"}, "nowhere.pth was not found"),
         (("--eval-only",), {"MODEL.WEIGHTS": "''"}, "--eval-only needs a checkpoint"),
         ((), {"MODEL.ROI_BOX_HEAD.ACTIVATION.NAME": "balanced_sigmod"}, "Did you mean 'balanced_sigmoid'"),
         ((), {"MODEL.ROI_BOX_HEAD.ACTIVATION.NAM": "x"}, "Did you mean MODEL.ROI_BOX_HEAD.ACTIVATION.NAME?"),

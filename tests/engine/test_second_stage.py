@@ -351,7 +351,7 @@ def test_a_classifier_of_the_other_family_is_warned_of_where_it_is_kept(rendered
         train("crt", rendered, tmp_path / "crt", MODEL__WEIGHTS=path)
         assert "calibrated" not in caplog.text
         train("lws", rendered, tmp_path / "lws", MODEL__WEIGHTS=path)
-    assert "trained with a softmax activation, and goes on with a sigmoid one" in caplog.text
+    assert "trained with a softmax activation and is fine-tuned with a sigmoid one" in caplog.text
 
 
 def test_evaluating_a_checkpoint_as_another_model_is_refused(rendered, stage_1, tmp_path):

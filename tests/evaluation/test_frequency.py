@@ -200,5 +200,5 @@ def test_what_the_groups_follow_from_is_logged_once(tmp_path, caplog, request, v
             evaluator.evaluate_stored(nothing_found(tmp_path), ("bbox",))
     lines = [record.getMessage() for record in caplog.records if "APr, APc, APf) are defined" in record.getMessage()]
     assert len(lines) == 1 and lines[0].endswith(f"are defined by {words}.")
-    warned = [record for record in caplog.records if "no training set is known" in record.getMessage()]
+    warned = [record for record in caplog.records if "the training set is unknown" in record.getMessage()]
     assert len(warned) == (train is None)

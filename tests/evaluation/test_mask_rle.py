@@ -252,5 +252,5 @@ def test_bad_input_is_explained(masks, boxes, size, threshold, expected):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_boxes_that_are_not_finite_are_refused(value):
-    with pytest.raises(InputError, match="boxes hold infinite values or NaN"):
+    with pytest.raises(InputError, match="boxes contain infinite values or NaN"):
         masks_to_rle(torch.zeros(1, 28, 28), torch.tensor([[0, 0, value, 1]]), (10, 20))

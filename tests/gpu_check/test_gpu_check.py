@@ -1,4 +1,4 @@
-"""The checks of tools/gpu_check.py on the CPU; tests/simulated_cuda has them on a simulated GPU."""
+"""The checks of tools/gpu_check.py on the CPU; tests/simulated_cuda runs them on a simulated GPU."""
 
 import json
 import os
@@ -60,13 +60,13 @@ def test_a_wrong_gradient_is_found(context, monkeypatch):
 
     calls = iter(range(1000))
     monkeypatch.setattr(exactness, "build_activation", wrong)
-    with pytest.raises(CheckFailedError, match="of .*: off by up to"):
+    with pytest.raises(CheckFailedError, match="of .* differs by up to"):
         exactness.activations(context)
 
 
 def test_other_detections_and_masks_are_found(context, monkeypatch):
     monkeypatch.setattr(exactness.box_benchmark, "identical", lambda a, b: False)
-    with pytest.raises(CheckFailedError, match="not Detectron2's detections"):
+    with pytest.raises(CheckFailedError, match="detections differ from Detectron2's"):
         exactness.detections(context)
     encode = exactness.masks_to_rle
     monkeypatch.setattr(exactness, "masks_to_rle", lambda masks, *rest: encode(1 - masks, *rest))
@@ -104,7 +104,7 @@ def test_a_launchers_variables_are_not_those_of_a_check(monkeypatch):
     assert not [
         name for name in found if name.startswith(("SLURM", "RANK", "LOCAL", "WORLD", "MASTER", "TORCHELASTIC"))
     ]
-    assert found["BALANCED_LVIS_PARENT"] == str(os.getpid())  # what is started ends with the check
+    assert found["BALANCED_LVIS_PARENT"] == str(os.getpid())  # child processes end with the check
     assert [training._slurm_environment(rank, 1)["CUDA_VISIBLE_DEVICES"] for rank in (0, 1)] == ["4", "5"]
 
 

@@ -59,7 +59,7 @@ def test_it_is_converted_to_the_same_weights(objectness, tmp_path):
     assert (done.num_classes, done.family, done.steps) == (K, toys.OBJECTNESS, [])
     before, after = tensors(objectness), tensors(tmp_path, "converted")
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
-    with pytest.raises(InputError, match="14 outputs for 12 classes, whose last outputs can't be left out"):
+    with pytest.raises(InputError, match="14 outputs for 12 classes, which layout 'no_background'"):
         convert_checkpoint(source, tmp_path / "without.pth", layout="no_background")
 
 

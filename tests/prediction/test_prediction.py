@@ -205,7 +205,7 @@ def test_pictures_are_found_once_by_name_folder_and_pattern(tmp_path):
     assert [path[len(str(tmp_path)) + 1 :] for path in found] == ["b/1.jpg", "a/1.PNG", "a/2.jpg"]
     (tmp_path / "empty").mkdir()
     for wrong in (tmp_path / "empty", tmp_path / "c.jpg", f"{tmp_path}/*.jpg"):
-        with pytest.raises(InputError, match=r"--input .*(doesn't exist|suffix of an image)"):
+        with pytest.raises(InputError, match=r"--input .*(doesn't exist|has no image files)"):
             find_images([wrong])
 
 
@@ -234,7 +234,7 @@ def test_a_broken_picture_is_told_and_the_others_are_drawn(run_folder, rendered,
     arguments = ("--weights", weights, "--output", tmp_path / "out", "--json", found, "--threshold", THRESHOLD)
     assert tool(*arguments, "--input", folder) == 2
     out, err = capsys.readouterr()
-    assert "1 of 3 images were left out" in err and "broken.jpg" in err and "objects in 2 images" in out
+    assert "1 of 3 images were skipped" in err and "broken.jpg" in err and "objects in 2 images" in out
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png"]
     records = json.loads(found.read_text())
     assert [record["file_name"] for record in records] == [str(folder / "0.png"), str(folder / "1.png")]
@@ -257,9 +257,9 @@ def test_an_output_that_can_not_be_written_is_found_before_the_work(run_folder, 
     (tmp_path / "file").touch()
     arguments = ("--weights", run_folder / "model_final.pth", "--input", pictures_of(rendered)[0])
     assert tool(*arguments, "--output", tmp_path / "file") != 0
-    assert "a file is in the folder's place" in capsys.readouterr().err
+    assert "a file has this name" in capsys.readouterr().err
     assert tool(*arguments, "--output", tmp_path / "out", "--json", run_folder) != 0
-    assert "a folder is in the file's place" in capsys.readouterr().err
+    assert "a folder has this name" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
     assert tool("--weights", run_folder, "--input", pictures_of(rendered)[0]) == 2
     assert "is a folder; give the checkpoint in it" in capsys.readouterr().err
@@ -372,10 +372,16 @@ def test_whatever_goes_wrong_with_an_image_costs_only_that_image(run_folder, ren
     names = {os.path.basename(record["file_name"]) for record in json.loads(found.read_text())}
     assert names == {"good.png", "z_strip.png", "undrawn.png"}
     assert sorted(os.listdir(tmp_path / "out")) == ["good.png", "z_strip.png"]
-    assert "6 of 9 images were left out" in err and "1 of 9 images could not be drawn" in err
-    for words in ("cut.png can't be read", "eps.jpg is no image", "fifo.jpg is a FIFO", "exceeds limit", "CUDA out of"):
+    assert "6 of 9 images were skipped" in err and "1 of 9 images could not be drawn" in err
+    for words in (
+        "cut.png can't be read",
+        "eps.jpg is not an image",
+        "fifo.jpg is a FIFO",
+        "exceeds limit",
+        "CUDA out of",
+    ):
         assert words in err
-    assert "new\\nline\\x1b[31m.jpg is no image" in err and "\x1b[31m.jpg" not in out + err
+    assert "new\\nline\\x1b[31m.jpg is not an image" in err and "\x1b[31m.jpg" not in out + err
 
 
 def test_a_full_disk_ends_it_with_its_status_and_the_json_of_what_was_predicted(
@@ -404,9 +410,9 @@ def test_a_folder_is_read_for_every_raster_format_and_what_is_left_out_is_named(
     with caplog.at_level(logging.WARNING):
         assert [os.path.basename(path) for path in find_images([folder])] == images
     assert caplog.messages[0].endswith(
-        "6 file(s) without the suffix of an image left out: a.txt, b.pdf, c.eps, d\\n\\x1b[31m, e.mp4, ..."
+        "6 file(s) without an image suffix skipped: a.txt, b.pdf, c.eps, d\\n\\x1b[31m, e.mp4, ..."
     )
-    assert caplog.messages[1].endswith("2 folder(s) left out: a folder.jpg, more")
+    assert caplog.messages[1].endswith("2 folder(s) skipped: a folder.jpg, more")
 
 
 def test_drawn_files_have_names_that_any_file_system_takes(tmp_path):
@@ -415,5 +421,5 @@ def test_drawn_files_have_names_that_any_file_system_takes(tmp_path):
     assert outputs[:2] == ["out/a_.jpg", "out/a_.jpg.png"] and outputs[3] == "out/c_d.png"
     assert outputs[2].endswith(".tif.png") and len(os.path.basename(outputs[2])) < 220
     (tmp_path / "out" / "1.jpg").mkdir(parents=True)
-    with pytest.raises(InputError, match="has a folder in the place of"):
+    with pytest.raises(InputError, match="has a folder at"):
         output_paths([str(tmp_path / "1.jpg")], tmp_path / "out")

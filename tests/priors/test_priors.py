@@ -112,7 +112,7 @@ def test_a_prior_cannot_be_changed_by_accident():
         (lambda: make([101, 2], 100), "num_images = 100"),
         (lambda: make([1, 2], 0), "num_images is 0"),
         (lambda: make().share("pixel"), "'pixel'.*'image', 'instance'"),
-        (lambda: centred_offset(make(), "instance"), "knows image counts only"),
+        (lambda: centred_offset(make(), "instance"), "has image counts only"),
         (lambda: ClassPrior.from_dataset_dicts([], ["a"]), "no images"),
         (lambda: ClassPrior.from_dataset_dicts([{"annotations": [{"category_id": 7}]}], ["a"]), "category_id 7"),
         (lambda: make([1, 2]).check_classes(["c0", "dog"], "data set 'pets'"), "'c1', in data set 'pets' it is 'dog'"),

@@ -1,4 +1,4 @@
-"""Writes that fail, anywhere in a training: one message, status 4, and a run that is resumed to the same bits."""
+"""Failing writes during a training run: one message, exit status 4, and bit-identical results after resuming."""
 
 import errno
 import json
@@ -19,7 +19,7 @@ FAILURES = 8
 
 
 def write_all(folder):
-    """Every way in which this package writes."""
+    """All ways in which this package writes files."""
     shutil.rmtree(folder / "new", ignore_errors=True)
     os.makedirs(folder / "new" / "below")
     write_json(folder / "a.json", {"a": list(range(5000))})
@@ -66,7 +66,7 @@ def test_failures_of_every_kind_are_drawn():
 
 def disturbed(folder, seed):
     torch.set_num_threads(1)
-    loop = KillLoop(CONFIGS, folder, seed=seed, settings=("evaluating on the way",))
+    loop = KillLoop(CONFIGS, folder, seed=seed, settings=("evaluation during training",))
     loop.rng.choices = lambda kinds, weights: [FAILS]
     FailingWrites.drawn = classmethod(
         lambda cls, rng, folder, spared: cls(

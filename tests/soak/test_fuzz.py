@@ -1,4 +1,4 @@
-"""Parsers of other people's files: nothing but InputError comes out, and what does come out is noticed."""
+"""Parsers of untrusted files raise only InputError, and the fuzzer reports any other failure."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Real trainings that are killed, while they save too, and whose files are damaged."""
+"""Training runs that are killed, also while saving, and whose files are damaged."""
 
 import multiprocessing
 import os
@@ -16,11 +16,11 @@ from soak.kills import KillLoop, newest_whole
 from soak.training_process import SETTINGS, same
 from tests.common import CONFIGS
 
-KILLS = 6  # of each training
+KILLS = 6  # per training run
 
 
 def in_a_fresh_process(function, *arguments):
-    """A process that is forked must not come from one that has trained before, whose threads it would lack."""
+    """A process that has trained must not be forked, because the fork lacks its threads."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -36,7 +36,7 @@ def killed(folder):
 
 @pytest.mark.slow
 def test_a_training_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path):
-    """Every loss on the way, and the final weights, optimizer and positions, to the last bit."""
+    """All losses and the final weights, optimizer state and positions are bit-identical."""
     figures = in_a_fresh_process(killed, tmp_path)
     print(figures)
     assert not figures["failures"], figures
@@ -50,13 +50,13 @@ def killed_without_a_position(folder):
     loop._references["plain"] = loop._undisturbed("plain")
     TrainLoader.load_state_dict = lambda loader, state: None
     loop.rng.choices = lambda kinds, weights: [kinds[1]]  # while saving
-    Fault.drawn = classmethod(lambda cls, rng: cls("after the note", 0, 0))
+    Fault.drawn = classmethod(lambda cls, rng: cls("after last_checkpoint", 0, 0))
     loop.run_one()
     return loop.figures.failures
 
 
 def test_a_broken_promise_is_noticed(tmp_path):
-    """A checkpoint that lacks the position in the images: the resumed run sees others."""
+    """A checkpoint without the position in the data stream: the resumed run sees other images."""
     (failure,) = in_a_fresh_process(killed_without_a_position, tmp_path)
     assert "losses of iteration 4 are" in failure
     assert (tmp_path / "failure_1" / "screen.txt").is_file()
@@ -76,7 +76,7 @@ def test_damages_are_of_every_kind_and_leave_one_checkpoint_whole(tmp_path):
         write(tmp_path, 3, 7)
         kind = damage(tmp_path, random.Random(seed))
         kinds[kind] += 1
-        assert newest_whole(tmp_path) == (7 if "note" in kind else 3), kind
+        assert newest_whole(tmp_path) == (7 if "last_checkpoint" in kind else 3), kind
     assert len(kinds) == 6
 
 

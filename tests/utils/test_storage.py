@@ -71,7 +71,7 @@ def test_a_name_that_could_not_be_resumed_is_refused_at_the_start(name, tmp_path
 )
 def test_a_folder_in_a_files_place_and_the_reverse_are_found_before_work_starts(name, is_folder, tmp_path):
     (tmp_path / name).mkdir() if is_folder else (tmp_path / name).write_text("")
-    with pytest.raises(StorageError, match=f"a {'folder' if is_folder else 'file'} is in the .*{name}"):
+    with pytest.raises(StorageError, match=f"a {'folder' if is_folder else 'file'} has this name .*{name}"):
         check_writable(tmp_path)
 
 
@@ -115,13 +115,13 @@ def test_an_error_of_another_file_is_told_of_that_file_and_one_of_reading_is_not
     for clear in (clear_errors(output), clear_system_errors()):
         with pytest.raises(FileNotFoundError), clear:
             raise FileNotFoundError(errno.ENOENT, "gone", other)
-    with pytest.raises(StorageError, match="this user may not write there"), clear_system_errors():
+    with pytest.raises(StorageError, match="permission denied"), clear_system_errors():
         raise PermissionError(errno.EACCES, "not allowed", other)
 
 
 def test_a_tools_own_output_that_can_not_be_written_is_one_message(tmp_path, capsys):
     assert command_line(lambda: tmp_path.write_text(""))() == StorageError.exit_status
-    assert "a folder is in the file's place" in only_message(capsys)
+    assert "a folder has this name" in only_message(capsys)
 
 
 def test_without_a_home_there_is_no_cache_and_training_goes_on(monkeypatch):

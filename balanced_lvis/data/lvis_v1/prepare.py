@@ -115,7 +115,7 @@ def link_folders(coco: str | os.PathLike, root: str | os.PathLike, folders: Coll
                 link.unlink()
             link.symlink_to(path, target_is_directory=True)
         except OSError as error:
-            raise InputError(f"{link} can't be made a link to {path}: {error.strerror or error}.") from error
+            raise InputError(f"{link} can't be linked to {path}: {error.strerror or error}.") from error
         linked.append(name)
     return linked
 

@@ -87,7 +87,7 @@ def render_dataset(spec: RenderedSpec, root: str | os.PathLike, workers: int | N
 
     It is built in a folder next to ``root`` and moved when it is complete: an interrupted build leaves ``root``
     unchanged, and the next build removes its remains. A dataset with other parameters is replaced. Only one process
-    builds in the same place at a time. The same spec gives the same bytes, whatever the number of workers.
+    builds in the same place at a time. The same spec gives the same bytes for any number of workers.
 
     Args:
         spec: the parameters.

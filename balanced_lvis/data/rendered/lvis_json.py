@@ -1,4 +1,4 @@
-"""Content of the images, and its LVIS-1.0 records."""
+"""Content of rendered images, and their records in LVIS-1.0 format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class-aware sampling (Shen et al., ECCV 2016), with which cRT and LWS (Kang et al., ICLR 2020) train classifiers."""
+"""Class-aware sampling (Shen et al., ECCV 2016), used by cRT and LWS (Kang et al., ICLR 2020) for classifiers."""
 
 from __future__ import annotations
 

@@ -147,8 +147,8 @@ def times_shown(cfg, dataset_dicts: Sequence[Mapping]) -> np.ndarray:
     check_sampler(name)
     if name not in _SHOWN:
         raise InputError(
-            f"MODEL.CLASS_PRIOR.SAMPLED is True, but how often {name} shows an image is not known; set it to False, or "
-            f"DATALOADER.SAMPLER_TRAIN to one of {', '.join(sorted(_SHOWN))}."
+            f"MODEL.CLASS_PRIOR.SAMPLED is True, but the sampling frequencies of {name} are unknown; set it to False, "
+            f"or DATALOADER.SAMPLER_TRAIN to one of {', '.join(sorted(_SHOWN))}."
         )
     return np.asarray(_SHOWN[name](cfg, dataset_dicts, **sampler_options(cfg, name)), np.float64)
 

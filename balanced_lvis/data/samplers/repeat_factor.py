@@ -41,7 +41,7 @@ def class_repeat_factors(prior: ClassPrior, threshold: float, by: str = "image",
             has no instance counts.
     """
     if not 0 <= threshold <= 1:
-        raise InputError(f"The repeat threshold is {threshold}; it is a frequency, from 0 to 1 (LVIS uses 0.001).")
+        raise InputError(f"The repeat threshold is {threshold}; it must be a frequency from 0 to 1 (LVIS uses 0.001).")
     if by not in ("image", "image_and_instance"):
         raise InputError(f"by is {by!r}; valid: 'image', 'image_and_instance'.")
     # Not prior.image_frequency(), which also lowers classes that are in every image, to keep log-odds finite.
@@ -50,7 +50,7 @@ def class_repeat_factors(prior: ClassPrior, threshold: float, by: str = "image",
         instances = prior.instance_count
         if instances is None:
             raise InputError(
-                "by is 'image_and_instance', but this class prior knows image counts only; use 'image', or a prior "
+                "by is 'image_and_instance', but this class prior has image counts only; use 'image', or a prior "
                 "computed from the annotations."
             )
         frequency = np.sqrt(frequency * (np.maximum(instances, 0.5) / max(instances.sum(), 1)))
@@ -145,7 +145,7 @@ def _threshold_of(cfg) -> float:
     threshold = cfg.DATALOADER.REPEAT_THRESHOLD
     if not 0 <= threshold <= 1:
         raise InputError(
-            f"DATALOADER.REPEAT_THRESHOLD is {threshold}; it is a frequency, from 0 to 1 (LVIS uses 0.001)."
+            f"DATALOADER.REPEAT_THRESHOLD is {threshold}; it must be a frequency from 0 to 1 (LVIS uses 0.001)."
         )
     if threshold == 0:
         logger.warning("DATALOADER.REPEAT_THRESHOLD is 0, Detectron2's default: no image is repeated. LVIS uses 0.001.")

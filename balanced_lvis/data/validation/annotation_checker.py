@@ -1,5 +1,5 @@
 """
-Checks of a stream of annotation records, with about 80 bytes of memory per annotation, whatever the size of masks.
+Checks of a stream of annotation records, with about 80 bytes of memory per annotation, regardless of mask size.
 
 The lists of a file come in any order, so that references between them are checked at the end.
 """

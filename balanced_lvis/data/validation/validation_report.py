@@ -10,23 +10,25 @@ from ...utils.findings import ERROR, WARNING, Kind
 
 # Errors stop training or evaluation or silently falsify them; Detectron2 handles warnings.
 KINDS = {
-    "not_json": Kind(ERROR, "file that is not a complete JSON object", "Get it again, complete and unzipped."),
-    "no_images": Kind(ERROR, "file without images", "COCO and LVIS files list them under 'images'."),
-    "no_categories": Kind(ERROR, "file without categories", "COCO and LVIS files list them under 'categories'."),
+    "not_json": Kind(ERROR, "file that is not a complete JSON object", "Download or export it again, and unzip it."),
+    "no_images": Kind(ERROR, "file without images", "List them under 'images', as in COCO and LVIS files."),
+    "no_categories": Kind(ERROR, "file without categories", "List them under 'categories', as in COCO and LVIS files."),
     # images
     "malformed_image": Kind(
-        ERROR, "image records that can't be read", "Each has an integer 'id', 'width', 'height', and a path."
+        ERROR, "image records that can't be read", "Each needs an integer 'id', 'width', 'height', and a path."
     ),
     "duplicate_image_id": Kind(ERROR, "repeated image ids", "Number images so that ids are unique."),
     "path_leaves_root": Kind(
-        ERROR, "image paths that lead out of the image folder", "Make paths relative to it, without '..'."
+        ERROR, "image paths that point outside the image folder", "Make paths relative to it, without '..'."
     ),
     "image_missing": Kind(
-        ERROR, "images that are not on disk", "Get them, correct the image folder, or leave them out on purpose."
+        ERROR, "images that are not on disk", "Add them, correct the path of the image folder, or train without them."
     ),
-    "image_unreadable": Kind(ERROR, "images that can't be read", "Get or save them again."),
+    "image_unreadable": Kind(ERROR, "images that can't be read", "Download or save them again."),
     "image_size_differs": Kind(
-        ERROR, "images of another size than annotated", "Correct 'width' and 'height', or use the original images."
+        ERROR,
+        "images whose size differs from the annotated size",
+        "Correct 'width' and 'height', or use the original images.",
     ),
     "path_respelled": Kind(
         WARNING,
@@ -38,20 +40,22 @@ KINDS = {
     ),
     "negatives_empty": Kind(
         WARNING,
-        "images with 'neg_category_ids', all of them empty lists",
+        "images whose 'neg_category_ids' are empty in the whole file",
         "Detections of a category in images without its objects aren't counted as wrong, so that AP is too high. List "
         "the categories that are absent, or, if annotation is exhaustive, remove the field and name the file under "
         "DATASETS.CUSTOM.",
     ),
     # categories
-    "malformed_category": Kind(ERROR, "category records that can't be read", "Each has an integer 'id' and a 'name'."),
+    "malformed_category": Kind(
+        ERROR, "category records that can't be read", "Each needs an integer 'id' and a 'name'."
+    ),
     "duplicate_category_id": Kind(ERROR, "repeated category ids", "Number categories so that ids are unique."),
     "duplicate_category_name": Kind(WARNING, "repeated category names", "Give each category a unique name."),
     # annotations
     "malformed_annotation": Kind(
         ERROR,
         "annotations that can't be read",
-        "Each has an integer 'id', 'image_id', 'category_id', and 'bbox' [x, y, width, height].",
+        "Each needs an integer 'id', 'image_id', 'category_id', and 'bbox' [x, y, width, height].",
     ),
     "flag_invalid": Kind(
         ERROR,
@@ -60,24 +64,24 @@ KINDS = {
     ),
     "no_objects": Kind(
         ERROR,
-        "annotations, all of them with 'iscrowd' or 'ignore' 1, so that there is no object",
+        "annotations, all with 'iscrowd' or 'ignore' 1: the file has no objects",
         "Crowd regions and ignored objects are not used for training or evaluation. Some tools, such as CVAT, write "
         "'iscrowd' 1 for every RLE mask: set it to 0 where a mask is one object.",
     ),
     "category_without_objects": Kind(
         WARNING,
-        "categories that have annotations, all of them with 'iscrowd' or 'ignore' 1",
+        "categories whose annotations all have 'iscrowd' or 'ignore' 1",
         "They are not used for training or evaluation; set 'iscrowd' to 0 where a mask is one object.",
     ),
     "crowd_in_lvis": Kind(
         ERROR,
-        "annotations with 'iscrowd' 1 in LVIS format, which has no crowds: loader and LVIS API use them as objects",
+        "annotations with 'iscrowd' 1 in LVIS format: Detectron2 and the LVIS API treat them as objects",
         "Name the file under DATASETS.CUSTOM, which leaves crowd regions out, or remove them.",
     ),
     "object_again": Kind(
         WARNING,
-        "annotations with the same category, and the same mask or box, as another one in their image",
-        "Remove one of each two: only one can be detected.",
+        "annotations with the same category and the same mask or box as another one of their image",
+        "Remove the copies: an object can be detected only once.",
     ),
     "duplicate_annotation_id": Kind(ERROR, "repeated annotation ids", "Number annotations uniquely."),
     "unknown_image_id": Kind(
@@ -89,7 +93,7 @@ KINDS = {
     "unknown_federated_id": Kind(
         WARNING,
         "images whose neg_category_ids or not_exhaustive_category_ids are not in 'categories'",
-        "Correct them; they define the categories that an image is evaluated for.",
+        "Correct them; they define the categories that are evaluated in an image.",
     ),
     "box_not_finite": Kind(ERROR, "boxes with NaN or infinite values", "Correct or remove them."),
     "box_negative_size": Kind(
@@ -106,7 +110,7 @@ KINDS = {
     ),
     "boxes_normalised": Kind(
         WARNING,
-        "boxes, all of them between 0 and 1",
+        "boxes, all with coordinates between 0 and 1",
         "Boxes are in pixels: multiply x and width by the image's width, y and height by its height.",
     ),
     "box_differs": Kind(
@@ -124,17 +128,15 @@ KINDS = {
         ERROR, "RLE masks that can't be decoded", "Encode them again, for example with pycocotools."
     ),
     "rle_wrong_size": Kind(
-        ERROR, "RLE masks of another size than their image", "'size' is [height, width] of the image."
+        ERROR, "RLE masks whose size differs from their image's", "Set 'size' to [height, width] of the image."
     ),
     "mask_empty": Kind(WARNING, "empty RLE masks", "Correct or remove them."),
     "segmentation_missing": Kind(
-        WARNING, "annotations without a mask, among others that have one", "Add masks, or set MODEL.MASK_ON False."
+        WARNING, "annotations without a mask, while others have one", "Add masks, or set MODEL.MASK_ON False."
     ),
-    "no_masks": Kind(WARNING, "annotations, all of them without masks", "Set MODEL.MASK_ON False."),
+    "no_masks": Kind(WARNING, "annotations, all without masks", "Set MODEL.MASK_ON False."),
     "area_invalid": Kind(ERROR, "annotations whose area is not a number of at least 0", "Correct or recompute it."),
-    "area_missing": Kind(
-        WARNING, "annotations without 'area'", "Evaluation by size of objects needs it; training doesn't."
-    ),
+    "area_missing": Kind(WARNING, "annotations without 'area'", "Add it: APs, APm and APl need it; training doesn't."),
 }
 # Warnings that are errors for evaluation.
 EVALUATION_NEEDS = ("area_missing",)

@@ -132,7 +132,7 @@ def _refusal(path: str, what: str) -> str:
 
 
 def _normalised(path: str, content) -> dict:
-    """The content as {"model": ...}, as Detectron2 names it, whatever the layout of the file."""
+    """The content as {"model": ...}, with Detectron2's keys, for files of any layout."""
     if not isinstance(content, dict):
         raise InputError(f"{path!r} contains a {type(content).__name__}, not a dict of tensors as a checkpoint does.")
     if "model_state" in content and "model" not in content:  # pycls

@@ -47,7 +47,7 @@ class Checkpointer(DetectionCheckpointer):
             content["matching_heuristics"] = True
         if query:
             raise InputError(
-                f"MODEL.WEIGHTS {self._parsed_url_during_load.geturl()!r}: unknown after the '?': {', '.join(query)}; "
+                f"MODEL.WEIGHTS {self._parsed_url_during_load.geturl()!r}: unknown query parameter {', '.join(query)}; "
                 "valid: matching_heuristics=True."
             )
         return content

@@ -100,8 +100,8 @@ def convert_checkpoint(
     family = _family(source, identity, family, background)
     if layout == "no_background" and (has_more or family != "sigmoid"):
         raise InputError(
-            f"{source!r} has a {family} classifier with {outputs} outputs for {known} classes, whose last outputs "
-            "can't be left out; use layout 'balanced_lvis'."
+            f"{source!r} has a {family} classifier with {outputs} outputs for {known} classes, which "
+            "layout 'no_background' can't represent; use layout 'balanced_lvis'."
         )
     done = Conversion(known, background, layout != "no_background", family, names, steps=steps)
     if done.has_background and not background:
@@ -196,7 +196,7 @@ def _family(source: str, identity: Identity | None, given: str | None, backgroun
         )
     if None not in (known, given) and known != given:
         reason = "was trained with" if identity else "has no background output, and therefore uses"
-        raise InputError(f"The activation is {given!r}, but {source!r} {reason} {known}.")
+        raise InputError(f"The activation is {given!r}, but {source!r} {reason} {known}; remove --activation.")
     return family
 
 

@@ -87,7 +87,7 @@ class Identity:
         current = f"{self.stage} with a {self.family} activation"
         if theirs != current:
             raise InputError(
-                f"--resume: the last checkpoint in OUTPUT_DIR is of {theirs}, the config asks for {current}; choose "
+                f"--resume: the last checkpoint in OUTPUT_DIR is of {theirs}, but the config is of {current}; choose "
                 "another OUTPUT_DIR, or the config that the checkpoint was trained with."
             )
 
@@ -100,11 +100,14 @@ class Identity:
         if not theirs or not expected or theirs == expected:
             return
         if len(theirs) != len(expected):
-            difference = f"{len(theirs)} classes, the dataset has {len(expected)}"
+            difference = f"{len(theirs)} classes, but the dataset has {len(expected)}"
         else:
             index = next(i for i, pair in enumerate(zip(theirs, expected)) if pair[0] != pair[1])
-            difference = f"{theirs[index]!r} as class {index}, the dataset has {expected[index]!r}"
-        raise InputError(f"{source} was trained for other classes: it has {difference}.")
+            difference = f"{theirs[index]!r} as class {index}, but the dataset has {expected[index]!r}"
+        raise InputError(
+            f"{source} was trained for other classes: it has {difference}. Use a checkpoint and a dataset "
+            "with the same classes, in the same order."
+        )
 
 
 def stage_in_words(cfg) -> str:

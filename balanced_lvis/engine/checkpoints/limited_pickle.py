@@ -124,7 +124,7 @@ class LimitedUnpickler(pickle._Unpickler):  # the C version allocates any size t
     dispatch[pickle.REDUCE[0]] = dispatch[pickle.NEWOBJ[0]] = load_reduce
 
     def load_newobj_ex(self):
-        raise RefusedError("an object made by keywords")
+        raise RefusedError("an object created with keyword arguments")
 
     dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
 

@@ -1,4 +1,4 @@
-"""Writing of checkpoints: when, and atomically."""
+"""Periodic, atomic writing of checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding and strict loading of the weights that MODEL.WEIGHTS names."""
+"""Search and strict loading of the weights that MODEL.WEIGHTS names."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def load_first_stage(model, path: str, identity: Identity, trust: bool = False) 
     checkpointer = _StrictCheckpointer(model, model.fresh_keys, whole_classifier, trust)
     found = _load(
         checkpointer, path, "the second stage would freeze random values of",
-        "Use the first stage's own config but for META_ARCHITECTURE, DECOUPLED and ACTIVATION.",
+        "Use the config of the first stage; only META_ARCHITECTURE, DECOUPLED and ACTIVATION may differ.",
     )  # fmt: skip
     if found is None:
         logger.info("%s doesn't state its classes and activation; they are assumed to match.", path)
@@ -190,7 +190,8 @@ def load_first_stage(model, path: str, identity: Identity, trust: bool = False) 
     if found.family != identity.family and not model.stage.from_scratch:
         logger.warning(
             "%s has a classifier that was trained with a %s activation and is fine-tuned with a %s one: its biases "
-            "do not suit that. Expect high losses at first; MODEL.DECOUPLED.CLASSIFIER retrain uses a new classifier.",
+            "don't fit the new activation. Expect high losses at first; MODEL.DECOUPLED.CLASSIFIER retrain uses a new "
+            "classifier.",
             path, found.family, identity.family,
         )  # fmt: skip
 
@@ -208,7 +209,7 @@ def _load(checkpointer: _StrictCheckpointer, path: str, consequence: str, remedy
         ) from error
     if checkpointer.fresh_state:
         logger.info(
-            "%s has no %s; this state of the activation has its initial values.",
+            "%s has no %s; this state of the activation starts from its initial values.",
             path, ", ".join(checkpointer.fresh_state),
         )  # fmt: skip
     problems = checkpointer.problems

@@ -130,7 +130,7 @@ def _from_arguments(args) -> Job:
     size, machines = args.num_gpus, args.num_machines
     if not 0 <= args.machine_rank < machines:
         raise InputError(
-            f"--machine-rank is {args.machine_rank}; with --num-machines {machines} it is 0 to {machines - 1}."
+            f"--machine-rank is {args.machine_rank}; with --num-machines {machines} it must be 0 to {machines - 1}."
         )
     if size * machines == 1:
         return Job()

@@ -109,7 +109,7 @@ class Watchdog:
     Threads that send heartbeats to the other processes of the job and watch theirs.
 
     Every process publishes a counter and the progress of its main thread, and reads those of all processes. A process
-    whose counter doesn't change was killed or stopped, or its machine is down. A process whose main thread neither
+    whose counter doesn't change was killed or suspended, or its machine is down. A process whose main thread neither
     progresses nor waits for others is stuck. Clocks of different machines are never compared.
 
     Args:
@@ -250,7 +250,7 @@ class Watchdog:
             if not self._limits.timeout:
                 continue
             if now - self._answered > 0.8 * self._limits.timeout:
-                self._end(f"{self._store_host} hasn't answered for {now - self._answered:.0f} s", ask=False)
+                self._end(f"{self._store_host} has not answered for {now - self._answered:.0f} s", ask=False)
             verdict = self._verdict(now)
             if verdict:
                 self._end(verdict, ask=True)
@@ -271,7 +271,7 @@ class Watchdog:
         silent = {rank: now - one.at for rank, one in seen.items() if now - one.at > limit}
         if silent:
             return "; ".join(
-                f"rank {rank} has sent no heartbeat for {for_:.0f} s: it was killed or stopped, or its machine is down"
+                f"rank {rank} has sent no heartbeat for {for_:.0f} s: it was killed or suspended, or its host is down"
                 for rank, for_ in silent.items()
             )
         stuck = {rank: one for rank, one in seen.items() if one.idle + now - one.at > self._allowed(one)}
@@ -293,7 +293,7 @@ class Watchdog:
         """End this process from this thread. If the store answers, only the first process shows the message."""
         if self._stopped.is_set():
             return
-        message = f"{verdict}; the job ends. --resume continues from the last checkpoint."
+        message = f"{verdict}. The job is stopped; --resume continues from the last checkpoint."
         logger.error(message)
         if not ask or self._is_first():
             print_error(message)

@@ -11,8 +11,8 @@ from ...utils.findings import ERROR, WARNING, Kind
 # Errors are what the LVIS API or a mask decoder rejects, crashes on or misinterprets. Warnings are what it drops, or
 # what may be a mistake.
 KINDS = {
-    "not_json": Kind(ERROR, "file that is not a complete JSON list", "Write or copy it again."),
-    "empty": Kind(ERROR, "file without detections", "The LVIS API can't read an empty list."),
+    "not_json": Kind(ERROR, "file that is not a complete JSON list", "Write or copy the file again."),
+    "empty": Kind(ERROR, "file without detections", "Add detections: the LVIS API can't read an empty list."),
     "malformed": Kind(
         ERROR,
         "detections that can't be read",
@@ -20,14 +20,14 @@ KINDS = {
         '{"size": [height, width], "counts": "..."} or \'bbox\' [x, y, width, height].',
     ),
     "mixed": Kind(
-        ERROR, "detections of another type than the first", "Write masks and boxes to separate files."
+        ERROR, "detections of a type (mask or box) unlike the first", "Write masks and boxes to separate files."
     ),
     "bbox_in_mask_file": Kind(
         ERROR,
         "masks with a 'bbox'",
         "Remove it: the LVIS API would use width x height as the area of the mask, which changes APs, APm and APl.",
     ),
-    "unknown_image": Kind(ERROR, "detections in images that are not in the dataset", "Predict on the right split."),
+    "unknown_image": Kind(ERROR, "detections in images that are not in the dataset", "Use results of the same split."),
     "unknown_category": Kind(
         ERROR,
         "detections of categories that are not in the dataset",
@@ -35,7 +35,9 @@ KINDS = {
     ),
     "score_not_finite": Kind(ERROR, "scores that are NaN or infinite", "Remove these detections."),
     "box_invalid": Kind(ERROR, "boxes that are not finite, or of negative size", "Write [x, y, width, height]."),
-    "rle_wrong_size": Kind(ERROR, "masks of another size than their image", "'size' is [height, width] of the image."),
+    "rle_wrong_size": Kind(
+        ERROR, "masks whose size differs from their image's", "Set 'size' to [height, width] of the image."
+    ),
     "rle_undecodable": Kind(ERROR, "masks that can't be decoded", "Encode them again, for example with pycocotools."),
     "too_many": Kind(ERROR, "images with more than 300 detections", "Keep the 300 highest-scoring ones of each image."),
     "no_area": Kind(WARNING, "masks or boxes without area", "They do not count; remove them."),

@@ -144,12 +144,12 @@ def test_the_official_api_reads_it_and_a_perfect_detector_is_perfect(tmp_path):
         (lambda c: c["annotations"][0].update(id=5), "repeated annotation ids"),
         (lambda c: c["annotations"][0].update(bbox=[float("nan"), 0, 1, 1]), "boxes with NaN"),
         (lambda c: c["annotations"].append(7), "annotations that can't be read"),
-        (lambda c: c["images"][0].update(file_name="../../etc/passwd"), "lead out of the image folder"),
+        (lambda c: c["images"][0].update(file_name="../../etc/passwd"), "point outside the image folder"),
         (lambda c: c["images"][0].pop("file_name"), "image records that can't be read"),
         (lambda c: c["categories"].append({"id": 3, "name": "lion"}), "repeated category ids"),
         (lambda c: c["annotations"][0].update(iscrowd="0"), "annotation 0 of image 10: iscrowd is '0'"),
         (lambda c: c["annotations"][1].update(ignore="no"), "annotation 5 of image 10: ignore is 'no'"),
-        (lambda c: [a.update(iscrowd=1) for a in c["annotations"]], "5 annotations, all of them with 'iscrowd'"),
+        (lambda c: [a.update(iscrowd=1) for a in c["annotations"]], "5 annotations, all with 'iscrowd'"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told(tmp_path, change, words):

@@ -183,13 +183,15 @@ def test_groups_of_a_training_set_that_is_evaluated_are_those_of_all_training_se
 
 
 def test_a_misspelt_name_is_told_which_of_ones_own_is_meant(polygons):
-    with pytest.raises(InputError, match="'my_vall' is not registered, nor under DATASETS.CUSTOM. .*'my_val'"):
+    with pytest.raises(InputError, match="'my_vall' is neither registered nor under DATASETS.CUSTOM. .*'my_val'"):
         prepare_custom(made.config(polygons, DATASETS__TEST="('my_vall',)"))
 
 
 def test_other_classes_of_a_training_set_that_others_registered_name_both(polygons, registered_elsewhere):
     registered_elsewhere.thing_classes = ["cat", "mug", "dog", "owl"]
-    words = r"my_val \(.*val\.json\) has other categories than training set elsewhere: number 2 by id is 'cup' instead"
+    words = (
+        r"my_val \(.*val\.json\) has other categories than training set elsewhere: category 2, ordered by id, is 'cup'"
+    )
     with pytest.raises(InputError, match=words):
         prepare_custom(made.config(polygons, DATASETS__TRAIN="('elsewhere',)"))
 
@@ -197,7 +199,9 @@ def test_other_classes_of_a_training_set_that_others_registered_name_both(polygo
 def test_a_prior_of_as_many_other_classes_is_refused(polygons):
     path = polygons / "prior.json"
     ClassPrior(["cat", "mug", "dog", "owl"], [5, 6, 7, 8], 10).save(path)
-    with pytest.raises(InputError, match=r"my_val .* than the class prior .*prior\.json: number 2 .* instead of 'mug'"):
+    with pytest.raises(
+        InputError, match=r"my_val .* than the class prior .*prior\.json: category 2, .* instead of 'mug'"
+    ):
         prepare_custom(made.config(polygons, train="", MODEL__CLASS_PRIOR__FILE=path))
 
 
@@ -256,7 +260,7 @@ def test_names_of_other_data_sets_are_not_taken(polygons):
 
 def test_an_unknown_key_of_a_data_set_is_told(polygons):
     (polygons / "mine.yaml").write_text("DATASETS:\n  CUSTOM:\n    mine: {JSON: a.json, IMAGE: b}\n")
-    with pytest.raises(InputError, match=r"DATASETS.CUSTOM.mine: IMAGE not known there; valid: JSON, IMAGES"):
+    with pytest.raises(InputError, match=r"DATASETS.CUSTOM.mine: unknown IMAGE; valid: JSON, IMAGES"):
         prepare_custom(load_config(polygons / "mine.yaml"))
 
 

@@ -147,7 +147,7 @@ def agnostic(outputs):
         (agnostic(13), {"num_classes": 20}, "20 classes need 21"),
         (agnostic(13), {"num_classes": 12}, "--activation"),
         (agnostic(12), {"num_classes": 12, "family": "softmax"}, "has no background output"),
-        (agnostic(13), {"num_classes": 12, "family": "softmax", "layout": "no_background"}, "can.t be left out"),
+        (agnostic(13), {"num_classes": 12, "family": "softmax", "layout": "no_background"}, "can.t represent"),
         (agnostic(13), {"family": "gumbel"}, "valid: sigmoid, softmax"),
         (agnostic(13), {"layout": "mmdetection"}, "valid: balanced_lvis"),
         ({"res2.weight": torch.zeros(1)}, {}, "backbone"),
@@ -168,7 +168,7 @@ def test_what_can_not_be_told_is_refused_and_nothing_is_written(tmp_path, model_
 def test_a_checkpoint_of_other_classes_than_given_is_refused(tmp_path):
     identity = Identity(["a", "b"], "sigmoid", "an end-to-end training")
     start = saved(tmp_path / "x.pth", model=agnostic(3), **{Identity.KEY: identity.state_dict()})
-    with pytest.raises(InputError, match="'b' as class 1, the dataset has 'c'"):
+    with pytest.raises(InputError, match="'b' as class 1, but the dataset has 'c'"):
         convert_checkpoint(start, tmp_path / "y.pth", class_names=["a", "c"])
     with pytest.raises(InputError, match="3 outputs, but 1 classes need 2"):
         convert_checkpoint(start, tmp_path / "y.pth", num_classes=1)
@@ -180,7 +180,7 @@ def test_a_checkpoint_of_other_classes_than_given_is_refused(tmp_path):
 
 def test_an_output_that_can_not_be_written_is_told(tmp_path):
     start = saved(tmp_path / "x.pth", model=agnostic(13))
-    with pytest.raises(StorageError, match="a part of the path is a file|a file is in the folder's place"):
+    with pytest.raises(StorageError, match="a parent folder in its path is a file|a file has this name"):
         convert_checkpoint(start, start / "y.pth", num_classes=12, family="sigmoid")
 
 

@@ -198,7 +198,7 @@ def test_a_killed_process_ends_the_others_and_is_named(tmp_path):
     [
         ("hang 1", "rank 1 has been stuck for"),
         ("stop 1", "rank 1 has sent no heartbeat"),
-        ("stop 0", "rank 0, which hosts the job's store, hasn't answered"),
+        ("stop 0", "rank 0, which hosts the job's store, has not answered"),
         ("kill 1", "rank 1 has sent no heartbeat"),
     ],
 )

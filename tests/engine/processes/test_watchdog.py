@@ -51,7 +51,7 @@ def test_who_does_not_go_on_and_waits_for_nobody_is_stuck(watchdog, processes, v
 
 
 def test_without_a_timeout_there_is_no_verdict_and_a_failure_is_followed(monkeypatch):
-    """Even if the store hasn't answered for a long time."""
+    """Even if the store has not answered for a long time."""
     followed, turns = [], iter([False, False, True])
     watchdog = Watchdog(torch.distributed.HashStore, 0, 3, Limits(0.0, 100.0), "the launcher")
     tell(watchdog, LOADING, LOADING, LOADING)
