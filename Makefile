@@ -28,7 +28,7 @@ setup: $(STAMP)  ## create .venv with all dependencies; DETECTRON2="<pip require
 quickstart: $(STAMP)  ## render data, train the baseline and Balanced Sigmoid, evaluate, compare: output/quick_start/
 	$(BIN)/python tools/quick_start.py
 
-compare: $(STAMP)  ## train every method with three seeds and compare them, about an hour, resumable: output/compare/
+compare: $(STAMP)  ## train every method with three seeds and compare them, one to two hours, resumable: output/compare/
 	$(BIN)/python tools/compare.py
 
 test: $(STAMP)  ## run the tests, about 15 minutes on two cores

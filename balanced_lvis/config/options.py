@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from detectron2.config import CfgNode as CN
 
 from ..utils.errors import InputError
-from ..utils.options import keyword_options
+from ..utils.keyword_options import keyword_options
 
 _TYPES = (bool, int, float, str, tuple, list, type(None))  # types of config values
 

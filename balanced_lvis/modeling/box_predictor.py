@@ -21,7 +21,7 @@ from ..calibration import Calibration, build_calibration
 from ..calibration.base import check_family
 from ..data.training_prior import class_prior_from_config
 from ..utils.errors import InputError
-from ..utils.options import chosen_options
+from ..utils.keyword_options import chosen_options
 from .box_selection import EncodedBoxes, fast_rcnn_inference
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from .errors import InputError, did_you_mean
-from .options import keyword_options
+from .keyword_options import keyword_options
 
 T = TypeVar("T")
 

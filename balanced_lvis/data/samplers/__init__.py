@@ -18,7 +18,8 @@ A custom sampler is a function decorated with :func:`register_sampler`; its keyw
 
 from .base import Detectron2Sampler, ResumableSampler
 from .class_aware import ClassAwareTrainingSampler
-from .registry import (
+from .repeat_factor import InstanceAwareRepeatFactorTrainingSampler, class_repeat_factors, image_repeat_factors
+from .sampler_registry import (
     build_sampler,
     check_sampler,
     check_sampler_keys,
@@ -29,7 +30,6 @@ from .registry import (
     samplers_with_options,
     times_shown,
 )
-from .repeat_factor import InstanceAwareRepeatFactorTrainingSampler, class_repeat_factors, image_repeat_factors
 
 __all__ = [
     "ClassAwareTrainingSampler",

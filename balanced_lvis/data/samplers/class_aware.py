@@ -13,7 +13,7 @@ from ...priors import ClassLists, HasClassLists
 from ...utils.errors import InputError
 from ...utils.text import first_of
 from .base import ResumableSampler
-from .registry import class_names_from_config, register_sampler
+from .sampler_registry import class_names_from_config, register_sampler
 
 logger = logging.getLogger(__name__)
 

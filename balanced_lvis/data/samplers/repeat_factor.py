@@ -14,7 +14,7 @@ from torch import Tensor
 from ...priors import ClassLists, ClassPrior, HasClassLists
 from ...utils.errors import InputError
 from .base import Detectron2Sampler
-from .registry import class_names_from_config, register_sampler
+from .sampler_registry import class_names_from_config, register_sampler
 
 logger = logging.getLogger(__name__)
 

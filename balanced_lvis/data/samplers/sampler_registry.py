@@ -12,7 +12,7 @@ from detectron2.data.samplers import TrainingSampler
 from torch import Tensor
 
 from ...utils.errors import InputError, did_you_mean
-from ...utils.options import chosen_options, keyword_options
+from ...utils.keyword_options import chosen_options, keyword_options
 from .base import Detectron2Sampler, ResumableSampler
 
 logger = logging.getLogger(__name__)
