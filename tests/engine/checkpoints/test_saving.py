@@ -131,7 +131,7 @@ def fail_read_only():
 
 def test_room_for_one_checkpoint_is_needed(tmp_path):
     check_space(tmp_path, 1000)
-    with pytest.raises(StorageError, match=r"room for .* MB, and one checkpoint takes about \d+ MB"):
+    with pytest.raises(StorageError, match=r"has .* MB of free disk space, but one checkpoint takes about \d+ MB"):
         check_space(tmp_path, 10**18)
 
 
