@@ -245,9 +245,9 @@ def test_a_results_file_has_the_numbers_of_its_model(exported, rendered, trained
     ("flags", "opts", "words"),
     [
         ((), (), "add --eval-only"),
-        (("--eval-only", "--num-gpus", "2"), (), "takes one process, not 2"),
+        (("--eval-only", "--num-gpus", "2"), (), "runs in one process, not 2"),
         (("--eval-only",), (), "x.json can't be read"),
-        (("--eval-only",), ("DATASETS.TEST", "('rendered_val', 'rendered_test_dev')"), "on one data set"),
+        (("--eval-only",), ("DATASETS.TEST", "('rendered_val', 'rendered_test_dev')"), "on one dataset"),
         (("--eval-only",), ("DATASETS.TEST", "('rendered_vall',)"), "neither a file nor a registered dataset"),
     ],
 )
