@@ -36,10 +36,12 @@ the images that the sampler of the config draws.
 @command_line(prints_result=True)
 def main(arguments: list[str] | None = None) -> None:
     args = _parser().parse_intermixed_args(arguments)
+    if args.show < 0:
+        raise InputError(f"--show is {args.show}; it must be 0 or more.")
     if args.plot:
         check_plot_file(args.plot)
     found = analyze(_prior(args), args.threshold)
-    print_text(analysis_tables(found, max(args.show, 0)).rstrip("\n"))
+    print_text(analysis_tables(found, args.show).rstrip("\n"))
     if args.json:
         write_json(args.json, found, indent=1)
     if args.plot:

@@ -67,7 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--methods", nargs="+", default=list(METHODS), help=f"methods (default: {' '.join(METHODS)})")
     add("--quick", action="store_true", help="smoke test on little data; its results are meaningless")
     add("--configs", default=f"{config_folder() / 'rendered'}/",
-        help="beginning of the config paths, which end in METHOD.yaml (default: %(default)s)")  # fmt: skip
+        help="beginning of the config paths, which end in METHOD.yaml (default: the configs of the rendered "
+             "dataset)")  # fmt: skip
     add("--jobs", type=int, help="number of parallel runs (default: one per core, or one on a GPU)")
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides of the config, for all runs")
     return parser

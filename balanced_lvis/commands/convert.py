@@ -14,10 +14,10 @@ from .parsers import new_parser
 DESCRIPTION = """\
 Convert checkpoints between the layouts of Detectron2, balanced_lvis, EQL and BALMS.
 
-    %(prog)s balms.pth ours.pth --classes lvis_v1_train            # K outputs to K+1
-    %(prog)s model_zoo.pkl ours.pth --classes lvis_v1_train --activation softmax
-    %(prog)s model_final.pth small.pth                             # without the state of the optimizer
-    %(prog)s model_final.pth balms.pth --to no_background          # K+1 outputs to K
+    %(prog)s balms.pth converted.pth --classes lvis_v1_train    # K outputs to K+1
+    %(prog)s model_zoo.pkl converted.pth --classes lvis_v1_train --activation softmax
+    %(prog)s model_final.pth small.pth                          # without the state of the optimizer
+    %(prog)s model_final.pth balms.pth --to no_background       # K+1 outputs to K
 """
 
 

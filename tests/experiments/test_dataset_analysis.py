@@ -217,6 +217,7 @@ def test_shifts_of_the_stream_are_told_where_they_are_asked_for(rendered, tmp_pa
         ((str(ROOT / "configs"),), "configs' (it is a folder; name the file in it) is not registered"),
         (("lvis_v1_trian",), "Did you mean lvis_v1_train"),
         (("lvis_v1_train", "--threshold", "2"), "repeat threshold is 2.0"),
+        (("lvis_v1_train", "--show", "-1"), "--show is -1; it must be 0 or more"),
         (("lvis_v1_train", "--plot", "tail.doc"), "'doc' is not a supported image format"),
     ],
 )
