@@ -7,7 +7,7 @@ import pytest
 from balanced_lvis import activations
 from balanced_lvis.activations import base
 from balanced_lvis.config import default_config, import_overrides, load_config
-from balanced_lvis.data.samplers import build_sampler, registry, times_shown
+from balanced_lvis.data.samplers import build_sampler, sampler_registry, times_shown
 from balanced_lvis.data.training_prior import class_prior_from_config
 from balanced_lvis.utils.errors import InputError
 from tests.common import rendered_opts
@@ -49,8 +49,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(base._ACTIVATIONS, "_classes", dict(base._ACTIVATIONS._classes))
-    monkeypatch.setattr(registry, "_SAMPLERS", dict(registry._SAMPLERS))
-    monkeypatch.setattr(registry, "_SHOWN", dict(registry._SHOWN))
+    monkeypatch.setattr(sampler_registry, "_SAMPLERS", dict(sampler_registry._SAMPLERS))
+    monkeypatch.setattr(sampler_registry, "_SHOWN", dict(sampler_registry._SHOWN))
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:

@@ -140,6 +140,7 @@ class Watchdog:
         self._store.set_timeout(timedelta(seconds=max(self._patience, 1.0)))
         self._seen: dict[int, _Seen] = {}
         self._beat = 0
+        self._exchanges = 0
         self._answered = time.monotonic()
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -183,17 +184,17 @@ class Watchdog:
         note(f"stopped by: {reason}", waiting=True)
         # Without time limits, the other process may still report why it ends.
         until = time.monotonic() + (self._limits.timeout * 1.5 or self._interval * 3)
-        beats = {rank: one.beat for rank, one in dict(self._seen).items()}
+        # The exchange under way may have read a beat before its process died; the next one reads the last beat.
+        fresh = self._exchanges + 2
+        beats: dict[int, int] | None = None
         while time.monotonic() < until and not self._stopped.wait(self._interval):
-            if self._all_live_since(beats):
+            if beats is None:
+                beats = self._beats() if self._exchanges >= fresh else None
+            elif len(beats) == self._world_size and all(now > beats[rank] for rank, now in self._beats().items()):
                 return
 
-    def _all_live_since(self, beats: dict[int, int]) -> bool:
-        """
-        Whether every process is alive, which takes two beats: the first may have been sent before its process died.
-        """
-        seen = dict(self._seen)
-        return len(beats) == self._world_size and all(seen[rank].beat >= beat + 2 for rank, beat in beats.items())
+    def _beats(self) -> dict[int, int]:
+        return {rank: one.beat for rank, one in dict(self._seen).items()}
 
     def _publish(self) -> None:
         progress = _progress
@@ -230,6 +231,7 @@ class Watchdog:
             for rank, message in enumerate(messages):
                 self._take(rank, message)
             self._answered = time.monotonic()
+            self._exchanges += 1
 
     def _take(self, rank: int, message: dict) -> None:
         seen = self._seen.get(rank)

@@ -137,11 +137,30 @@ def test_an_error_is_shown_soon_where_all_processes_live_on(watchdog, monkeypatc
         turns.append(seconds)
         for rank in range(3):
             watchdog._take(rank, {**NOTHING, "beat": 1 + len(turns) - (rank == 2)})
+        watchdog._exchanges += 1
         assert len(turns) < 10
 
     monkeypatch.setattr(watchdog._stopped, "wait", wait)
     watchdog.explain(RuntimeError("NCCL error: unhandled cuda error"))
     assert len(turns) == 3
+
+
+def test_beats_that_are_read_late_are_no_proof_of_life(watchdog, monkeypatch):
+    """On a busy machine, beats from before the death of a process may be read after the connection to it was lost."""
+    tell(watchdog, FRESH, FRESH, FRESH)
+    clock = iter(range(1000))
+    turns = []
+
+    def wait(seconds):
+        turns.append(seconds)
+        for rank in range(3):  # rank 1 had sent eight beats before it died
+            watchdog._take(rank, {**NOTHING, "beat": 9 if rank == 1 else 1 + len(turns)})
+        watchdog._exchanges += 1
+
+    monkeypatch.setattr("balanced_lvis.engine.processes.watchdog.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(watchdog._stopped, "wait", wait)
+    watchdog.explain(RuntimeError("[gloo] Connection closed by peer [127.0.0.1]"))
+    assert next(clock) > 15  # until the verdict
 
 
 def test_an_error_without_words_has_a_line():
