@@ -58,7 +58,7 @@ def forked(tmp_path):
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
 def test_a_signal_where_nothing_is_to_be_saved_ends_the_process_without_an_exception(name, forked):
-    assert forked(signal_itself, name, "at once") == (75, f"Asked to stop ({name}): ended at once.\n")
+    assert forked(signal_itself, name, "at once") == (75, f"Stopped at once by {name}.\n")
 
 
 def interrupt_itself(arguments):
@@ -85,7 +85,7 @@ def hold_then_heed(arguments):
 
 
 def test_signals_that_are_held_come_afterwards(forked):
-    assert forked(hold_then_heed) == (75, "held\nAsked to stop (SIGTERM): ended at once.\n")
+    assert forked(hold_then_heed) == (75, "held\nStopped at once by SIGTERM.\n")
 
 
 def test_what_unwinds_does_so_within_a_command_line_too():
@@ -161,5 +161,5 @@ def test_a_signal_to_one_task_that_has_nothing_to_save_ends_the_others(rank, tmp
     done = [finished(task) for task in tasks]
     assert [status for status, _, _ in done] == [75, 75], done
     shown = "".join(err for _, _, err in done)
-    assert shown.count("Asked to stop (SIGTERM): ended at once.\n") == 1
+    assert shown.count("Stopped at once by SIGTERM.\n") == 1
     assert "Traceback" not in shown and "error: " not in shown  # torch may log the lost connection
