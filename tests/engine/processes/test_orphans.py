@@ -145,11 +145,11 @@ def test_ranks_end_with_the_process_that_started_them(tmp_path):
 
 def test_a_program_ends_with_the_one_that_has_started_it_also_if_that_has_ended_first():
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from parent import end_with_starter\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); from parent_process import end_with_starter\n"
         "end_with_starter(); import os, time; assert 'BALANCED_LVIS_PARENT' not in os.environ\n"
         "print('watches', flush=True); time.sleep(600)"
     )
-    command = [sys.executable, "-c", code, ROOT / "balanced_lvis"]
+    command = [sys.executable, "-c", code, ROOT / "balanced_lvis" / "utils"]
     with subprocess.Popen(command, env=child_environment(), stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout.readline() == "watches\n"
         assert program.poll() is None
