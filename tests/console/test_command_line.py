@@ -56,5 +56,5 @@ def test_help_says_how_it_is_used(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    assert "--config-file configs/r101_balanced_sigmoid.yaml --num-gpus 8 --resume" in text
+    assert "--config-file r101_balanced_sigmoid --num-gpus 8 --resume" in text
     assert "--machine-rank 0 --num-machines 2" not in text

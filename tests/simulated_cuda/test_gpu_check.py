@@ -37,4 +37,4 @@ def test_more_processes_than_gpus_are_refused(rendered, tmp_path):
     arguments = ["--config-file", config, "--num-gpus", 2, *opts]
     done = run_simulated(ROOT / "tools" / "train_net.py", *arguments, devices=1)
     assert done.status == 2
-    assert "2 processes are to share this machine's 1 GPU(s)" in done.stderr
+    assert "2 processes can't share the 1 GPU(s) of this machine" in done.stderr

@@ -56,8 +56,8 @@ def raises(error):
     [
         (raises(KeyError("x")), "KeyError: 'x'"),
         (raises(MemoryError()), "MemoryError"),
-        (lambda path: os.kill(os.getpid(), signal.SIGSEGV), "ended with -11"),
-        (lambda path: os._exit(3), "ended with 3"),
+        (lambda path: os.kill(os.getpid(), signal.SIGSEGV), "ended with status -11"),
+        (lambda path: os._exit(3), "ended with status 3"),
         (lambda path: time.sleep(30), "hung"),
     ],
 )

@@ -58,5 +58,5 @@ def test_no_address_leads_out_of_the_cache(server, tmp_path, path):
 
 
 def test_other_addresses_than_those_of_the_web_are_refused(server):
-    with pytest.raises(InputError, match="is no address of the web"):
+    with pytest.raises(InputError, match="is not an http or https URL"):
         check_weights("ftp://127.0.0.1/models/a.pth")
