@@ -1,8 +1,10 @@
-"""Markdown tables of results."""
+"""Markdown tables of results, and statistics over seeds."""
 
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Sequence
 
 from ..utils.text import one_line
 
@@ -31,3 +33,27 @@ def percent(value: float | None, sign: bool = False) -> str:
 def number(value: float | None) -> float:
     """The value; NaN for None."""
     return math.nan if value is None else float(value)
+
+
+def statistics_of(runs: Sequence[float | None]) -> dict:
+    """
+    Mean and sample standard deviation.
+
+    Args:
+        runs: a value per seed; None or NaN for missing ones, which are left out.
+
+    Returns:
+        {"mean": None without values, "std": None with fewer than two values, "runs": the values, None for missing ones}
+    """
+    values = [None if math.isnan(number(value)) else number(value) for value in runs]
+    known = [value for value in values if value is not None]
+    return {
+        "mean": statistics.fmean(known) if known else None,
+        "std": statistics.stdev(known) if len(known) > 1 else None,
+        "runs": values,
+    }
+
+
+def mean_and_deviation(found: dict) -> str:
+    """The text "mean ± std" of :func:`statistics_of`, with one decimal; only the mean of one value."""
+    return percent(found["mean"]) + ("" if found["std"] is None else f" ± {percent(found['std'])}")

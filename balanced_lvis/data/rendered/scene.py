@@ -9,7 +9,7 @@ import shapely
 
 from .glyphs import Glyph
 from .paint import background, contrasting_colour, coverage, paint
-from .stickers import Sticker, sticker
+from .stickers import sticker
 
 _MAX_ANGLE = np.deg2rad(25)
 _MAX_ASPECT = 4 / 3
