@@ -13,14 +13,12 @@ from .tables import percent
 
 BAR_SECONDS = 1.0
 LINE_SECONDS = 20.0
-# The bar and the time left come first: a narrow terminal cuts off the end.
-_BAR_FORMAT = "{percentage:3.0f}%|{bar:16}| {elapsed}<{remaining}{postfix}"
-_UNKNOWN = "?"
+_BAR_FORMAT = "{percentage:3.0f}%|{bar:16}| {desc}"
 
 
 class Progress:
     """
-    Shows the progress of several runs together. The time left assumes that all iterations take equally long.
+    Shows the progress of several runs together.
 
     Args:
         runs: all runs, those that have not started included.
@@ -28,17 +26,13 @@ class Progress:
 
     def __init__(self, runs: list[Run]):
         self._iterations = {run.key: run.config().SOLVER.MAX_ITER for run in runs}
-        self._total = sum(self._iterations.values())
-        # Iterations of interrupted runs say nothing about the speed of this call.
-        self._initial = sum(min(run.progress()[0], self._iterations[run.key]) for run in runs)
-        self._start = time.monotonic()
+        self._time_left = TimeLeft(sum(self._iterations.values()))
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(
-            total=self._total, initial=self._initial, bar_format=_BAR_FORMAT, dynamic_ncols=True, smoothing=0,
-            disable=not self._terminal,
-        )  # fmt: skip
+            total=self._time_left.total, bar_format=_BAR_FORMAT, dynamic_ncols=True, disable=not self._terminal
+        )
         self._every = BAR_SECONDS if self._terminal else LINE_SECONDS
-        self._next = self._start + (0 if self._terminal else BAR_SECONDS)
+        self._next = time.monotonic() + (0 if self._terminal else BAR_SECONDS)
 
     def __call__(self, ended: list[Run], running: list[Run], waiting: int) -> None:
         """Show the progress, if the last time is long enough ago."""
@@ -49,12 +43,13 @@ class Progress:
         done = sum(self._iterations[run.key] for run in ended) + sum(count for _, count, _ in status)
         words = [f"{run.title} {message}" for run, _, message in status]
         text = ", ".join([*words, f"{waiting} waiting"] if waiting else words)
+        # The time left comes first: a narrow terminal cuts off the end.
+        line = f"{self._time_left(done, time.monotonic())}: {text}"
         if self._terminal:
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.n = max(done, self._bar.n)
-            self._bar.refresh()
+            self._bar.n = done
+            self._bar.set_description_str(line)
         elif text:
-            print_text(progress_line(done, self._initial, self._total, time.monotonic() - self._start, text))
+            print_text(f"{100 * done // self._time_left.total}%, {line}")
 
     def close(self) -> None:
         self._bar.close()
@@ -68,20 +63,39 @@ class Progress:
         return done, f"{done}/{iterations} loss {loss:.2f}" if done else "starting"
 
 
-def progress_line(done: int, initial: int, total: int, seconds: float, text: str) -> str:
+class TimeLeft:
     """
-    The line that replaces a bar without a terminal: ``35%, 02:10 elapsed, 04:02 left: RFS seed 0 210/600 loss 1.93``.
+    Estimates the time left from the iterations since the first call with progress, so that neither the start-up nor the
+    iterations of an interrupted call count.
 
     Args:
-        done: number of finished iterations of all runs, those of earlier calls included.
-        initial: number of iterations that were finished before this call.
-        total: number of iterations of all runs.
-        seconds: wall-clock seconds of this call.
-        text: status of the runs.
+        total: number of iterations.
     """
-    left = seconds / (done - initial) * (total - done) if done > initial else None
-    remaining = _UNKNOWN if left is None else tqdm.format_interval(left)
-    return f"{100 * done // max(total, 1)}%, {tqdm.format_interval(seconds)} elapsed, {remaining} left: {text}"
+
+    def __init__(self, total: int):
+        self.total = total
+        self._start: float | None = None
+        self._lowest: int | None = None
+        self._first: tuple[int, float] | None = None
+
+    def __call__(self, done: int, now: float) -> str:
+        """
+        Args:
+            done: number of finished iterations.
+            now: time in seconds.
+
+        Returns:
+            a text such as "02:10 elapsed, 04:02 left"; the time left is "?" as long as it is unknown.
+        """
+        if self._start is None or self._lowest is None:
+            self._start, self._lowest = now, done
+        if self._first is None and done > self._lowest:
+            self._first = done, now
+        left = "?"
+        if self._first is not None and done > self._first[0]:
+            iterations, seconds = done - self._first[0], now - self._first[1]
+            left = tqdm.format_interval(seconds / iterations * (self.total - done))
+        return f"{tqdm.format_interval(now - self._start)} elapsed, {left} left"
 
 
 class Reporter:
