@@ -39,7 +39,7 @@ from .equalization import Equalization, equalization_loss
 from .focal import Focal, focal_losses
 from .ldam import LDAM, CosineClassifier, ldam_margins
 from .sigmoid import Sigmoid, sigmoid_loss
-from .sigmoid_focal import SigmoidFocal
+from .sigmoid_focal import SigmoidFocal, sigmoid_focal_loss
 from .softmax import Softmax, softmax_loss
 from .softmax_equalization import SoftmaxEqualization, softmax_equalization_loss
 from .state import StateUpdates, state_keys
@@ -79,6 +79,7 @@ __all__ = [
     "inverse_frequency_weights",
     "ldam_margins",
     "register_activation",
+    "sigmoid_focal_loss",
     "sigmoid_loss",
     "softmax_equalization_loss",
     "softmax_loss",

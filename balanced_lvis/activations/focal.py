@@ -51,7 +51,7 @@ def check_gamma(gamma: float, owner: str) -> float:
         InputError: if it is negative or not finite.
     """
     if not 0 <= gamma < math.inf:
-        raise InputError(f"gamma of {owner} is {gamma}; it must be 0 (cross entropy) or more.")
+        raise InputError(f"gamma of {owner} is {gamma}; it must be 0 or more; 0 is the cross entropy.")
     return gamma
 
 

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from balanced_lvis.activations import (
@@ -138,7 +139,7 @@ def test_softmax_equalization_equals_naive_loops(background, weighted, gamma):
 
 @BACKGROUND
 @WEIGHTED
-@pytest.mark.parametrize(("gamma", "alpha"), [(0.0, -1), (2.0, 0.25), (1.0, 0.5), (2.0, -1)])
+@pytest.mark.parametrize(("gamma", "alpha"), [(0.0, -1), (2.0, 0.25), (0.5, 0.5), (2.0, -1)])
 def test_sigmoid_focal_loss_equals_naive_loops(background, weighted, gamma, alpha):
     activation = build_activation("sigmoid_focal", K, background=background, gamma=gamma, alpha=alpha)
     logits, gt_classes = batch(background)
@@ -149,6 +150,18 @@ def test_sigmoid_focal_loss_equals_naive_loops(background, weighted, gamma, alph
     assert loss.item() == pytest.approx(expected, rel=1e-9)
     if background:
         assert not torch.autograd.grad(loss, logits)[0][:, K].any(), "the unused background output must not be trained"
+
+
+def test_sigmoid_focal_loss_and_gradient_are_those_of_torchvision():
+    logits, gt_classes = batch(background=False)
+    target = nn.functional.one_hot(gt_classes, K).double()
+    losses = [
+        build_activation("sigmoid_focal", K, background=False).loss(logits, gt_classes),
+        torchvision.ops.sigmoid_focal_loss(logits, target, alpha=0.25, gamma=2, reduction="sum") / R,
+    ]
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in losses]
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
 
 
 # ------------------------------------------------------------------ class weights
@@ -182,6 +195,20 @@ def test_a_weighted_mean_is_that_of_torch():
         activation = build_activation(name, K, PRIOR, background=False, reduction="weighted_mean")
         expected = nn.functional.cross_entropy(logits, gt_classes, activation.class_weight.double())
         assert activation.loss(logits, gt_classes).item() == pytest.approx(expected.item())
+
+
+def cifar_prior(num_classes, largest, factor):
+    counts = [int(largest * factor ** (-i / (num_classes - 1))) for i in range(num_classes)]
+    return ClassPrior(tuple(map(str, range(num_classes))), counts, sum(counts))
+
+
+def test_the_figures_for_cifar_in_the_docs():
+    prior = cifar_prior(10, 5000, 100)
+    assert (inverse_frequency_weights(prior) * prior.share()).sum() == pytest.approx(0.16, abs=0.005)
+    for num_classes, largest, counts in ((100, 500, (56, 47)), (10, 5000, (2, 45))):
+        prior = cifar_prior(num_classes, largest, 200)
+        tail = build_activation("softmax_equalization", num_classes, prior, background=False).tail.numpy()
+        assert (tail.sum(), prior.image_count[tail].max()) == counts
 
 
 # ------------------------------------------------------------------ deferred re-weighting
@@ -285,9 +312,10 @@ def test_scores_have_no_margins():
 
 @pytest.mark.parametrize("gamma", [0.1, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("own", [-3e4, -60.0, 0.0, 60.0, 3e4])
-def test_the_focal_gradient_is_finite_whatever_the_probability(gamma, own):
+@pytest.mark.parametrize("name", ["focal", "sigmoid_focal"])
+def test_the_focal_gradient_is_finite_whatever_the_probability(name, gamma, own):
     logits = torch.tensor([[own, 0.0, 0.0]], requires_grad=True)
-    activation = build_activation("focal", 3, background=False, gamma=gamma)
+    activation = build_activation(name, 3, background=False, gamma=gamma)
     loss = activation.loss(logits, torch.tensor([0]))
     (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
     (second,) = torch.autograd.grad(gradient.sum(), logits)
@@ -354,7 +382,7 @@ def test_background_samples_lower_all_logits():
     [
         ("focal", {"gamma": -1}, "gamma of focal is -1"),
         ("focal", {"gamma": float("nan")}, "gamma of focal is nan"),
-        ("sigmoid_focal", {"gamma": 0.5}, "gamma of sigmoid_focal is 0.5"),
+        ("sigmoid_focal", {"gamma": -1}, "gamma of sigmoid_focal is -1"),
         ("sigmoid_focal", {"alpha": 2}, "alpha of sigmoid_focal is 2"),
         ("class_balanced", {"beta": 1.0}, "beta is 1.0"),
         ("class_balanced", {"gamma": -0.1}, "gamma of ClassBalanced is -0.1"),
