@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..config.names import config_path
+from ..config_files.names import config_path
 from ..console.command_line import command_line, log_to_screen
 from ..experiments.methods import METHODS
 from ..experiments.quick_start import quick_start

@@ -18,9 +18,9 @@ import torch
 from tqdm import tqdm
 
 from ..config import load_config
-from ..engine.processes.lock import only_job_in
-from ..engine.processes.preemption import StopRequest
+from ..console.preemption import StopRequest
 from ..utils.errors import InputError, StorageError
+from ..utils.job_lock import only_job_in
 from ..utils.parent_process import child_environment
 
 FINAL_WEIGHTS = "model_final.pth"
