@@ -46,7 +46,7 @@ _API = {
     "train": "api",
 }
 
-if os.environ.get(_detectron2.SKIP):
+if os.environ.get(_detectron2.SKIP):  # set by commands of image classification
     pass
 elif _detectron2.install():
     _detectron2.import_quietly()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Collection
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy as np
 from ..prediction.lettering import label_text
 from .plots import MARKERS, plt
 from .published_results import PAPER_COLUMNS, PAPER_TABLE_2
-from .tables import TASKS, markdown_table, percent
+from .tables import TASKS, markdown_table, mean_and_std, mean_cell, percent
 
 # Name of the metric in table.json: its place in results.json.
 METRICS = {
@@ -47,7 +46,7 @@ def statistics_table(results: dict[str, list[dict]]) -> dict[str, dict[str, dict
         value per seed. A group without categories has None, and so has ``std`` with fewer than two values.
     """
     return {
-        method: {name: _statistics([_value(run, *where) for run in runs]) for name, where in METRICS.items()}
+        method: {name: mean_and_std(_value(run, *where) for run in runs) for name, where in METRICS.items()}
         for method, runs in results.items()
     }
 
@@ -55,15 +54,6 @@ def statistics_table(results: dict[str, list[dict]]) -> dict[str, dict[str, dict
 def _value(results: dict, task: str, metric: str) -> float | None:
     value = results.get(task, {}).get(metric)
     return None if value is None or math.isnan(value) else float(value)
-
-
-def _statistics(runs: list[float | None]) -> dict:
-    known = [value for value in runs if value is not None]
-    return {
-        "mean": statistics.fmean(known) if known else None,
-        "std": statistics.stdev(known) if len(known) > 1 else None,
-        "runs": runs,
-    }
 
 
 def seeds_table(table: dict[str, dict[str, dict]], titles: dict[str, str], columns: dict[str, str]) -> str:
@@ -75,19 +65,15 @@ def seeds_table(table: dict[str, dict[str, dict]], titles: dict[str, str], colum
         titles: {method: name to show}.
         columns: {metric: header of its column}.
     """
-    rows = [[titles[method], *(_cell(found[metric]) for metric in columns)] for method, found in table.items()]
+    rows = [[titles[method], *(mean_cell(found[metric]) for metric in columns)] for method, found in table.items()]
     return markdown_table([["Method", *columns.values()], *rows])
 
 
 def paper_table(figures: dict[str, tuple]) -> str:
     """One backbone of :data:`balanced_lvis.experiments.published_results.PAPER_TABLE_2` as a Markdown table."""
     header = ["Method", *(MASK_COLUMNS[column] for column in PAPER_COLUMNS)]
-    rows = [[name, *(_cell({"mean": value, "std": None}) for value in values)] for name, values in figures.items()]
+    rows = [[name, *(mean_cell({"mean": value, "std": None}) for value in values)] for name, values in figures.items()]
     return markdown_table([header, *rows])
-
-
-def _cell(found: dict) -> str:
-    return percent(found["mean"]) + ("" if found["std"] is None else f" ± {percent(found['std'])}")
 
 
 def comparison_page(table: dict[str, dict[str, dict]], titles: dict[str, str], title: str, made_by: str) -> str:

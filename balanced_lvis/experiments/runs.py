@@ -1,4 +1,4 @@
-"""Parallel training runs in processes of ``tools/train_net.py``, each started after its first stage."""
+"""Parallel training runs in processes of a training command, each started after its first stage."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
+from typing import ClassVar
 
 import torch
 from tqdm import tqdm
 
-from ..config import load_config
 from ..console.preemption import StopRequest
 from ..utils.errors import InputError, StorageError
 from ..utils.job_lock import only_job_in
@@ -45,7 +45,10 @@ class Run:
         output: its OUTPUT_DIR.
         overrides: ``KEY VALUE`` pairs.
         after: the run that must have finished before this one starts; None if there is none.
+        subcommand: the command of ``balanced-lvis`` that trains it.
     """
+
+    subcommand: ClassVar[str] = "train"
 
     key: str
     title: str
@@ -61,7 +64,29 @@ class Run:
         Raises:
             InputError: if the config is invalid.
         """
-        return load_config(self.config_file, self.overrides)
+        return self.load_config(self.config_file, self.overrides)
+
+    def load_config(self, config_file: Path, overrides: Sequence[str] = ()):
+        """
+        Load a config of this kind of run.
+
+        Raises:
+            InputError: if the config is invalid.
+        """
+        from ..config import load_config  # needs Detectron2, which runs of another kind may not have
+
+        return load_config(config_file, overrides)
+
+    def command(self, script: Path | None) -> list:
+        """
+        The command that trains and evaluates, or continues to.
+
+        Args:
+            script: path of a script like ``tools/train_net.py``; None: ``balanced-lvis`` with :attr:`subcommand`.
+        """
+        program = [_CONSOLE_COMMAND, self.subcommand] if script is None else [script]
+        words = [*program, "--resume", "--config-file", self.config_file]
+        return [sys.executable, *words, *self.overrides, "OUTPUT_DIR", self.output]
 
     @property
     def weights(self) -> Path:
@@ -121,7 +146,7 @@ class Run:
 
     def _is_of(self, cfg) -> bool:
         path = self.output / "config.yaml"
-        return path.exists() and _same_run(load_config(path), cfg, self.output)
+        return path.exists() and _same_run(self.load_config(path), cfg, self.output)
 
 
 def _same_run(one, other, output: Path) -> bool:
@@ -153,7 +178,7 @@ def train_all(
 
     Args:
         runs: the training runs. An ``after`` that is not among them is not waited for.
-        train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis train``.
+        train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis`` with the command of the run.
         jobs: number of simultaneous runs; by default one per core, or 1 on a GPU.
         on_end: called with each run that has succeeded and its seconds in this call.
 
@@ -213,12 +238,9 @@ class _Process:
         self.run = run
         self.start = time.monotonic()
         run.output.mkdir(parents=True, exist_ok=True)
-        script = [_CONSOLE_COMMAND, "train"] if train_net is None else [train_net]
-        command = [sys.executable, *script, "--resume", "--config-file", run.config_file]
-        command += [*run.overrides, "OUTPUT_DIR", run.output]
         with open(run.output / SCREEN, "w", encoding="utf-8") as screen:
             self._process = subprocess.Popen(
-                [*map(str, command)],
+                [*map(str, run.command(train_net))],
                 stdout=screen,
                 stderr=subprocess.STDOUT,
                 env=child_environment(environment),

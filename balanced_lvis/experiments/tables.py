@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Iterable
 
 from ..utils.text import one_line
 
@@ -31,3 +33,27 @@ def percent(value: float | None, sign: bool = False) -> str:
 def number(value: float | None) -> float:
     """The value; NaN for None."""
     return math.nan if value is None else float(value)
+
+
+def mean_and_std(values: Iterable[float | None]) -> dict:
+    """
+    Mean and sample standard deviation of the results of several runs.
+
+    Args:
+        values: one per run; None where a run has no such result.
+
+    Returns:
+        {"mean", "std", "runs"}, with ``values`` as "runs". "mean" is None without results, "std" with fewer than two.
+    """
+    runs = list(values)
+    known = [value for value in runs if value is not None]
+    return {
+        "mean": statistics.fmean(known) if known else None,
+        "std": statistics.stdev(known) if len(known) > 1 else None,
+        "runs": runs,
+    }
+
+
+def mean_cell(found: dict) -> str:
+    """"mean ± std" of :func:`mean_and_std` with one decimal; without "± std" where that is None."""
+    return percent(found["mean"]) + ("" if found["std"] is None else f" ± {percent(found['std'])}")
