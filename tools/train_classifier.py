@@ -7,6 +7,7 @@ if __name__ == "__main__":
 import sys
 
 import _no_detectron2  # noqa: F401
+
 from balanced_lvis.commands.train_classifier import main
 
 if __name__ == "__main__":

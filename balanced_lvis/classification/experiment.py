@@ -166,9 +166,8 @@ def _unfinished(runs: list[ClassifierRun]) -> list[ClassifierRun]:
 
 def _prepare_data(runs: list[ClassifierRun]) -> None:
     """Read the data once before the first run: errors are shown early, and characters are rendered only once."""
-    for options, cfg in {str(run.config().DATASET): run.config() for run in runs[:1]}.items():
-        assert options
-        dataset = dataset_from_config(cfg)
+    for run in runs[:1]:  # all runs have the same images
+        dataset = dataset_from_config(run.config())
         dataset.train()
         dataset.test()
 

@@ -45,7 +45,9 @@ class ImageClassifier(nn.Module):
         self.activation = activation
         self.calibration = calibration
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self.network.to(memory_format=self._format)  # type: ignore[call-overload]
+        self.network.to(memory_format=self._format)
+        self._mean: Tensor
+        self._std: Tensor
         self.register_buffer("_mean", torch.tensor(pixel_mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(pixel_std).reshape(1, 3, 1, 1), persistent=False)
 

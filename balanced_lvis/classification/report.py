@@ -106,10 +106,11 @@ def _paper_table(rows: Mapping[str, Mapping[int, float]]) -> str:
 
 def marginal_figure(results: Results, path: str | os.PathLike) -> None:
     """
-    Figure 1 of the paper: the marginal p(y) of each class, from the most to the least frequent one, mean over the seeds.
+    Figure 1 of the paper: the marginal p(y) of each class, from the most to the least frequent one.
 
     Args:
-        results: as for :func:`statistics_table`; methods other than :data:`SHOWN` are left out.
+        results: as for :func:`statistics_table`; methods other than :data:`SHOWN` are left out. Curves are means over
+            the seeds.
         path: the image to write.
     """
     figure, axes = plt.subplots(1, len(results), figsize=(4 * len(results), 3.4), sharey=True, squeeze=False)

@@ -13,13 +13,20 @@ from ..utils.errors import DivergedError, Preempted
 from ..utils.random_state import current_states, seed_all, set_states
 from ..utils.storage import clear_errors
 from .checkpoints import (
-    CURRENT, FINAL, check_same_run, comparable, load_model, newest_checkpoint, read_checkpoint, save_checkpoint,
+    CURRENT,
+    FINAL,
+    check_same_run,
+    comparable,
+    load_model,
+    newest_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
 )  # fmt: skip
 from .data.augmentation import build_transforms
 from .data.batches import BatchLoader, training_batches
 from .data.image_set import ImageSet
 from .metrics_file import Progress, add_metrics, keep_until
-from .model import ImageClassifier, build_model
+from .model import build_model
 from .samplers import build_sampler
 from .schedules import learning_rate
 from .steps import ClassifierStep, Step

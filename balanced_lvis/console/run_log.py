@@ -30,7 +30,7 @@ def log_run(output_dir: str | os.PathLike) -> None:
     for handler in logger.handlers[:]:
         logger.removeHandler(handler)
     for stream in (sys.stdout, LenientStream(file, name="the log")):
-        handler = logging.StreamHandler(stream)  # type: ignore[arg-type]
+        handler = logging.StreamHandler(stream)
         handler.setFormatter(EscapingFormatter(logging.Formatter(_FORMAT, _TIME)))
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)

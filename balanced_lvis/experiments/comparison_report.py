@@ -12,7 +12,7 @@ import numpy as np
 from ..prediction.lettering import label_text
 from .plots import MARKERS, plt
 from .published_results import PAPER_COLUMNS, PAPER_TABLE_2
-from .tables import TASKS, markdown_table, mean_and_std, mean_cell, percent
+from .tables import TASKS, markdown_table, mean_and_std, mean_cell
 
 # Name of the metric in table.json: its place in results.json.
 METRICS = {

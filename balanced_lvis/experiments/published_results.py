@@ -27,8 +27,7 @@ PAPER_TABLE_2: dict[str, dict[str, tuple]] = {
     },
 }
 
-# Table 1 of the same slides: top-1 accuracy of ResNet-32 in percent, {dataset: {method as the paper names it: {imbalance
-# factor: accuracy}}}.
+# Table 1 of the same slides: top-1 accuracy of ResNet-32 in percent, {dataset: {method: {imbalance factor: accuracy}}}.
 _IMBALANCES = (200, 100, 10)
 PAPER_TABLE_1: dict[str, dict[str, dict[int, float]]] = {
     dataset: {method: dict(zip(_IMBALANCES, values)) for method, values in rows.items()}

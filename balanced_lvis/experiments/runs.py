@@ -121,7 +121,7 @@ class Run:
 
     def discard_other(self, cfg) -> None:
         """Delete the output if it is of another config, as it must not be resumed with this one."""
-        if (self.output / "config.yaml").exists() and not self._is_of(cfg):
+        if self._config_path.exists() and not self._is_of(cfg):
             self.discard()
 
     def discard(self) -> None:
@@ -144,8 +144,12 @@ class Run:
         lines = (self.output / SCREEN).read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-TAIL_LINES:])
 
+    @property
+    def _config_path(self) -> Path:
+        return self.output / "config.yaml"
+
     def _is_of(self, cfg) -> bool:
-        path = self.output / "config.yaml"
+        path = self._config_path
         return path.exists() and _same_run(self.load_config(path), cfg, self.output)
 
 

@@ -55,5 +55,5 @@ def mean_and_std(values: Iterable[float | None]) -> dict:
 
 
 def mean_cell(found: dict) -> str:
-    """"mean ± std" of :func:`mean_and_std` with one decimal; without "± std" where that is None."""
+    """ "mean ± std" of :func:`mean_and_std` with one decimal; without "± std" where that is None."""
     return percent(found["mean"]) + ("" if found["std"] is None else f" ± {percent(found['std'])}")

@@ -58,8 +58,7 @@ class _Cifar(Dataset):
 
     def _remedy(self) -> str:
         return (
-            f"Put {self._source.filename} from {self._source.url} there, or set DATASET.{self._key}.DOWNLOAD to True to "
-            "download it."
+            f"Put {self._source.filename} from {self._source.url} there, or set DATASET.{self._key}.DOWNLOAD to True."
         )
 
 
