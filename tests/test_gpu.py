@@ -15,12 +15,13 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from balanced_lvis.activations import activation_names, build_activation
+from balanced_lvis.activations import activation_class, activation_names, build_activation
 from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.engine.ema import FOLDER
 from balanced_lvis.engine.run import check, read_config, run
 from balanced_lvis.engine.step import TrainingStep
+from balanced_lvis.experiments.methods import METHODS
 from balanced_lvis.modeling.decoupled import CLASSIFIER
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.random_state import current_states, set_states
@@ -94,7 +95,8 @@ def check_resuming(config, root, output, weights, **overrides):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", activation_names())
+# A GPU draws other random numbers.
+@pytest.mark.parametrize("name", [name for name in activation_names() if activation_class(name).deterministic])
 def test_losses_and_gradients_agree_with_the_cpu(name, dtype):
     prior = ClassPrior(tuple("abcdef"), [1, 5, 20, 60, 150, 400], 500)
     activation = build_activation(name, 6, prior)
@@ -112,9 +114,12 @@ def test_losses_and_gradients_agree_with_the_cpu(name, dtype):
     torch.testing.assert_close(found[1], found[0], rtol=rtol, atol=atol)
 
 
-def test_the_first_stages_are_those_of_every_activation():
-    configs = [load_config(CONFIGS / "rendered" / f"{method}.yaml") for method in FIRST_STAGES]
-    assert {cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME for cfg in configs} == set(activation_names())
+def test_the_first_stages_are_those_of_every_activation_with_a_config():
+    def activations(methods):
+        configs = [load_config(CONFIGS / "rendered" / f"{method}.yaml") for method in methods]
+        return {cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME for cfg in configs}
+
+    assert activations(FIRST_STAGES) == activations(METHODS)
 
 
 @pytest.mark.parametrize("method", FIRST_STAGES)

@@ -13,44 +13,77 @@ Plain PyTorch, without Detectron2::
 
 For image classification, ``background=False`` gives K outputs.
 
-================== ==================================================================================
-name               paper
-================== ==================================================================================
-sigmoid            one-versus-rest baseline with the initial bias of focal loss (Lin et al. 2017)
-softmax            baseline
-balanced_sigmoid   Balanced Activation (Ren et al., LVIS 2020 challenge)
-balanced_softmax   Balanced Meta-Softmax (Ren et al., NeurIPS 2020)
-equalization       Equalization Loss (Tan et al., CVPR 2020)
-================== ==================================================================================
+======================== ============================================================================
+name                     paper
+======================== ============================================================================
+sigmoid                  one-versus-rest baseline with the initial bias of focal loss (Lin et al. 2017)
+softmax                  baseline
+balanced_sigmoid         Balanced Activation (Ren et al., LVIS 2020 challenge)
+balanced_softmax         Balanced Meta-Softmax (Ren et al., NeurIPS 2020)
+equalization             Equalization Loss with sigmoids (Tan et al., CVPR 2020)
+softmax_equalization     Equalization Loss with a softmax (Tan et al., CVPR 2020)
+class_balanced_weighting softmax with inverse class frequencies as weights
+class_balanced           Class-Balanced loss with a softmax (Cui et al., CVPR 2019)
+ldam                     LDAM, and LDAM-DRW with ``drw_start`` (Cao et al., NeurIPS 2019)
+focal                    focal loss with a softmax (after Lin et al., ICCV 2017)
+sigmoid_focal            focal loss with sigmoids (Lin et al., ICCV 2017)
+======================== ============================================================================
 """
 
 from .balanced_sigmoid import BalancedSigmoid, balanced_sigmoid_loss, centred_offset, foreground_offset
 from .balanced_softmax import BalancedSoftmax, balanced_softmax_loss, softmax_offset
 from .base import Activation, activation_class, activation_names, build_activation, register_activation
+from .class_balanced import ClassBalanced
+from .class_balanced_weighting import ClassBalancedWeighting
 from .equalization import Equalization, equalization_loss
+from .focal import Focal, focal_losses
+from .ldam import LDAM, CosineClassifier, ldam_margins
 from .sigmoid import Sigmoid, sigmoid_loss
+from .sigmoid_focal import SigmoidFocal, sigmoid_focal_loss
 from .softmax import Softmax, softmax_loss
+from .softmax_equalization import SoftmaxEqualization, softmax_equalization_loss
 from .state import StateUpdates, state_keys
+from .weighted_softmax import (
+    WeightedSoftmax,
+    effective_number_weights,
+    inverse_frequency_weights,
+    weighted_softmax_loss,
+)
 
 __all__ = [
+    "LDAM",
     "Activation",
     "BalancedSigmoid",
     "BalancedSoftmax",
+    "ClassBalanced",
+    "ClassBalancedWeighting",
+    "CosineClassifier",
     "Equalization",
+    "Focal",
     "Sigmoid",
+    "SigmoidFocal",
     "Softmax",
+    "SoftmaxEqualization",
     "StateUpdates",
+    "WeightedSoftmax",
     "activation_class",
     "activation_names",
     "balanced_sigmoid_loss",
     "balanced_softmax_loss",
     "build_activation",
     "centred_offset",
+    "effective_number_weights",
     "equalization_loss",
+    "focal_losses",
     "foreground_offset",
+    "inverse_frequency_weights",
+    "ldam_margins",
     "register_activation",
+    "sigmoid_focal_loss",
     "sigmoid_loss",
+    "softmax_equalization_loss",
     "softmax_loss",
     "softmax_offset",
     "state_keys",
+    "weighted_softmax_loss",
 ]

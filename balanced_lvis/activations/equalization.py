@@ -76,11 +76,7 @@ class Equalization(Sigmoid):
         prior_probability: float = 0.001,
     ):
         super().__init__(num_classes, prior, background, prior_probability=prior_probability)
-        if not 0 < threshold <= 1:
-            raise InputError(
-                f"threshold of equalization is {threshold}; it must be a fraction of the training images, "
-                "above 0 and at most 1."
-            )
+        check_threshold(threshold, "equalization")
         unknown = sorted(set(tail_groups) - set(GROUPS))
         if unknown:
             raise InputError(
@@ -95,14 +91,41 @@ class Equalization(Sigmoid):
         return self.from_prior("tail", self._tail)
 
     def _tail(self, prior: ClassPrior) -> Tensor:
-        return torch.as_tensor(_tail(prior, self.threshold, self.tail_groups))
+        return torch.as_tensor(tail_classes(prior, self.threshold, self.tail_groups))
 
     def loss(self, logits, gt_classes, roi_weight=None):
         self._check(logits, roi_weight)
         return equalization_loss(self.class_logits(full_precision(logits)), gt_classes, self.tail, roi_weight)
 
 
-def _tail(prior: ClassPrior, threshold: float, tail_groups: str) -> list[bool]:
+def check_threshold(threshold: float, owner: str) -> float:
+    """
+    Args:
+        threshold: share of the training images below which a class is in the tail.
+        owner: name of the activation, for the message.
+
+    Returns:
+        ``threshold``.
+
+    Raises:
+        InputError: if it is outside (0, 1].
+    """
+    if not 0 < threshold <= 1:
+        raise InputError(
+            f"threshold of {owner} is {threshold}; it must be a fraction of the training images, above 0 and at most 1."
+        )
+    return threshold
+
+
+def tail_classes(prior: ClassPrior, threshold: float, tail_groups: str = "") -> list[bool]:
+    """
+    Whether each of the K classes is in the tail. A warning is logged if none is.
+
+    Args:
+        prior: of the training set.
+        threshold: classes in less than this share of the training images are the tail.
+        tail_groups: letters of LVIS's groups that are the tail, instead of ``threshold``.
+    """
     if tail_groups:
         tail = [group in tail_groups for group in prior.groups().tolist()]
         criterion = f"tail_groups {tail_groups!r}"
@@ -117,6 +140,6 @@ def _tail(prior: ClassPrior, threshold: float, tail_groups: str) -> list[bool]:
 @functools.cache
 def _report_no_tail(criterion: str) -> None:
     logger.warning(
-        "Equalization loss equals the plain sigmoid loss: no class is in the tail (%s). Choose a higher threshold or "
-        "other tail_groups.", criterion,
-    )  # fmt: skip
+        "Equalization loss has no effect: no class is in the tail (%s). Choose a higher threshold or another tail.",
+        criterion,
+    )

@@ -10,6 +10,6 @@ Ren et al., Balanced Meta-Softmax for Long-Tailed Visual Recognition (NeurIPS 20
 
 from .inner_step import one_step_ahead
 from .reweighting import ClassWeights, MetaReweighter
-from .sampling import MetaSampler
+from .sampling import MetaSampler, RateLearner
 
-__all__ = ["ClassWeights", "MetaReweighter", "MetaSampler", "one_step_ahead"]
+__all__ = ["ClassWeights", "MetaReweighter", "MetaSampler", "RateLearner", "one_step_ahead"]

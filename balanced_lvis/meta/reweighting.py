@@ -10,11 +10,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ..activations import Activation
-from ..utils.errors import InputError
-from .inner_step import one_step_ahead
+from .learner import Batch, OneStepLearner, unchanged
 
 
 class ClassWeights(nn.Module):
@@ -54,7 +52,7 @@ class ClassWeights(nn.Module):
         return torch.where(foreground, weight / mean, 1.0).to(self.psi.dtype)
 
 
-class MetaReweighter:
+class MetaReweighter(OneStepLearner):
     """
     Learns :class:`ClassWeights` by looking one step of the classifier ahead.
 
@@ -71,15 +69,10 @@ class MetaReweighter:
     """
 
     def __init__(self, activation: Activation, lr: float = 0.01, device: torch.device | str = "cpu"):
-        if not lr >= 0:
-            raise InputError(f"SOLVER.META.LR is {lr}; it must be 0 (fixed weights) or more.")
-        self.activation = activation
         self.weights = ClassWeights(activation.num_classes).to(device)
-        self.optimizer = torch.optim.Adam(self.weights.parameters(), lr=lr)
+        super().__init__(activation, self.weights, lr)
 
-    def outer_loss(
-        self, classifier: nn.Module, batch: tuple[Tensor, Tensor], meta_batch: tuple[Tensor, Tensor], inner_lr: float
-    ) -> Tensor:
+    def outer_loss(self, classifier: nn.Module, batch: Batch, meta_batch: Batch, inner_lr: float) -> Tensor:
         """
         Args:
             classifier: (R, D) features to (R, C) logits. Not changed.
@@ -90,23 +83,15 @@ class MetaReweighter:
         Returns:
             scalar, differentiable in psi through the inner step.
         """
-        features, gt_classes = batch
-
-        def inner_loss(parameters):
-            logits = functional_call(classifier, parameters, (features,))
-            return self.activation.loss(logits, gt_classes, self.weights(gt_classes))
-
-        ahead = one_step_ahead(classifier, inner_loss, inner_lr)
-        meta_features, meta_classes = meta_batch
-        return self.activation.unshifted_loss(functional_call(classifier, ahead, (meta_features,)), meta_classes)
+        return self._outer_loss(classifier, batch, self.weights(batch[1]), meta_batch, inner_lr)
 
     def step(
         self,
         classifier: nn.Module,
-        batch: tuple[Tensor, Tensor],
-        meta_batch: tuple[Tensor, Tensor],
+        batch: Batch,
+        meta_batch: Batch,
         inner_lr: float,
-        average: Callable[[Tensor], Tensor] = lambda gradient: gradient,
+        average: Callable[[Tensor], Tensor] = unchanged,
     ) -> Tensor:
         """
         Update psi once; further arguments as for :meth:`outer_loss`.
@@ -117,20 +102,4 @@ class MetaReweighter:
         Returns:
             scalar, the outer loss before the update.
         """
-        loss = self.outer_loss(classifier, batch, meta_batch, inner_lr)
-        (gradient,) = torch.autograd.grad(loss, [self.weights.psi])
-        self.weights.psi.grad = average(gradient)
-        if self.weights.psi.grad.isfinite().all():  # one bad batch must not destroy all weights
-            self.optimizer.step()
-        return loss.detach()
-
-    def state_dict(self) -> dict:
-        """psi and Adam's state."""
-        return {"weights": self.weights.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Restore what :meth:`state_dict` returned; the learning rate stays the configured one."""
-        self.weights.load_state_dict(state["weights"])
-        lr = self.optimizer.param_groups[0]["lr"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.optimizer.param_groups[0]["lr"] = lr
+        return self._update(self.outer_loss(classifier, batch, meta_batch, inner_lr), average)

@@ -229,9 +229,21 @@ class ClassPrior:
         Raises:
             InputError: for another ``count``, or for "instance" if instance counts are unknown.
         """
-        self._counts(count)  # the same errors with and without sampled counts
-        counts = _half_for_none(getattr(self._basis, f"{count}_count"))
+        counts = self.class_counts(count)
         return counts / counts.sum()
+
+    def class_counts(self, count: str = "image") -> np.ndarray:
+        """
+        (K,) float64, n_j; of the sampled images if :attr:`sampled_counts` is given. A count of 0 is taken as 0.5.
+
+        Args:
+            count: "image" or "instance", what n_j counts.
+
+        Raises:
+            InputError: as for :meth:`share`.
+        """
+        self._counts(count)  # the same errors with and without sampled counts
+        return _half_for_none(np.asarray(getattr(self._basis, f"{count}_count"), dtype=np.float64))
 
     def _counts(self, count: str) -> np.ndarray:
         check_count(count)

@@ -42,6 +42,16 @@ def test_logit_adjustment_equals_naive_loops(prior, family, tau, count, counts):
     np.testing.assert_allclose(found, reference.adjusted_scores(logits.tolist(), counts, tau, family), atol=1e-6)
 
 
+@pytest.mark.parametrize("family", ["sigmoid", "softmax"])
+def test_logit_adjustment_without_background_is_that_of_the_classes_alone(prior, family):
+    logits = some_logits(outputs=K)
+    found = build_calibration("logit_adjustment", K, prior).scores(
+        build_activation(family, K, background=False), logits
+    )
+    padded = [[*row, -600.0] for row in logits.tolist()]  # a background that takes no part
+    np.testing.assert_allclose(found, reference.adjusted_scores(padded, IMAGE_COUNT, 1.0, family)[:, :K], atol=1e-6)
+
+
 def test_logit_adjustment_undoes_the_shift_of_balanced_softmax(prior):
     """Training with Balanced Softmax, tested raw, and training plainly, tested adjusted, are the same correction."""
     balanced, plain = build_activation("balanced_softmax", K, prior), build_activation("softmax", K)

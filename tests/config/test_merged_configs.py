@@ -11,11 +11,34 @@ from tests.common import CONFIGS
 # {path: [the entry that it is a difference from, {key: value}]}; "default" has all keys.
 RECORDED = json.loads(Path(__file__).with_name("merged_configs.json").read_text(encoding="utf-8"))
 # Keys that have been added since, with their defaults.
+ADDED_OF_ACTIVATIONS = {
+    "CLASS_BALANCED.BETA": 0.9999,
+    "CLASS_BALANCED.GAMMA": 0.0,
+    "CLASS_BALANCED.COUNT": "image",
+    "CLASS_BALANCED.DRW_START": 0,
+    "CLASS_BALANCED.REDUCTION": "mean",
+    "CLASS_BALANCED_WEIGHTING.COUNT": "image",
+    "CLASS_BALANCED_WEIGHTING.DRW_START": 0,
+    "CLASS_BALANCED_WEIGHTING.REDUCTION": "weighted_mean",
+    "FOCAL.GAMMA": 1.0,
+    "LDAM.MAX_MARGIN": 0.5,
+    "LDAM.SCALE": 30.0,
+    "LDAM.BETA": 0.9999,
+    "LDAM.COUNT": "image",
+    "LDAM.DRW_START": -1,
+    "LDAM.REDUCTION": "weighted_mean",
+    "SIGMOID_FOCAL.GAMMA": 2.0,
+    "SIGMOID_FOCAL.ALPHA": 0.25,
+    "SIGMOID_FOCAL.PRIOR_PROBABILITY": 0.001,
+    "SOFTMAX_EQUALIZATION.THRESHOLD": 0.005,
+    "SOFTMAX_EQUALIZATION.GAMMA": 0.9,
+}
 ADDED = {
     "IMPORTS": [],
     "MODEL.ROI_BOX_HEAD.CALIBRATION.NAME": "",
     "MODEL.ROI_BOX_HEAD.CALIBRATION.LOGIT_ADJUSTMENT.TAU": 1.0,
     "MODEL.ROI_BOX_HEAD.CALIBRATION.LOGIT_ADJUSTMENT.COUNT": "image",
+    **{f"MODEL.ROI_BOX_HEAD.ACTIVATION.{option}": value for option, value in ADDED_OF_ACTIVATIONS.items()},
 }
 
 

@@ -7,10 +7,11 @@ import torch
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
-from balanced_lvis.activations import StateUpdates, state_keys
+from balanced_lvis.activations import StateUpdates, build_activation, state_keys
 from balanced_lvis.engine.ema import WeightAverage
 from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.modeling.decoupled import ACTIVATION
+from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
 from tests.activations import toys
 from tests.engine.processes.test_ranks import on_ranks
@@ -138,6 +139,20 @@ def test_any_number_of_processes_has_the_state_of_one(tmp_path):
     assert expected["activation.seen"].tolist() == seen(images(24))
 
 
+def train_deferred_on_ranks(folder):
+    model = Classifier()
+    prior = ClassPrior(tuple("abcd"), [40, 20, 5, 1], 66)
+    model.activation = build_activation("ldam", K, prior, drw_start=2)
+    wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+    train_toy(step_of(wrapped, in_batches(images(24), 8)), 3)
+    torch.save(model.activation.updates, folder / f"{comm.get_rank()}.pth")
+
+
+def test_deferred_weights_count_updates_not_processes(tmp_path):
+    on_ranks(2, tmp_path, train_deferred_on_ranks, tmp_path)
+    assert [torch.load(tmp_path / f"{rank}.pth", weights_only=True).item() for rank in range(2)] == [3, 3]
+
+
 def test_an_average_of_weights_has_the_state_itself():
     model, average = Classifier(), WeightAverage(0.9)
     average.start(model)
@@ -228,6 +243,26 @@ def test_a_run_that_is_killed_and_resumed_has_the_state_of_one_that_is_not(rende
     assert whole[f"{ACTIVATION}.seen"].sum() > 0
     before = torch.load(tmp_path / "model_0000001.pth", weights_only=True)["model"][f"{ACTIVATION}.seen"]
     assert 0 < before.sum() < whole[f"{ACTIVATION}.seen"].sum()
+    (tmp_path / "model_final.pth").unlink()
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    again = tensors(train("rfs_softmax", rendered, tmp_path, "--resume", **options))
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(tensor, again[key]) for key, tensor in whole.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("ldam", {"LDAM__DRW_START": 3}), ("softmax_equalization", {"SOFTMAX_EQUALIZATION__GAMMA": 0.5})],
+)
+def test_deferred_weights_and_random_losses_are_resumed(rendered, tmp_path, name, options):
+    node = "MODEL__ROI_BOX_HEAD__ACTIVATION__"
+    options = {f"{node}{key}": value for key, value in {"NAME": name, **options}.items()}
+    options |= {f"{node}SOFTMAX_EQUALIZATION__THRESHOLD": 0.5, "TEST__EVAL_PERIOD": 0, "SEED": 3}
+    options |= {"SOLVER__MAX_ITER": 4, "SOLVER__CHECKPOINT_PERIOD": 2}
+    whole = tensors(train("rfs_softmax", rendered, tmp_path, **options))
+    if name == "ldam":
+        before = torch.load(tmp_path / "model_0000001.pth", weights_only=True)["model"]
+        assert (before[f"{ACTIVATION}.updates"], whole[f"{ACTIVATION}.updates"]) == (2, 4)
     (tmp_path / "model_final.pth").unlink()
     (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
     again = tensors(train("rfs_softmax", rendered, tmp_path, "--resume", **options))

@@ -148,7 +148,13 @@ def test_full_vocabulary_steps_on_rendered_images(full_vocabulary, rendered):
         register_rendered(rendered)
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "softmax", "balanced_sigmoid", "balanced_softmax"])
+@pytest.mark.parametrize(
+    "activation",
+    [
+        "sigmoid", "softmax", "balanced_sigmoid", "balanced_softmax", "class_balanced_weighting", "ldam", "focal",
+        "softmax_equalization",
+    ],
+)  # fmt: skip
 def test_small_model_learns_one_batch(tiny_cfg, activation):
     """The loss of a batch shown again and again falls: gradients flow the right way through every part."""
     from detectron2.data import DatasetCatalog
