@@ -23,13 +23,12 @@ from .checkpoints import (
     save_checkpoint,
 )  # fmt: skip
 from .data.augmentation import build_transforms
-from .data.batches import BatchLoader, training_batches
+from .data.batches import BatchLoader
 from .data.image_set import ImageSet
 from .metrics_file import Progress, add_metrics, keep_until
 from .model import build_model
-from .samplers import build_sampler
 from .schedules import learning_rate
-from .steps import ClassifierStep, Step
+from .steps import ClassifierStep, MetaStep, Step
 
 logger = logging.getLogger(__name__)
 
@@ -61,17 +60,9 @@ class Trainer:
             self._load_first_stage()
         self.model.to(device)
         transform = build_transforms(cfg.INPUT.TRANSFORMS, cfg.INPUT.PIXEL_MEAN)
-        self.load = BatchLoader(images, transform, cfg.SEED)
-        self.sampler = build_sampler(
-            cfg.DATALOADER.SAMPLER_TRAIN, images.labels, images.num_classes, cfg.SOLVER.IMS_PER_BATCH, cfg.SEED
-        )
-        self.step = self._build_step(images)
+        self.step = _step_class(cfg)(self.model, cfg, BatchLoader(images, transform, cfg.SEED), device)
         self.iteration = 0
         learning_rate(cfg, 0)  # an unknown schedule is an error before anything is written
-
-    def _build_step(self, images: ImageSet) -> Step:
-        kind = ClassifierStep if self.cfg.MODEL.DECOUPLED.ENABLED else Step
-        return kind(self.model, self.cfg, self.device)
 
     def _load_first_stage(self) -> None:
         cfg = self.cfg
@@ -137,7 +128,7 @@ class Trainer:
             keep_until(cfg.OUTPUT_DIR, self.iteration)
         self.step.start()
         with StopRequest() as stop, Progress(self.iteration, end) as progress:
-            for batch in self._batches(end):
+            for batch in self.step.batches(self.iteration, end):
                 loss = self.step(batch, learning_rate(cfg, self.iteration))
                 self._log(loss, progress)
                 self.iteration += 1
@@ -150,10 +141,6 @@ class Trainer:
         self.save(FINAL)
         with clear_errors(cfg.OUTPUT_DIR):
             _remove(os.path.join(cfg.OUTPUT_DIR, CURRENT))
-
-    def _batches(self, end: int):
-        workers, pin = self.cfg.DATALOADER.NUM_WORKERS, self.device.type == "cuda"
-        return training_batches(self.load, self.sampler, self.iteration, end, workers, pin)
 
     def _log(self, loss: torch.Tensor, progress: Progress) -> None:
         done, solver = self.iteration + 1, self.cfg.SOLVER
@@ -169,6 +156,12 @@ class Trainer:
         with clear_errors(self.cfg.OUTPUT_DIR):
             add_metrics(self.cfg.OUTPUT_DIR, {"iteration": self.iteration, "total_loss": value, "lr": lr})
         progress.show(done, value)
+
+
+def _step_class(cfg) -> type[Step]:
+    if not cfg.MODEL.DECOUPLED.ENABLED:
+        return Step
+    return MetaStep if cfg.SOLVER.META.ENABLED else ClassifierStep
 
 
 def _remove(path: str) -> None:

@@ -29,6 +29,16 @@ class BatchLoader:
     def __init__(self, images: ImageSet, transform: Callable[[Tensor], Tensor] | None = None, seed: int = 0):
         self._images, self._transform, self._seed = images, transform, seed
 
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64 labels of the images."""
+        return self._images.labels
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return self._images.num_classes
+
     def __call__(self, indices: np.ndarray, *key: int) -> tuple[Tensor, Tensor]:
         """
         Args:
