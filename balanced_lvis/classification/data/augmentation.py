@@ -1,55 +1,55 @@
-"""Random transforms of training images, by torchvision."""
+"""Random transforms of training images, by torchvision, whose import takes a second that other runs do not need."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from ...utils.errors import InputError, did_you_mean
 
 CROP_PADDING = 4  # pixels on each side
-CUTOUT_SIDE = 16 / 32  # of the image's side
+CUTOUT_SHARE = (16 / 32) ** 2  # of the image's area
+
+Transform = Callable[[Tensor], Tensor]  # of a (3, H, W) uint8 image
 
 
-class Cutout(torch.nn.Module):
-    """
-    Cutout (DeVries and Taylor, 2017): grey out a square at a random place.
-
-    torchvision's ``RandomErasing`` keeps the square inside the image, the paper's lets it overlap the border.
-
-    Args:
-        fill: three values from 0 to 255.
-    """
-
-    def __init__(self, fill: list[float]):
-        super().__init__()
-        area = CUTOUT_SIDE**2
-        self._erase = v2.RandomErasing(p=1.0, scale=(area, area), ratio=(1.0, 1.0), value=fill)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(3, H, W) uint8 to the same."""
-        return self._erase(image)
-
-
-TRANSFORMS: dict[str, Callable[[list[float]], Callable[[Tensor], Tensor]]] = {
-    "crop": lambda fill: _PaddedCrop(),
-    "flip": lambda fill: v2.RandomHorizontalFlip(),
-    "autoaugment": lambda fill: v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10),
-    "cutout": Cutout,
-}
-
-
-class _PaddedCrop(torch.nn.Module):
+def padded_crop(fill: list[float]) -> Transform:
     """A crop of the image's size after padding with zeros."""
+    from torchvision.transforms import v2
 
-    def forward(self, image: Tensor) -> Tensor:
-        return v2.RandomCrop(list(image.shape[-2:]), padding=CROP_PADDING)(image)
+    return lambda image: v2.RandomCrop(list(image.shape[-2:]), padding=CROP_PADDING)(image)
 
 
-def build_transforms(names: Iterable[str], fill: list[float]) -> Callable[[Tensor], Tensor] | None:
+def flip(fill: list[float]) -> Transform:
+    """A horizontal flip with probability 0.5."""
+    from torchvision.transforms import v2
+
+    return v2.RandomHorizontalFlip()
+
+
+def autoaugment(fill: list[float]) -> Transform:
+    """AutoAugment (Cubuk et al., CVPR 2019) with its policy for CIFAR-10."""
+    from torchvision.transforms import v2
+
+    return v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
+
+
+def cutout(fill: list[float]) -> Transform:
+    """
+    Cutout (DeVries and Taylor, 2017): fill a square at a random place, of half the image's side.
+
+    torchvision's ``RandomErasing`` keeps the square inside the image, the paper's can overlap the border.
+    """
+    from torchvision.transforms import v2
+
+    return v2.RandomErasing(p=1.0, scale=(CUTOUT_SHARE, CUTOUT_SHARE), ratio=(1.0, 1.0), value=fill)
+
+
+TRANSFORMS = {"crop": padded_crop, "flip": flip, "autoaugment": autoaugment, "cutout": cutout}
+
+
+def build_transforms(names: Iterable[str], fill: list[float]) -> Transform | None:
     """
     Args:
         names: keys of :data:`TRANSFORMS`, in the order of their use.
@@ -66,4 +66,17 @@ def build_transforms(names: Iterable[str], fill: list[float]) -> Callable[[Tenso
         if name not in TRANSFORMS:
             hint = did_you_mean(name, TRANSFORMS)
             raise InputError(f"INPUT.TRANSFORMS has {name!r}.{hint} Valid: {', '.join(TRANSFORMS)}.")
-    return v2.Compose([TRANSFORMS[name](fill) for name in names]) if names else None
+    transforms = [TRANSFORMS[name](fill) for name in names]
+    return _Chain(transforms) if transforms else None
+
+
+class _Chain:
+    """Transforms one after the other."""
+
+    def __init__(self, transforms: list[Transform]):
+        self._transforms = transforms
+
+    def __call__(self, image: Tensor) -> Tensor:
+        for transform in self._transforms:
+            image = transform(image)
+        return image

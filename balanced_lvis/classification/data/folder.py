@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
 from ...utils.errors import InputError
 from .image_set import Dataset, ImageSet, register_dataset
@@ -49,6 +48,8 @@ class ImageFolders(Dataset):
         return test
 
     def _split(self, split: str) -> ImageSet:
+        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset  # takes a second to import
+
         names = self._classes(split)
         folder = os.path.join(self._root, split)
         try:
@@ -58,6 +59,8 @@ class ImageFolders(Dataset):
         return ImageSet(_Files([path for path, _ in files], self._size), np.array([label for _, label in files]), names)
 
     def _classes(self, split: str) -> tuple[str, ...]:
+        from torchvision.datasets.folder import find_classes
+
         folder = os.path.join(self._root, split)
         if not self._root or not os.path.isdir(folder):
             raise InputError(
