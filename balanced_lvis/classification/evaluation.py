@@ -11,7 +11,7 @@ import math
 import numpy as np
 import torch
 
-from .data.batches import test_batches
+from .data.batches import ordered_batches
 from .data.image_set import ImageSet
 from .model import ImageClassifier
 
@@ -41,7 +41,7 @@ def predict(model: ImageClassifier, images: ImageSet, batch_size: int, device: t
     """
     was_training = model.training
     model.eval()
-    found = [model.scores(model(batch.to(device))).double().cpu() for batch, _ in test_batches(images, batch_size)]
+    found = [model.scores(model(batch.to(device))).double().cpu() for batch, _ in ordered_batches(images, batch_size)]
     model.train(was_training)
     return torch.cat(found).numpy()
 

@@ -92,7 +92,7 @@ def training_batches(
     )
 
 
-def test_batches(images: ImageSet, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def ordered_batches(images: ImageSet, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """All images in order, ``size`` at a time; the last batch can be smaller."""
     load = BatchLoader(images)
     for start in range(0, len(images), size):
