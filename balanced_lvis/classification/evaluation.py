@@ -6,8 +6,6 @@ Shape shorthand: N test images, K classes.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 
@@ -55,20 +53,19 @@ def results_of(scores: np.ndarray, labels: np.ndarray, train_counts: np.ndarray)
 
     Returns:
         the content of ``results.json``: accuracies in percent, of all images as "accuracy" and as the mean over classes
-        of a group as "many", "medium" and "few" (NaN for an empty group); "per_class", (K,) accuracies, NaN for a class
+        of a group as "many", "medium" and "few" (None for an empty group); "per_class", K accuracies, None for a class
         without test images; "marginal", (K,) p(y), see :func:`marginal`; "train_counts", (K,); "test_images", N.
     """
     right = scores.argmax(axis=1) == labels
     tested = np.bincount(labels, minlength=scores.shape[1])
-    with np.errstate(invalid="ignore"):
-        per_class = 100 * np.bincount(labels, right, minlength=scores.shape[1]) / tested
+    per_class = 100 * np.bincount(labels, right, minlength=scores.shape[1]) / np.maximum(tested, 1)
     results: dict = {"accuracy": 100 * float(right.mean())}
     for group, members in frequency_groups(train_counts).items():
         known = per_class[members & (tested > 0)]
-        results[group] = float(known.mean()) if len(known) else math.nan
+        results[group] = float(known.mean()) if len(known) else None
     return {
         **results,
-        "per_class": per_class.tolist(),
+        "per_class": [float(value) if n else None for value, n in zip(per_class, tested)],
         "marginal": marginal(scores).tolist(),
         "train_counts": train_counts.tolist(),
         "test_images": len(labels),

@@ -134,6 +134,6 @@ def _report(images: ImageSet) -> None:
 def _write_results(folder: str, results: dict) -> dict:
     with clear_errors(folder):
         write_json(os.path.join(folder, RESULTS), results, indent=1)
-    groups = ", ".join(f"{group} {results[group]:.1f}" for group in GROUPS if results[group] == results[group])
+    groups = ", ".join(f"{group} {results[group]:.1f}" for group in GROUPS if results[group] is not None)
     logger.info("Accuracy %.2f %% (%s), written to %s", results["accuracy"], groups, os.path.join(folder, RESULTS))
     return results
