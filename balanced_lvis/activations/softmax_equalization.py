@@ -53,7 +53,7 @@ class SoftmaxEqualization(Softmax):
     image classification, which has no background.
 
     beta is drawn for each RoI and class from torch's random generator of the logits' device, so that runs are
-    reproducible. The paper doesn't say how often it is drawn; some implementations draw it once per batch.
+    reproducible. Some implementations draw it once per batch.
 
     Args:
         num_classes: K.

@@ -11,7 +11,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..console.printing import print_text
-from ..experiments.runs import Run, train_all
+from ..experiments.run_processes import train_all
+from ..experiments.runs import Run, discard_stale, unfinished
+from ..experiments.seeds import check_seeds
 from ..experiments.tables import percent
 from ..utils.errors import InputError
 from ..utils.io import write_json
@@ -23,7 +25,6 @@ from .run import dataset_from_config
 from .runs import ClassifierRun, EvaluationRun
 
 IMBALANCES = (200, 100, 10)  # as the columns of the paper's table
-SEEDS = (0, 1, 2)
 # A smoke test of all methods in two minutes; its results mean nothing.
 QUICK_SEEDS = (0,)
 QUICK = (
@@ -79,19 +80,17 @@ def run_experiment(
     """
     start = time.monotonic()
     methods = _chosen_methods(methods)
-    imbalances = _checked("--imbalance", imbalances, 1)
-    seeds = _checked("--seeds", seeds, 0)
+    imbalances, seeds = _check_imbalances(imbalances), check_seeds(seeds)
     for key in overrides[::2]:
         if key in OWN_KEYS:
             raise InputError(f"{key} differs between the runs of an experiment; it is set by {OWN_KEYS[key]}.")
     runs = _runs(methods, imbalances, seeds, output, configs, tuple(overrides))
     with only_job_in(output, "--output"):
-        to_do = _unfinished(list(runs.values()))
-        for run in to_do:
-            run.discard_other(run.config())
+        to_do = unfinished(list(runs.values()))
+        discard_stale(to_do, list(runs.values()))
         _prepare_data(to_do)
         print(f"{len(to_do)} runs to train and evaluate, {len(runs) - len(to_do)} already finished", flush=True)
-        train_all(list(to_do), None, jobs, _Reporter(len(to_do)))
+        train_all(to_do, None, jobs, _Reporter(len(to_do)))
         minutes = (time.monotonic() - start) / 60
         made_by = (
             f"Made by `{command or 'run_experiment'}`: {len(to_do)} runs in {minutes:.1f} minutes; "
@@ -110,11 +109,11 @@ def _chosen_methods(methods: Sequence[str]) -> list[str]:
     return [method for method in METHODS if method in wanted]
 
 
-def _checked(argument: str, values: Sequence[int], low: int) -> list[int]:
-    values = list(dict.fromkeys(values))
-    if not values or min(values) < low:
-        raise InputError(f"{argument}: {values}; give one or more whole numbers from {low}.")
-    return values
+def _check_imbalances(imbalances: Sequence[int]) -> list[int]:
+    distinct = list(dict.fromkeys(imbalances))
+    if not distinct or min(distinct) < 1:
+        raise InputError(f"--imbalance: {distinct}; give one or more whole numbers from 1, such as 10 100.")
+    return distinct
 
 
 def _runs(
@@ -146,25 +145,7 @@ def _run(runs, imbalance: int, key: str, seed: int, output: Path, configs: str, 
     )
 
 
-def _unfinished(runs: list[ClassifierRun]) -> list[ClassifierRun]:
-    """Runs that are not finished with their config, and what starts from such a run; first stages come first."""
-    to_do: list[ClassifierRun] = []
-    for run in runs:
-        if run.after in to_do:
-            run.discard()
-            to_do.append(run)
-        elif not run.finished(run.config()):
-            to_do.append(run)
-    for run in to_do:
-        if run.after and run.after not in to_do and not run.after.weights.exists():
-            raise InputError(
-                f"{run.after.weights}, from which {run.title} starts, doesn't exist; restore it, or delete "
-                f"{run.after.output} to train it again."
-            )
-    return to_do
-
-
-def _prepare_data(runs: list[ClassifierRun]) -> None:
+def _prepare_data(runs: Sequence[Run]) -> None:
     """Read the data once before the first run: errors are shown early, and characters are rendered only once."""
     for run in runs[:1]:  # all runs have the same images
         dataset = dataset_from_config(run.config())

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..experiments.plots import plt
 from ..experiments.published_results import PAPER_TABLE_1
-from ..experiments.tables import markdown_table, mean_and_std, mean_cell, percent
+from ..experiments.tables import markdown_table, mean_and_deviation, percent, statistics_of
 from .evaluation import GROUPS
 from .methods import METHODS
 
@@ -41,8 +41,8 @@ def statistics_table(results: Results) -> dict[str, dict[str, dict]]:
     return {
         str(imbalance): {
             method: {
-                **mean_and_std(run["accuracy"] for run in runs),
-                **{group: mean_and_std(run[group] for run in runs)["mean"] for group in GROUPS},
+                **statistics_of([run["accuracy"] for run in runs]),
+                **{group: statistics_of([run[group] for run in runs])["mean"] for group in GROUPS},
             }
             for method, runs in of_method.items()
         }
@@ -83,7 +83,10 @@ def accuracy_table(table: Mapping[str, Mapping[str, dict]]) -> str:
     """A Markdown table with a row per method and a column per imbalance factor."""
     methods = list(dict.fromkeys(method for of_method in table.values() for method in of_method))
     rows = [
-        [METHODS[method].title, *(mean_cell(found[method]) if method in found else _DASH for found in table.values())]
+        [
+            METHODS[method].title,
+            *(mean_and_deviation(found[method]) if method in found else _DASH for found in table.values()),
+        ]
         for method in methods
     ]
     return markdown_table([["Imbalance factor", *table], *rows])
@@ -92,7 +95,7 @@ def accuracy_table(table: Mapping[str, Mapping[str, dict]]) -> str:
 def groups_table(of_method: Mapping[str, dict]) -> str:
     """A Markdown table with a row per method: accuracy of all classes and of each frequency group."""
     rows = [
-        [METHODS[method].title, mean_cell(found), *(percent(found[group]) for group in GROUPS)]
+        [METHODS[method].title, mean_and_deviation(found), *(percent(found[group]) for group in GROUPS)]
         for method, found in of_method.items()
     ]
     return markdown_table([["Method", _ALL, *(group.capitalize() for group in GROUPS)], *rows])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +52,13 @@ class EvaluationRun(ClassifierRun):
             and results.stat().st_mtime >= self.after.weights.stat().st_mtime
         )
 
+    def iterations(self) -> int:
+        """One, so that progress has something to count."""
+        return 1
+
     def progress(self) -> tuple[int, float]:
-        """An evaluation has no iterations."""
-        return 0, float("nan")
+        """Nothing is reported until the evaluation has ended."""
+        return 0, math.nan
 
     @property
     def _config_path(self) -> Path:

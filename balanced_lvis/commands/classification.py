@@ -8,10 +8,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from ..classification.experiment import IMBALANCES, QUICK, QUICK_SEEDS, SEEDS, run_experiment
+from ..classification.experiment import IMBALANCES, QUICK, QUICK_SEEDS, run_experiment
 from ..classification.methods import METHODS
 from ..config_files.names import config_folder
 from ..console.command_line import command_line
+from ..experiments.seeds import SEEDS
 from .parsers import OVERRIDES, new_parser, program
 
 DESCRIPTION = """\

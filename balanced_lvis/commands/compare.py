@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import sys
 from pathlib import Path
 
 from ..config_files.names import config_folder
 from ..console.command_line import command_line, log_to_screen
-from ..experiments.compare import QUICK, QUICK_SEEDS, SEEDS, compare
+from ..experiments.compare import QUICK, QUICK_SEEDS, compare
 from ..experiments.methods import METHODS
-from .parsers import new_parser, program
+from ..experiments.seeds import SEEDS
+from .parsers import new_parser, parse_with_overrides, program
 
 DESCRIPTION = """\
 Train every method with several seeds and compare them as in Table 2 of the paper. `make compare` runs this.
@@ -25,13 +25,12 @@ Train every method with several seeds and compare them as in Table 2 of the pape
 
 The same command resumes a comparison that was interrupted.
 """
-CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+")
 
 
 @command_line
 def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
-    args, overrides = parse(words)
+    args, overrides = parse_with_overrides(_parser(), words)
     log_to_screen()
     compare(
         args.methods,
@@ -43,16 +42,6 @@ def main(arguments: list[str] | None = None) -> None:
         jobs=args.jobs,
         command=f"{program('compare')} {shlex.join(words)}".rstrip(),
     )
-
-
-def parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """
-    Returns:
-        the arguments, and the overrides from the first config key on, which argparse would take for another method.
-    """
-    at = next((i for i, word in enumerate(words) if CONFIG_KEY.fullmatch(word)), len(words))
-    args = _parser().parse_args(words[:at])
-    return args, [*args.opts, *words[at:]]
 
 
 def _parser() -> argparse.ArgumentParser:

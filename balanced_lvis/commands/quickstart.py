@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..config_files.names import config_path
 from ..console.command_line import command_line, log_to_screen
 from ..experiments.methods import METHODS
-from ..experiments.quick_start import quick_start
-from ..experiments.runs import Run
-from .parsers import new_parser
+from ..experiments.quick_start import Candidate, quick_start
+from ..experiments.seeds import SEEDS, check_overrides, check_seeds
+from .parsers import new_parser, parse_with_overrides
 
 DESCRIPTION = """\
 Train the sigmoid baseline and Balanced Sigmoid on the rendered dataset and compare them. `make quickstart` runs this.
 
-    %(prog)s [--output output/quick_start] [KEY VALUE ...]
-    %(prog)s --forms --output output/forms SEED 1    # the baseline and both forms of Balanced Sigmoid
+    %(prog)s                                  # three seeds
+    %(prog)s --seeds 0                        # one seed, in a third of the time
+    %(prog)s --forms --output output/forms    # the baseline and both forms of Balanced Sigmoid
+    %(prog)s --seeds 0 1 SOLVER.MAX_ITER 900  # overrides of the config, for all runs
 """
 FORM = "MODEL.ROI_BOX_HEAD.ACTIVATION.BALANCED_SIGMOID.FORM"
 TITLE = METHODS["balanced_sigmoid"].title
+BASELINE = ("baseline", "sigmoid", "quick_start/sigmoid", ())
 # key in summary.json, title, config, overrides
-RUNS = [
-    ("baseline", "sigmoid", "quick_start/sigmoid", ()),
-    ("balanced_sigmoid", TITLE, "quick_start/balanced_sigmoid", ()),
-]
+CANDIDATES = [BASELINE, ("balanced_sigmoid", TITLE, "quick_start/balanced_sigmoid", ())]
 FORMS = [
-    RUNS[0],
+    BASELINE,
     ("foreground", f"{TITLE}, foreground", "quick_start/balanced_sigmoid", (FORM, "foreground")),
     ("centred", f"{TITLE}, centred", "quick_start/balanced_sigmoid", (FORM, "centred")),
 ]
@@ -34,19 +35,22 @@ FORMS = [
 
 @command_line
 def main(arguments: list[str] | None = None) -> None:
-    args = _parser().parse_args(arguments)
+    args, overrides = parse_with_overrides(_parser(), sys.argv[1:] if arguments is None else arguments)
+    seeds = check_seeds(args.seeds)
+    check_overrides(overrides)
     log_to_screen()
-    runs = [
-        Run(key, title, Path(config_path(config)), args.output / key, overrides)
-        for key, title, config, overrides in (FORMS if args.forms else RUNS)
+    candidates = [
+        Candidate(key, title, Path(config_path(config)), options)
+        for key, title, config, options in (FORMS if args.forms else CANDIDATES)
     ]
-    quick_start(runs, None, args.output, args.opts)
+    quick_start(candidates, seeds, None, args.output, overrides)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("quickstart", DESCRIPTION)
     add = parser.add_argument
     add("--output", type=Path, default=Path("output/quick_start"), help="folder of the results (default: %(default)s)")
+    add("--seeds", type=int, nargs="+", default=list(SEEDS), help=f"seeds (default: {' '.join(map(str, SEEDS))})")
     add("--forms", action="store_true", help="compare the two forms of Balanced Sigmoid with the baseline")
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides of the config, for all runs")
     return parser

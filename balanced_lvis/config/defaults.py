@@ -124,13 +124,13 @@ def _add_datasets(datasets: CN) -> None:
     # The rendered dataset: rendered_train, rendered_val and rendered_test_dev.
     rendered = datasets.RENDERED = CN()
     rendered.ROOT = ""  # folder; empty: one per set of parameters in $DETECTRON2_DATASETS (or ./datasets)
-    rendered.NUM_CLASSES = 58  # characters, up to 1203
-    rendered.TRAIN_IMAGES = 1200
-    rendered.VAL_IMAGES = 300
+    rendered.NUM_CLASSES = 100  # characters, up to 1203
+    rendered.TRAIN_IMAGES = 1600
+    rendered.VAL_IMAGES = 400
     rendered.TEST_IMAGES = 40
     rendered.IMAGE_SIZE = (128, 128)  # height, width in pixels
     rendered.OBJECTS_PER_IMAGE = 5  # on average
-    rendered.OBJECT_SCALE = (0.22, 0.45)  # longer side of a character / shorter side of the image
+    rendered.OBJECT_SCALE = (0.22, 0.45)  # longer side of a sticker / shorter side of the image
     rendered.SEED = 0
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
-
-from tqdm import tqdm
 
 from ..console.printing import print_text
 from ..data.config_datasets import prepare_rendered, rendered_root
@@ -16,22 +13,21 @@ from ..utils.io import write_json
 from ..utils.job_lock import only_job_in
 from .comparison_report import comparison_page, plot_ap_by_bin, statistics_table
 from .methods import METHODS
-from .runs import RESULTS, Run, train_all
-from .tables import percent
+from .run_processes import train_all
+from .run_progress import Reporter
+from .runs import RESULTS, Run, discard_stale, unfinished
+from .seeds import check_overrides, check_seeds
 
 TABLE = "table.json"
 PAGE = "table.md"
 
 
-SEEDS = (0, 1, 2)
 # A smoke test of all methods in minutes; its results mean nothing.
 QUICK_SEEDS = (0,)
 QUICK = (
     "DATASETS.RENDERED.TRAIN_IMAGES", "200", "DATASETS.RENDERED.VAL_IMAGES", "40", "DATASETS.RENDERED.TEST_IMAGES", "4",
     "SOLVER.MAX_ITER", "20", "SOLVER.WARMUP_ITERS", "5", "SOLVER.CHECKPOINT_PERIOD", "10",
 )  # fmt: skip
-# Config keys that the comparison sets for each run, and the argument to use instead.
-OWN_KEYS = {"SEED": "--seeds", "OUTPUT_DIR": "--output"}
 
 
 def compare(
@@ -65,21 +61,21 @@ def compare(
         the contents of ``table.json``: {method: {metric: {"mean", "std", "runs"}}} in percent.
 
     Raises:
-        InputError: if a method is unknown, a seed is negative, an override sets a key of :data:`OWN_KEYS`, the weights
-            of a first stage were removed, another job writes to the output folder, or a training run fails, with the
-            end of its output.
+        InputError: if a method is unknown, a seed is negative, an override sets a key that differs between the
+            runs, the weights of a first stage were removed, another job writes to the output folder, or a training run
+            fails, with the end of its output.
     """
     start = time.monotonic()
-    methods, seeds = choose_methods(methods), _check_seeds(seeds)
-    _check_overrides(overrides)
+    methods, seeds = choose_methods(methods), check_seeds(seeds)
+    check_overrides(overrides)
     runs = _runs(METHODS, seeds, output, configs, tuple(overrides))
     chosen = [run for (method, _), run in runs.items() if method in methods]
     with only_job_in(output, "--output"):
-        to_do = _unfinished(chosen)
-        _discard_stale(to_do, list(runs.values()))
+        to_do = unfinished(chosen)
+        discard_stale(to_do, list(runs.values()))
         _prepare_data(to_do)
         print(f"{len(to_do)} runs to train and evaluate, {len(chosen) - len(to_do)} already finished", flush=True)
-        train_all(to_do, train_net, jobs, _Reporter(len(to_do)))
+        train_all(to_do, train_net, jobs, Reporter(len(to_do)))
         minutes, kept = (time.monotonic() - start) / 60, len(chosen) - len(to_do)
         made_by = (
             f"Made by `{command or 'compare'}` with {len(seeds)} seed{'s' * (len(seeds) > 1)}: {len(to_do)} runs in "
@@ -103,19 +99,6 @@ def choose_methods(methods) -> list[str]:
     return [method for method in METHODS if method in wanted]
 
 
-def _check_seeds(seeds) -> list[int]:
-    seeds = list(dict.fromkeys(seeds))
-    if not seeds or min(seeds) < 0:
-        raise InputError(f"--seeds: {seeds}; give one or more whole numbers from 0, such as 0 1 2.")
-    return seeds
-
-
-def _check_overrides(overrides) -> None:
-    for key in overrides[::2]:
-        if key in OWN_KEYS:
-            raise InputError(f"{key} differs between the runs of a comparison; use {OWN_KEYS[key]} instead.")
-
-
 def _runs(methods, seeds, output: Path, configs: str, overrides) -> dict[tuple[str, int], Run]:
     """{(method, seed): run}, seed by seed, so that all methods have a result early; first stages come first."""
     runs: dict[tuple[str, int], Run] = {}
@@ -135,53 +118,11 @@ def _runs(methods, seeds, output: Path, configs: str, overrides) -> dict[tuple[s
     return runs
 
 
-def _unfinished(runs: list[Run]) -> list[Run]:
-    """Runs that are not finished with their config, and the second stages of such runs."""
-    to_do = []
-    for run in runs:  # first stages come first
-        if run.after in to_do or not run.finished(run.config()):
-            to_do.append(run)
-    for run in to_do:
-        if run.after and run.after not in to_do and not run.after.weights.exists():
-            raise InputError(
-                f"{run.after.weights}, from which {run.title} starts, doesn't exist; restore it, or delete "
-                f"{run.after.output / RESULTS} and {run.after.output / 'last_checkpoint'} to train it again."
-            )
-    return to_do
-
-
-def _discard_stale(to_do: list[Run], runs: list[Run]) -> None:
-    """Delete runs of other configs, and all second stages of runs that are trained again."""
-    for run in to_do:
-        run.discard_other(run.config())
-    for run in runs:
-        if run.after in to_do:
-            run.discard()
-
-
 def _prepare_data(runs: list[Run]) -> None:
     """Render datasets once, before several runs need them at the same time."""
     configs = [run.config() for run in runs]
     for cfg in {rendered_root(cfg): cfg for cfg in configs}.values():
         prepare_rendered(cfg)
-
-
-class _Reporter:
-    """Prints a line for each run that has ended."""
-
-    def __init__(self, count: int):
-        self._left = count
-
-    def __call__(self, run: Run, seconds: float) -> None:
-        self._left -= 1
-        results = run.load(RESULTS)
-        mask, rare, box = (
-            percent(results.get(task, {}).get(metric))
-            for task, metric in (("segm", "AP"), ("segm", "APr"), ("bbox", "AP"))
-        )
-        line = f"{run.title}: mask AP {mask}, APr {rare}, box AP {box}, {seconds / 60:.1f} min; runs left: {self._left}"
-        tqdm.write(line)  # above the progress bar
-        sys.stdout.flush()
 
 
 def _write(methods: list[str], runs: dict[tuple[str, int], Run], output: Path, configs: str, made_by: str) -> dict:

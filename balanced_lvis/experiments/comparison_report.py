@@ -12,7 +12,7 @@ import numpy as np
 from ..prediction.lettering import label_text
 from .plots import MARKERS, plt
 from .published_results import PAPER_COLUMNS, PAPER_TABLE_2
-from .tables import TASKS, markdown_table, mean_and_std, mean_cell
+from .tables import TASKS, markdown_table, mean_and_deviation, percent, statistics_of
 
 # Name of the metric in table.json: its place in results.json.
 METRICS = {
@@ -46,14 +46,12 @@ def statistics_table(results: dict[str, list[dict]]) -> dict[str, dict[str, dict
         value per seed. A group without categories has None, and so has ``std`` with fewer than two values.
     """
     return {
-        method: {name: mean_and_std(_value(run, *where) for run in runs) for name, where in METRICS.items()}
+        method: {
+            name: statistics_of([run.get(task, {}).get(metric) for run in runs])
+            for name, (task, metric) in METRICS.items()
+        }
         for method, runs in results.items()
     }
-
-
-def _value(results: dict, task: str, metric: str) -> float | None:
-    value = results.get(task, {}).get(metric)
-    return None if value is None or math.isnan(value) else float(value)
 
 
 def seeds_table(table: dict[str, dict[str, dict]], titles: dict[str, str], columns: dict[str, str]) -> str:
@@ -65,14 +63,16 @@ def seeds_table(table: dict[str, dict[str, dict]], titles: dict[str, str], colum
         titles: {method: name to show}.
         columns: {metric: header of its column}.
     """
-    rows = [[titles[method], *(mean_cell(found[metric]) for metric in columns)] for method, found in table.items()]
+    rows = [
+        [titles[method], *(mean_and_deviation(found[metric]) for metric in columns)] for method, found in table.items()
+    ]
     return markdown_table([["Method", *columns.values()], *rows])
 
 
 def paper_table(figures: dict[str, tuple]) -> str:
     """One backbone of :data:`balanced_lvis.experiments.published_results.PAPER_TABLE_2` as a Markdown table."""
     header = ["Method", *(MASK_COLUMNS[column] for column in PAPER_COLUMNS)]
-    rows = [[name, *(mean_cell({"mean": value, "std": None}) for value in values)] for name, values in figures.items()]
+    rows = [[name, *map(percent, values)] for name, values in figures.items()]
     return markdown_table([header, *rows])
 
 

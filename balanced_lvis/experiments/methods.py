@@ -54,6 +54,7 @@ class Method:
 METHODS = {
     method.key: method
     for method in (
+        Method("sigmoid", "Sigmoid", None),  # the baseline of all: no sampling by frequency
         Method("rfs", "RFS", LVIS),  # the paper's rows, in its order, up to balanced_sigmoid
         Method("crt", "cRT", DECOUPLING, "rfs"),
         Method("lws", "LWS", DECOUPLING, "rfs"),

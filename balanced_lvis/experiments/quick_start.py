@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..console.printing import print_text
@@ -13,63 +13,121 @@ from ..data.rendered import annotation_file
 from ..utils.io import write_json
 from ..utils.job_lock import only_job_in
 from .example_images import draw_comparison
-from .quick_start_report import comparison_table, plot_ap_by_frequency
-from .runs import RESULTS, Run, train_all
+from .quick_start_report import comparison_table, mean_per_category, plot_ap_by_frequency, seed_statistics
+from .run_processes import train_all
+from .run_progress import Reporter
+from .runs import RESULTS, Run, discard_stale, unfinished
 
 SUMMARY = "summary.json"
+TABLE = "table.md"
 FIGURES = 3
 ROWS_PER_FIGURE = 4
 
 
-def quick_start(runs: list[Run], train_net: Path | None, output: Path, overrides: list[str]) -> dict:
+@dataclass(frozen=True)
+class Candidate:
     """
-    Render the dataset, train and evaluate all runs, and write table, plots, images and ``summary.json`` to ``output``.
+    A method to compare.
 
-    The runs train side by side, each on its share of the cores. A quick start that was interrupted is resumed; one that
-    has finished starts from the beginning.
+    Attributes:
+        key: name of its folder and of its entry in ``summary.json``.
+        title: name in tables and plots.
+        config_file: its config.
+        overrides: ``KEY VALUE`` pairs.
+    """
+
+    key: str
+    title: str
+    config_file: Path
+    overrides: tuple[str, ...] = ()
+
+    def run(self, output: Path, seed: int, overrides: tuple[str, ...]) -> Run:
+        """Its training run with a seed."""
+        return Run(
+            f"{self.key}/seed_{seed}",
+            f"{self.title} seed {seed}",
+            self.config_file,
+            output / self.key / f"seed_{seed}",
+            (*self.overrides, *overrides, "SEED", str(seed)),
+        )
+
+
+def quick_start(
+    candidates: list[Candidate],
+    seeds: list[int],
+    train_net: Path | None,
+    output: Path,
+    overrides: tuple[str, ...] | list[str] = (),
+) -> dict:
+    """
+    Render the dataset, train and evaluate all candidates with all seeds, and write table, plots and images.
+
+    Two runs are trained at a time on two cores. A quick start that was interrupted is resumed; one that has finished
+    starts from the beginning.
 
     Args:
-        runs: the runs to compare; two give a row of differences.
+        candidates: the methods to compare; two give a row of differences.
+        seeds: training seeds; the dataset is the same for all.
         train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis train``.
         output: folder for the results.
         overrides: ``KEY VALUE`` pairs, for all runs.
 
     Returns:
-        the contents of ``summary.json``: {run.key: {"bbox": {...}, "segm": {...}}, ..., "seconds": wall-clock seconds
-        of this call}.
+        the contents of ``summary.json``: {candidate.key: {"bbox": {metric: {"mean", "std", "runs"}}, "segm": {...}},
+        ..., "seeds": [...], "seconds": wall-clock seconds of this call}.
 
     Raises:
         InputError: if a run fails, with the end of its output, or if another job writes to ``output``.
     """
     start = time.time()
+    runs = {c.key: [c.run(output, seed, tuple(overrides)) for seed in seeds] for c in candidates}
+    titles = {c.key: c.title for c in candidates}
+    in_order = [run for group in zip(*runs.values()) for run in group]  # seed by seed
     with only_job_in(output, "--output"):
-        if (output / SUMMARY).exists():
-            (output / SUMMARY).unlink()
-            for run in runs:
-                run.discard()
-        runs = [replace(run, overrides=(*run.overrides, *overrides)) for run in runs]
-        for run in runs:
-            run.discard_other(run.config())
-        cfg = runs[0].config()
+        to_do = _to_train(in_order, output)
+        cfg = in_order[0].config()
         print("Rendering the dataset (reused if it exists)", flush=True)
         prepare_rendered(cfg)
-        print(f"Training {' and '.join(run.title for run in runs)} side by side, then evaluating with the LVIS API")
-        train_all(runs, train_net, jobs=len(runs))
-        summary = {run.key: run.load(RESULTS) for run in runs}
-        _draw(runs, rendered_root(cfg), output)
-        table = comparison_table({run.title: summary[run.key] for run in runs})
-        (output / "table.md").write_text(table, encoding="utf-8")
-        summary["seconds"] = round(time.time() - start, 1)
+        print(
+            f"Training {' and '.join(titles.values())} with {_count(seeds)}, then evaluating by the LVIS rules",
+            flush=True,
+        )
+        train_all(to_do, train_net, on_end=Reporter(len(to_do)))
+        results = {key: [run.load(RESULTS) for run in group] for key, group in runs.items()}
+        _draw({titles[key]: group for key, group in runs.items()}, rendered_root(cfg), output)
+        table = comparison_table({titles[key]: found for key, found in results.items()})
+        (output / TABLE).write_text(table, encoding="utf-8")
+        summary: dict = {key: seed_statistics(found) for key, found in results.items()}
+        summary |= {"seeds": list(seeds), "seconds": round(time.time() - start, 1)}
         write_json(output / SUMMARY, summary, indent=1)
         print_text(f"\n{table}\n{summary['seconds']:.0f} s. Table, plots, images and {SUMMARY} are in {output}/")
         return summary
 
 
-def _draw(runs, data_root: Path, output: Path) -> None:
-    per_category = {run.title: run.load("inference", "per_category_ap.json") for run in runs}
+def _to_train(runs: list[Run], output: Path) -> list[Run]:
+    """All runs after a quick start that has finished; else those that have not finished."""
+    if (output / SUMMARY).exists():
+        (output / SUMMARY).unlink()
+        for run in runs:
+            run.discard()
+    to_do = unfinished(runs)
+    discard_stale(to_do, runs)
+    return to_do
+
+
+def _count(seeds) -> str:
+    return f"{len(seeds)} seeds each" if len(seeds) > 1 else "one seed"
+
+
+def _draw(runs: dict[str, list[Run]], data_root: Path, output: Path) -> None:
+    per_category = {
+        title: mean_per_category([run.load("inference", "per_category_ap.json") for run in group])
+        for title, group in runs.items()
+    }
     for task, name in (("bbox", "box"), ("segm", "mask")):
         plot_ap_by_frequency(per_category, output / f"{name}_ap_by_training_images.png", task)
-    predictions = {run.title: run.load("inference", "lvis_instances_results.json") for run in runs}
+    first = {title: group[0] for title, group in runs.items()}
+    predictions = {title: run.load("inference", "lvis_instances_results.json") for title, run in first.items()}
     annotations = annotation_file(data_root, "val")
     image_ids = _images_with_rare_categories(annotations)
     for index in range(FIGURES):

@@ -1,37 +1,90 @@
-"""Table and plots of the quick start: two or more methods, one run each."""
+"""Table and plots of the quick start: two or more methods, one or more seeds."""
 
 from __future__ import annotations
+
+import math
+import statistics
 
 import numpy as np
 
 from ..prediction.lettering import label_text
 from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from .plots import MARKERS, plt
-from .tables import TASKS, markdown_table, number, percent
+from .tables import TASKS, markdown_table, mean_and_deviation, number, percent, statistics_of
 
 COLUMNS = ("AP", "APr", "APc", "APf")
 
 
-def comparison_table(results: dict[str, dict[str, dict[str, float]]], columns=COLUMNS) -> str:
+def seed_statistics(results: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, dict]]:
     """
-    A Markdown table with a row per method and, for exactly two methods, a row for the second minus the first.
+    Mean and sample standard deviation of each metric over the seeds.
 
     Args:
-        results: {method: {"bbox": {metric: percent}, "segm": {...}}}; None or NaN for missing values. A model without
-            masks has no "segm".
+        results: ``results.json`` of each seed: {"bbox": {metric: percent}, "segm": {...}}.
+
+    Returns:
+        {task: {metric: {"mean", "std", "runs"}}}; as :func:`.tables.statistics_of` returns it.
+    """
+    tasks = {task: list(dict.fromkeys(m for run in results for m in run.get(task, {}))) for task in TASKS}
+    return {
+        task: {metric: statistics_of([run.get(task, {}).get(metric) for run in results]) for metric in metrics}
+        for task, metrics in tasks.items()
+        if metrics
+    }
+
+
+def comparison_table(results: dict[str, list[dict[str, dict[str, float]]]], columns=COLUMNS) -> str:
+    """
+    A Markdown table with a row per method: mean ± standard deviation over the seeds.
+
+    For exactly two methods, there is a row with the mean difference of the second from the first, and, with several
+    seeds, the number of seeds with which the second is ahead.
+
+    Args:
+        results: {method: ``results.json`` of each seed}, with the same seeds for all; None or NaN for missing values.
+            A model without masks has no "segm".
         columns: metrics to show for each task.
     """
     keys = [(task, column) for task in TASKS for column in columns]
     rows = [["method", *(f"{TASKS[task]} {column}" for task, column in keys)]]
-    values = {
-        method: [number(found.get(task, {}).get(column)) for task, column in keys] for method, found in results.items()
-    }
-    for method, row in values.items():
-        rows.append([method, *map(percent, row)])
+    values = {method: [_values(found, *key) for key in keys] for method, found in results.items()}
+    for method, cells in values.items():
+        rows.append([method, *(mean_and_deviation(statistics_of(runs)) for runs in cells)])
     if len(values) == 2:
-        first, second = values.values()
-        rows.append(["difference", *(percent(b - a, sign=True) for a, b in zip(first, second))])
+        differences = [[b - a for a, b in zip(*pair)] for pair in zip(*values.values())]
+        rows.append(["difference", *(percent(statistics_of(runs)["mean"], sign=True) for runs in differences)])
+        if len(differences[0]) > 1:
+            rows.append(["seeds ahead", *map(_ahead, differences)])
     return markdown_table(rows)
+
+
+def _values(results: list[dict], task: str, metric: str) -> list[float]:
+    return [number(found.get(task, {}).get(metric)) for found in results]
+
+
+def _ahead(differences: list[float]) -> str:
+    known = [value for value in differences if not math.isnan(value)]
+    return f"{sum(value > 0 for value in known)} of {len(known)}" if known else percent(None)
+
+
+def mean_per_category(runs: list[list[dict]]) -> list[dict]:
+    """
+    The AP of each category, averaged over the seeds.
+
+    Args:
+        runs: ``per_category_ap.json`` of each seed, with the same categories.
+
+    Returns:
+        rows as of one seed. A category that a seed has no AP for has None.
+    """
+    rows = []
+    for same in zip(*runs):
+        row = dict(same[0])
+        for task in TASKS.keys() & row.keys():
+            values = [one[task] for one in same]
+            row[task] = None if None in values else statistics.fmean(values)
+        rows.append(row)
+    return rows
 
 
 def plot_ap_by_frequency(per_category: dict[str, list[dict]], path, task: str = "segm") -> None:

@@ -1,36 +1,25 @@
-"""Parallel training runs in processes of a training command, each started after its first stage."""
+"""Training runs and their folders: whether a run has finished, and whether it is of the same config."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-from tqdm import tqdm
-
-from ..console.preemption import StopRequest
-from ..utils.errors import InputError, StorageError
+from ..utils.errors import InputError
 from ..utils.job_lock import only_job_in
-from ..utils.parent_process import child_environment
 
 FINAL_WEIGHTS = "model_final.pth"
 RESULTS = "results.json"
 SCREEN = "screen.txt"
 TAIL_LINES = 15
-LINE_SECONDS = 20
-POLL_SECONDS = 0.1
 _CONSOLE_COMMAND = Path(__file__).resolve().parents[2] / "balanced_lvis_cli.py"
-SHOW_SECONDS = 1.0
 
 
 @dataclass
@@ -77,9 +66,13 @@ class Run:
 
         return load_config(config_file, overrides)
 
+    def iterations(self) -> int:
+        """The number of iterations of the whole run."""
+        return self.config().SOLVER.MAX_ITER
+
     def command(self, script: Path | None) -> list:
         """
-        The command that trains and evaluates, or continues to.
+        The command that trains and evaluates, and that continues an interrupted run.
 
         Args:
             script: path of a script like ``tools/train_net.py``; None: ``balanced-lvis`` with :attr:`subcommand`.
@@ -168,140 +161,33 @@ def _from_folder(weights: str, folder) -> str:
     return os.path.relpath(weights, folder) if weights and "://" not in weights else weights
 
 
-def train_all(
-    runs: list[Run],
-    train_net: Path | None = None,
-    jobs: int | None = None,
-    on_end: Callable[[Run, float], None] | None = None,
-) -> None:
+def unfinished(runs: list[Run]) -> list[Run]:
     """
-    Train and evaluate runs, resuming those that were interrupted; the first failure ends the others.
-
-    A run starts as soon as fewer than ``jobs`` are running and the run in its ``after`` has finished, in the order of
-    the list. The runs share the CPU cores. They end if this process ends, and their checkpoints are kept.
+    Runs that are not finished with their config, and the second stages of such runs.
 
     Args:
-        runs: the training runs. An ``after`` that is not among them is not waited for.
-        train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis`` with the command of the run.
-        jobs: number of simultaneous runs; by default one per core, or 1 on a GPU.
-        on_end: called with each run that has succeeded and its seconds in this call.
+        runs: the runs, each after the run that it starts from.
 
     Raises:
-        InputError: if a run fails, with the end of its output, or if ``jobs`` is less than 1.
+        InputError: if the weights of a finished first stage are needed and were removed.
     """
-    jobs, environment = _shares(runs, jobs)
-    waiting = list(runs)
-    running: list = []
-    ended: list = []
-    show = _Show(runs)
-    with _ended_by_signals():
-        try:
-            while waiting or running:
-                for run in _ready(waiting, ended, runs)[: jobs - len(running)]:
-                    waiting.remove(run)
-                    running.append(_Process(run, train_net, environment))
-                for process in [process for process in running if not process.runs()]:
-                    process.check()
-                    running.remove(process)
-                    ended.append(process.run)
-                    if on_end:
-                        on_end(process.run, time.monotonic() - process.start)
-                show(ended, [process.run for process in running], len(waiting))
-                time.sleep(POLL_SECONDS)
-        finally:
-            for process in running:
-                process.end()
-            show.close()
-
-
-def _shares(runs, jobs: int | None) -> tuple[int, dict]:
-    """The number of simultaneous runs, and an environment that limits each to its share of the cores."""
-    cores = _usable_cores()
-    on_gpu = torch.cuda.is_available() and any(run.config().MODEL.DEVICE.startswith("cuda") for run in runs)
-    jobs = (1 if on_gpu else cores) if jobs is None else jobs
-    if jobs < 1:
-        raise InputError(f"jobs is {jobs}; it must be 1 or more.")
-    jobs = min(jobs, max(1, len(runs)))
-    threads = max(1, cores // jobs)
-    return jobs, {**os.environ} if on_gpu else {**os.environ, "OMP_NUM_THREADS": str(threads)}
-
-
-def _usable_cores() -> int:
-    """Cores that this process may use: in a container, fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _ready(waiting, ended, runs) -> list[Run]:
-    return [run for run in waiting if run.after is None or run.after in ended or run.after not in runs]
-
-
-class _Process:
-    """The process of a run."""
-
-    def __init__(self, run: Run, train_net: Path | None, environment: dict):
-        self.run = run
-        self.start = time.monotonic()
-        run.output.mkdir(parents=True, exist_ok=True)
-        with open(run.output / SCREEN, "w", encoding="utf-8") as screen:
-            self._process = subprocess.Popen(
-                [*map(str, run.command(train_net))],
-                stdout=screen,
-                stderr=subprocess.STDOUT,
-                env=child_environment(environment),
+    to_do: list[Run] = []
+    for run in runs:
+        if run.after in to_do or not run.finished(run.config()):
+            to_do.append(run)
+    for run in to_do:
+        if run.after and run.after not in to_do and not run.after.weights.exists():
+            raise InputError(
+                f"{run.after.weights}, from which {run.title} starts, doesn't exist; restore it, or delete "
+                f"{run.after.output / RESULTS} and {run.after.output / 'last_checkpoint'} to train it again."
             )
-
-    def runs(self) -> bool:
-        return self._process.poll() is None
-
-    def check(self) -> None:
-        """Raises InputError if the run has failed, and StorageError if it could not write."""
-        status = self._process.returncode
-        if status:
-            kind = StorageError if status == StorageError.exit_status else InputError
-            raise kind(f"Training {self.run.title} failed with status {status}:\n{self.run.tail()}")
-
-    def end(self) -> None:
-        self._process.terminate()  # no effect if it has ended
-        self._process.wait()
+    return to_do
 
 
-@contextlib.contextmanager
-def _ended_by_signals():
-    """A signal to stop raises an exception in the block, so that the processes started there are ended too."""
-    with StopRequest(unwinds=True) as stop:
-        stop.at_once = True
-        yield
-
-
-class _Show:
-    """One progress bar for all runs; plain lines without a terminal."""
-
-    def __init__(self, runs):
-        self._iterations = {run.key: run.config().SOLVER.MAX_ITER for run in runs}
-        self._terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=sum(self._iterations.values()), unit="it", disable=not self._terminal)
-        self._every = SHOW_SECONDS if self._terminal else LINE_SECONDS
-        self._next = time.monotonic() + (0 if self._terminal else SHOW_SECONDS)
-
-    def __call__(self, ended, running, waiting: int) -> None:
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + self._every
-        status = [(run, *self._status(run)) for run in running]
-        words = [f"{run.title} {message}" for run, _, message in status]
-        text = ", ".join([*words, f"{waiting} waiting"] if waiting else words)
-        self._bar.update(sum(self._iterations[r.key] for r in ended) + sum(done for _, done, _ in status) - self._bar.n)
-        self._bar.set_description_str(text)
-        if not self._terminal and text:
-            print(text, flush=True)
-
-    def close(self) -> None:
-        self._bar.close()
-
-    def _status(self, run: Run) -> tuple[int, str]:
-        """Number of finished iterations, and the status to show."""
-        iterations = self._iterations[run.key]
-        done, loss = run.progress()
-        if done >= iterations:  # the iteration logged with the evaluation's results is one higher
-            return iterations, "evaluating"
-        return done, f"{done}/{iterations} loss {loss:.2f}" if done else "starting"
+def discard_stale(to_do: list[Run], runs: list[Run]) -> None:
+    """Delete the outputs of other configs, and those of all second stages whose first stage is trained again."""
+    for run in to_do:
+        run.discard_other(run.config())
+    for run in runs:
+        if run.after in to_do:
+            run.discard()

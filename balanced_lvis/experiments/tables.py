@@ -1,10 +1,10 @@
-"""Markdown tables of results."""
+"""Markdown tables of results, and statistics over seeds."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from ..utils.text import one_line
 
@@ -35,25 +35,25 @@ def number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def mean_and_std(values: Iterable[float | None]) -> dict:
+def statistics_of(runs: Sequence[float | None]) -> dict:
     """
-    Mean and sample standard deviation of the results of several runs.
+    Mean and sample standard deviation.
 
     Args:
-        values: one per run; None where a run has no such result.
+        runs: a value per seed; None or NaN for missing ones, which are left out.
 
     Returns:
-        {"mean", "std", "runs"}, with ``values`` as "runs". "mean" is None without results, "std" with fewer than two.
+        {"mean": None without values, "std": None with fewer than two values, "runs": the values, None for missing ones}
     """
-    runs = list(values)
-    known = [value for value in runs if value is not None]
+    values = [None if math.isnan(number(value)) else number(value) for value in runs]
+    known = [value for value in values if value is not None]
     return {
         "mean": statistics.fmean(known) if known else None,
         "std": statistics.stdev(known) if len(known) > 1 else None,
-        "runs": runs,
+        "runs": values,
     }
 
 
-def mean_cell(found: dict) -> str:
-    """ "mean ± std" of :func:`mean_and_std` with one decimal; without "± std" where that is None."""
+def mean_and_deviation(found: dict) -> str:
+    """The text "mean ± std" of :func:`statistics_of`, with one decimal; only the mean of one value."""
     return percent(found["mean"]) + ("" if found["std"] is None else f" ± {percent(found['std'])}")

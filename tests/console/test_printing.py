@@ -112,7 +112,7 @@ def test_a_name_is_one_cell_of_a_table():
     )
     results = {FORGED: {"bbox": {"AP": 1.0}, "segm": {"AP": 2.0}}}
     for table in (
-        comparison_table(results, ["AP"]),
+        comparison_table({FORGED: [results[FORGED]]}, ["AP"]),
         seeds_table(statistics_table({"m": [results[FORGED]]}), {"m": FORGED}, {"AP": "AP"}),
     ):
         assert SHOWN in table and len(table.splitlines()) == 3

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from balanced_lvis.commands import compare as command
+from balanced_lvis.commands.parsers import parse_with_overrides
 from balanced_lvis.config import load_config
 from balanced_lvis.experiments.compare import METHODS, QUICK, choose_methods, compare
 from balanced_lvis.utils import job_lock as lock
 from balanced_lvis.utils.errors import InputError
-from tests.common import CONFIGS, ROOT, load_tool, rendered_opts
+from tests.common import CONFIGS, ROOT, rendered_opts
 
 RENDERED = f"{CONFIGS / 'rendered'}/"
 TABLE_METRICS = {"AP", "APf", "APc", "APr", "AP_box", "AP_box_f", "AP_box_c", "AP_box_r"}
@@ -207,14 +209,12 @@ def running(script):
     return found
 
 
-def tool():
-    return load_tool("compare")
-
-
 def test_overrides_may_follow_a_list_of_methods():
-    args, overrides = tool().parse(["--seeds", "3", "--methods", "rfs", "crt", "SOLVER.MAX_ITER", "5", "SEED", "1"])
+    args, overrides = parse_with_overrides(
+        command._parser(), ["--seeds", "3", "--methods", "rfs", "crt", "SOLVER.MAX_ITER", "5", "SEED", "1"]
+    )
     assert (args.methods, args.seeds, overrides) == (["rfs", "crt"], [3], ["SOLVER.MAX_ITER", "5", "SEED", "1"])
-    args, overrides = tool().parse(["--jobs", "1", "VERSION", "2"])
+    args, overrides = parse_with_overrides(command._parser(), ["--jobs", "1", "VERSION", "2"])
     assert (args.methods, args.seeds, overrides) == (list(METHODS), None, ["VERSION", "2"])
 
 

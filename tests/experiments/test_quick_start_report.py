@@ -18,8 +18,8 @@ def metrics(ap, rare):
 def test_the_table_shows_values_and_the_difference_of_two_methods():
     table = comparison_table(
         {
-            "sigmoid": {"bbox": metrics(10.0, 1.0), "segm": metrics(9.0, None)},
-            "balanced": {"bbox": metrics(12.5, 6.0), "segm": metrics(8.0, math.nan)},
+            "sigmoid": [{"bbox": metrics(10.0, 1.0), "segm": metrics(9.0, None)}],
+            "balanced": [{"bbox": metrics(12.5, 6.0), "segm": metrics(8.0, math.nan)}],
         }
     )
     header, rule, first, second, difference = (
@@ -34,13 +34,35 @@ def test_the_table_shows_values_and_the_difference_of_two_methods():
 
 
 def test_a_model_without_masks_has_no_mask_figures():
-    table = comparison_table({"boxes": {"bbox": {"AP": 20.0}}})
+    table = comparison_table({"boxes": [{"bbox": {"AP": 20.0}}]})
     assert table.splitlines()[-1].count("–") == 7 and "20.0" in table
 
 
 def test_three_methods_have_no_difference():
-    one = {"bbox": metrics(1, 1), "segm": metrics(1, 1)}
+    one = [{"bbox": metrics(1, 1), "segm": metrics(1, 1)}]
     assert len(comparison_table({"a": one, "b": one, "c": one}).splitlines()) == 5
+
+
+def test_with_seeds_the_table_has_mean_and_deviation_and_how_often_the_second_is_ahead():
+    def seeds(*values):
+        return [{"bbox": {"AP": value, "APr": rare}, "segm": {"AP": 5.0}} for value, rare in values]
+
+    one, other = seeds((10, 1.0), (12, None), (14, 4.0)), seeds((11, 3.0), (11, 5.0), (17, 3.0))
+    lines = comparison_table({"one": one, "other": other}, ("AP", "APr")).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[2] == ["one", "12.0 ± 2.0", "2.5 ± 2.1", "5.0 ± 0.0", "–"]
+    assert cells[3] == ["other", "13.0 ± 3.5", "3.7 ± 1.2", "5.0 ± 0.0", "–"]
+    assert cells[4] == ["difference", "+1.0", "+0.5", "+0.0", "–"]  # APr: of the seeds that both have
+    assert cells[5] == ["seeds ahead", "2 of 3", "1 of 2", "0 of 3", "–"]
+
+
+def test_the_ap_of_a_category_is_averaged_over_the_seeds():
+    def rows(*values):
+        return [{"id": i, "image_count": 9, "bbox": value, "segm": None} for i, value in enumerate(values)]
+
+    found = report.mean_per_category([rows(10.0, 20.0, None), rows(30.0, None, None)])
+    assert [row["bbox"] for row in found] == [20.0, None, None]
+    assert [row["segm"] for row in found] == [None] * 3 and [row["id"] for row in found] == [0, 1, 2]
 
 
 def test_the_plot_is_a_picture_with_every_category(tmp_path):

@@ -32,7 +32,7 @@ from .spec import SPLITS, RenderedSpec
 logger = logging.getLogger(__name__)
 
 _GENERATOR = "balanced_lvis.data.rendered"
-_VERSION = 1  # must be incremented with every change of pixels or records
+_VERSION = 2  # must be incremented with every change of pixels or records
 _SPEC_FILE, _UNFINISHED = "spec.json", "spec.json.tmp"
 _ENTRIES = frozenset({"annotations", _SPEC_FILE, *SPLITS})
 _MAX_WORKERS = 8

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import shapely
 
-from .glyphs import Glyph, outline
+from .glyphs import Glyph
 from .paint import background, contrasting_colour, coverage, paint
+from .stickers import sticker
 
 _MAX_ANGLE = np.deg2rad(25)
 _MAX_ASPECT = 4 / 3
@@ -55,7 +56,8 @@ class Scene:
 @dataclass
 class _Placed:
     category: int
-    contours: list[np.ndarray]
+    edge: np.ndarray
+    character: list[np.ndarray]
     visible: shapely.Geometry
     area: float
 
@@ -81,10 +83,12 @@ def draw_scene(
     canvas = background(image_size, rng)
     id_map = np.zeros(image_size, np.int32)
     for number, item in enumerate(placed, start=1):
-        box = _pixel_box(item.contours, image_size)
-        cover = coverage(item.contours, box)
+        box = _pixel_box(item.edge, image_size)
+        cover = coverage([item.edge], box)
         crop = canvas[box]
-        paint(crop, cover, contrasting_colour(crop, rng), rng)
+        colour = contrasting_colour(crop, rng)
+        paint(crop, cover, colour, rng)
+        paint(crop, coverage(item.character, box), contrasting_colour(colour[None, None], rng), rng)
         id_map[box][cover > 0.5] = number
     canvas += rng.normal(0, rng.uniform(0.005, 0.02), canvas.shape).astype(np.float32)
     image = np.rint(canvas.clip(0, 1) * 255).astype(np.uint8)
@@ -145,12 +149,12 @@ def _place_all(glyphs, categories, image_size, object_scale, rng) -> list[_Place
 
 def _place(placed, glyph, category, image_size, scale, smallest, rng) -> bool:
     """Append the object to ``placed`` and update the visible areas of the others, if there is enough space."""
-    shape = outline(glyph.character, glyph.faces[rng.integers(len(glyph.faces))])
+    shape = sticker(glyph.character, glyph.faces[rng.integers(len(glyph.faces))])
     assert shape is not None  # alphabets have characters with an outline only
     size = np.exp(rng.uniform(*np.log(scale))) * min(image_size)
     for attempt in range(_TRIES):
         matrix, shift = _pose(shape.extent, size * _SHRINK ** (attempt // _TRIES_PER_SIZE), image_size, rng)
-        area = shapely.transform(shape.shape, lambda p, m=matrix, s=shift: p @ m + s).simplify(0.04)
+        area = shapely.transform(shape.backing, lambda p, m=matrix, s=shift: p @ m + s)
         inside = _polygonal(area.intersection(shapely.box(0, 0, image_size[1], image_size[0])))
         if inside.area < _MIN_INSIDE * area.area or (inside.area < smallest and attempt >= _TRIES_PER_SIZE):
             continue
@@ -160,8 +164,8 @@ def _place(placed, glyph, category, image_size, scale, smallest, rng) -> bool:
             continue
         for item, visible in zip(placed, left):
             item.visible = visible
-        contours = [c @ matrix + shift for c, _ in shape.contours]
-        placed.append(_Placed(category, contours, inside, inside.area))
+        character = [c @ matrix + shift for c in shape.character]
+        placed.append(_Placed(category, np.asarray(area.exterior.coords), character, inside, inside.area))
         return True
     return False
 
@@ -186,9 +190,8 @@ def _polygonal(area: shapely.Geometry) -> shapely.Geometry:
     return shapely.MultiPolygon(_parts(area))
 
 
-def _pixel_box(contours, image_size) -> tuple[slice, slice]:
-    points = np.concatenate(contours)
-    low = np.floor(points.min(axis=0)).astype(int)
-    high = np.ceil(points.max(axis=0)).astype(int) + 1
+def _pixel_box(edge, image_size) -> tuple[slice, slice]:
+    low = np.floor(edge.min(axis=0)).astype(int)
+    high = np.ceil(edge.max(axis=0)).astype(int) + 1
     columns, rows = (slice(max(0, a), min(n, b)) for a, b, n in zip(low, high, image_size[::-1]))
     return rows, columns

@@ -23,20 +23,20 @@ class RenderedSpec:
         train_images, val_images, test_images: number of images of each split, at least 1.
         image_size: height and width in pixels, 48 to 4096; or one number for both.
         objects_per_image: mean number of annotated objects of an image, 1 to 20.
-        object_scale: range of a character's larger side relative to the image's shorter side.
+        object_scale: range of a sticker's larger side relative to the image's shorter side.
         seed: at least 0.
 
     Raises:
         InputError: if a value has the wrong type or is out of range.
     """
 
-    num_classes: int = 58
-    train_images: int = 1200
-    val_images: int = 300
+    num_classes: int = 100
+    train_images: int = 1600
+    val_images: int = 400
     test_images: int = 40
     image_size: tuple[int, int] = (128, 128)
     objects_per_image: int = 5
-    object_scale: tuple[float, float] = (0.16, 0.42)
+    object_scale: tuple[float, float] = (0.22, 0.45)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ class RenderedSpec:
         pixels = self.object_scale[0] * min(self.image_size)
         if pixels < _SMALLEST_OBJECT:
             raise InputError(
-                f"object_scale is {self.object_scale}, which makes characters of {pixels:.1f} pixels in "
+                f"object_scale is {self.object_scale}, which makes stickers of {pixels:.1f} pixels in "
                 f"images of {self.image_size}; choose at least {_SMALLEST_OBJECT / min(self.image_size):.3f}"
             )
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from balanced_lvis.experiments import runs as runs_module
-from balanced_lvis.experiments.runs import Run, train_all
+from balanced_lvis.experiments import run_processes
+from balanced_lvis.experiments.run_processes import train_all
+from balanced_lvis.experiments.runs import Run
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS
 
@@ -62,23 +63,23 @@ def test_a_run_whose_predecessor_is_not_among_the_runs_has_nothing_to_wait_for(f
 
 
 def test_the_runs_share_the_cores(fake, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs_module, "_usable_cores", lambda: 8)
-    monkeypatch.setattr(runs_module.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(run_processes, "_usable_cores", lambda: 8)
+    monkeypatch.setattr(run_processes.torch.cuda, "is_available", lambda: False)
     train_all([run(tmp_path, name) for name in "abc"], fake, jobs=2)
     assert {threads for _, _, threads in log(fake)} == {"4"}
     train_all([run(tmp_path, name) for name in "de"], fake)
     assert log(fake)[-1][2] == "4"
-    assert runs_module._shares([run(tmp_path, str(i)) for i in range(20)], None)[0] == 8
+    assert run_processes._shares([run(tmp_path, str(i)) for i in range(20)], None)[0] == 8
 
 
 def test_a_gpu_takes_one_run_at_a_time_unless_told_otherwise(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs_module.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(run_processes.torch.cuda, "is_available", lambda: True)
     several = [run(tmp_path, name) for name in "abc"]
-    assert runs_module._shares(several, None)[0] == 1
-    assert runs_module._shares(several, 3)[0] == 3
+    assert run_processes._shares(several, None)[0] == 1
+    assert run_processes._shares(several, 3)[0] == 3
     for one in several:
         one.overrides = ("MODEL.DEVICE", "cpu")
-    assert runs_module._shares(several, None)[0] == min(3, os.cpu_count())
+    assert run_processes._shares(several, None)[0] == min(3, os.cpu_count())
 
 
 def test_the_first_failure_ends_the_others_and_shows_the_end_of_its_output(fake, tmp_path):

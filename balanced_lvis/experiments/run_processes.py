@@ -1,0 +1,125 @@
+"""Parallel training runs in processes of a training command, each started after its first stage."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Callable
+
+import torch
+
+from ..console.preemption import StopRequest
+from ..utils.errors import InputError, StorageError
+from ..utils.parent_process import child_environment
+from .run_progress import Progress
+from .runs import SCREEN, Run
+
+POLL_SECONDS = 0.1
+
+
+def train_all(
+    runs: list[Run],
+    train_net: Path | None = None,
+    jobs: int | None = None,
+    on_end: Callable[[Run, float], None] | None = None,
+) -> None:
+    """
+    Train and evaluate runs, resuming those that were interrupted; the first failure ends the others.
+
+    A run starts as soon as fewer than ``jobs`` are running and the run in its ``after`` has finished, in the order of
+    the list. The runs share the CPU cores. They end if this process ends, and their checkpoints are kept.
+
+    Args:
+        runs: the training runs. An ``after`` that is not among them is not waited for.
+        train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis`` with the command of the run.
+        jobs: number of simultaneous runs; by default one per core, or 1 on a GPU.
+        on_end: called with each run that has succeeded and its seconds in this call.
+
+    Raises:
+        InputError: if a run fails, with the end of its output, or if ``jobs`` is less than 1.
+    """
+    jobs, environment = _shares(runs, jobs)
+    waiting = list(runs)
+    running: list = []
+    ended: list = []
+    progress = Progress(runs)
+    with _ended_by_signals():
+        try:
+            while waiting or running:
+                for run in _ready(waiting, ended, runs)[: jobs - len(running)]:
+                    waiting.remove(run)
+                    running.append(_Process(run, train_net, environment))
+                for process in [process for process in running if not process.runs()]:
+                    process.check()
+                    running.remove(process)
+                    ended.append(process.run)
+                    if on_end:
+                        on_end(process.run, time.monotonic() - process.start)
+                progress(ended, [process.run for process in running], len(waiting))
+                time.sleep(POLL_SECONDS)
+        finally:
+            for process in running:
+                process.end()
+            progress.close()
+
+
+def _shares(runs, jobs: int | None) -> tuple[int, dict]:
+    """The number of simultaneous runs, and an environment that limits each to its share of the cores."""
+    cores = _usable_cores()
+    on_gpu = torch.cuda.is_available() and any(run.config().MODEL.DEVICE.startswith("cuda") for run in runs)
+    jobs = (1 if on_gpu else cores) if jobs is None else jobs
+    if jobs < 1:
+        raise InputError(f"jobs is {jobs}; it must be 1 or more.")
+    jobs = min(jobs, max(1, len(runs)))
+    threads = max(1, cores // jobs)
+    return jobs, {**os.environ} if on_gpu else {**os.environ, "OMP_NUM_THREADS": str(threads)}
+
+
+def _usable_cores() -> int:
+    """Cores that this process may use: in a container, fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _ready(waiting, ended, runs) -> list[Run]:
+    return [run for run in waiting if run.after is None or run.after in ended or run.after not in runs]
+
+
+class _Process:
+    """The process of a run."""
+
+    def __init__(self, run: Run, train_net: Path | None, environment: dict):
+        self.run = run
+        self.start = time.monotonic()
+        run.output.mkdir(parents=True, exist_ok=True)
+        with open(run.output / SCREEN, "w", encoding="utf-8") as screen:
+            self._process = subprocess.Popen(
+                [*map(str, run.command(train_net))],
+                stdout=screen,
+                stderr=subprocess.STDOUT,
+                env=child_environment(environment),
+            )
+
+    def runs(self) -> bool:
+        return self._process.poll() is None
+
+    def check(self) -> None:
+        """Raises InputError if the run has failed, and StorageError if it could not write."""
+        status = self._process.returncode
+        if status:
+            kind = StorageError if status == StorageError.exit_status else InputError
+            raise kind(f"Training {self.run.title} failed with status {status}:\n{self.run.tail()}")
+
+    def end(self) -> None:
+        self._process.terminate()  # no effect if it has ended
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def _ended_by_signals():
+    """A signal to stop raises an exception in the block, so that the processes started there are ended too."""
+    with StopRequest(unwinds=True) as stop:
+        stop.at_once = True
+        yield

@@ -1,0 +1,122 @@
+"""Progress of parallel training runs: a bar with the time left on a terminal, or else a line from time to time."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tqdm import tqdm
+
+from ..console.printing import print_text
+from .runs import RESULTS, Run
+from .tables import percent
+
+BAR_SECONDS = 1.0
+LINE_SECONDS = 20.0
+_BAR_FORMAT = "{percentage:3.0f}%|{bar:16}| {desc}"
+
+
+class Progress:
+    """
+    Shows the progress of several runs together.
+
+    Args:
+        runs: all runs, those that have not started included.
+    """
+
+    def __init__(self, runs: list[Run]):
+        self._iterations = {run.key: run.iterations() for run in runs}
+        self._time_left = TimeLeft(sum(self._iterations.values()))
+        self._terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=self._time_left.total, bar_format=_BAR_FORMAT, dynamic_ncols=True, disable=not self._terminal
+        )
+        self._every = BAR_SECONDS if self._terminal else LINE_SECONDS
+        self._next = time.monotonic() + (0 if self._terminal else BAR_SECONDS)
+
+    def __call__(self, ended: list[Run], running: list[Run], waiting: int) -> None:
+        """Show the progress, if the last time is long enough ago."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + self._every
+        status = [(run, *self._status(run)) for run in running]
+        done = sum(self._iterations[run.key] for run in ended) + sum(count for _, count, _ in status)
+        words = [f"{run.title} {message}" for run, _, message in status]
+        text = ", ".join([*words, f"{waiting} waiting"] if waiting else words)
+        # The time left comes first: a narrow terminal cuts off the end.
+        line = f"{self._time_left(done, time.monotonic())}: {text}"
+        if self._terminal:
+            self._bar.n = done
+            self._bar.set_description_str(line)
+        elif text:
+            print_text(f"{100 * done // self._time_left.total}%, {line}")
+
+    def close(self) -> None:
+        self._bar.close()
+
+    def _status(self, run: Run) -> tuple[int, str]:
+        """Number of finished iterations, and the status to show."""
+        iterations = self._iterations[run.key]
+        done, loss = run.progress()
+        if done >= iterations:  # the iteration logged with the evaluation's results is one higher
+            return iterations, "evaluating"
+        return done, f"{done}/{iterations} loss {loss:.2f}" if done else "starting"
+
+
+class TimeLeft:
+    """
+    Estimates the time left from the iterations since the first call with progress, so that neither the start-up nor the
+    iterations of an interrupted call count.
+
+    Args:
+        total: number of iterations.
+    """
+
+    def __init__(self, total: int):
+        self.total = total
+        self._start: float | None = None
+        self._lowest: int | None = None
+        self._first: tuple[int, float] | None = None
+
+    def __call__(self, done: int, now: float) -> str:
+        """
+        Args:
+            done: number of finished iterations.
+            now: time in seconds.
+
+        Returns:
+            a text such as "02:10 elapsed, 04:02 left"; the time left is "?" as long as it is unknown.
+        """
+        if self._start is None or self._lowest is None:
+            self._start, self._lowest = now, done
+        if self._first is None and done > self._lowest:
+            self._first = done, now
+        left = "?"
+        if self._first is not None and done > self._first[0]:
+            iterations, seconds = done - self._first[0], now - self._first[1]
+            left = tqdm.format_interval(seconds / iterations * (self.total - done))
+        return f"{tqdm.format_interval(now - self._start)} elapsed, {left} left"
+
+
+class Reporter:
+    """
+    Prints a line for each run that has ended: mask AP, APr and box AP.
+
+    Args:
+        count: number of runs.
+    """
+
+    def __init__(self, count: int):
+        self._left = count
+
+    def __call__(self, run: Run, seconds: float) -> None:
+        self._left -= 1
+        results = run.load(RESULTS)
+        box, box_rare, mask, mask_rare = (
+            percent(results.get(task, {}).get(metric)) for task in ("bbox", "segm") for metric in ("AP", "APr")
+        )
+        tqdm.write(  # above the progress bar
+            f"{run.title}: box AP {box}, APr {box_rare}, mask AP {mask}, APr {mask_rare}, {seconds / 60:.1f} min; "
+            f"runs left: {self._left}"
+        )
+        sys.stdout.flush()

@@ -1,0 +1,90 @@
+"""The progress of parallel runs, with and without a terminal."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from balanced_lvis.experiments import run_progress
+from balanced_lvis.experiments.run_progress import Progress, Reporter, TimeLeft
+from balanced_lvis.experiments.runs import Run
+from tests.common import CONFIGS
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def runs(tmp_path):
+    config = CONFIGS / "quick_start" / "sigmoid.yaml"
+    return [Run(key, key, config, tmp_path / key, ("SOLVER.MAX_ITER", "100")) for key in ("first", "second", "third")]
+
+
+def record(run, iterations, loss=2.5):
+    run.output.mkdir(exist_ok=True)
+    line = json.dumps({"iteration": iterations - 1, "total_loss": loss})
+    (run.output / "metrics.json").write_text(f"{line}\n")
+
+
+def test_the_time_left_is_that_of_the_iterations_since_the_first_ones_were_seen():
+    time_left = TimeLeft(100)
+    assert time_left(0, 1000.0) == "00:00 elapsed, ? left"
+    assert time_left(0, 1030.0) == "00:30 elapsed, ? left"  # starting
+    assert time_left(10, 1040.0) == "00:40 elapsed, ? left"
+    assert time_left(30, 1060.0) == "01:00 elapsed, 01:10 left"
+    assert time_left(100, 1130.0) == "02:10 elapsed, 00:00 left"
+
+
+def test_iterations_of_an_earlier_call_do_not_count():
+    time_left = TimeLeft(100)
+    assert time_left(50, 0.0) == "00:00 elapsed, ? left"
+    time_left(60, 5.0)
+    assert time_left(70, 15.0) == "00:15 elapsed, 00:30 left"
+
+
+def test_without_a_terminal_lines_have_share_time_and_state_of_the_runs(runs, monkeypatch, capsys):
+    clock = iter(range(0, 10000, 100))
+    monkeypatch.setattr(run_progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    progress = Progress(runs)
+    progress([], runs[:2], 1)
+    record(runs[0], 10)
+    progress([], runs[:2], 1)
+    record(runs[0], 100)
+    record(runs[1], 50, 1.25)
+    progress([], runs[:2], 1)
+    progress(runs[:1], runs[1:], 0)
+    progress.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" elapsed, ")[1] for line in lines] == [
+        "? left: first starting, second starting, 1 waiting",
+        "? left: first 10/100 loss 2.50, second starting, 1 waiting",
+        lines[2].split(" elapsed, ")[1],
+        lines[3].split(" elapsed, ")[1],
+    ]
+    assert lines[2].startswith("50%, ") and "first evaluating, second 50/100 loss 1.25, 1 waiting" in lines[2]
+    assert lines[3].startswith("50%, ") and lines[3].endswith("second 50/100 loss 1.25, third starting")
+    assert all("? left" not in line for line in lines[2:])
+
+
+def test_on_a_terminal_there_is_a_bar_with_the_time_left_first(runs, monkeypatch, capsys):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    progress = Progress(runs)
+    record(runs[0], 60)
+    progress([], runs[:1], 2)
+    progress.close()
+    shown = terminal.getvalue().split("\r")[-1]
+    assert " 20%|" in shown and shown.index(" left: ") < shown.index("first 60/100 loss 2.50, 2 waiting")
+    assert capsys.readouterr().out == ""
+
+
+def test_each_run_that_ends_has_a_line(runs, capsys):
+    runs[0].output.mkdir()
+    results = {"bbox": {"AP": 30.0, "APr": 12.34}, "segm": {"AP": 25.0, "APr": float("nan")}}
+    (runs[0].output / "results.json").write_text(json.dumps(results))
+    Reporter(3)(runs[0], 90.0)
+    assert capsys.readouterr().out == "first: box AP 30.0, APr 12.3, mask AP 25.0, APr –, 1.5 min; runs left: 2\n"
