@@ -11,7 +11,8 @@ from ..console.printing import print_text
 from ..data.config_datasets import prepare_dataset
 from ..data.counting import count_classes
 from ..data.training_prior import class_prior_of_training_sets
-from ..experiments.dataset_analysis import analysis_tables, analyze, check_plot_file, plot_analysis
+from ..experiments.dataset_analysis import analysis_tables, analyze, plot_analysis
+from ..experiments.plots import check_image_file
 from ..utils.errors import InputError
 from ..utils.io import write_json
 from ..utils.user_paths import why_no_file
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.show < 0:
         raise InputError(f"--show is {args.show}; it must be 0 or more.")
     if args.plot:
-        check_plot_file(args.plot)
+        check_image_file("--plot", args.plot)
     found = analyze(_prior(args), args.threshold)
     print_text(analysis_tables(found, args.show).rstrip("\n"))
     if args.json:

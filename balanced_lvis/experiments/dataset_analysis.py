@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +9,6 @@ import numpy as np
 from ..activations import Activation, activation_class, activation_names, build_activation
 from ..data.samplers import class_repeat_factors
 from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES, WITH_OBJECTS, ClassPrior
-from ..utils.errors import InputError
 from .plots import plt
 from .tables import markdown_table
 
@@ -171,18 +169,6 @@ def _class_row(record: dict) -> list[str]:
 def _span(values: list, form: str) -> str:
     low, high = format(min(values), form), format(max(values), form)
     return low if low == high else f"{low} to {high}"
-
-
-def check_plot_file(path: str) -> None:
-    """
-    Raises:
-        InputError: if the file extension is not a supported image format.
-    """
-    known = plt.figure().canvas.get_supported_filetypes()
-    plt.close()
-    ending = os.path.splitext(path)[1][1:].lower()
-    if ending not in known:
-        raise InputError(f"--plot {path}: {ending!r} is not a supported image format; use {', '.join(sorted(known))}.")
 
 
 def plot_analysis(found: dict, path) -> None:

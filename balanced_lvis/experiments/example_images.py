@@ -41,6 +41,41 @@ def draw_comparison(annotation_file, image_root, predictions: dict[str, list[dic
     plt.close(figure)
 
 
+def draw_examples(annotation_file, image_root, path, rows: int = 2, columns: int = 6) -> None:
+    """
+    Draw the first images of a dataset with their annotations: above, the images; below, the same with their instances.
+
+    Args:
+        annotation_file: LVIS-format JSON.
+        image_root: folder that contains the folders in ``coco_url``.
+        path: image file to write.
+        rows: number of rows of images, each followed by a row with the instances.
+        columns: number of images in a row.
+    """
+    content = json.loads(Path(annotation_file).read_text(encoding="utf-8"))
+    labels, families = lettering({c["id"]: short_label(c) for c in content["categories"]}, "category")
+    truth = _by_image(content["annotations"])
+    images = content["images"][: rows * columns]
+    with plain_text(families):
+        figure, grid = plt.subplots(
+            2 * rows, columns, figsize=(2.4 * columns, 4.8 * rows), layout="constrained", squeeze=False
+        )  # fmt: skip
+        for axes in grid.flat:
+            axes.axis("off")
+        for index, image in enumerate(images):
+            row, column = divmod(index, columns)
+            pixels, objects = _pixels(image, image_root), truth[image["id"]]
+            _draw(grid[2 * row, column], pixels, [], labels, set(), "")
+            _draw(grid[2 * row + 1, column], pixels, objects, labels, set(labels), "")
+        figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def _pixels(image: dict, image_root) -> np.ndarray:
+    file = Path(image_root, *image["coco_url"].split("/")[-2:])
+    return read_image(file, "RGB", (image["width"], image["height"]))
+
+
 def _figure(images, truth, found, labels, image_root, image_ids):
     figure, grid = plt.subplots(
         len(image_ids), 1 + len(found), figsize=(3 * (1 + len(found)), 3 * len(image_ids)), layout="constrained",
@@ -48,9 +83,7 @@ def _figure(images, truth, found, labels, image_root, image_ids):
     )  # fmt: skip
     for axes_row, image_id in zip(grid, image_ids):
         image = images[image_id]
-        file = Path(image_root, *image["coco_url"].split("/")[-2:])
-        pixels = read_image(file, "RGB", (image["width"], image["height"]))
-        objects = truth[image_id]
+        pixels, objects = _pixels(image, image_root), truth[image_id]
         right = {o["category_id"] for o in objects}
         _draw(axes_row[0], pixels, objects, labels, right, "ground truth")
         for axes, (method, results) in zip(axes_row[1:], found.items()):

@@ -28,10 +28,10 @@ from balanced_lvis.data.training_prior import class_prior_from_config, class_pri
 from balanced_lvis.experiments.dataset_analysis import (
     analysis_tables,
     analyze,
-    check_plot_file,
     imbalance_factor,
     plot_analysis,
 )
+from balanced_lvis.experiments.plots import check_image_file
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, ROOT, rendered_opts
@@ -84,7 +84,7 @@ def test_its_json_is_a_class_prior(tmp_path, tiny_cfg):
 @pytest.mark.parametrize("prior", [PRIOR, ClassPrior(("a",), [1], 1), ClassPrior(tuple("ab"), [0, 0], 3)])
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_any_prior_can_be_drawn(tmp_path, prior, ending):
-    check_plot_file(f"tail.{ending}")
+    check_image_file("--plot", f"tail.{ending}")
     plot_analysis(analyze(prior, 0.001), tmp_path / f"tail.{ending}")
     assert (tmp_path / f"tail.{ending}").stat().st_size > 1000
 
