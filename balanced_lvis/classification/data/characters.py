@@ -26,7 +26,7 @@ _MOST_PER_CLASS = 100_000
 class Characters(Dataset):
     """
     Images of 32 x 32 pixels, each of one character: in any of its typefaces, rotated, sheared, scaled and shifted, in a
-    random colour on a background of two colours with noise.
+    dark colour on a light background with waves and noise.
 
     Image i of a class is the same for any number of images per class.
 
@@ -119,8 +119,7 @@ def draw(glyph: Glyph, rng: np.random.Generator) -> np.ndarray:
     """
     canvas = _background(rng)
     cover = coverage(_contours(glyph, rng), (slice(0, SIZE), slice(0, SIZE)))
-    colour = _contrasting(canvas.mean(axis=(0, 1)), rng)
-    canvas += cover[..., None] * (colour - canvas)
+    canvas += cover[..., None] * (rng.uniform(0, 0.45, 3) - canvas)
     canvas += rng.normal(0, rng.uniform(0.01, 0.06), canvas.shape)
     return (canvas.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
@@ -137,15 +136,9 @@ def _contours(glyph: Glyph, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
-    """Two colours that change into each other in a random direction, in waves or once."""
-    first, second = rng.uniform(0, 1, 3), rng.uniform(-0.25, 0.25, 3)
+    """(32, 32, 3), 0 to 1: two light colours that change into each other in a random direction, in waves or once."""
+    first, second = rng.uniform(0.6, 1, 3), rng.uniform(-0.2, 0.2, 3)
     angle, periods = rng.uniform(0, 2 * np.pi), rng.choice((0.4, 1.5, 4.0)) * rng.uniform(0.6, 1.4)
     y, x = np.mgrid[:SIZE, :SIZE] / SIZE
     wave = 0.5 + 0.5 * np.sin(2 * np.pi * (periods * (np.cos(angle) * x + np.sin(angle) * y) + rng.uniform()))
     return (first + wave[..., None] * second).clip(0, 1)
-
-
-def _contrasting(colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The one of six random colours that differs most from ``colour``, in (3,) RGB from 0 to 1."""
-    candidates = rng.uniform(0, 1, (6, 3))
-    return candidates[np.abs(candidates - colour).sum(axis=1).argmax()]
