@@ -23,6 +23,7 @@ def characters_opts(folder, output, **overrides) -> list[str]:
         "MODEL.DEVICE": "cpu",
         "SOLVER.MAX_ITER": 4,
         "SOLVER.IMS_PER_BATCH": 8,
+        "SOLVER.BASE_LR": 0.1,
         "SOLVER.WARMUP_ITERS": 1,
         "OUTPUT_DIR": output,
         **{key.replace("__", "."): value for key, value in overrides.items()},
