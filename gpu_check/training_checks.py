@@ -14,23 +14,11 @@ from pathlib import Path
 import torch
 
 from balanced_lvis.experiments.compare import METHODS
+from balanced_lvis.experiments.smoke_test import SMALL_RENDERED, override_words
 from balanced_lvis.utils.parent_process import child_environment
 
 from .verdicts import CheckFailedError, CheckSkippedError, Context
 
-RENDERED = {
-    "DATASETS.RENDERED.NUM_CLASSES": 12,
-    "DATASETS.RENDERED.TRAIN_IMAGES": 24,
-    "DATASETS.RENDERED.VAL_IMAGES": 8,
-    "DATASETS.RENDERED.TEST_IMAGES": 4,
-    "DATASETS.RENDERED.IMAGE_SIZE": (96, 96),
-    "DATASETS.RENDERED.OBJECTS_PER_IMAGE": 3,
-    "DATASETS.RENDERED.OBJECT_SCALE": (0.16, 0.42),
-    "MODEL.ROI_HEADS.NUM_CLASSES": 12,
-    "SOLVER.IMS_PER_BATCH": 2,
-    "SOLVER.WARMUP_ITERS": 1,
-    "DATALOADER.NUM_WORKERS": 1,
-}
 ITERATIONS = 2
 OPTIONS = {
     "SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": "bfloat16", "SOLVER.ACCUMULATE_BATCHES": 2,
@@ -142,10 +130,15 @@ def _command(context: Context, tool: str, config: str, *words) -> list[str]:
 
 def _overrides(context: Context, folder: str, overrides: dict) -> list[str]:
     values = {
-        **RENDERED, "DATASETS.RENDERED.ROOT": context.folder / "rendered", "MODEL.DEVICE": context.device,
-        "SOLVER.MAX_ITER": ITERATIONS, "OUTPUT_DIR": context.folder / folder, **overrides,
-    }  # fmt: skip
-    return [str(word) for pair in values.items() for word in pair]
+        **SMALL_RENDERED,
+        "DATALOADER.NUM_WORKERS": 1,
+        "DATASETS.RENDERED.ROOT": context.folder / "rendered",
+        "MODEL.DEVICE": context.device,
+        "SOLVER.MAX_ITER": ITERATIONS,
+        "OUTPUT_DIR": context.folder / folder,
+        **overrides,
+    }
+    return override_words(values)
 
 
 def _weights(context: Context, folder: str) -> Path:

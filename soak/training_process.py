@@ -18,6 +18,7 @@ from balanced_lvis.console.signals import held
 from balanced_lvis.engine import run as engine_run
 from balanced_lvis.engine.metrics_file import METRICS
 from balanced_lvis.engine.step import TrainingStep
+from balanced_lvis.experiments.smoke_test import SMALL_RENDERED, override_words
 from balanced_lvis.utils.job_lock import only_job_in
 from balanced_lvis.utils.parent_process import end_with_parent
 
@@ -31,18 +32,10 @@ SCREEN = "screen.txt"
 
 # A Mask R-CNN on rendered data, with iterations of about ten milliseconds.
 _TINY = {
-    "DATASETS.RENDERED.NUM_CLASSES": 12,
-    "DATASETS.RENDERED.TRAIN_IMAGES": 24,
-    "DATASETS.RENDERED.VAL_IMAGES": 4,
-    "DATASETS.RENDERED.TEST_IMAGES": 4,
-    "DATASETS.RENDERED.IMAGE_SIZE": (96, 96),
-    "DATASETS.RENDERED.OBJECTS_PER_IMAGE": 3,
-    "DATASETS.RENDERED.OBJECT_SCALE": (0.16, 0.42),
+    **SMALL_RENDERED,
     "DATASETS.TEST": (),
     "INPUT.MIN_SIZE_TRAIN": (64, 96),
-    "MODEL.ROI_HEADS.NUM_CLASSES": 12,
     "MODEL.DEVICE": "cpu",
-    "SOLVER.IMS_PER_BATCH": 2,
     "SOLVER.MAX_ITER": ITERATIONS,
     "SOLVER.WARMUP_ITERS": 5,
     "SOLVER.CHECKPOINT_PERIOD": PERIOD,
@@ -109,7 +102,7 @@ class Attempts:
 
     def __init__(self, configs: Path, root: Path, output: Path, setting: Setting, weights: str = ""):
         pairs = {**_TINY, **setting.options, "DATASETS.RENDERED.ROOT": str(root), "OUTPUT_DIR": str(output)}
-        opts = [str(word) for pair in {**pairs, "MODEL.WEIGHTS": weights}.items() for word in pair]
+        opts = override_words({**pairs, "MODEL.WEIGHTS": weights})
         self.args = Namespace(config_file=str(configs / setting.config), opts=opts, eval_only=False, resume=True)
         self.cfg = load_config(self.args.config_file, opts)
         self.cfg.freeze()

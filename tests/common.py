@@ -4,6 +4,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from balanced_lvis.experiments.smoke_test import SMALL_RENDERED, override_words
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 sys.path.append(str(ROOT / "tools"))  # whose scripts import modules next to them
@@ -22,20 +24,5 @@ def load_tool(name: str):
 
 def rendered_opts(root, output) -> list[str]:
     """Overrides that put a quick-start config on the ``rendered`` fixture's data, with a model for seconds."""
-    pairs = {
-        "DATASETS.RENDERED.ROOT": root,
-        "DATASETS.RENDERED.NUM_CLASSES": 12,
-        "DATASETS.RENDERED.TRAIN_IMAGES": 24,
-        "DATASETS.RENDERED.VAL_IMAGES": 12,
-        "DATASETS.RENDERED.TEST_IMAGES": 4,
-        "DATASETS.RENDERED.IMAGE_SIZE": (96, 96),
-        "DATASETS.RENDERED.OBJECTS_PER_IMAGE": 3,
-        "DATASETS.RENDERED.OBJECT_SCALE": (0.16, 0.42),
-        "MODEL.ROI_HEADS.NUM_CLASSES": 12,
-        "MODEL.DEVICE": "cpu",
-        "SOLVER.IMS_PER_BATCH": 2,
-        "SOLVER.MAX_ITER": 4,
-        "SOLVER.WARMUP_ITERS": 1,
-        "OUTPUT_DIR": output,
-    }
-    return [str(word) for pair in pairs.items() for word in pair]
+    own = {"DATASETS.RENDERED.ROOT": root, "MODEL.DEVICE": "cpu", "SOLVER.MAX_ITER": 4, "OUTPUT_DIR": output}
+    return override_words({**SMALL_RENDERED, **own})

@@ -22,6 +22,7 @@ from balanced_lvis.engine.ema import FOLDER
 from balanced_lvis.engine.run import check, read_config, run
 from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.experiments.methods import METHODS
+from balanced_lvis.experiments.smoke_test import override_words
 from balanced_lvis.modeling.decoupled import CLASSIFIER
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.random_state import current_states, set_states
@@ -58,7 +59,7 @@ SECOND_STAGES = {
 def options(root, output, **overrides) -> list[str]:
     """Of two iterations on the GPU."""
     pairs = {"MODEL.DEVICE": "cuda", "SOLVER.MAX_ITER": 2, "SOLVER.CHECKPOINT_PERIOD": 1, **overrides}
-    return [*rendered_opts(root, output), *(str(word) for pair in pairs.items() for word in pair)]
+    return [*rendered_opts(root, output), *override_words(pairs)]
 
 
 def train(config, root, output, *flags, **overrides):

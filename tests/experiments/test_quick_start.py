@@ -11,6 +11,7 @@ from PIL import Image
 from balanced_lvis.commands import quickstart as command
 from balanced_lvis.experiments import quick_start as quick_start_module
 from balanced_lvis.experiments.quick_start import Candidate, quick_start
+from balanced_lvis.experiments.smoke_test import override_words
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, ROOT, rendered_opts
 
@@ -28,7 +29,7 @@ def candidates():
 def overrides(root, **extra):
     opts = rendered_opts(root, "unused")
     at = opts.index("OUTPUT_DIR")
-    return [*opts[:at], *opts[at + 2 :], *(str(word) for pair in extra.items() for word in pair)]
+    return [*opts[:at], *opts[at + 2 :], *override_words(extra)]
 
 
 @pytest.fixture(scope="module")

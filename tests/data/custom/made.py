@@ -8,6 +8,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from balanced_lvis.config import load_config
+from balanced_lvis.experiments.smoke_test import override_words
 from tests.common import CONFIGS
 
 WIDTH, HEIGHT = 64, 48
@@ -79,4 +80,4 @@ def overrides(folder, train="train", test="val", **opts) -> list[str]:
     pairs["DATASETS.TEST"] = f"('my_{test}',)" if test else "()"
     pairs.update({"MODEL.ROI_HEADS.NUM_CLASSES": 0, "MODEL.DEVICE": "cpu", "OUTPUT_DIR": folder / "out"})
     pairs.update({key.replace("__", "."): value for key, value in opts.items()})
-    return [str(word) for pair in pairs.items() for word in pair]
+    return override_words(pairs)
