@@ -24,7 +24,7 @@ COMMANDS = {
     "analyze": ("analyze", "show the class frequencies of a dataset"),
     "convert": ("convert", "convert checkpoints between Detectron2, balanced_lvis, EQL and BALMS"),
     "compare": ("compare", "train every method with several seeds and compare them"),
-    "quickstart": ("quickstart", "train and compare two models on a rendered dataset, without a GPU"),
+    "quickstart": ("quickstart", "train and compare two methods on a rendered dataset, without a GPU"),
     "prepare-lvis": ("prepare_lvis", "download, link and check LVIS-1.0"),
     "render": ("render", "render a synthetic long-tailed dataset"),
     "configs": ("configs", "list the configs that --config-file finds by name"),

@@ -19,7 +19,8 @@ from benchmarks import boxes as box_benchmark
 from .verdicts import CheckFailedError, Context
 
 PRIOR = ClassPrior(tuple("abcdef"), np.array([1, 5, 20, 60, 150, 400]), 500)
-# The tail has three of these classes. With gamma 1, nothing is random: devices draw other numbers.
+# The tail has three of these classes. With gamma 1, no class is left out at random; random
+# numbers differ between devices.
 OPTIONS: dict[str, dict] = {
     "equalization": {"threshold": 0.05},
     "softmax_equalization": {"threshold": 0.05, "gamma": 1.0},

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from balanced_lvis.experiments.compare import METHODS
-from balanced_lvis.experiments.smoke_test import SMALL_RENDERED, override_words
+from balanced_lvis.experiments.small_rendered import SMALL_RENDERED, override_words
 from balanced_lvis.utils.parent_process import child_environment
 
 from .verdicts import CheckFailedError, CheckSkippedError, Context

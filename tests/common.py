@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from balanced_lvis.experiments.smoke_test import SMALL_RENDERED, override_words
+from balanced_lvis.experiments.small_rendered import SMALL_RENDERED, override_words
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"

@@ -22,7 +22,7 @@ from balanced_lvis.engine.ema import FOLDER
 from balanced_lvis.engine.run import check, read_config, run
 from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.experiments.methods import METHODS
-from balanced_lvis.experiments.smoke_test import override_words
+from balanced_lvis.experiments.small_rendered import override_words
 from balanced_lvis.modeling.decoupled import CLASSIFIER
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.random_state import current_states, set_states

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Trains and compares two models on the rendered dataset: the command ``balanced-lvis quickstart``."""
+"""Trains and compares two methods on the rendered dataset: the command ``balanced-lvis quickstart``."""
 
 if __name__ == "__main__":
     import _early_signals  # noqa: F401  before imports that take seconds

@@ -12,7 +12,8 @@ from ..console.command_line import command_line, log_to_screen
 from ..experiments.compare import QUICK, QUICK_SEEDS, compare
 from ..experiments.methods import METHODS
 from ..experiments.seeds import SEEDS
-from .parsers import new_parser, parse_with_overrides, program
+from .overrides import parse_with_overrides
+from .parsers import new_parser, program
 
 DESCRIPTION = """\
 Train every method with several seeds and compare them as in Table 2 of the paper. `make compare` runs this.

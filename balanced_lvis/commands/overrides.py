@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+from collections.abc import Collection, Sequence
 
 from ..config import default_config
 
 
-def split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
+def split_overrides(words: Sequence[str], sections: Collection[str] | None = None) -> tuple[list[str], list[str]]:
     """
-    Separate the files of an option with many values from the overrides after it, which argparse takes for files.
+    Separate the values of an option with many values from the overrides after it, which argparse takes for values.
 
     Args:
-        words: files, optionally followed by ``KEY VALUE`` pairs. An existing file is never taken for a key.
+        words: values, optionally followed by ``KEY VALUE`` pairs. An existing file is never taken for a key.
+        sections: first parts of the keys; by default those of a detection config.
 
     Returns:
-        the files; the pairs, as a flat list.
+        the values; the pairs, as a flat list.
     """
-    sections = set(default_config())
+    sections = set(default_config()) if sections is None else sections
     for i, word in enumerate(words):
-        if i and word.partition(".")[0] in sections and not os.path.exists(word):
-            return words[:i], words[i:]
-    return words, []
+        if word.partition(".")[0] in sections and not os.path.exists(word):
+            return list(words[:i]), list(words[i:])
+    return list(words), []
+
+
+def parse_with_overrides(
+    parser: argparse.ArgumentParser, words: Sequence[str], sections: Collection[str] | None = None
+) -> tuple[argparse.Namespace, list[str]]:
+    """
+    Args:
+        parser: of a command with options of many values, and ``opts`` for the overrides.
+        words: the command line.
+        sections: as of :func:`split_overrides`.
+
+    Returns:
+        the arguments; the overrides, as a flat list.
+    """
+    arguments, overrides = split_overrides(words, sections)
+    args = parser.parse_args(arguments)
+    return args, [*args.opts, *overrides]

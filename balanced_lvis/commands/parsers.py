@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 
 from ..config_files.imports import add_import_argument, import_overrides
@@ -12,7 +11,6 @@ from ..utils.errors import InputError
 
 CONFIG_FILE = "path of a yaml file, or name of a config that comes with balanced_lvis"
 OVERRIDES = "KEY VALUE overrides of the config"
-_CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+")
 
 
 def new_parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -63,17 +61,3 @@ def check_config_given(args: argparse.Namespace) -> None:
 def overrides_of(args: argparse.Namespace) -> list[str]:
     """The overrides of a parsed command line, which ``--import`` is one of."""
     return [*args.opts, *import_overrides(args.imports)]
-
-
-def parse_with_overrides(parser: argparse.ArgumentParser, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """
-    Args:
-        parser: of a command with arguments of several values, and ``opts`` for the overrides.
-        words: the command line.
-
-    Returns:
-        the arguments, and the overrides from the first config key on, which argparse would take for another value.
-    """
-    at = next((i for i, word in enumerate(words) if _CONFIG_KEY.fullmatch(word)), len(words))
-    args = parser.parse_args(words[:at])
-    return args, [*args.opts, *words[at:]]

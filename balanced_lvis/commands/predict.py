@@ -33,8 +33,8 @@ SHOWN = 20  # images per kind of problem that the last message names
 def main(arguments: list[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     log_to_screen()
-    images, overrides = split_overrides(args.input)
-    paths = find_images(images)
+    others, overrides = split_overrides(args.input[1:])
+    paths = find_images([args.input[0], *others])
     outputs = output_paths(paths, args.output)
     for path in [*outputs[:1], *filter(None, [args.json])]:
         check_output(path)

@@ -10,20 +10,21 @@ from ..config_files.names import config_path
 from ..console.command_line import command_line, log_to_screen
 from ..experiments.methods import METHODS
 from ..experiments.quick_start import Candidate, quick_start
-from ..experiments.seeds import SEEDS, check_overrides, check_seeds
-from .parsers import new_parser, parse_with_overrides
+from ..experiments.seeds import SEEDS
+from .overrides import parse_with_overrides
+from .parsers import new_parser
 
 DESCRIPTION = """\
 Train the sigmoid baseline and Balanced Sigmoid on the rendered dataset and compare them. `make quickstart` runs this.
 
-    %(prog)s                                  # three seeds
-    %(prog)s --seeds 0                        # one seed, in a third of the time
-    %(prog)s --forms --output output/forms    # the baseline and both forms of Balanced Sigmoid
-    %(prog)s --seeds 0 1 SOLVER.MAX_ITER 900  # overrides of the config, for all runs
+    %(prog)s                                                         # three seeds
+    %(prog)s --output output/one_seed --seeds 0                      # one seed, in a third of the time
+    %(prog)s --output output/forms --forms                           # the baseline and both forms of Balanced Sigmoid
+    %(prog)s --output output/long --seeds 0 1 SOLVER.MAX_ITER 900    # overrides of the config, for all runs
 """
 FORM = "MODEL.ROI_BOX_HEAD.ACTIVATION.BALANCED_SIGMOID.FORM"
 TITLE = METHODS["balanced_sigmoid"].title
-BASELINE = ("baseline", "sigmoid", "quick_start/sigmoid", ())
+BASELINE = ("baseline", METHODS["sigmoid"].title, "quick_start/sigmoid", ())
 # key in summary.json, title, config, overrides
 CANDIDATES = [BASELINE, ("balanced_sigmoid", TITLE, "quick_start/balanced_sigmoid", ())]
 FORMS = [
@@ -36,14 +37,12 @@ FORMS = [
 @command_line
 def main(arguments: list[str] | None = None) -> None:
     args, overrides = parse_with_overrides(_parser(), sys.argv[1:] if arguments is None else arguments)
-    seeds = check_seeds(args.seeds)
-    check_overrides(overrides)
     log_to_screen()
     candidates = [
         Candidate(key, title, Path(config_path(config)), options)
         for key, title, config, options in (FORMS if args.forms else CANDIDATES)
     ]
-    quick_start(candidates, seeds, None, args.output, overrides)
+    quick_start(candidates, args.seeds, None, args.output, overrides)
 
 
 def _parser() -> argparse.ArgumentParser:

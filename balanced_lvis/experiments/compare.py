@@ -75,7 +75,7 @@ def compare(
         discard_stale(to_do, list(runs.values()))
         _prepare_data(to_do)
         print(f"{len(to_do)} runs to train and evaluate, {len(chosen) - len(to_do)} already finished", flush=True)
-        train_all(to_do, train_net, jobs, Reporter(len(to_do)))
+        train_all(to_do, train_net, jobs, Reporter(len(to_do)), num_runs=len(chosen))
         minutes, kept = (time.monotonic() - start) / 60, len(chosen) - len(to_do)
         made_by = (
             f"Made by `{command or 'compare'}` with {len(seeds)} seed{'s' * (len(seeds) > 1)}: {len(to_do)} runs in "

@@ -17,6 +17,7 @@ from .quick_start_report import comparison_table, mean_per_category, plot_ap_by_
 from .run_processes import train_all
 from .run_progress import Reporter
 from .runs import RESULTS, Run, discard_stale, unfinished
+from .seeds import check_overrides, check_seeds
 
 SUMMARY = "summary.json"
 TABLE = "table.md"
@@ -62,12 +63,12 @@ def quick_start(
     """
     Render the dataset, train and evaluate all candidates with all seeds, and write table, plots and images.
 
-    Two runs are trained at a time on two cores. A quick start that was interrupted is resumed; one that has finished
-    starts from the beginning.
+    As many runs are trained at a time as there are cores; one on a GPU. A quick start that was interrupted is resumed;
+    one that has finished starts from the beginning.
 
     Args:
         candidates: the methods to compare; two give a row of differences.
-        seeds: training seeds; the dataset is the same for all.
+        seeds: whole numbers from 0, for training only; the dataset is the same for all.
         train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis train``.
         output: folder for the results.
         overrides: ``KEY VALUE`` pairs, for all runs.
@@ -77,24 +78,28 @@ def quick_start(
         ..., "seeds": [...], "seconds": wall-clock seconds of this call}.
 
     Raises:
-        InputError: if a run fails, with the end of its output, or if another job writes to ``output``.
+        InputError: if a seed is negative, an override is invalid or sets a key that differs between the runs, another
+            job writes to ``output``, or a run fails, with the end of its output.
     """
     start = time.time()
+    seeds = check_seeds(seeds)
+    check_overrides(overrides)
     runs = {c.key: [c.run(output, seed, tuple(overrides)) for seed in seeds] for c in candidates}
     titles = {c.key: c.title for c in candidates}
     in_order = [run for group in zip(*runs.values()) for run in group]  # seed by seed
     with only_job_in(output, "--output"):
-        to_do = _to_train(in_order, output)
-        cfg = in_order[0].config()
+        configs = [run.config() for run in in_order]  # an invalid one is an error before anything is deleted
         print("Rendering the dataset (reused if it exists)", flush=True)
-        prepare_rendered(cfg)
+        prepare_rendered(configs[0])
+        to_do = _to_train(in_order, output)
         print(
             f"Training {' and '.join(titles.values())} with {_count(seeds)}, then evaluating by the LVIS rules",
             flush=True,
         )
-        train_all(to_do, train_net, on_end=Reporter(len(to_do)))
+        print(f"{len(to_do)} runs to train and evaluate, {len(in_order) - len(to_do)} already finished", flush=True)
+        train_all(to_do, train_net, on_end=Reporter(len(to_do)), num_runs=len(in_order))
         results = {key: [run.load(RESULTS) for run in group] for key, group in runs.items()}
-        _draw({titles[key]: group for key, group in runs.items()}, rendered_root(cfg), output)
+        _draw({titles[key]: group for key, group in runs.items()}, rendered_root(configs[0]), output)
         table = comparison_table({titles[key]: found for key, found in results.items()})
         (output / TABLE).write_text(table, encoding="utf-8")
         summary: dict = {key: seed_statistics(found) for key, found in results.items()}
@@ -107,9 +112,10 @@ def quick_start(
 def _to_train(runs: list[Run], output: Path) -> list[Run]:
     """All runs after a quick start that has finished; else those that have not finished."""
     if (output / SUMMARY).exists():
-        (output / SUMMARY).unlink()
         for run in runs:
             run.discard()
+        (output / TABLE).unlink(missing_ok=True)
+        (output / SUMMARY).unlink()
     to_do = unfinished(runs)
     discard_stale(to_do, runs)
     return to_do

@@ -35,7 +35,7 @@ def seed_statistics(results: list[dict[str, dict[str, float]]]) -> dict[str, dic
 
 def comparison_table(results: dict[str, list[dict[str, dict[str, float]]]], columns=COLUMNS) -> str:
     """
-    A Markdown table with a row per method: mean ± standard deviation over the seeds.
+    A Markdown table with a row per method: the mean and, with several seeds, ± the sample standard deviation.
 
     For exactly two methods, there is a row with the mean difference of the second from the first, and, with several
     seeds, the number of seeds with which the second is ahead.

@@ -25,6 +25,7 @@ def train_all(
     train_net: Path | None = None,
     jobs: int | None = None,
     on_end: Callable[[Run, float], None] | None = None,
+    num_runs: int | None = None,
 ) -> None:
     """
     Train and evaluate runs, resuming those that were interrupted; the first failure ends the others.
@@ -37,11 +38,15 @@ def train_all(
         train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis`` with the command of the run.
         jobs: number of simultaneous runs; by default one per core, or 1 on a GPU.
         on_end: called with each run that has succeeded and its seconds in this call.
+        num_runs: number of runs that share the cores, those that have finished included, so that the last run of a
+            resumed experiment has as many threads as in an uninterrupted one; by default, that of ``runs``.
 
     Raises:
         InputError: if a run fails, with the end of its output, or if ``jobs`` is less than 1.
     """
-    jobs, environment = _shares(runs, jobs)
+    jobs, environment = _shares(runs, jobs, num_runs or len(runs))
+    if not runs:
+        return
     waiting = list(runs)
     running: list = []
     ended: list = []
@@ -58,7 +63,7 @@ def train_all(
                     ended.append(process.run)
                     if on_end:
                         on_end(process.run, time.monotonic() - process.start)
-                progress(ended, [process.run for process in running], len(waiting))
+                progress(ended, [process.run for process in running], waiting)
                 time.sleep(POLL_SECONDS)
         finally:
             for process in running:
@@ -66,14 +71,14 @@ def train_all(
             progress.close()
 
 
-def _shares(runs, jobs: int | None) -> tuple[int, dict]:
+def _shares(runs, jobs: int | None, num_runs: int) -> tuple[int, dict]:
     """The number of simultaneous runs, and an environment that limits each to its share of the cores."""
     cores = _usable_cores()
     on_gpu = torch.cuda.is_available() and any(run.config().MODEL.DEVICE.startswith("cuda") for run in runs)
     jobs = (1 if on_gpu else cores) if jobs is None else jobs
     if jobs < 1:
         raise InputError(f"jobs is {jobs}; it must be 1 or more.")
-    jobs = min(jobs, max(1, len(runs)))
+    jobs = min(jobs, max(1, num_runs))
     threads = max(1, cores // jobs)
     return jobs, {**os.environ} if on_gpu else {**os.environ, "OMP_NUM_THREADS": str(threads)}
 

@@ -34,15 +34,16 @@ class Progress:
         self._every = BAR_SECONDS if self._terminal else LINE_SECONDS
         self._next = time.monotonic() + (0 if self._terminal else BAR_SECONDS)
 
-    def __call__(self, ended: list[Run], running: list[Run], waiting: int) -> None:
+    def __call__(self, ended: list[Run], running: list[Run], waiting: list[Run]) -> None:
         """Show the progress, if the last time is long enough ago."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + self._every
         status = [(run, *self._status(run)) for run in running]
         done = sum(self._iterations[run.key] for run in ended) + sum(count for _, count, _ in status)
+        done += sum(self._status(run)[0] for run in waiting)  # of an interrupted call
         words = [f"{run.title} {message}" for run, _, message in status]
-        text = ", ".join([*words, f"{waiting} waiting"] if waiting else words)
+        text = ", ".join([*words, f"{len(waiting)} waiting"] if waiting else words)
         # The time left comes first: a narrow terminal cuts off the end.
         line = f"{self._time_left(done, time.monotonic())}: {text}"
         if self._terminal:
@@ -66,7 +67,7 @@ class Progress:
 class TimeLeft:
     """
     Estimates the time left from the iterations since the first call with progress, so that neither the start-up nor the
-    iterations of an interrupted call count.
+    iterations of an interrupted call count. Evaluations are not estimated.
 
     Args:
         total: number of iterations.
@@ -85,14 +86,16 @@ class TimeLeft:
             now: time in seconds.
 
         Returns:
-            a text such as "02:10 elapsed, 04:02 left"; the time left is "?" as long as it is unknown.
+            a text such as "02:10 elapsed, 04:02 left"; the time left is "?" at the start and after the last iteration.
         """
-        if self._start is None or self._lowest is None:
-            self._start, self._lowest = now, done
+        if self._start is None:
+            self._start = now
+        # A resumed run discards the iterations after its checkpoint.
+        self._lowest = done if self._lowest is None else min(self._lowest, done)
         if self._first is None and done > self._lowest:
             self._first = done, now
         left = "?"
-        if self._first is not None and done > self._first[0]:
+        if self._first is not None and self._first[0] < done < self.total:
             iterations, seconds = done - self._first[0], now - self._first[1]
             left = tqdm.format_interval(seconds / iterations * (self.total - done))
         return f"{tqdm.format_interval(now - self._start)} elapsed, {left} left"
@@ -100,7 +103,7 @@ class TimeLeft:
 
 class Reporter:
     """
-    Prints a line for each run that has ended: mask AP, APr and box AP.
+    Prints a line for each run that has ended: its box and mask AP and APr, its minutes, and the number of runs left.
 
     Args:
         count: number of runs.

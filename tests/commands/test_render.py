@@ -1,5 +1,6 @@
 """The command that renders a dataset without training."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -21,8 +22,9 @@ def test_it_renders_the_dataset_of_a_config_and_draws_examples(tmp_path, capsys)
     assert render.main(["--config-file", config, "--examples", str(picture), *overrides(root)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(root)
     assert read_spec(root).train_images == 5 and read_spec(root).image_size == (64, 96)
-    width, height = Image.open(picture).size
-    assert min(width, height) > 300
+    pixels = np.asarray(Image.open(picture).convert("RGB"), float)
+    images, instances = np.array_split(pixels[: len(pixels) // 4 * 4], 4)[:2]
+    assert min(pixels.shape[:2]) > 300 and np.abs(images - instances).mean() > 0.5
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """
 Record of all merged configs, so that a change of a base config or of a default shows where it has an effect.
 
-``python -m tests.config.merged_configs`` writes ``merged_configs.json`` anew after an intended change; its diff belongs
-into the review.
+``python -m tests.config.merged_configs`` rewrites ``merged_configs.json`` after an intended change; its diff is part of
+the review.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ ANCHORS = ("r50_rfs", "rendered/rfs", "r101_rfs")
 
 
 def flat(node, prefix: str = "") -> dict:
-    """{dotted key: value} of a config, as JSON stores it."""
+    """{dotted key: value} of a config."""
     out: dict = {}
     for key, value in node.items():
         out.update(flat(value, f"{prefix}{key}.") if hasattr(value, "items") else {prefix + key: value})
-    return out if prefix else json.loads(json.dumps(out))
+    return out
 
 
 def merged(name: str) -> dict:
-    """The merged config of a name, or the default config."""
-    return flat(default_config() if name == DEFAULT else load_config(CONFIGS / f"{name}.yaml"))
+    """The merged config of a name, or the default config, as JSON stores it."""
+    cfg = default_config() if name == DEFAULT else load_config(CONFIGS / f"{name}.yaml")
+    return json.loads(json.dumps(flat(cfg)))
 
 
 def read_record() -> dict[str, dict]:
@@ -42,7 +43,7 @@ def read_record() -> dict[str, dict]:
 
 
 def names() -> list[str]:
-    """All detection configs, those first that others are recorded as differences from."""
+    """All detection configs that can be trained; the anchors come first, as others are recorded as differences from them."""
     of_detection = [name for name in config_names() if not name.startswith("classification/")]
     return [*ANCHORS, *(name for name in of_detection if name not in ANCHORS)]
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from balanced_lvis.commands import compare as command
-from balanced_lvis.commands.parsers import parse_with_overrides
+from balanced_lvis.commands.overrides import parse_with_overrides
 from balanced_lvis.config import load_config
 from balanced_lvis.experiments.compare import METHODS, QUICK, choose_methods, compare
 from balanced_lvis.utils import job_lock as lock
@@ -81,7 +81,7 @@ def test_a_second_stage_brings_its_first_one_along():
 
 
 def test_unknown_methods_are_named_beside_the_valid_ones():
-    with pytest.raises(InputError, match=r"--methods: 'rsf'; valid: rfs, crt, .*balms"):
+    with pytest.raises(InputError, match=r"--methods: 'rsf'; valid: sigmoid, rfs, crt, .*balms"):
         choose_methods(["rfs", "rsf"])
     with pytest.raises(InputError, match="--methods: empty"):
         choose_methods([])
@@ -214,6 +214,9 @@ def test_overrides_may_follow_a_list_of_methods():
         command._parser(), ["--seeds", "3", "--methods", "rfs", "crt", "SOLVER.MAX_ITER", "5", "SEED", "1"]
     )
     assert (args.methods, args.seeds, overrides) == (["rfs", "crt"], [3], ["SOLVER.MAX_ITER", "5", "SEED", "1"])
+    words = ["--methods", "rfs", "SEED", "4"]
+    args, overrides = parse_with_overrides(command._parser(), words)
+    assert (args.methods, overrides) == (["rfs"], ["SEED", "4"])
     args, overrides = parse_with_overrides(command._parser(), ["--jobs", "1", "VERSION", "2"])
     assert (args.methods, args.seeds, overrides) == (list(METHODS), None, ["VERSION", "2"])
 

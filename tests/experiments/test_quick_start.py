@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from balanced_lvis.commands import quickstart as command
+from balanced_lvis.config import load_config
 from balanced_lvis.experiments import quick_start as quick_start_module
 from balanced_lvis.experiments.quick_start import Candidate, quick_start
-from balanced_lvis.experiments.smoke_test import override_words
+from balanced_lvis.experiments.small_rendered import override_words
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, ROOT, rendered_opts
 
@@ -21,7 +22,7 @@ TRAIN_NET = ROOT / "tools" / "train_net.py"
 def candidates():
     configs = CONFIGS / "quick_start"
     return [
-        Candidate("baseline", "sigmoid", configs / "sigmoid.yaml"),
+        Candidate("baseline", "Sigmoid", configs / "sigmoid.yaml"),
         Candidate("balanced_sigmoid", "Balanced Sigmoid", configs / "balanced_sigmoid.yaml"),
     ]
 
@@ -62,7 +63,7 @@ def test_it_prints_the_table_that_it_writes(finished):
     table = (output / "table.md").read_text()
     assert table in printed and "Balanced Sigmoid seed 3: box AP" in printed
     rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
-    assert rows == ["sigmoid", "Balanced Sigmoid", "difference", "seeds ahead"]
+    assert rows == ["Sigmoid", "Balanced Sigmoid", "difference", "seeds ahead"]
 
 
 def test_it_draws_plots_and_predictions(finished):
@@ -83,37 +84,87 @@ def test_runs_of_another_config_are_deleted_and_moved_ones_are_kept(finished, re
     kept.rename(run.output)
 
 
-def test_an_interrupted_quick_start_keeps_its_finished_runs(finished, rendered, monkeypatch):
-    output, summary, _ = finished
-    trained = []
-    monkeypatch.setattr(quick_start_module, "train_all", lambda runs, *a, **k: trained.extend(run.key for run in runs))
-    hidden = output / "summary.json"
-    hidden.rename(output / "hidden.json")  # as if it had been interrupted before the end
-    (output / "baseline" / "seed_3" / "results.json").rename(output / "results.json")
-    with pytest.raises(FileNotFoundError):
-        quick_start(candidates(), [0, 3], TRAIN_NET, output, overrides(rendered))
-    assert trained == ["baseline/seed_3"]
-    (output / "results.json").rename(output / "baseline" / "seed_3" / "results.json")
-    again = quick_start(candidates(), [0, 3], TRAIN_NET, output, overrides(rendered))
-    assert {**again, "seconds": 0} == {**summary, "seconds": 0}
+@pytest.fixture
+def trained(monkeypatch):
+    """Keys of the runs that would be trained, which nothing trains."""
+    found = []
+    monkeypatch.setattr(quick_start_module, "train_all", lambda runs, *a, **k: found.extend(run.key for run in runs))
+    return found
 
 
-def test_a_finished_quick_start_starts_from_the_beginning(finished, rendered):
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished quick start, to be changed."""
+    return shutil.copytree(finished[0], tmp_path / "output")
+
+
+def test_each_run_has_its_seed_and_config(finished):
     output, _, _ = finished
-    stale = output / "baseline" / "seed_0" / "stale"
-    stale.touch()
+    for seed in (0, 3):
+        cfg = load_config(output / "balanced_sigmoid" / f"seed_{seed}" / "config.yaml")
+        assert (seed, "balanced_sigmoid") == (cfg.SEED, cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME)
+
+
+def test_an_interrupted_quick_start_keeps_its_finished_runs(finished, copied, rendered, trained):
+    (copied / "summary.json").unlink()  # as if it had been interrupted before the end
+    results = copied / "baseline" / "seed_3" / "results.json"
+    results.rename(copied / "results.json")
+    with pytest.raises(FileNotFoundError):
+        quick_start(candidates(), [0, 3], TRAIN_NET, copied, overrides(rendered))
+    assert trained == ["baseline/seed_3"]
+    (copied / "results.json").rename(results)
+    again = quick_start(candidates(), [0, 3], TRAIN_NET, copied, overrides(rendered))
+    assert {**again, "seconds": 0} == {**finished[1], "seconds": 0} and trained == ["baseline/seed_3"]
+
+
+def test_an_interrupted_quick_start_trains_other_seeds_and_configs(copied, rendered, trained):
+    (copied / "summary.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        quick_start(candidates(), [0, 4], TRAIN_NET, copied, overrides(rendered))
+    assert trained == ["baseline/seed_4", "balanced_sigmoid/seed_4"]
+    with pytest.raises(FileNotFoundError):
+        quick_start(candidates(), [0], TRAIN_NET, copied, overrides(rendered, **{"SOLVER.BASE_LR": 0.1}))
+    assert trained[2:] == ["baseline/seed_0", "balanced_sigmoid/seed_0"]
+
+
+def test_a_finished_quick_start_starts_from_the_beginning(copied, rendered, trained):
+    with pytest.raises(FileNotFoundError):
+        quick_start(candidates(), [0, 3], TRAIN_NET, copied, overrides(rendered))
+    assert trained == ["baseline/seed_0", "balanced_sigmoid/seed_0", "baseline/seed_3", "balanced_sigmoid/seed_3"]
+    assert not (copied / "summary.json").exists() and not (copied / "table.md").exists()
+
+
+@pytest.mark.parametrize(
+    "seeds, words, message",
+    [
+        ([0, 3], ["SOLVER.MAX_ITERS", "5"], "SOLVER.MAX_ITERS"),
+        ([], [], "--seeds"),
+        ([0, -1], [], "--seeds"),
+        ([0], ["SEED", "1"], "use --seeds instead"),
+    ],
+)
+def test_nothing_is_deleted_for_invalid_arguments(copied, rendered, seeds, words, message):
+    with pytest.raises(InputError, match=message):
+        quick_start(candidates(), seeds, TRAIN_NET, copied, [*overrides(rendered), *words])
+    assert (copied / "summary.json").exists() and (copied / "baseline" / "seed_0" / "model_final.pth").exists()
+
+
+def test_a_run_that_fails_ends_the_quick_start(rendered, tmp_path):
     with pytest.raises(InputError, match=r"Training .* failed with status 2:(?s:.*)error: "):
-        quick_start(candidates(), [0], TRAIN_NET, output, overrides(rendered, **{"DATASETS.TEST": "('nowhere',)"}))
-    assert not stale.exists()
+        quick_start(candidates(), [0], TRAIN_NET, tmp_path, overrides(rendered, **{"DATASETS.TEST": "('nowhere',)"}))
 
 
 def test_the_command_takes_seeds_and_overrides(monkeypatch):
     called = []
     monkeypatch.setattr(command, "quick_start", lambda *arguments: called.append(arguments))
-    command.main(["--seeds", "2", "1", "2", "SOLVER.MAX_ITER", "7"])
-    ((found, seeds, _, output, options),) = called
+    command.main(["--seeds", "2", "1", "SOLVER.MAX_ITER", "7"])
+    command.main(["--forms", "--output", "elsewhere"])
+    (found, seeds, _, output, options), (forms, *_, other, _) = called
     assert [c.key for c in found] == ["baseline", "balanced_sigmoid"]
     assert seeds == [2, 1] and str(output) == "output/quick_start" and options == ["SOLVER.MAX_ITER", "7"]
+    activations = [c.run(other, 0, ()).config().MODEL.ROI_BOX_HEAD.ACTIVATION for c in forms]
+    assert [a.NAME for a in activations] == ["sigmoid", "balanced_sigmoid", "balanced_sigmoid"]
+    assert [a.BALANCED_SIGMOID.FORM for a in activations[1:]] == ["foreground", "centred"]
 
 
 @pytest.mark.parametrize("words, message", [(["--seeds", "-1"], "--seeds"), (["SEED", "1"], "use --seeds instead")])

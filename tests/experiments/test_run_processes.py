@@ -69,17 +69,17 @@ def test_the_runs_share_the_cores(fake, tmp_path, monkeypatch):
     assert {threads for _, _, threads in log(fake)} == {"4"}
     train_all([run(tmp_path, name) for name in "de"], fake)
     assert log(fake)[-1][2] == "4"
-    assert run_processes._shares([run(tmp_path, str(i)) for i in range(20)], None)[0] == 8
+    assert run_processes._shares([run(tmp_path, str(i)) for i in range(20)], None, 20)[0] == 8
 
 
 def test_a_gpu_takes_one_run_at_a_time_unless_told_otherwise(tmp_path, monkeypatch):
     monkeypatch.setattr(run_processes.torch.cuda, "is_available", lambda: True)
     several = [run(tmp_path, name) for name in "abc"]
-    assert run_processes._shares(several, None)[0] == 1
-    assert run_processes._shares(several, 3)[0] == 3
+    assert run_processes._shares(several, None, 3)[0] == 1
+    assert run_processes._shares(several, 3, 3)[0] == 3
     for one in several:
         one.overrides = ("MODEL.DEVICE", "cpu")
-    assert run_processes._shares(several, None)[0] == min(3, os.cpu_count())
+    assert run_processes._shares(several, None, 3)[0] == min(3, os.cpu_count())
 
 
 def test_the_first_failure_ends_the_others_and_shows_the_end_of_its_output(fake, tmp_path):

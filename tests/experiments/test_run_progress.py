@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,7 +36,14 @@ def test_the_time_left_is_that_of_the_iterations_since_the_first_ones_were_seen(
     assert time_left(0, 1030.0) == "00:30 elapsed, ? left"  # starting
     assert time_left(10, 1040.0) == "00:40 elapsed, ? left"
     assert time_left(30, 1060.0) == "01:00 elapsed, 01:10 left"
-    assert time_left(100, 1130.0) == "02:10 elapsed, 00:00 left"
+    assert time_left(100, 1130.0) == "02:10 elapsed, ? left"  # evaluating
+
+
+def test_iterations_after_the_checkpoint_that_is_resumed_are_not_waited_for():
+    time_left = TimeLeft(400)
+    for done, now in ((380, 0.0), (200, 5.0), (220, 10.0)):
+        assert time_left(done, now).endswith("? left")
+    assert time_left(240, 15.0) == "00:15 elapsed, 00:40 left"
 
 
 def test_iterations_of_an_earlier_call_do_not_count():
@@ -47,27 +55,31 @@ def test_iterations_of_an_earlier_call_do_not_count():
 
 def test_without_a_terminal_lines_have_share_time_and_state_of_the_runs(runs, monkeypatch, capsys):
     clock = iter(range(0, 10000, 100))
-    monkeypatch.setattr(run_progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(run_progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     progress = Progress(runs)
-    progress([], runs[:2], 1)
+    progress([], runs[:2], runs[2:])
     record(runs[0], 10)
-    progress([], runs[:2], 1)
+    progress([], runs[:2], runs[2:])
     record(runs[0], 100)
     record(runs[1], 50, 1.25)
-    progress([], runs[:2], 1)
-    progress(runs[:1], runs[1:], 0)
+    progress([], runs[:2], runs[2:])
+    progress(runs[:1], runs[1:], [])
     progress.close()
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" elapsed, ")[1] for line in lines] == [
-        "? left: first starting, second starting, 1 waiting",
-        "? left: first 10/100 loss 2.50, second starting, 1 waiting",
-        lines[2].split(" elapsed, ")[1],
-        lines[3].split(" elapsed, ")[1],
-    ]
-    assert lines[2].startswith("50%, ") and "first evaluating, second 50/100 loss 1.25, 1 waiting" in lines[2]
-    assert lines[3].startswith("50%, ") and lines[3].endswith("second 50/100 loss 1.25, third starting")
-    assert all("? left" not in line for line in lines[2:])
+    first, second, third, fourth = capsys.readouterr().out.splitlines()
+    assert first.endswith(" elapsed, ? left: first starting, second starting, 1 waiting") and first.startswith("0%, ")
+    assert second.endswith(" elapsed, ? left: first 10/100 loss 2.50, second starting, 1 waiting")
+    assert third.startswith("50%, ") and third.endswith("left: first evaluating, second 50/100 loss 1.25, 1 waiting")
+    assert fourth.startswith("50%, ") and fourth.endswith("left: second 50/100 loss 1.25, third starting")
+    assert "? left" not in third + fourth
+
+
+def test_iterations_of_a_waiting_run_count_from_the_start(runs, monkeypatch, capsys):
+    monkeypatch.setattr(run_progress, "BAR_SECONDS", 0)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    record(runs[2], 60)
+    Progress(runs)([], runs[:1], runs[1:])
+    assert capsys.readouterr().out.startswith("20%, ")
 
 
 def test_on_a_terminal_there_is_a_bar_with_the_time_left_first(runs, monkeypatch, capsys):
@@ -75,7 +87,7 @@ def test_on_a_terminal_there_is_a_bar_with_the_time_left_first(runs, monkeypatch
     monkeypatch.setattr(sys, "stderr", terminal)
     progress = Progress(runs)
     record(runs[0], 60)
-    progress([], runs[:1], 2)
+    progress([], runs[:1], runs[1:])
     progress.close()
     shown = terminal.getvalue().split("\r")[-1]
     assert " 20%|" in shown and shown.index(" left: ") < shown.index("first 60/100 loss 2.50, 2 waiting")

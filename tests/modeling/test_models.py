@@ -119,7 +119,7 @@ def _rendered_records(root):
     return DatasetCatalog.get("rendered_train")[:2]
 
 
-SMALL_CONFIGS = sorted([*CONFIGS.glob("rendered/*.yaml"), *CONFIGS.glob("quick_start/*.yaml")])
+SMALL_CONFIGS = sorted([*CONFIGS.glob("rendered/**/*.yaml"), *CONFIGS.glob("quick_start/*.yaml")])
 
 
 @pytest.mark.parametrize("path", SMALL_CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")

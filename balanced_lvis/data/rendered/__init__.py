@@ -1,4 +1,4 @@
-"""Rendered long-tailed instance segmentation dataset of characters, in LVIS-1.0's format."""
+"""Rendered long-tailed instance segmentation dataset of stickers with characters, in LVIS-1.0's format."""
 
 from .dataset import annotation_file, is_rendered, read_spec, render_dataset
 from .glyphs import Glyph, alphabet

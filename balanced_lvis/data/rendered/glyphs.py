@@ -120,7 +120,7 @@ def distinct_characters(limit: int) -> tuple[list[str], np.ndarray]:
         batch = list(itertools.islice(candidates, _BATCH))
         if not batch:
             break
-        pairs = [(c, o) for c in batch for o in [outline(c, _BASE_FACE)] if o and _is_segmentable(o)]
+        pairs = [(c, o) for c in batch for o in [outline(c, _BASE_FACE)] if o and _is_legible(o)]
         if not pairs:
             continue
         signatures = np.stack([signature(o) for _, o in pairs])
@@ -206,8 +206,8 @@ def _signed_area(contour: np.ndarray) -> float:
     return float(np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:])) / 2
 
 
-def _is_segmentable(shape: Outline) -> bool:
-    """Whether a mask of a hundred pixels can show it: neither very thin, nor solid, nor in many parts."""
+def _is_legible(shape: Outline) -> bool:
+    """Whether it can be recognised at the smallest size: neither very thin, nor solid, nor in many parts."""
     if not _is_compact(shape):
         return False
     parts = shapely.get_parts(shape.shape)

@@ -1,4 +1,4 @@
-"""Placement, occlusion and painting of the characters in one image, and their polygons."""
+"""Placement, occlusion and painting of the stickers in one image, and their polygons."""
 
 from __future__ import annotations
 

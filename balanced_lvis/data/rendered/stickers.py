@@ -13,7 +13,7 @@ from .glyphs import outline
 # In units of the character's larger side. Growing by more than the margin and shrinking again closes narrow gaps.
 _GROWTHS = (0.22, 0.3, 0.45, 0.7, 1.5)  # the first that joins all parts of the character on one backing
 _MARGIN = 0.09
-_TOLERANCE = 0.006  # of the simplified edge; a third of a pixel in the largest objects of the quick start
+_TOLERANCE = 0.006  # of the simplified edge: 0.3 pixels in the largest objects of the quick start
 
 
 @dataclass(frozen=True)

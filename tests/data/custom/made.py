@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from balanced_lvis.config import load_config
-from balanced_lvis.experiments.smoke_test import override_words
+from balanced_lvis.experiments.small_rendered import override_words
 from tests.common import CONFIGS
 
 WIDTH, HEIGHT = 64, 48

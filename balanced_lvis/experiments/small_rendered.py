@@ -1,9 +1,9 @@
-"""Overrides for checks of seconds: a small rendered dataset and a small model. Their results mean nothing."""
+"""Overrides for checks that take seconds: a small rendered dataset and a small model. Their results mean nothing."""
 
 from __future__ import annotations
 
 # Overrides of a config of the rendered dataset, without DATASETS.RENDERED.ROOT, MODEL.DEVICE, SOLVER.MAX_ITER and
-# OUTPUT_DIR. The same data everywhere, so that they are rendered once.
+# OUTPUT_DIR. The same for all checks, so that the checks of one suite share one dataset.
 SMALL_RENDERED: dict[str, object] = {
     "DATASETS.RENDERED.NUM_CLASSES": 12,
     "DATASETS.RENDERED.TRAIN_IMAGES": 24,
