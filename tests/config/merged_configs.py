@@ -43,7 +43,7 @@ def read_record() -> dict[str, dict]:
 
 
 def names() -> list[str]:
-    """All detection configs that can be trained; the anchors come first, as others are recorded as differences from them."""
+    """All detection configs; the anchors come first, as others are recorded as differences from them."""
     of_detection = [name for name in config_names() if not name.startswith("classification/")]
     return [*ANCHORS, *(name for name in of_detection if name not in ANCHORS)]
 
