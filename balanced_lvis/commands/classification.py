@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import sys
 from pathlib import Path
 
+from ..classification.config import default_config
 from ..classification.experiment import IMBALANCES, QUICK, QUICK_SEEDS, run_experiment
 from ..classification.methods import METHODS
 from ..config_files.names import config_folder
 from ..console.command_line import command_line
 from ..experiments.seeds import SEEDS
+from .overrides import parse_with_overrides
 from .parsers import OVERRIDES, new_parser, program
 
 DESCRIPTION = """\
@@ -27,14 +28,13 @@ paper. `make classification` runs this.
 
 The same command resumes an experiment that was interrupted. Needs no Detectron2.
 """
-CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)+")
 _CONFIGS = config_folder() / "classification"
 
 
 @command_line
 def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
-    args, overrides = _parsed(words)
+    args, overrides = parse_with_overrides(_parser(), words, set(default_config()))
     run_experiment(
         args.methods,
         args.imbalance,
@@ -45,13 +45,6 @@ def main(arguments: list[str] | None = None) -> None:
         args.jobs,
         f"{program('classification')} {shlex.join(words)}".rstrip(),
     )
-
-
-def _parsed(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The arguments, and the overrides from the first config key on, which argparse would take for a method."""
-    at = next((i for i, word in enumerate(words) if CONFIG_KEY.fullmatch(word)), len(words))
-    args = _parser().parse_args(words[:at])
-    return args, [*args.opts, *words[at:]]
 
 
 def _parser() -> argparse.ArgumentParser:
