@@ -98,6 +98,19 @@ sys.exit(status)
     assert (tmp_path / "out" / "results.json").exists() and "Accuracy" in (tmp_path / "out" / "log.txt").read_text()
 
 
+def test_without_any_detectron2_the_experiment_is_imported_and_shows_its_options():
+    code = """
+import balanced_lvis_cli
+sys.argv = ["balanced-lvis", "classification", "--help"]
+try:
+    balanced_lvis_cli.main()
+finally:
+    assert not any(name.startswith(("detectron2", "LabGym")) for name in sys.modules)
+"""
+    done = python(HIDE + code)
+    assert done.returncode == 0 and "--imbalance" in done.stdout, done.stderr
+
+
 def flat(node, prefix="") -> dict:
     out = {}
     for key, value in node.items():
