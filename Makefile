@@ -18,10 +18,10 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart compare test test-oldest soak lint types docs clean
+.PHONY: help setup quickstart compare classification test test-oldest soak lint types docs clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## create .venv with all dependencies; DETECTRON2="<pip requirement>" for the official Detectron2
 
@@ -30,6 +30,9 @@ quickstart: $(STAMP)  ## render data, train the baseline and Balanced Sigmoid, e
 
 compare: $(STAMP)  ## train every method with three seeds and compare them, one to two hours, resumable: output/compare/
 	$(BIN)/python tools/compare.py
+
+classification: $(STAMP)  ## train image classifiers with every method, under 45 minutes, resumable: output/classification/
+	OMP_NUM_THREADS=1 $(BIN)/python tools/classification.py
 
 test: $(STAMP)  ## run the tests, about 15 minutes on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile

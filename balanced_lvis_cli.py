@@ -30,7 +30,10 @@ COMMANDS = {
     "configs": ("configs", "list the configs that --config-file finds by name"),
     "replay": ("replay", "repeat a training step that was not finite"),
     "scaling": ("scaling", "predict the throughput on many GPUs"),
+    "train-classifier": ("train_classifier", "train and evaluate a long-tailed image classifier"),
+    "classification": ("classification", "train image classifiers with every method and compare them"),
 }
+_WITHOUT_DETECTRON2 = ("train-classifier", "classification")
 # Of balanced_lvis.utils.errors, which can't be imported here.
 _PREEMPTED, _INPUT_ERROR = 75, 2
 
@@ -54,7 +57,23 @@ def main() -> int:
         print(f"error: {_unknown(words[0])}", file=sys.stderr)
         return _INPUT_ERROR
     sys.argv = [f"{PROGRAM} {words[0]}", *words[1:]]
+    if words[0] in _WITHOUT_DETECTRON2:
+        import_without_detectron2()
     return importlib.import_module(f"balanced_lvis.commands.{COMMANDS[words[0]][0]}").main()
+
+
+def import_without_detectron2() -> None:
+    """Import ``balanced_lvis`` without Detectron2, which takes a second and may not be installed."""
+    skip = "BALANCED_LVIS_SKIP_DETECTRON2"  # of balanced_lvis._detectron2
+    before = os.environ.get(skip)
+    os.environ[skip] = "1"
+    try:
+        importlib.import_module("balanced_lvis")
+    finally:
+        if before is None:
+            del os.environ[skip]
+        else:
+            os.environ[skip] = before
 
 
 def end_on_early_signals() -> None:

@@ -11,7 +11,8 @@ Long-tailed instance segmentation with Balanced Activation, on Detectron2.
     instances = Predictor(cfg, "output/mine/model_final.pth")("photo.jpg")
 
 Importing this package registers its ROI heads with Detectron2. Without Detectron2, :mod:`balanced_lvis.priors`,
-:mod:`balanced_lvis.activations` and :mod:`balanced_lvis.calibration` still work as plain NumPy and PyTorch.
+:mod:`balanced_lvis.activations`, :mod:`balanced_lvis.calibration` and :mod:`balanced_lvis.classification` still work as
+plain NumPy and PyTorch.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ _API = {
     "train": "api",
 }
 
-if _detectron2.install():
+if os.environ.get(_detectron2.SKIP):  # set by commands of image classification
+    pass
+elif _detectron2.install():
     _detectron2.import_quietly()
     from . import evaluation, modeling  # noqa: F401
 else:

@@ -21,6 +21,8 @@ import warnings
 
 _NAME = "detectron2"
 _CARRIER = "LabGym"
+# Environment variable: importing balanced_lvis does not import Detectron2, as image classification needs none of it.
+SKIP = "BALANCED_LVIS_SKIP_DETECTRON2"
 
 MISSING = (
     "balanced_lvis needs Detectron2, and none is installed. Install the official one (compiles, about 10 minutes):\n"
@@ -90,6 +92,11 @@ def install() -> bool:
         return False
     sys.meta_path.insert(0, _AliasFinder())
     return True
+
+
+def is_imported() -> bool:
+    """Whether this process has imported Detectron2, as importing balanced_lvis does unless :data:`SKIP` is set."""
+    return _NAME in sys.modules
 
 
 def require() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from balanced_lvis.config.names import config_folder
+from balanced_lvis.config_files.names import config_folder
 from balanced_lvis.console.command_line import command_line
 from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.io import write_json

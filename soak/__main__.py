@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from balanced_lvis.config.names import config_folder
+from balanced_lvis.config_files.names import config_folder
 from balanced_lvis.console.command_line import command_line
 from balanced_lvis.console.printing import print_text
 

@@ -17,7 +17,7 @@ from unittest import mock
 
 from balanced_lvis.data.config_datasets import prepare_datasets
 from balanced_lvis.engine.checkpoints.checkpoint_folder import damage_of
-from balanced_lvis.engine.processes import lock
+from balanced_lvis.utils import job_lock as lock
 from balanced_lvis.utils.errors import InputError, Preempted, StorageError
 
 from .failing_writes import FailingWrites

@@ -11,7 +11,7 @@ from tests.common import ROOT
 # Each folder imports from earlier lines only.
 ORDER = (
     ("utils",),
-    ("priors", "console"),
+    ("priors", "console", "config_files"),
     ("activations",),
     ("calibration", "meta"),
     ("data",),
@@ -19,10 +19,11 @@ ORDER = (
     ("engine",),
     ("prediction",),
     ("experiments",),
+    ("classification",),
     ("commands",),
 )
 RANK = {folder: rank for rank, folders in enumerate(ORDER) for folder in folders}
-WITHOUT_DETECTRON2 = ("priors", "activations", "calibration", "meta")
+WITHOUT_DETECTRON2 = ("priors", "activations", "calibration", "meta", "config_files", "classification")
 PACKAGE = ROOT / "balanced_lvis"
 
 

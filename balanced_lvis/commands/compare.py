@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from ..config.names import config_folder
+from ..config_files.names import config_folder
 from ..console.command_line import command_line, log_to_screen
 from ..experiments.compare import QUICK, QUICK_SEEDS, compare
 from ..experiments.methods import METHODS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..config.names import config_names
+from ..config_files.names import config_names
 from ..console.command_line import command_line
 from ..console.printing import print_text
 from .parsers import new_parser

@@ -28,7 +28,6 @@ from ..engine.checkpoints.identity import Identity
 from ..engine.checkpoints.weights import load_for_evaluation
 from ..engine.processes.job import find_job
 from ..engine.processes.launch import launch
-from ..engine.processes.lock import only_job_in
 from ..engine.processes.watchdog import Limits, note
 from ..engine.run import check, read_config
 from ..engine.trainer import Trainer
@@ -40,6 +39,7 @@ from ..evaluation.submission.results_writer import Written, write_submission
 from ..modeling.box_predictor import calibration_from_config
 from ..utils.errors import InputError
 from ..utils.io import sha256_of
+from ..utils.job_lock import only_job_in
 from ..utils.memory_allocator import keep_freed_memory
 from ..utils.storage import check_writable, clear_errors
 from ..utils.text import one_line, safe_file_name

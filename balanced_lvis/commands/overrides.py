@@ -6,8 +6,6 @@ import argparse
 import os
 from collections.abc import Collection, Sequence
 
-from ..config import default_config
-
 
 def split_overrides(words: Sequence[str], sections: Collection[str] | None = None) -> tuple[list[str], list[str]]:
     """
@@ -20,7 +18,7 @@ def split_overrides(words: Sequence[str], sections: Collection[str] | None = Non
     Returns:
         the values; the pairs, as a flat list.
     """
-    sections = set(default_config()) if sections is None else sections
+    sections = _sections_of_detection() if sections is None else sections
     for i, word in enumerate(words):
         if word.partition(".")[0] in sections and not os.path.exists(word):
             return list(words[:i]), list(words[i:])
@@ -42,3 +40,9 @@ def parse_with_overrides(
     arguments, overrides = split_overrides(words, sections)
     args = parser.parse_args(arguments)
     return args, [*args.opts, *overrides]
+
+
+def _sections_of_detection() -> set[str]:
+    from ..config import default_config  # needs Detectron2, which commands that pass sections don't
+
+    return set(default_config())

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from ..config import add_import_argument, import_overrides
+from ..config_files.imports import add_import_argument, import_overrides
 from ..utils.errors import InputError
 
 CONFIG_FILE = "path of a yaml file, or name of a config that comes with balanced_lvis"

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..config.names import config_path
+from ..config_files.names import config_path
 from ..console.command_line import command_line, log_to_screen
 from ..experiments.methods import METHODS
 from ..experiments.quick_start import Candidate, quick_start

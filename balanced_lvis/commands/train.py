@@ -7,13 +7,13 @@ import contextlib
 
 from detectron2.engine import default_argument_parser
 
-from ..config import add_import_argument, import_overrides
+from ..config_files.imports import add_import_argument, import_overrides
 from ..console.command_line import command_line, log_to_files
 from ..engine.processes.job import Job, find_job
 from ..engine.processes.launch import launch
-from ..engine.processes.lock import only_job_in
 from ..engine.processes.watchdog import Limits
 from ..engine.run import check, read_config, run_in_worker
+from ..utils.job_lock import only_job_in
 from ..utils.storage import check_writable
 from .evaluate_file import check_evaluates_file, evaluate_file
 from .parsers import CONFIG_FILE, OVERRIDES, check_config_given, program

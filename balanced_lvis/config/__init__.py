@@ -16,8 +16,8 @@ from .. import _detectron2
 
 _detectron2.require()
 
+from ..config_files.imports import add_import_argument, import_modules, import_overrides  # noqa: E402
 from .defaults import add_balanced_lvis_config, default_config  # noqa: E402
-from .imports import add_import_argument, import_modules, import_overrides  # noqa: E402
 from .loading import load_config, thawed  # noqa: E402
 
 __all__ = [

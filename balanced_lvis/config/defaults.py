@@ -7,8 +7,8 @@ from detectron2.config import get_cfg
 
 from ..activations import activation_class, activation_names
 from ..calibration import calibration_class, calibration_names
+from ..config_files.options import add_options
 from ..data.samplers import samplers_with_options
-from .options import add_options
 
 
 def default_config() -> CN:

@@ -14,8 +14,6 @@ import warnings
 from collections.abc import Sequence
 from typing import IO
 
-from detectron2.utils.logger import setup_logger
-
 from .. import _detectron2
 from ..utils.errors import DivergedError, InputError, LostProcessError, StorageError
 from ..utils.parent_process import end_with_starter
@@ -90,6 +88,8 @@ def _status_of(call) -> int:
 
 def log_to_screen() -> None:
     """Logs to the screen, for commands without an output folder."""
+    from detectron2.utils.logger import setup_logger
+
     escape_logged(setup_logger(name="balanced_lvis"))
 
 
@@ -102,6 +102,8 @@ def log_to_files(output_dir: str, rank: int) -> None:
     Raises:
         StorageError: if the file can't be opened.
     """
+    from detectron2.utils.logger import setup_logger
+
     with clear_errors(output_dir):
         os.makedirs(output_dir, exist_ok=True)
         setup_logger(output_dir, distributed_rank=rank, name=_detectron2.logger_name(), abbrev_name="d2")
@@ -152,6 +154,8 @@ def quiet() -> None:
     for name in loggers:
         logging.getLogger(name).setLevel(logging.ERROR)
     threading.excepthook = _show_unless_storage_error
+    if not _detectron2.is_imported():
+        return
     for part, filter_ in (("data.build", _NotTheHistogram), ("engine.train_loop", _NoTraceback)):
         logger = logging.getLogger(f"{_detectron2.logger_name()}.{part}")
         if not logger.filters:

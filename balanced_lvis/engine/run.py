@@ -12,6 +12,7 @@ from detectron2.utils.env import seed_all_rng
 
 from ..config import import_modules, load_config, thawed
 from ..console.command_line import log_to_files
+from ..console.preemption import StopRequest
 from ..data.class_names import check_num_classes
 from ..data.config_datasets import prepare_datasets, resolve_num_classes
 from ..data.dataset_files import check_datasets
@@ -28,7 +29,6 @@ from .checkpoints.identity import Identity
 from .checkpoints.weights import check_weights, load_for_evaluation
 from .config_checks import check_config
 from .processes.job import Job, find_job
-from .processes.preemption import StopRequest
 from .saved_prior import save_class_prior, saved_prior
 from .schedule import log_scaling, scale_linearly
 from .trainer import Trainer

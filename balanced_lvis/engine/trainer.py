@@ -21,6 +21,7 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..console.preemption import StopRequest
 from ..data.loader import build_test_loader, build_train_loader
 from ..evaluation import LVISEvaluator, unpasted
 from ..modeling.box_predictor import prepare_losses
@@ -38,7 +39,6 @@ from .ema import FOLDER, WeightAverage
 from .hooks import AverageHook, BrokenImagesHook, BrokenImagesReportHook, EvaluationHook, MetricsHook, WritersHook
 from .metrics_file import MetricsWriter, forget_after, set_aside
 from .optimizer import build_optimizer
-from .processes.preemption import StopRequest
 from .processes.watchdog import note
 from .schedule import scaled_linearly
 from .speed import apply_speed
@@ -190,7 +190,8 @@ class Trainer(TrainerBase):
                     verify_results(self.cfg, self.results)
                     results = self.results
         finally:
-            # Python ends the remaining workers at exit by a signal that they ignore (see :mod:`.processes.preemption`).
+            # Python ends the remaining workers at exit by a signal that they ignore (see
+            # :mod:`balanced_lvis.console.preemption`).
             self.step.close()
         if comm.is_main_process():
             self.step.save_results(self.cfg.OUTPUT_DIR)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..console.printing import print_text
 from ..data.config_datasets import prepare_rendered, rendered_root
-from ..engine.processes.lock import only_job_in
 from ..utils.errors import InputError
 from ..utils.io import write_json
+from ..utils.job_lock import only_job_in
 from .comparison_report import comparison_page, plot_ap_by_bin, statistics_table
 from .methods import METHODS
 from .run_processes import train_all

@@ -26,3 +26,31 @@ PAPER_TABLE_2: dict[str, dict[str, tuple]] = {
         "Balanced Sigmoid": (26.1, 30.4, 25.0, 19.5, None),
     },
 }
+
+# Table 1 of the same slides: top-1 accuracy of ResNet-32 in percent, {dataset: {method: {imbalance factor: accuracy}}}.
+_IMBALANCES = (200, 100, 10)
+PAPER_TABLE_1: dict[str, dict[str, dict[int, float]]] = {
+    dataset: {method: dict(zip(_IMBALANCES, values)) for method, values in rows.items()}
+    for dataset, rows in {
+        "CIFAR-10-LT": {
+            "Softmax": (71.2, 77.4, 90.0),
+            "Class-balanced weighting": (72.5, 78.6, 90.1),
+            "Class-balanced sampling": (68.3, 77.8, 90.2),
+            "Focal loss": (71.8, 77.1, 90.3),
+            "Class-Balanced loss": (72.6, 78.2, 89.9),
+            "LDAM": (71.2, 77.2, 90.2),
+            "Equalization Loss": (72.8, 76.7, 89.9),
+            "Balanced Softmax": (79.0, 83.1, 90.9),
+        },
+        "CIFAR-100-LT": {
+            "Softmax": (41.0, 45.3, 61.9),
+            "Class-balanced weighting": (36.7, 42.3, 61.4),
+            "Class-balanced sampling": (37.8, 42.6, 61.2),
+            "Focal loss": (40.2, 43.8, 60.0),
+            "Class-Balanced loss": (39.9, 44.6, 59.8),
+            "LDAM": (41.0, 45.4, 62.0),
+            "Equalization Loss": (43.3, 47.3, 59.7),
+            "Balanced Softmax": (45.9, 50.3, 63.1),
+        },
+    }.items()
+}

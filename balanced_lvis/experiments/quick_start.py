@@ -10,8 +10,8 @@ from pathlib import Path
 from ..console.printing import print_text
 from ..data.config_datasets import prepare_rendered, rendered_root
 from ..data.rendered import annotation_file
-from ..engine.processes.lock import only_job_in
 from ..utils.io import write_json
+from ..utils.job_lock import only_job_in
 from .example_images import draw_comparison
 from .quick_start_report import comparison_table, mean_per_category, plot_ap_by_frequency, seed_statistics
 from .run_processes import train_all

@@ -1,25 +1,23 @@
-"""Parallel training runs in processes of ``tools/train_net.py``, each started after its first stage."""
+"""Parallel training runs in processes of a training command, each started after its first stage."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Callable
 
 import torch
 
-from ..engine.processes.preemption import StopRequest
+from ..console.preemption import StopRequest
 from ..utils.errors import InputError, StorageError
 from ..utils.parent_process import child_environment
 from .run_progress import Progress
 from .runs import SCREEN, Run
 
 POLL_SECONDS = 0.1
-_CONSOLE_COMMAND = Path(__file__).resolve().parents[2] / "balanced_lvis_cli.py"
 
 
 def train_all(
@@ -37,7 +35,7 @@ def train_all(
 
     Args:
         runs: the training runs. An ``after`` that is not among them is not waited for.
-        train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis train``.
+        train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis`` with the command of the run.
         jobs: number of simultaneous runs; by default one per core, or 1 on a GPU.
         on_end: called with each run that has succeeded and its seconds in this call.
         num_runs: number of runs that share the cores, those that have finished included, so that the last run of a
@@ -101,12 +99,9 @@ class _Process:
         self.run = run
         self.start = time.monotonic()
         run.output.mkdir(parents=True, exist_ok=True)
-        script = [_CONSOLE_COMMAND, "train"] if train_net is None else [train_net]
-        command = [sys.executable, *script, "--resume", "--config-file", run.config_file]
-        command += [*run.overrides, "OUTPUT_DIR", run.output]
         with open(run.output / SCREEN, "w", encoding="utf-8") as screen:
             self._process = subprocess.Popen(
-                [*map(str, command)],
+                [*map(str, run.command(train_net))],
                 stdout=screen,
                 stderr=subprocess.STDOUT,
                 env=child_environment(environment),

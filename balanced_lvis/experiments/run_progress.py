@@ -25,7 +25,7 @@ class Progress:
     """
 
     def __init__(self, runs: list[Run]):
-        self._iterations = {run.key: run.config().SOLVER.MAX_ITER for run in runs}
+        self._iterations = {run.key: run.iterations() for run in runs}
         self._time_left = TimeLeft(sum(self._iterations.values()))
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(

@@ -6,17 +6,20 @@ import json
 import math
 import os
 import shutil
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from ..config import load_config
-from ..engine.processes.lock import only_job_in
 from ..utils.errors import InputError
+from ..utils.job_lock import only_job_in
 
 FINAL_WEIGHTS = "model_final.pth"
 RESULTS = "results.json"
 SCREEN = "screen.txt"
 TAIL_LINES = 15
+_CONSOLE_COMMAND = Path(__file__).resolve().parents[2] / "balanced_lvis_cli.py"
 
 
 @dataclass
@@ -31,7 +34,10 @@ class Run:
         output: its OUTPUT_DIR.
         overrides: ``KEY VALUE`` pairs.
         after: the run that must have finished before this one starts; None if there is none.
+        subcommand: the command of ``balanced-lvis`` that trains it.
     """
+
+    subcommand: ClassVar[str] = "train"
 
     key: str
     title: str
@@ -47,7 +53,33 @@ class Run:
         Raises:
             InputError: if the config is invalid.
         """
-        return load_config(self.config_file, self.overrides)
+        return self.load_config(self.config_file, self.overrides)
+
+    def load_config(self, config_file: Path, overrides: Sequence[str] = ()):
+        """
+        Load a config of this kind of run.
+
+        Raises:
+            InputError: if the config is invalid.
+        """
+        from ..config import load_config  # needs Detectron2, which runs of another kind may not have
+
+        return load_config(config_file, overrides)
+
+    def iterations(self) -> int:
+        """The number of iterations of the whole run."""
+        return self.config().SOLVER.MAX_ITER
+
+    def command(self, script: Path | None) -> list:
+        """
+        The command that trains and evaluates, and that continues an interrupted run.
+
+        Args:
+            script: path of a script like ``tools/train_net.py``; None: ``balanced-lvis`` with :attr:`subcommand`.
+        """
+        program = [_CONSOLE_COMMAND, self.subcommand] if script is None else [script]
+        words = [*program, "--resume", "--config-file", self.config_file]
+        return [sys.executable, *words, *self.overrides, "OUTPUT_DIR", self.output]
 
     @property
     def weights(self) -> Path:
@@ -82,7 +114,7 @@ class Run:
 
     def discard_other(self, cfg) -> None:
         """Delete the output if it is of another config, as it must not be resumed with this one."""
-        if (self.output / "config.yaml").exists() and not self._is_of(cfg):
+        if self._config_path.exists() and not self._is_of(cfg):
             self.discard()
 
     def discard(self) -> None:
@@ -105,9 +137,13 @@ class Run:
         lines = (self.output / SCREEN).read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-TAIL_LINES:])
 
+    @property
+    def _config_path(self) -> Path:
+        return self.output / "config.yaml"
+
     def _is_of(self, cfg) -> bool:
-        path = self.output / "config.yaml"
-        return path.exists() and _same_run(load_config(path), cfg, self.output)
+        path = self._config_path
+        return path.exists() and _same_run(self.load_config(path), cfg, self.output)
 
 
 def _same_run(one, other, output: Path) -> bool:

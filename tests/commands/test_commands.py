@@ -26,6 +26,8 @@ TOOLS = {
     "render": "render_dataset",
     "replay": "replay_step",
     "scaling": "scaling",
+    "train-classifier": "train_classifier",
+    "classification": "classification",
 }
 
 
@@ -62,6 +64,7 @@ def test_a_tool_is_the_command(command):
     ("command", "words"),
     [
         ("train", []),
+        ("train-classifier", []),
         ("evaluate", ["--weights", "x.pth"]),
         ("export", []),
         ("export", ["MODEL.WEIGHTS", "x.pth"]),
@@ -119,6 +122,7 @@ def test_a_signal_during_imports_exits_at_once_and_quietly(tmp_path):
 def test_configs_are_listed_by_name(start):
     names = start("configs")[1].out.split()
     assert {"r50_balanced_sigmoid", "rendered/rfs", "quick_start/sigmoid", "custom/r50_balanced_sigmoid"} <= set(names)
+    assert "classification/characters/ldam" in names and "classification/base/characters" not in names
     assert not any(name.startswith("base/") for name in names)
     assert all("r50_b" in name for name in start("configs", "r50_b")[1].out.split())
 

@@ -9,7 +9,7 @@ import torch
 from detectron2.utils.env import seed_all_rng
 
 from balanced_lvis.config import load_config
-from balanced_lvis.engine.processes.preemption import StopRequest
+from balanced_lvis.console.preemption import StopRequest
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.utils.errors import Preempted
 from tests.common import CONFIGS, rendered_opts

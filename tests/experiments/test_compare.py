@@ -14,8 +14,8 @@ from PIL import Image
 from balanced_lvis.commands import compare as command
 from balanced_lvis.commands.overrides import parse_with_overrides
 from balanced_lvis.config import load_config
-from balanced_lvis.engine.processes import lock
 from balanced_lvis.experiments.compare import METHODS, QUICK, choose_methods, compare
+from balanced_lvis.utils import job_lock as lock
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, ROOT, rendered_opts
 

@@ -11,11 +11,11 @@ import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from ...console.preemption import StopRequest
 from ...utils.errors import Preempted
 from ...utils.io import replacing
 from ...utils.storage import check_space, clear_errors
 from ..ema import WeightAverage
-from ..processes.preemption import StopRequest
 from .checkpoint_folder import POINTER, newest_checkpoint, remove_partial
 from .checkpointer import Checkpointer
 

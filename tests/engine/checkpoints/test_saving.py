@@ -11,9 +11,9 @@ import pytest
 import torch
 from detectron2.engine import TrainerBase
 
+from balanced_lvis.console.preemption import StopRequest
 from balanced_lvis.engine.checkpoints.checkpoint_folder import newest_checkpoint
 from balanced_lvis.engine.checkpoints.saving import DurableSaves, SaveHook
-from balanced_lvis.engine.processes.preemption import StopRequest
 from balanced_lvis.utils.errors import Preempted, StorageError
 from balanced_lvis.utils.io import replacing
 from balanced_lvis.utils.storage import check_space, check_writable, clear_errors

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from balanced_lvis.console.command_line import command_line
+from balanced_lvis.console.preemption import StopRequest
 from balanced_lvis.console.signals import ends_at_once, held
-from balanced_lvis.engine.processes.preemption import StopRequest
 from balanced_lvis.utils.errors import Preempted
 from tests.common import CONFIGS, ROOT, rendered_opts
 from tests.engine.forking import context, wait_for

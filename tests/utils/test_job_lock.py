@@ -11,9 +11,9 @@ from balanced_lvis.commands import train
 from balanced_lvis.commands.export_checkpoint import Options, export_checkpoint
 from balanced_lvis.config import load_config
 from balanced_lvis.data.loader import DataLoader
-from balanced_lvis.engine.processes import lock
-from balanced_lvis.engine.processes.lock import LOCK, only_job_in
+from balanced_lvis.utils import job_lock as lock
 from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.job_lock import LOCK, only_job_in
 from tests.common import CONFIGS, rendered_opts
 from tests.engine.forking import context
 

@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
-from ...utils.errors import InputError
-from ...utils.storage import check_folder_name, clear_errors
-from ...utils.text import one_line
+from .errors import InputError
+from .storage import check_folder_name, clear_errors
+from .text import one_line
 
 try:
     import fcntl

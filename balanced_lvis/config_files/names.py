@@ -13,7 +13,7 @@ from ..utils.user_paths import why_no_file
 _PACKAGE = Path(__file__).resolve().parents[1]
 _SUFFIX = ".yaml"
 _PREFIX = "configs/"
-_BUILDING_BLOCKS = "base/"  # bases of other configs, not to be trained themselves
+_BUILDING_BLOCKS = "base"  # folders with bases of other configs, not to be trained themselves
 
 
 def config_folder() -> Path:
@@ -27,7 +27,7 @@ def config_names() -> list[str]:
     folder = config_folder()
     names = (path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob(f"*{_SUFFIX}"))
     return sorted(
-        (name for name in names if not name.startswith(_BUILDING_BLOCKS)), key=lambda name: ("/" in name, name)
+        (name for name in names if _BUILDING_BLOCKS not in name.split("/")[:-1]), key=lambda name: ("/" in name, name)
     )
 
 

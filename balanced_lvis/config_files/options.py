@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 
-from detectron2.config import CfgNode as CN
+from yacs.config import CfgNode as CN
 
 from ..utils.errors import InputError
 from ..utils.keyword_options import keyword_options
@@ -26,7 +26,7 @@ def add_options(parent: CN, kind: str, methods: Mapping[str, Callable]) -> None:
         InputError: if an option has no default, or a default that no config value can be.
     """
     for name, function in methods.items():
-        node = parent[name.upper()] = CN()
+        node = parent[name.upper()] = type(parent)()
         for option, default in keyword_options(function).items():
             node[option.upper()] = _checked(kind, name, option, default)
 

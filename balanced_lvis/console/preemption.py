@@ -9,10 +9,10 @@ import threading
 from typing import Any
 
 import torch
-from detectron2.utils import comm
+import torch.distributed as dist
 
-from ...console.signals import SIGNALS
-from ...utils.errors import Preempted
+from ..utils.errors import Preempted
+from .signals import SIGNALS
 
 
 class StopRequest(contextlib.AbstractContextManager):
@@ -79,7 +79,7 @@ class StopRequest(contextlib.AbstractContextManager):
 
     def is_wanted_anywhere(self) -> bool:
         """Whether any process of the job was asked to stop. A collective call: all processes get the same answer."""
-        if comm.get_world_size() == 1:
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
             return self._wanted
         device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
         wanted = torch.tensor(float(self._wanted), device=device)

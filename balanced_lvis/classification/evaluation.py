@@ -1,0 +1,89 @@
+"""
+Accuracy on a balanced test set, in all and by training frequency, and the marginal p(y).
+
+Shape shorthand: N test images, K classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .data.batches import ordered_batches
+from .data.image_set import ImageSet
+from .model import ImageClassifier
+
+# Groups of classes by their number of training images, as in the literature (Liu et al., CVPR 2019).
+MANY_MIN = 101
+FEW_MAX = 19
+GROUPS = ("many", "medium", "few")
+
+
+def frequency_groups(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """
+    Args:
+        counts: (K,) training images of each class.
+
+    Returns:
+        {group: (K,) bool}: "many" from 101 training images on, "few" below 20, "medium" in between.
+    """
+    many, few = counts >= MANY_MIN, counts <= FEW_MAX
+    return {"many": many, "medium": ~many & ~few, "few": few}
+
+
+@torch.no_grad()
+def predict(model: ImageClassifier, images: ImageSet, batch_size: int, device: torch.device) -> np.ndarray:
+    """
+    Returns:
+        (N, K) float64 test-time scores.
+    """
+    was_training = model.training
+    model.eval()
+    found = [model.scores(model(batch.to(device))).double().cpu() for batch, _ in ordered_batches(images, batch_size)]
+    model.train(was_training)
+    return torch.cat(found).numpy()
+
+
+def results_of(scores: np.ndarray, labels: np.ndarray, train_counts: np.ndarray) -> dict:
+    """
+    Args:
+        scores: (N, K) test-time scores.
+        labels: (N,) of the test set.
+        train_counts: (K,) training images of each class.
+
+    Returns:
+        the content of ``results.json``: accuracies in percent, of all images as "accuracy" and as the mean over classes
+        of a group as "many", "medium" and "few" (None for an empty group); "per_class", K accuracies, None for a class
+        without test images; "marginal", (K,) p(y), see :func:`marginal`; "train_counts", (K,); "test_images", N.
+    """
+    right = scores.argmax(axis=1) == labels
+    tested = np.bincount(labels, minlength=scores.shape[1])
+    per_class = 100 * np.bincount(labels, right, minlength=scores.shape[1]) / np.maximum(tested, 1)
+    results: dict = {"accuracy": 100 * float(right.mean())}
+    for group, members in frequency_groups(train_counts).items():
+        known = per_class[members & (tested > 0)]
+        results[group] = float(known.mean()) if len(known) else None
+    return {
+        **results,
+        "per_class": [float(value) if n else None for value, n in zip(per_class, tested)],
+        "marginal": marginal(scores).tolist(),
+        "train_counts": train_counts.tolist(),
+        "test_images": len(labels),
+    }
+
+
+def marginal(scores: np.ndarray) -> np.ndarray:
+    """
+    The marginal likelihood p(y): the mean over the test images of p(y | x).
+
+    On a balanced test set, that of a calibrated model is uniform. Scores that are no distribution, as those of
+    sigmoids, are divided by their sum for each image.
+
+    Args:
+        scores: (N, K).
+
+    Returns:
+        (K,), which sums to 1.
+    """
+    total = scores.sum(axis=1, keepdims=True)
+    return (scores / np.where(total > 0, total, 1)).mean(axis=0)

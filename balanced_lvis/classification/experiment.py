@@ -1,0 +1,185 @@
+"""Every method at several imbalance factors and seeds, as in Table 1 and Figure 1 of the paper."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..console.printing import print_text
+from ..experiments.run_processes import train_all
+from ..experiments.runs import Run, discard_stale, unfinished
+from ..experiments.seeds import check_seeds
+from ..experiments.tables import percent
+from ..utils.errors import InputError
+from ..utils.io import write_json
+from ..utils.job_lock import only_job_in
+from .evaluation import GROUPS
+from .methods import METHODS
+from .report import marginal_figure, results_page, statistics_table
+from .run import dataset_from_config
+from .runs import ClassifierRun, EvaluationRun
+
+IMBALANCES = (200, 100, 10)  # as the columns of the paper's table
+# A smoke test of all methods in two minutes; its results mean nothing.
+QUICK_SEEDS = (0,)
+QUICK = (
+    "DATASET.CHARACTERS.NUM_CLASSES", "10", "DATASET.CHARACTERS.TRAIN_PER_CLASS", "300",
+    "DATASET.CHARACTERS.TEST_PER_CLASS", "10", "SOLVER.MAX_ITER", "20", "SOLVER.IMS_PER_BATCH", "32",
+    "SOLVER.WARMUP_ITERS", "5",
+)  # fmt: skip
+OWN_KEYS = {
+    "SEED": "--seeds",
+    "OUTPUT_DIR": "--output",
+    "DATASET.LONG_TAIL.IMBALANCE": "--imbalance",
+    "MODEL.WEIGHTS": "the first stages that are trained",
+}
+TABLE, PAGE, FIGURE = "table.json", "table.md", "marginal.png"
+
+Key = tuple[int, str, int]  # imbalance factor, method, seed
+
+
+def run_experiment(
+    methods: Sequence[str],
+    imbalances: Sequence[int],
+    seeds: Sequence[int],
+    output: Path,
+    configs: str,
+    overrides: Sequence[str] = (),
+    jobs: int | None = None,
+    command: str = "",
+) -> dict:
+    """
+    Train and evaluate every method, and write ``table.md``, ``table.json`` and ``marginal.png`` to ``output``.
+
+    Each run has a folder: ``output``/imbalance_100/METHOD/seed_0 and so on. Finished runs of the same config are kept,
+    and interrupted ones resume from their last checkpoint.
+
+    Args:
+        methods: keys of :data:`balanced_lvis.classification.methods.METHODS`; the first stages of second stages are
+            added.
+        imbalances: imbalance factors of the training set, at least 1.
+        seeds: whole numbers from 0, of training only: the images are the same for all.
+        output: folder of the runs and the results.
+        configs: start of the paths of the configs, before ``METHOD.yaml``.
+        overrides: ``KEY VALUE`` pairs, for all runs.
+        jobs: number of simultaneous runs; by default one per core, or 1 on a GPU.
+        command: the command line to name in ``table.md``.
+
+    Returns:
+        the content of ``table.json``: {imbalance: {method: {"mean", "std", "runs", "many", "medium", "few"}}}, in
+        percent.
+
+    Raises:
+        InputError: if an argument is invalid, another job writes to ``output``, or a run fails, with the end of its
+            output.
+    """
+    start = time.monotonic()
+    methods = _chosen_methods(methods)
+    imbalances, seeds = _check_imbalances(imbalances), check_seeds(seeds)
+    for key in overrides[::2]:
+        if key in OWN_KEYS:
+            raise InputError(f"{key} differs between the runs of an experiment; it is set by {OWN_KEYS[key]}.")
+    runs = _runs(methods, imbalances, seeds, output, configs, tuple(overrides))
+    with only_job_in(output, "--output"):
+        to_do = unfinished(list(runs.values()))
+        discard_stale(to_do, list(runs.values()))
+        _prepare_data(to_do)
+        print(f"{len(to_do)} runs to train and evaluate, {len(runs) - len(to_do)} already finished", flush=True)
+        train_all(to_do, None, jobs, _Reporter(len(to_do)))
+        minutes = (time.monotonic() - start) / 60
+        made_by = (
+            f"Made by `{command or 'run_experiment'}`: {len(to_do)} runs in {minutes:.1f} minutes; "
+            f"{len(runs) - len(to_do)} had already finished."
+        )
+        return _write(runs, output, configs, made_by)
+
+
+def _chosen_methods(methods: Sequence[str]) -> list[str]:
+    """The chosen methods in the order of the table, with the first stages that they need."""
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown or not methods:
+        names = ", ".join(map(repr, unknown)) or "empty"
+        raise InputError(f"--methods: {names}; valid: {', '.join(METHODS)}.")
+    wanted = {*methods, *(METHODS[method].first_stage for method in methods)}
+    return [method for method in METHODS if method in wanted]
+
+
+def _check_imbalances(imbalances: Sequence[int]) -> list[int]:
+    distinct = list(dict.fromkeys(imbalances))
+    if not distinct or min(distinct) < 1:
+        raise InputError(f"--imbalance: {distinct}; give one or more whole numbers from 1, such as 10 100.")
+    return distinct
+
+
+def _runs(
+    methods: list[str], imbalances: list[int], seeds: list[int], output: Path, configs: str, overrides: tuple[str, ...]
+) -> dict[Key, ClassifierRun]:
+    """Seed by seed, so that the whole table has results early; first stages come first."""
+    runs: dict[Key, ClassifierRun] = {}
+    for seed in seeds:
+        for imbalance in imbalances:
+            for key in sorted(methods, key=lambda key: METHODS[key].first_stage is not None):
+                runs[imbalance, key, seed] = _run(runs, imbalance, key, seed, output, configs, overrides)
+    return runs
+
+
+def _run(runs, imbalance: int, key: str, seed: int, output: Path, configs: str, overrides) -> ClassifierRun:
+    method = METHODS[key]
+    after = runs.get((imbalance, method.first_stage, seed))
+    own = ["SEED", str(seed), "DATASET.LONG_TAIL.IMBALANCE", str(float(imbalance))]
+    if after:
+        own += ["MODEL.WEIGHTS", str(after.weights)]
+    kind = EvaluationRun if method.evaluates_only else ClassifierRun
+    return kind(
+        f"{imbalance}/{key}/{seed}",
+        f"{key}, imbalance {imbalance}, seed {seed}",
+        Path(f"{configs}{key}.yaml"),
+        output / f"imbalance_{imbalance}" / key / f"seed_{seed}",
+        (*overrides, *own),
+        after,
+    )
+
+
+def _prepare_data(runs: Sequence[Run]) -> None:
+    """Read the data once before the first run: errors are shown early, and characters are rendered only once."""
+    for run in runs[:1]:  # all runs have the same images
+        dataset = dataset_from_config(run.config())
+        dataset.train()
+        dataset.test()
+
+
+class _Reporter:
+    """Prints a line for each run that has ended."""
+
+    def __init__(self, count: int):
+        self._left = count
+
+    def __call__(self, run: Run, seconds: float) -> None:
+        self._left -= 1
+        assert isinstance(run, ClassifierRun)
+        results = run.results()
+        groups = ", ".join(f"{group} {percent(results[group])}" for group in GROUPS)
+        tqdm.write(
+            f"{run.title}: accuracy {percent(results['accuracy'])} ({groups}), {seconds:.0f} s; runs left: {self._left}"
+        )
+        sys.stdout.flush()
+
+
+def _write(runs: dict[Key, ClassifierRun], output: Path, configs: str, made_by: str) -> dict:
+    results: dict[int, dict[str, list[dict]]] = {}
+    for imbalance, key in dict.fromkeys((imbalance, key) for imbalance, key, _ in runs):
+        found = [run.results() for (i, k, _), run in runs.items() if (i, k) == (imbalance, key)]
+        results.setdefault(imbalance, {})[key] = found
+    results = {i: {key: of_method[key] for key in METHODS if key in of_method} for i, of_method in results.items()}
+    table = statistics_table(results)
+    page = results_page(table, f"Long-tailed classification, {os.path.relpath(f'{configs}*.yaml')}", made_by)
+    (output / PAGE).write_text(page, encoding="utf-8")
+    write_json(output / TABLE, table, indent=1)
+    marginal_figure(results, output / FIGURE)
+    print_text(f"\n{page}\nThe tables and the figure are in {output}/")
+    return table

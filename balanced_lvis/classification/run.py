@@ -1,0 +1,139 @@
+"""Training and evaluation by a config."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from ..utils.errors import InputError
+from ..utils.io import replacing, write_json
+from ..utils.job_lock import only_job_in
+from ..utils.keyword_options import chosen_options
+from ..utils.storage import check_writable, clear_errors
+from .checkpoints import load_model, read_checkpoint
+from .config import check_config, device_of
+from .data import Dataset, build_dataset, long_tailed_subset
+from .data.image_set import ImageSet
+from .evaluation import GROUPS, predict, results_of
+from .model import build_model
+from .training import Trainer
+
+RESULTS = "results.json"
+EVALUATION = "evaluation"  # folder of evaluations, in OUTPUT_DIR
+
+logger = logging.getLogger(__name__)
+
+
+def train(cfg, resume: bool = False) -> dict:
+    """
+    Train a model and evaluate it on the balanced test set.
+
+    Args:
+        cfg: config, from :func:`balanced_lvis.classification.load_config`. ``OUTPUT_DIR`` gets ``config.yaml``,
+            ``class_prior.json``, ``metrics.json``, ``model_final.pth`` and ``results.json``.
+        resume: continue from the newest checkpoint in ``OUTPUT_DIR``, if there is one.
+
+    Returns:
+        the content of ``results.json``, see :func:`balanced_lvis.classification.evaluation.results_of`.
+
+    Raises:
+        InputError: if the config or the data is invalid, or another job uses ``OUTPUT_DIR``.
+        StorageError: if ``OUTPUT_DIR`` can't be written to.
+        DivergedError: if the loss is not finite.
+    """
+    check_config(cfg)
+    device = device_of(cfg)
+    with only_job_in(cfg.OUTPUT_DIR):
+        check_writable(cfg.OUTPUT_DIR)
+        dataset = dataset_from_config(cfg)
+        images, test = training_set(cfg, dataset), dataset.test()
+        trainer = Trainer(cfg, images, device)
+        if not (resume and trainer.resume()):
+            _write_inputs(cfg, images)
+        _report(images)
+        trainer.train()
+        scores = predict(trainer.model, test, cfg.TEST.IMS_PER_BATCH, device)
+        return _write_results(cfg.OUTPUT_DIR, results_of(scores, test.labels, images.counts()))
+
+
+def evaluate(cfg) -> dict:
+    """
+    Evaluate the checkpoint in ``MODEL.WEIGHTS``, calibrated if ``MODEL.CALIBRATION`` names a calibration.
+
+    Args:
+        cfg: config. ``OUTPUT_DIR/evaluation`` gets ``config.yaml`` and ``results.json``.
+
+    Returns:
+        as :func:`train`.
+
+    Raises:
+        InputError: if the config, the data or the checkpoint is invalid, or another job uses the folder.
+        StorageError: if the folder can't be written to.
+    """
+    check_config(cfg)
+    device, folder = device_of(cfg), os.path.join(cfg.OUTPUT_DIR, EVALUATION)
+    if not cfg.MODEL.WEIGHTS:
+        raise InputError("MODEL.WEIGHTS is empty; set it to the checkpoint to evaluate, such as model_final.pth.")
+    with only_job_in(folder):
+        check_writable(folder)
+        dataset = dataset_from_config(cfg)
+        images, test = training_set(cfg, dataset), dataset.test()
+        model = build_model(cfg, images.num_classes, images.prior)
+        load_model(model, read_checkpoint(cfg.MODEL.WEIGHTS), cfg.MODEL.WEIGHTS)
+        if model.calibration is not None:
+            model.calibration.prepare(model.activation)
+        scores = predict(model.to(device), test, cfg.TEST.IMS_PER_BATCH, device)
+        with clear_errors(folder), replacing(os.path.join(folder, "config.yaml")) as file:
+            file.write(cfg.dump())
+        return _write_results(folder, results_of(scores, test.labels, images.counts()))
+
+
+def dataset_from_config(cfg) -> Dataset:
+    """
+    The dataset that ``DATASET.NAME`` names.
+
+    Raises:
+        InputError: for an unknown name or an invalid option.
+    """
+    return build_dataset(cfg.DATASET.NAME, **chosen_options(cfg.DATASET, cfg.DATASET.NAME))
+
+
+def training_set(cfg, dataset: Dataset) -> ImageSet:
+    """
+    The long-tailed training set of ``DATASET.LONG_TAIL``, or all training images.
+
+    Raises:
+        InputError: if the data is missing or damaged, or has too few images.
+    """
+    images, options = dataset.train(), cfg.DATASET.LONG_TAIL
+    if not options.IMBALANCE:
+        return images
+    return long_tailed_subset(images, options.IMBALANCE, options.MAX_COUNT, options.SEED)
+
+
+def _write_inputs(cfg, images: ImageSet) -> None:
+    """Describe a new run, and delete what an earlier one has left."""
+    folder = cfg.OUTPUT_DIR
+    with clear_errors(folder):
+        for name in ("last_checkpoint", "metrics.json", RESULTS):
+            if os.path.exists(path := os.path.join(folder, name)):
+                os.unlink(path)
+        with replacing(os.path.join(folder, "config.yaml")) as file:
+            file.write(cfg.dump())
+        images.prior().save(os.path.join(folder, "class_prior.json"))
+
+
+def _report(images: ImageSet) -> None:
+    counts = images.counts()
+    logger.info(
+        "%d training images of %d classes, %d to %d per class",
+        len(images), images.num_classes, counts.max(), counts.min(),
+    )  # fmt: skip
+
+
+def _write_results(folder: str, results: dict) -> dict:
+    with clear_errors(folder):
+        write_json(os.path.join(folder, RESULTS), results, indent=1)
+    groups = ", ".join(f"{group} {results[group]:.1f}" for group in GROUPS if results[group] is not None)
+    logger.info("Accuracy %.2f %% (%s), written to %s", results["accuracy"], groups, os.path.join(folder, RESULTS))
+    return results

@@ -1,0 +1,52 @@
+"""The command ``train-classifier``: training and evaluation of long-tailed image classification."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from ..classification import evaluate, load_config, train
+from ..classification.run import EVALUATION
+from ..config_files.imports import add_import_argument
+from ..console.command_line import command_line
+from ..console.run_log import log_run
+from ..utils.storage import check_folder_name
+from .parsers import CONFIG_FILE, OVERRIDES, check_config_given, new_parser, overrides_of
+
+DESCRIPTION = """\
+Train an image classifier on a long-tailed dataset and evaluate it on a balanced one, or evaluate a checkpoint.
+
+    %(prog)s --config-file classification/characters/balanced_softmax
+    %(prog)s --config-file classification/cifar10/ldam_drw --resume
+    %(prog)s --config-file classification/characters/softmax --eval-only \\
+        MODEL.WEIGHTS output/classification/characters/softmax/model_final.pth \\
+        MODEL.CALIBRATION.NAME logit_adjustment
+
+Overrides of the config come last. The model, logs and results.json are written to OUTPUT_DIR, those of --eval-only to
+OUTPUT_DIR/evaluation. Needs no Detectron2. The exit status is that of `balanced-lvis train`: 75 after SIGTERM or
+SIGUSR1, and --resume continues.
+"""
+
+
+@command_line
+def main(arguments: list[str] | None = None) -> None:
+    args = _parser().parse_args(arguments)
+    check_config_given(args)
+    cfg = load_config(args.config_file, overrides_of(args))
+    check_folder_name(cfg.OUTPUT_DIR)
+    log_run(os.path.join(cfg.OUTPUT_DIR, EVALUATION) if args.eval_only else cfg.OUTPUT_DIR)
+    if args.eval_only:
+        evaluate(cfg)
+    else:
+        train(cfg, resume=args.resume)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = new_parser("train-classifier", DESCRIPTION)
+    add = parser.add_argument
+    add("--config-file", default="", metavar="FILE", help=f"{CONFIG_FILE}, such as classification/characters/softmax")
+    add_import_argument(parser)
+    add("--resume", action="store_true", help="continue from the newest checkpoint in OUTPUT_DIR, if there is one")
+    add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS; results are written to OUTPUT_DIR/evaluation")
+    add("opts", nargs=argparse.REMAINDER, help=OVERRIDES)
+    return parser

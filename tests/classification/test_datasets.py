@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+
+from balanced_lvis.classification.data import build_dataset, dataset_names
+from balanced_lvis.classification.data.fashion_mnist import read_idx
+from balanced_lvis.utils.errors import InputError
+from tests.classification.made import write_cifar10, write_fashion_mnist, write_folders, write_idx
+
+
+def characters(cache="", **options):
+    return build_dataset(
+        "characters", **{"num_classes": 3, "train_per_class": 4, "test_per_class": 2, "cache": str(cache), **options}
+    )
+
+
+# ---------------------------------------------------------------------- characters
+
+
+def test_characters_are_the_same_in_every_run_and_differ_between_splits_and_seeds():
+    images = characters().train()
+    assert images.images.shape == (12, 32, 32, 3) and images.images.dtype == np.uint8
+    assert images.counts().tolist() == [4, 4, 4] and images.class_names[0] == "digit_zero"
+    assert (characters().train().images == images.images).all()
+    assert not (characters(seed=1).train().images == images.images).all()
+    assert not (characters().test().images[:2] == images.images[:2]).all()
+    assert len({image.tobytes() for image in images.images}) == 12
+
+
+def test_more_images_and_classes_leave_the_first_ones_as_they_are():
+    few = characters().train().images.reshape(3, 4, 32, 32, 3)
+    more = characters(num_classes=5, train_per_class=6).train().images.reshape(5, 6, 32, 32, 3)
+    # Fewer classes can have more typefaces each, but none of these three does.
+    assert (more[:3, :4] == few).all()
+
+
+def test_rendered_characters_are_kept_and_a_damaged_file_is_rendered_again(tmp_path):
+    images = characters(tmp_path).train().images
+    (path,) = tmp_path.iterdir()
+    assert "3x4_train" in path.name
+    changed = images.copy()
+    changed[0] = 7
+    np.savez(path.open("wb"), images=changed)
+    assert (characters(tmp_path).train().images == changed).all()
+    for damaged in (b"", path.read_bytes()[:100], b"no archive"):
+        path.write_bytes(damaged)
+        assert (characters(tmp_path).train().images == images).all()
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_character_stands_out_from_its_background():
+    spread = characters(num_classes=10).train().images.reshape(40, -1, 3).std(axis=1).max(axis=1)
+    assert (spread > 20).all()
+
+
+@pytest.mark.parametrize("options", [{"train_per_class": 0}, {"test_per_class": -1}, {"seed": -1}, {"num_classes": 0}])
+def test_numbers_of_characters_out_of_range_are_errors(options):
+    with pytest.raises(InputError, match="is -?[01]"):
+        characters(**options)
+
+
+# ---------------------------------------------------------------------- Fashion-MNIST
+
+
+@pytest.mark.parametrize("compress", [True, False])
+def test_fashion_mnist_is_read_from_idx_files(tmp_path, compress):
+    arrays = write_fashion_mnist(tmp_path, compress=compress)
+    train = build_dataset("fashion_mnist", root=str(tmp_path)).train()
+    assert train.images.shape == (20, 32, 32, 3) and train.num_classes == 10
+    for channel in range(3):
+        assert (train.images[:, 2:30, 2:30, channel] == arrays["train-images-idx3-ubyte"]).all()
+    assert not train.images[:, :2].any() and not train.images[:, :, 30:].any()
+    assert train.labels.tolist() == arrays["train-labels-idx1-ubyte"].tolist()
+    assert len(build_dataset("fashion_mnist", root=str(tmp_path)).test()) == 20
+
+
+def test_damaged_idx_files_are_errors(tmp_path):
+    path = tmp_path / "x"
+    write_idx(path, np.arange(6).reshape(2, 3), compress=False)
+    assert read_idx(str(path), 2).tolist() == [[0, 1, 2], [3, 4, 5]]
+    content = path.read_bytes()
+    for damaged, message in (
+        (content[:-1], "promises 6 values, but 5 follow"),
+        (content + b"x", "promises 6 values, but 7 follow"),
+        (content[:6], "not an IDX file"),
+        (b"\x00\x00\x0d\x02" + content[4:], "not an IDX file"),
+        (b"\x1f\x8bno gzip", "can't be read"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=message):
+            read_idx(str(path), 2)
+    with pytest.raises(InputError, match="dataset-fashion-mnist"):
+        build_dataset("fashion_mnist", root=str(tmp_path)).train()
+
+
+# ---------------------------------------------------------------------- CIFAR
+
+
+def test_cifar_is_read_from_its_archive_and_from_the_folder(tmp_path, monkeypatch):
+    images, labels = write_cifar10(tmp_path, monkeypatch)
+    dataset = build_dataset("cifar10", root=str(tmp_path))
+    for _ in range(2):  # unpacks, then finds the folder
+        train = dataset.train()
+        assert (train.images == images).all() and (train.labels == labels).all()
+        assert train.class_names == tuple(f"class_{i}" for i in range(10))
+        (tmp_path / "cifar-10-python.tar.gz").unlink(missing_ok=True)
+    assert len(dataset.test()) == 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cifar-10-batches-py", "source"]
+
+
+def test_cifar_files_whose_md5_differs_are_not_opened(tmp_path, monkeypatch):
+    write_cifar10(tmp_path, monkeypatch)
+    dataset = build_dataset("cifar10", root=str(tmp_path))
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:-1])
+    with pytest.raises(InputError, match="is damaged: its MD5 differs"):
+        dataset.train()
+    assert not (tmp_path / "cifar-10-batches-py").exists()
+    archive.write_bytes(whole)
+    dataset.train()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"cos\nsystem\n(S'touch hacked'\ntR.")
+    with pytest.raises(InputError, match="DATASET.CIFAR10.DOWNLOAD"):
+        dataset.train()
+
+
+def test_missing_cifar_is_an_error_that_names_the_archive_and_nothing_is_downloaded(tmp_path):
+    with pytest.raises(InputError, match=r"Put cifar-100-python.tar.gz from https://.* there"):
+        build_dataset("cifar100", root=str(tmp_path / "none")).train()
+
+
+# ---------------------------------------------------------------------- folders
+
+
+def test_folders_of_classes_are_read_in_sorted_order_and_cropped_to_a_square(tmp_path):
+    write_folders(tmp_path, {"cat": 3, "bird": 1})
+    dataset = build_dataset("folder", root=str(tmp_path), size=16)
+    train = dataset.train()
+    assert train.class_names == ("bird", "cat") and train.counts().tolist() == [1, 3]
+    assert train.images[0].shape == (16, 16, 3) and tuple(train.images[0][3, 3]) == (50, 100, 0)
+    chosen = train.subset(np.array([3, 1]))
+    assert [chosen.images[i][0, 0, 2] for i in range(2)] == [2, 0] and chosen.labels.tolist() == [1, 1]
+    assert len(dataset.test()) == 2
+
+
+def test_problems_of_folders_are_named(tmp_path):
+    with pytest.raises(InputError, match="has no folder 'train'"):
+        build_dataset("folder", root=str(tmp_path)).train()
+    write_folders(tmp_path, {"cat": 1, "dog": 1})
+    (tmp_path / "test" / "dog").rename(tmp_path / "test" / "wolf")
+    dataset = build_dataset("folder", root=str(tmp_path))
+    with pytest.raises(InputError, match="test and train have different classes, such as 'dog'"):
+        dataset.test()
+    (tmp_path / "train" / "cat" / "0.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"cat/0.png' can't be decoded"):
+        dataset.train().images[0]
+    (tmp_path / "train" / "empty").mkdir()
+    with pytest.raises(InputError, match="empty"):
+        dataset.train()
+
+
+def test_unknown_names_and_options_are_errors():
+    assert dataset_names() == ["characters", "cifar10", "cifar100", "fashion_mnist", "folder"]
+    with pytest.raises(InputError, match="Unknown dataset 'cifar'"):
+        build_dataset("cifar")
+    with pytest.raises(InputError, match="no option 'size'"):
+        build_dataset("cifar10", size=3)
+    with pytest.raises(InputError, match="SIZE is 4"):
+        build_dataset("folder", size=4)

@@ -1,0 +1,129 @@
+"""The experiment: its table, figure and command, with runs of seconds."""
+
+import json
+
+import numpy as np
+import pytest
+
+from balanced_lvis.classification import experiment
+from balanced_lvis.classification.experiment import run_experiment
+from balanced_lvis.classification.report import marginal_figure, mean_marginal, results_page, statistics_table
+from balanced_lvis.commands import classification as command
+from balanced_lvis.config_files.names import config_folder
+from balanced_lvis.utils.errors import InputError
+from tests.classification.made import characters_opts
+
+CHARACTERS = f"{config_folder() / 'classification' / 'characters'}/"
+
+
+def result(accuracy, few, marginal=(0.5, 0.3, 0.2)):
+    return {
+        "accuracy": accuracy, "many": 90.0, "medium": None, "few": few, "marginal": list(marginal),
+        "train_counts": [30, 20, 10],
+    }  # fmt: skip
+
+
+RESULTS = {
+    100: {"softmax": [result(60.0, 10.0), result(70.0, 20.0)], "balanced_softmax": [result(80.0, 50.0)]},
+    10: {"softmax": [result(90.0, None)]},
+}
+
+
+def test_the_table_has_means_deviations_and_groups():
+    table = statistics_table(RESULTS)
+    softmax = table["100"]["softmax"]
+    assert softmax == {
+        "mean": 65.0, "std": pytest.approx(50**0.5), "runs": [60.0, 70.0], "many": 90.0, "medium": None, "few": 15.0,
+    }  # fmt: skip
+    assert table["100"]["balanced_softmax"]["std"] is None and table["10"]["softmax"]["few"] is None
+
+
+def test_the_page_has_the_papers_shape_and_figures():
+    page = results_page(statistics_table(RESULTS), "Title", "Made by a test.")
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "|" in line]
+    rows = {first: rest for first, *rest in cells}
+    assert page.startswith("# Title\n") and page.endswith("Made by a test.\n")
+    assert "| Softmax          | 65.0 ± 7.1 | 90.0 |" in page
+    assert "| Balanced Softmax |       80.0 |    – |" in page
+    assert "| Balanced Softmax |       80.0 | 90.0 |      – | 50.0 |" in page
+    assert rows["LDAM"] == ["41.0", "45.4", "62.0"]  # of the last table, CIFAR-100-LT
+
+
+def test_the_marginal_is_a_mean_sorted_by_training_frequency(tmp_path):
+    runs = [
+        {"marginal": [0.1, 0.6, 0.3], "train_counts": [5, 50, 20]},
+        {"marginal": [0.3, 0.4, 0.3], "train_counts": [5, 50, 20]},
+    ]
+    assert np.allclose(mean_marginal(runs), [0.5, 0.3, 0.2])
+    marginal_figure(RESULTS, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def opts(tmp_path, **overrides):
+    words = characters_opts(tmp_path / "cache", "unused", SOLVER__MAX_ITER=2, **overrides)
+    at = words.index("OUTPUT_DIR")
+    words = words[:at] + words[at + 2 :]
+    at = words.index("DATASET.LONG_TAIL.IMBALANCE")
+    return words[:at] + words[at + 2 :]
+
+
+def test_runs_are_kept_and_repeated_only_if_something_has_changed(tmp_path, capsys):
+    words = ["--output", str(tmp_path / "out"), "--methods", "logit_adjustment", "--imbalance", "5", "--seeds", "0"]
+    assert command.main([*words, *opts(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "2 runs to train and evaluate, 0 already finished" in shown
+    assert "softmax, imbalance 5, seed 0: accuracy" in shown
+    table = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert list(table) == ["5"] and list(table["5"]) == ["softmax", "logit_adjustment"]
+    assert set(table["5"]["softmax"]) == {"mean", "std", "runs", "many", "medium", "few"}
+    assert (tmp_path / "out" / "marginal.png").exists() and (tmp_path / "out" / "table.md").exists()
+
+    assert command.main([*words, *opts(tmp_path)]) == 0
+    assert "0 runs to train and evaluate, 2 already finished" in capsys.readouterr().out
+    (tmp_path / "out" / "imbalance_5" / "logit_adjustment" / "seed_0" / "evaluation" / "results.json").unlink()
+    assert command.main([*words, *opts(tmp_path)]) == 0
+    assert "1 runs to train and evaluate, 1 already finished" in capsys.readouterr().out
+    again = json.loads((tmp_path / "out" / "table.json").read_text())
+    assert again == table
+
+
+def test_an_interrupted_run_of_another_config_is_discarded_and_its_second_stage_too(tmp_path, monkeypatch):
+    """Only what is to be trained is checked, as training takes seconds."""
+    started = []
+    monkeypatch.setattr(experiment, "train_all", lambda runs, *rest: started.append([run.key for run in runs]))
+    monkeypatch.setattr(experiment, "_write", lambda *arguments: {})
+    arguments = (["logit_adjustment", "balms"], [5], [0], tmp_path, CHARACTERS)
+    run_experiment(*arguments, opts(tmp_path))
+    assert started.pop() == ["5/softmax/0", "5/balms/0", "5/logit_adjustment/0"]
+    other = tmp_path / "imbalance_5" / "softmax" / "seed_0"
+    other.mkdir(parents=True)
+    cfg = experiment.ClassifierRun("", "", CHARACTERS + "softmax.yaml", other, tuple(opts(tmp_path))).config()
+    cfg.SOLVER.BASE_LR = 7.0
+    (other / "config.yaml").write_text(cfg.dump())
+    run_experiment(*arguments, opts(tmp_path))
+    assert not other.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"methods": ["softmx"]}, "--methods: 'softmx'; valid: softmax"),
+        ({"imbalances": [0]}, r"--imbalance: \[0\]; give one or more whole numbers from 1"),
+        ({"seeds": [-1]}, "--seeds"),
+        ({"overrides": ["SEED", "3"]}, "SEED differs between the runs of an experiment; it is set by --seeds"),
+        ({"overrides": ["SOLVER.MAX_ITERS", "3"]}, "Did you mean SOLVER.MAX_ITER"),
+    ],
+)
+def test_wrong_arguments_are_errors_before_anything_is_trained(change, message, tmp_path):
+    arguments = {
+        "methods": ["softmax"], "imbalances": [10], "seeds": [0], "output": tmp_path, "configs": CHARACTERS, **change,
+    }  # fmt: skip
+    with pytest.raises(InputError, match=message):
+        run_experiment(**arguments)
+
+
+def test_a_run_that_fails_ends_the_experiment_with_its_output(tmp_path, capsys):
+    words = ["--output", str(tmp_path / "out"), "--methods", "softmax", "--imbalance", "10", "--seeds", "0"]
+    assert command.main([*words, *opts(tmp_path), "SOLVER.BASE_LR", "1e25", "SOLVER.LOG_PERIOD", "1"]) == 2
+    shown = capsys.readouterr().err
+    assert "Training softmax, imbalance 10, seed 0 failed with status 3" in shown and "training diverged" in shown

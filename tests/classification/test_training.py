@@ -1,0 +1,304 @@
+"""The trainer: every method, the paper's example from end to end, and runs that are interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from balanced_lvis.classification import evaluate, train
+from balanced_lvis.classification.checkpoints import read_checkpoint
+from balanced_lvis.classification.data import ImageSet
+from balanced_lvis.classification.evaluation import predict
+from balanced_lvis.classification.methods import METHODS
+from balanced_lvis.classification.run import dataset_from_config, training_set
+from balanced_lvis.classification.training import Trainer
+from balanced_lvis.console.preemption import StopRequest
+from balanced_lvis.utils.errors import DivergedError, InputError, Preempted
+from tests.classification.made import characters_config, characters_opts
+from tests.common import ROOT
+
+FIRST_STAGES = [key for key, method in METHODS.items() if method.first_stage is None]
+# With which a method does something on four classes in four iterations.
+OPTIONS = {
+    "ldam_drw": {"MODEL__ACTIVATION__LDAM__DRW_START": 2},
+    "eql": {"MODEL__ACTIVATION__SOFTMAX_EQUALIZATION__THRESHOLD": 0.3},
+}
+AUGMENTED = {"INPUT__TRANSFORMS": ("crop", "flip"), "DATALOADER__SAMPLER_TRAIN": "class_balanced"}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("characters")
+
+
+@pytest.fixture(scope="module")
+def first_stage(cache, tmp_path_factory):
+    """Path of a softmax model of four iterations."""
+    folder = tmp_path_factory.mktemp("softmax")
+    train(characters_config("softmax", cache, folder))
+    return folder / "model_final.pth"
+
+
+def outcome(folder):
+    """Everything that a run leaves, apart from its log."""
+    content = read_checkpoint(folder / "model_final.pth")
+    files = [(folder / name).read_text() for name in ("results.json", "metrics.json", "class_prior.json")]
+    return content, files
+
+
+def assert_equal(found, expected):
+    """Bit-identical models, optimizers and random states, and the same files."""
+    assert found[1] == expected[1]
+    flat = [json.dumps(_plain(content), sort_keys=True) for content in (found[0], expected[0])]
+    assert flat[0] == flat[1]
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value.tolist() if isinstance(value, torch.Tensor) else value
+
+
+# ---------------------------------------------------------------------- methods
+
+
+@pytest.mark.parametrize("method", FIRST_STAGES)
+def test_a_method_trains_and_is_evaluated(method, cache, tmp_path):
+    options = OPTIONS.get(method, {})
+    cfg = characters_config(method, cache, tmp_path, **options)
+    results = train(cfg)
+    assert results == json.loads((tmp_path / "results.json").read_text())
+    assert 0 <= results["accuracy"] <= 100 and sum(results["marginal"]) == pytest.approx(1)
+    assert results["train_counts"] == [20, 9, 4, 2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lock", "class_prior.json", "config.yaml", "last_checkpoint", "metrics.json", "model_final.pth",
+        "results.json",
+    ]  # fmt: skip
+    weights = read_checkpoint(tmp_path / "model_final.pth")["model"]
+    initial = Trainer(cfg, training_set(cfg, dataset_from_config(cfg)), torch.device("cpu")).model.state_dict()
+    assert all(value.isfinite().all() for value in weights.values())
+    assert not torch.equal(weights["network.stem.0.weight"], initial["network.stem.0.weight"])
+    assert weights.get("activation.updates", torch.tensor(4)) == 4
+
+
+@pytest.mark.parametrize("method", ["decoupled_balanced_softmax", "balms"])
+def test_a_second_stage_trains_the_classifier_alone(method, cache, first_stage, tmp_path):
+    cfg = characters_config(method, cache, tmp_path, MODEL__WEIGHTS=first_stage)
+    train(cfg)
+    before, after = (read_checkpoint(path) for path in (first_stage, tmp_path / "model_final.pth"))
+    for name, value in after["model"].items():
+        assert torch.equal(value, before["model"][name]) == name.startswith("network."), name
+    if method == "balms":
+        assert after["step"]["meta"]["weights"]["psi"].abs().min() > 0
+
+
+def test_a_second_stage_starts_from_scratch_or_from_the_first_stage(cache, first_stage, tmp_path):
+    def classifier(kind):
+        cfg = characters_config(
+            "decoupled_balanced_softmax", cache, tmp_path,
+            MODEL__WEIGHTS=first_stage, MODEL__DECOUPLED__CLASSIFIER=kind,
+        )  # fmt: skip
+        images = training_set(cfg, dataset_from_config(cfg))
+        return Trainer(cfg, images, torch.device("cpu")).model.classifier.weight
+
+    expected = read_checkpoint(first_stage)["model"]["classifier.weight"]
+    assert torch.equal(classifier("finetune"), expected)
+    retrained = classifier("retrain")
+    assert not torch.equal(retrained, expected) and torch.equal(retrained, classifier("retrain"))
+
+
+def test_logit_adjustment_corrects_a_trained_softmax(cache, first_stage, tmp_path):
+    def scores(method):
+        cfg = characters_config(method, cache, tmp_path / method, MODEL__WEIGHTS=first_stage)
+        return evaluate(cfg)
+
+    plain, adjusted = scores("softmax"), scores("logit_adjustment")
+    assert plain == json.loads((first_stage.parent / "results.json").read_text())
+    assert plain["marginal"] != adjusted["marginal"]
+    assert adjusted["marginal"][3] > plain["marginal"][3] and adjusted["marginal"][0] < plain["marginal"][0]
+    assert (tmp_path / "logit_adjustment" / "evaluation" / "results.json").exists()
+
+
+@pytest.mark.parametrize(("activation", "probability"), [("softmax", 0.9), ("balanced_softmax", 0.5)])
+def test_male_cats_and_dogs(activation, probability, cache, tmp_path):
+    """
+    The example of the paper: 9 male and 9 female cats, 1 male and 1 female dog, and sex is all that an image shows.
+
+    A softmax learns p(cat | male) = 0.9. Balanced Softmax, on the same images, gives 0.5.
+    """
+    male, female = np.full((8, 8, 3), 255, np.uint8), np.zeros((8, 8, 3), np.uint8)
+    images = np.stack([male] * 9 + [female] * 9 + [male, female])
+    labels = np.array([0] * 18 + [1] * 2)
+    cfg = characters_config(
+        activation, cache, tmp_path,
+        SOLVER__MAX_ITER=150, SOLVER__IMS_PER_BATCH=20, SOLVER__WEIGHT_DECAY=0.0, SOLVER__BASE_LR=0.05,
+    )  # fmt: skip
+    trainer = Trainer(cfg, ImageSet(images, labels, ("cat", "dog")), torch.device("cpu"))
+    trainer.train()
+    test = ImageSet(np.stack([male, female]), np.array([0, 1]), ("cat", "dog"))
+    scores = predict(trainer.model, test, 2, torch.device("cpu"))
+    assert scores[:, 0] == pytest.approx([probability] * 2, abs=0.02)
+
+
+# ---------------------------------------------------------------------- interruptions
+
+
+@pytest.mark.parametrize("method", ["eql", "ldam_drw", "balms"])
+@pytest.mark.parametrize("stopped_at", [1, 3])
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
+    method, stopped_at, cache, first_stage, tmp_path, monkeypatch
+):
+    """Random losses, state of activations, and learned rates."""
+    options = {**AUGMENTED, **OPTIONS.get(method, {})}
+    if method == "balms":
+        options["MODEL__WEIGHTS"] = first_stage
+
+    def config(name):
+        return characters_config(method, cache, tmp_path / name, SOLVER__LOG_PERIOD=1, **options)
+
+    train(config("whole"))
+    left = [stopped_at]
+
+    def is_wanted(self):
+        left[0] -= 1
+        return left[0] == 0
+
+    monkeypatch.setattr(StopRequest, "is_wanted_anywhere", is_wanted)
+    with pytest.raises(Preempted):
+        train(config("stopped"))
+    assert read_checkpoint(tmp_path / "stopped" / "checkpoint.pth")["iteration"] == stopped_at
+    torch.rand(3)  # another state of the global generator
+    train(config("stopped"), resume=True)
+    assert_equal(outcome(tmp_path / "stopped"), outcome(tmp_path / "whole"))
+    assert not (tmp_path / "stopped" / "checkpoint.pth").exists()
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint_and_equals_an_uninterrupted_one(cache, tmp_path):
+    def start(name):
+        options = {**AUGMENTED, **OPTIONS["eql"], "SOLVER__CHECKPOINT_PERIOD": 7, "SOLVER__LOG_PERIOD": 1}
+        words = characters_opts(cache, tmp_path / name, SOLVER__MAX_ITER=40, **options)
+        tool = ROOT / "tools" / "train_classifier.py"
+        command = [sys.executable, tool, "--config-file", "classification/characters/eql", "--resume", *words]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path)
+
+    assert start("whole").wait() == 0
+    process = start("killed")
+    end = time.monotonic() + 60
+    while not (tmp_path / "killed" / "last_checkpoint").exists() and time.monotonic() < end:
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    # Lines that a kill has cut off, or that are of iterations after the checkpoint, are written again.
+    with open(tmp_path / "killed" / "metrics.json", "a") as file:
+        file.write('{"iteration": 39, "total_loss": 1.0}\n{"itera')
+    process = start("killed")
+    output, _ = process.communicate()
+    assert process.returncode == 0 and b"Resumed from" in output, output.decode()
+    assert_equal(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs POSIX signals")
+def test_sigterm_saves_a_checkpoint_and_exits_with_status_75(cache, tmp_path):
+    words = characters_opts(cache, tmp_path / "run", SOLVER__MAX_ITER=100_000, SOLVER__LOG_PERIOD=1)
+    tool = ROOT / "tools" / "train_classifier.py"
+    process = subprocess.Popen(
+        [sys.executable, tool, "--config-file", "classification/characters/softmax", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path,
+    )  # fmt: skip
+    end = time.monotonic() + 60
+    while not (tmp_path / "run" / "metrics.json").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode == Preempted.exit_status, output.decode()
+    assert b"--resume continues from iteration" in output and b"Traceback" not in output
+    assert read_checkpoint(tmp_path / "run" / "checkpoint.pth")["iteration"] > 0
+
+
+def test_a_finished_run_is_only_evaluated_again(cache, tmp_path):
+    cfg = characters_config("softmax", cache, tmp_path)
+    results = train(cfg)
+    written = (tmp_path / "model_final.pth").stat().st_mtime_ns
+    assert train(cfg, resume=True)["accuracy"] == results["accuracy"]
+    assert (tmp_path / "model_final.pth").stat().st_mtime_ns == written
+
+
+def test_without_resume_a_run_starts_again(cache, tmp_path):
+    train(characters_config("softmax", cache, tmp_path, SOLVER__LOG_PERIOD=1))
+    lines = (tmp_path / "metrics.json").read_text()
+    train(characters_config("softmax", cache, tmp_path, SOLVER__LOG_PERIOD=1))
+    assert (tmp_path / "metrics.json").read_text() == lines and lines.count("\n") == 4
+
+
+# ---------------------------------------------------------------------- errors
+
+
+def test_a_run_of_another_config_is_not_resumed(cache, tmp_path):
+    train(characters_config("softmax", cache, tmp_path))
+    with pytest.raises(InputError, match=r"--resume: SOLVER.BASE_LR is 0.2, but .* was trained with 0.1"):
+        train(characters_config("softmax", cache, tmp_path, SOLVER__BASE_LR=0.2), resume=True)
+    train(characters_config("softmax", cache, tmp_path, SOLVER__CHECKPOINT_PERIOD=3), resume=True)
+
+
+def test_a_loss_that_is_not_finite_ends_training(cache, tmp_path):
+    with pytest.raises(DivergedError, match="Lower SOLVER.BASE_LR"):
+        train(characters_config("softmax", cache, tmp_path, SOLVER__BASE_LR=1e20, SOLVER__LOG_PERIOD=1))
+    assert not (tmp_path / "model_final.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"SOLVER__MAX_ITER": 0}, "SOLVER.MAX_ITER is 0; it must be more than 0"),
+        ({"SOLVER__WEIGHT_DECAY": -0.1}, "SOLVER.WEIGHT_DECAY is -0.1; it must be 0 or more"),
+        ({"SOLVER__LR_SCHEDULE": "cosin"}, "Did you mean 'cosine'"),
+        ({"MODEL__DEVICE": "gpu"}, "MODEL.DEVICE is 'gpu'; choose auto, cpu or cuda"),
+        ({"MODEL__DECOUPLED__ENABLED": True}, "set MODEL.WEIGHTS"),
+        ({"SOLVER__META__ENABLED": True}, "needs MODEL.DECOUPLED.ENABLED"),
+        ({"MODEL__WEIGHTS": "none.pth"}, "Checkpoint 'none.pth' doesn't exist"),
+        ({"DATASET__NAME": "mnist"}, "Unknown dataset 'mnist'"),
+        ({"INPUT__PIXEL_STD": [1.0, 0.0, 1.0]}, "INPUT.PIXEL_STD"),
+    ],
+)
+def test_invalid_values_are_errors_before_anything_is_trained(options, message, cache, tmp_path):
+    with pytest.raises(InputError, match=message):
+        train(characters_config("softmax", cache, tmp_path, **options))
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_checkpoints_of_other_models_and_other_files_are_errors(cache, first_stage, tmp_path):
+    with pytest.raises(InputError, match="is of another model: network.* has shape"):
+        evaluate(
+            characters_config("softmax", cache, tmp_path, MODEL__WEIGHTS=first_stage, MODEL__NETWORK__RESNET8__WIDTH=8)
+        )
+    with pytest.raises(InputError, match="'classifier.bias' is in only one"):
+        evaluate(characters_config("ldam", cache, tmp_path, MODEL__WEIGHTS=first_stage))
+    other = tmp_path / "other.pth"
+    for content in (b"", b"no checkpoint"):
+        other.write_bytes(content)
+        with pytest.raises(InputError, match="not a readable checkpoint"):
+            read_checkpoint(other)
+    torch.save({"weight": torch.zeros(1)}, other)
+    with pytest.raises(InputError, match="not a checkpoint of image classification"):
+        read_checkpoint(other)
+    with pytest.raises(InputError, match="MODEL.WEIGHTS is empty"):
+        evaluate(characters_config("softmax", cache, tmp_path))
+
+
+def test_checkpoints_run_no_code(tmp_path):
+    class Harmful:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "hacked"),)
+
+    torch.save({"model": Harmful(), "config": {}}, tmp_path / "x.pth")
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        read_checkpoint(tmp_path / "x.pth")
+    assert not (tmp_path / "hacked").exists()
