@@ -112,7 +112,7 @@ def test_tables_and_plots_of_all_methods(comparison, capsys):
         assert min(Image.open(comparison.output / f"{name}.png").size) > 400
     printed = capsys.readouterr().out
     assert page in printed
-    assert re.search(r"rfs seed 0: mask AP 10\.0, APr –, box AP 20\.0, 0\.0 min; runs left: \d+\n", printed)
+    assert re.search(r"rfs seed 0: box AP 20\.0, APr –, mask AP 10\.0, APr –, 0\.0 min; runs left: \d+\n", printed)
     assert "; runs left: 0\n" in printed
 
 
