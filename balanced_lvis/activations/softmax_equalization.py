@@ -68,6 +68,7 @@ class SoftmaxEqualization(Softmax):
 
     needs_prior = True
     deterministic = False
+    # neutral_at_uniform_counts holds for up to 1 / threshold classes, 200 by default; with more, all are in the tail.
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 
@@ -134,9 +135,12 @@ _POSITIVE = (
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "SEED", "SOLVER.MOMENTUM", "SOLVER.WEIGHT_DECAY", "SOLVER.WARMUP_ITERS", "SOLVER.WARMUP_FACTOR",
-    "SOLVER.META.LR", "SOLVER.META.INNER_LR", "SOLVER.META.IMS_PER_BATCH", "DATALOADER.NUM_WORKERS",
+    "SOLVER.GAMMA", "SOLVER.META.LR", "SOLVER.META.INNER_LR", "SOLVER.META.IMS_PER_BATCH", "DATALOADER.NUM_WORKERS",
     "DATASET.LONG_TAIL.MAX_COUNT", "DATASET.LONG_TAIL.SEED",
 )  # fmt: skip
+
+
+_SEEDS = 2**32  # of NumPy's legacy generator, which the published rule of long-tailed subsets uses
 
 
 def check_config(cfg: CN) -> None:
@@ -146,11 +150,17 @@ def check_config(cfg: CN) -> None:
     Raises:
         InputError: for a value that is out of range.
     """
-    for keys, low, text in ((_POSITIVE, 0, "more than 0"), (_NOT_NEGATIVE, -1e-300, "0 or more")):
-        for key in keys:
-            value = _value(cfg, key)
-            if not value > low:
-                raise InputError(f"{key} is {value}; it must be {text}.")
+    for key in (*_POSITIVE, *_NOT_NEGATIVE):
+        value, positive = _value(cfg, key), key in _POSITIVE
+        if not (value > 0 if positive else value >= 0) or value == math.inf:
+            raise InputError(f"{key} is {value}; it must be {'more than 0' if positive else '0 or more'}.")
+    if cfg.DATASET.LONG_TAIL.SEED >= _SEEDS:
+        raise InputError(f"DATASET.LONG_TAIL.SEED is {cfg.DATASET.LONG_TAIL.SEED}; it must be below {_SEEDS}.")
+    if cfg.SOLVER.STEPS and cfg.SOLVER.LR_SCHEDULE == "cosine":
+        raise InputError(
+            f"SOLVER.STEPS is {cfg.SOLVER.STEPS}, but SOLVER.LR_SCHEDULE is 'cosine', which has no steps; set it to "
+            "'steps', or empty SOLVER.STEPS."
+        )
     for key in ("PIXEL_MEAN", "PIXEL_STD"):
         if len(cfg.INPUT[key]) != 3 or (key == "PIXEL_STD" and min(cfg.INPUT[key]) <= 0):
             raise InputError(f"INPUT.{key} is {cfg.INPUT[key]}; it must be three numbers, above 0 for PIXEL_STD.")

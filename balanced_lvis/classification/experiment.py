@@ -16,13 +16,14 @@ from ..experiments.runs import Run, discard_stale, unfinished
 from ..experiments.seeds import check_seeds
 from ..experiments.tables import percent
 from ..utils.errors import InputError
-from ..utils.io import write_json
+from ..utils.io import replacing, write_json
 from ..utils.job_lock import only_job_in
 from .evaluation import GROUPS
 from .methods import METHODS
 from .report import marginal_figure, results_page, statistics_table
-from .run import dataset_from_config
+from .run import dataset_from_config, training_subset
 from .runs import ClassifierRun, EvaluationRun
+from .steps import check_no_empty_class
 
 IMBALANCES = (200, 100, 10)  # as the columns of the paper's table
 # A smoke test of all methods in two minutes; its results mean nothing.
@@ -62,7 +63,7 @@ def run_experiment(
     Args:
         methods: keys of :data:`balanced_lvis.classification.methods.METHODS`; the first stages of second stages are
             added.
-        imbalances: imbalance factors of the training set, at least 1.
+        imbalances: imbalance factors of the training set, at least 1; 0 for all images.
         seeds: whole numbers from 0, of training only: the images are the same for all.
         output: folder of the runs and the results.
         configs: start of the paths of the configs, before ``METHOD.yaml``.
@@ -87,10 +88,10 @@ def run_experiment(
     runs = _runs(methods, imbalances, seeds, output, configs, tuple(overrides))
     with only_job_in(output, "--output"):
         to_do = unfinished(list(runs.values()))
-        discard_stale(to_do, list(runs.values()))
-        _prepare_data(to_do)
+        _prepare_data(to_do)  # before anything is deleted
+        discard_stale(to_do, list(runs.values()), output)
         print(f"{len(to_do)} runs to train and evaluate, {len(runs) - len(to_do)} already finished", flush=True)
-        train_all(to_do, None, jobs, _Reporter(len(to_do)))
+        train_all(to_do, None, jobs, _Reporter(len(to_do)), num_runs=len(runs))
         minutes = (time.monotonic() - start) / 60
         made_by = (
             f"Made by `{command or 'run_experiment'}`: {len(to_do)} runs in {minutes:.1f} minutes; "
@@ -111,8 +112,10 @@ def _chosen_methods(methods: Sequence[str]) -> list[str]:
 
 def _check_imbalances(imbalances: Sequence[int]) -> list[int]:
     distinct = list(dict.fromkeys(imbalances))
-    if not distinct or min(distinct) < 1:
-        raise InputError(f"--imbalance: {distinct}; give one or more whole numbers from 1, such as 10 100.")
+    if not distinct or min(distinct) < 0:
+        raise InputError(
+            f"--imbalance: {distinct}; give one or more whole numbers, such as 10 100, or 0 for all images."
+        )
     return distinct
 
 
@@ -146,11 +149,25 @@ def _run(runs, imbalance: int, key: str, seed: int, output: Path, configs: str, 
 
 
 def _prepare_data(runs: Sequence[Run]) -> None:
-    """Read the data once before the first run: errors are shown early, and characters are rendered only once."""
-    for run in runs[:1]:  # all runs have the same images
-        dataset = dataset_from_config(run.config())
-        dataset.train()
-        dataset.test()
+    """
+    Read the data once before the first run: errors are shown early, and characters are rendered only once.
+
+    Raises:
+        InputError: if the data is invalid, or too small for an imbalance factor or the Meta Sampler.
+    """
+    if not runs:
+        return
+    dataset = dataset_from_config(runs[0].config())  # all runs have the same images
+    dataset.test()
+    images, checked = dataset.train(), {}
+    for run in runs:
+        cfg = run.config()
+        tail = cfg.DATASET.LONG_TAIL
+        key = (tail.IMBALANCE, tail.MAX_COUNT, tail.SEED)
+        if key not in checked:
+            checked[key] = training_subset(cfg, images).counts()
+        if cfg.SOLVER.META.ENABLED:
+            check_no_empty_class(checked[key], images.class_names)
 
 
 class _Reporter:
@@ -178,7 +195,8 @@ def _write(runs: dict[Key, ClassifierRun], output: Path, configs: str, made_by: 
     results = {i: {key: of_method[key] for key in METHODS if key in of_method} for i, of_method in results.items()}
     table = statistics_table(results)
     page = results_page(table, f"Long-tailed classification, {os.path.relpath(f'{configs}*.yaml')}", made_by)
-    (output / PAGE).write_text(page, encoding="utf-8")
+    with replacing(output / PAGE) as file:
+        file.write(page)
     write_json(output / TABLE, table, indent=1)
     marginal_figure(results, output / FIGURE)
     print_text(f"\n{page}\nThe tables and the figure are in {output}/")

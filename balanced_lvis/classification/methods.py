@@ -24,7 +24,7 @@ class ClassificationMethod:
 METHODS = {
     method.key: method
     for method in (
-        # Table 1 of the paper, in its order; it has no LDAM-DRW.
+        # The methods of Table 1 of the paper in its order, with ldam_drw and logit_adjustment, which it lacks.
         ClassificationMethod("softmax", "Softmax"),
         ClassificationMethod("class_balanced_weighting", "Class-balanced weighting"),
         ClassificationMethod("class_balanced_sampling", "Class-balanced sampling"),

@@ -70,7 +70,7 @@ class CifarResNet(Network):
         stem_stride: stride of the first convolution, 1 in the paper.
 
     Raises:
-        InputError: if ``width`` or ``stem_stride`` is below 1.
+        InputError: if ``width`` or ``stem_stride`` is below 1, or ``depth`` is not 6n+2.
     """
 
     def __init__(self, depth: int, width: int, stem_stride: int):
@@ -78,7 +78,9 @@ class CifarResNet(Network):
         for name, value in (("WIDTH", width), ("STEM_STRIDE", stem_stride)):
             if value < 1:
                 raise InputError(f"{name} of MODEL.NETWORK is {value}; it must be at least 1.")
-        blocks = (depth - 2) // 6
+        blocks, rest = divmod(depth - 2, 6)
+        if blocks < 1 or rest:
+            raise InputError(f"CifarResNet: depth is {depth}; it must be 6n+2, such as 8, 14, 20 or 32.")
         self.stem = nn.Sequential(
             nn.Conv2d(3, width, 3, stem_stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
         )

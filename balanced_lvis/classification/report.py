@@ -21,6 +21,7 @@ from .methods import METHODS
 SHOWN = ("softmax", "eql", "balanced_softmax")
 _DASH = "–"
 _ALL = "All"
+_ALL_IMAGES = "all images"  # no long-tailed subset
 
 # {imbalance factor: {method: results.json of each seed}}
 Results = Mapping[int, Mapping[str, Sequence[dict]]]
@@ -66,7 +67,7 @@ def results_page(table: Mapping[str, Mapping[str, dict]], title: str, made_by: s
     ]
     for imbalance, of_method in table.items():
         parts += [
-            f"## Imbalance factor {imbalance}\n",
+            f"## {_imbalance_title(imbalance).capitalize()}\n",
             "Mean accuracy of classes with more than 100, 20 to 100, and fewer than 20 training images.\n",
             groups_table(of_method),
         ]
@@ -89,7 +90,8 @@ def accuracy_table(table: Mapping[str, Mapping[str, dict]]) -> str:
         ]
         for method in methods
     ]
-    return markdown_table([["Imbalance factor", *table], *rows])
+    columns = [_ALL_IMAGES if imbalance == "0" else imbalance for imbalance in table]
+    return markdown_table([["Imbalance factor", *columns], *rows])
 
 
 def groups_table(of_method: Mapping[str, dict]) -> str:
@@ -99,6 +101,10 @@ def groups_table(of_method: Mapping[str, dict]) -> str:
         for method, found in of_method.items()
     ]
     return markdown_table([["Method", _ALL, *(group.capitalize() for group in GROUPS)], *rows])
+
+
+def _imbalance_title(imbalance: int | str) -> str:
+    return f"imbalance factor {imbalance}" if int(imbalance) else _ALL_IMAGES
 
 
 def _paper_table(rows: Mapping[str, Mapping[int, float]]) -> str:
@@ -124,7 +130,7 @@ def marginal_figure(results: Results, path: str | os.PathLike) -> None:
                 axis.plot(range(1, len(curve) + 1), curve, label=METHODS[method].title)
         num_classes = len(next(iter(of_method.values()))[0]["marginal"])
         axis.axhline(1 / num_classes, color="gray", linestyle="--", linewidth=1, label="uniform")
-        axis.set_title(f"imbalance factor {imbalance}")
+        axis.set_title(_imbalance_title(imbalance))
         axis.set_xlabel("class, by training frequency")
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("marginal p(y) on the test set")

@@ -10,11 +10,12 @@ from ..utils.io import replacing, write_json
 from ..utils.job_lock import only_job_in
 from ..utils.keyword_options import chosen_options
 from ..utils.storage import check_writable, clear_errors
-from .checkpoints import load_model, read_checkpoint
+from .checkpoints import CURRENT, FINAL, LAST, check_fits_evaluation, check_same_data, load_model, read_checkpoint
 from .config import check_config, device_of
 from .data import Dataset, build_dataset, long_tailed_subset
 from .data.image_set import ImageSet
 from .evaluation import GROUPS, predict, results_of
+from .metrics_file import METRICS
 from .model import build_model
 from .training import Trainer
 
@@ -67,7 +68,8 @@ def evaluate(cfg) -> dict:
         as :func:`train`.
 
     Raises:
-        InputError: if the config, the data or the checkpoint is invalid, or another job uses the folder.
+        InputError: if the config, the data or the checkpoint is invalid, if the checkpoint was trained on other data or
+            with an activation of another family, or if another job uses the folder.
         StorageError: if the folder can't be written to.
     """
     check_config(cfg)
@@ -79,7 +81,10 @@ def evaluate(cfg) -> dict:
         dataset = dataset_from_config(cfg)
         images, test = training_set(cfg, dataset), dataset.test()
         model = build_model(cfg, images.num_classes, images.prior)
-        load_model(model, read_checkpoint(cfg.MODEL.WEIGHTS), cfg.MODEL.WEIGHTS)
+        content = read_checkpoint(cfg.MODEL.WEIGHTS)
+        check_fits_evaluation(content["config"], cfg, cfg.MODEL.WEIGHTS)
+        check_same_data(content, images, cfg.MODEL.WEIGHTS)
+        load_model(model, content, cfg.MODEL.WEIGHTS)
         if model.calibration is not None:
             model.calibration.prepare(model.activation)
         scores = predict(model.to(device), test, cfg.TEST.IMS_PER_BATCH, device)
@@ -105,18 +110,30 @@ def training_set(cfg, dataset: Dataset) -> ImageSet:
     Raises:
         InputError: if the data is missing or damaged, or has too few images.
     """
-    images, options = dataset.train(), cfg.DATASET.LONG_TAIL
+    return training_subset(cfg, dataset.train())
+
+
+def training_subset(cfg, images: ImageSet) -> ImageSet:
+    """
+    The long-tailed subset of ``DATASET.LONG_TAIL``, or all images.
+
+    Raises:
+        InputError: if a class has too few images.
+    """
+    options = cfg.DATASET.LONG_TAIL
     if not options.IMBALANCE:
         return images
     return long_tailed_subset(images, options.IMBALANCE, options.MAX_COUNT, options.SEED)
 
 
 def _write_inputs(cfg, images: ImageSet) -> None:
-    """Describe a new run, and delete what an earlier one has left."""
+    """Describe a new run, and delete the checkpoints, metrics and results of an earlier one."""
     folder = cfg.OUTPUT_DIR
     with clear_errors(folder):
-        for name in ("last_checkpoint", "metrics.json", RESULTS):
-            if os.path.exists(path := os.path.join(folder, name)):
+        for name in (LAST, CURRENT, FINAL, METRICS, RESULTS, os.path.join(EVALUATION, RESULTS)):
+            path = os.path.join(folder, name)
+            # A run that starts from the model in its own folder needs it again when it is resumed.
+            if os.path.exists(path) and os.path.realpath(path) != os.path.realpath(cfg.MODEL.WEIGHTS or "."):
                 os.unlink(path)
         with replacing(os.path.join(folder, "config.yaml")) as file:
             file.write(cfg.dump())

@@ -41,6 +41,10 @@ class EvaluationRun(ClassifierRun):
         """The content of ``evaluation/results.json``."""
         return self.load(EVALUATION, RESULTS)
 
+    def has_results(self) -> bool:
+        """Whether the folder has the results of an evaluation, of any config."""
+        return (self.output / EVALUATION / RESULTS).exists()
+
     def finished(self, cfg) -> bool:
         """Whether there are results of this config, newer than the model."""
         results = self.output / EVALUATION / RESULTS

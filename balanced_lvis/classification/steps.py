@@ -6,7 +6,8 @@ Shape shorthand: B images, D features, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,10 +15,13 @@ from torch import Tensor, nn
 
 from ..activations import StateUpdates
 from ..meta import MetaSampler, RateLearner
+from ..utils.errors import InputError
 from ..utils.random_state import seed_of
 from .data.batches import BatchLoader, training_batches
 from .model import ImageClassifier
 from .samplers import ClassBalancedSampler, build_sampler, images_by_class
+
+logger = logging.getLogger(__name__)
 
 # Keys of random streams of the Meta Sampler, as in samplers.py.
 _RATES, _META_BATCHES = 5, 6
@@ -43,10 +47,14 @@ class Step:
             cfg.DATALOADER.SAMPLER_TRAIN, load.labels, load.num_classes, cfg.SOLVER.IMS_PER_BATCH, cfg.SEED
         )
         self.updates = StateUpdates(model)
+        self.freeze()
         solver = cfg.SOLVER
         self.optimizer = torch.optim.SGD(
             self.trained().parameters(), solver.BASE_LR, momentum=solver.MOMENTUM, weight_decay=solver.WEIGHT_DECAY
         )
+
+    def freeze(self) -> None:
+        """Exclude parameters that are not trained from gradients; here, none."""
 
     def trained(self) -> nn.Module:
         """The module whose parameters are trained."""
@@ -119,9 +127,11 @@ class ClassifierStep(Step):
     included, and the classifier is trained.
     """
 
-    def trained(self):
+    def freeze(self):
         for parameter in self.model.network.parameters():
             parameter.requires_grad_(False)
+
+    def trained(self):
         return self.model.classifier
 
     def start(self):
@@ -137,7 +147,9 @@ class MetaStep(ClassifierStep):
     """
     The second stage of Balanced Meta-Softmax: the sampling rates of classes are learned with the classifier.
 
-    Rates start at the class frequencies, as in the authors' code: instance-balanced sampling.
+    Rates start at the class frequencies, as in the authors' code: instance-balanced sampling. Batches are drawn at the
+    rates and loaded in this process, as each depends on the update before: ``DATALOADER.SAMPLER_TRAIN``
+    and ``DATALOADER.NUM_WORKERS`` have no effect.
 
     Args:
         model, cfg, load, device: as of :class:`Step`.
@@ -149,7 +161,13 @@ class MetaStep(ClassifierStep):
     def __init__(self, model: ImageClassifier, cfg, load: BatchLoader, device: torch.device):
         super().__init__(model, cfg, load, device)
         meta = cfg.SOLVER.META
+        if cfg.DATALOADER.SAMPLER_TRAIN != "instance":
+            logger.warning(
+                "DATALOADER.SAMPLER_TRAIN %r is not used: SOLVER.META.ENABLED draws batches at learned rates.",
+                cfg.DATALOADER.SAMPLER_TRAIN,
+            )
         self._of_class = [found.tolist() for found in images_by_class(load.labels, load.num_classes)]
+        check_no_empty_class(np.array([len(found) for found in self._of_class]))
         self.rates = MetaSampler(load.num_classes, counts=[len(found) for found in self._of_class])
         self.learner = RateLearner(model.activation, self.rates, meta.LR)
         self._meta_sampler = ClassBalancedSampler(
@@ -180,3 +198,21 @@ class MetaStep(ClassifierStep):
     def load_state_dict(self, state):
         super().load_state_dict(state)
         self.learner.load_state_dict(state["meta"])
+
+
+def check_no_empty_class(counts: np.ndarray, class_names: Sequence[str] | None = None) -> None:
+    """
+    Args:
+        counts: (K,) training images of each class.
+        class_names: K names, for the message.
+
+    Raises:
+        InputError: if a class has no training images, as the Meta Sampler can't learn its rate.
+    """
+    if (empty := np.flatnonzero(counts == 0)).size:
+        name = repr(class_names[empty[0]]) if class_names is not None else str(empty[0])
+        raise InputError(
+            f"SOLVER.META.ENABLED is True, but {len(empty)} of {len(counts)} classes have no training images, such as "
+            f"{name}; the Meta Sampler needs images of every class. Choose a smaller DATASET.LONG_TAIL.IMBALANCE, or "
+            "another method."
+        )

@@ -15,10 +15,12 @@ from ..utils.storage import clear_errors
 from .checkpoints import (
     CURRENT,
     FINAL,
+    check_same_data,
     check_same_run,
-    comparable,
+    described_data,
     load_model,
     newest_checkpoint,
+    plain_values,
     read_checkpoint,
     save_checkpoint,
 )  # fmt: skip
@@ -45,14 +47,14 @@ class Trainer:
         device: device to train on.
 
     Attributes:
-        model: the model, in training mode until :meth:`train` has ended.
+        model: the model.
 
     Raises:
         InputError: if the config or the checkpoint in ``MODEL.WEIGHTS`` is invalid.
     """
 
     def __init__(self, cfg, images: ImageSet, device: torch.device):
-        self.cfg, self.device = cfg, device
+        self.cfg, self.device, self._images = cfg, device, images
         seed_all(cfg.SEED, _INITIAL_WEIGHTS)
         self.model = build_model(cfg, images.num_classes, images.prior())
         self.model.activation.prepare()
@@ -80,13 +82,14 @@ class Trainer:
             whether there is one.
 
         Raises:
-            InputError: if it is damaged, or of another config.
+            InputError: if it is damaged or missing, or of another config or other data.
         """
         path = newest_checkpoint(self.cfg.OUTPUT_DIR)
         if path is None:
             return False
         content = read_checkpoint(path)
         check_same_run(content["config"], self.cfg, path)
+        check_same_data(content, self._images, path)
         self.model.load_state_dict(content["model"])
         self.step.load_state_dict(content["step"])
         self.iteration = content["iteration"]
@@ -106,7 +109,8 @@ class Trainer:
             "step": self.step.state_dict(),
             "iteration": self.iteration,
             "random": current_states(),
-            "config": comparable(self.cfg),
+            "config": plain_values(self.cfg),
+            "data": described_data(self._images),
         }
         save_checkpoint(self.cfg.OUTPUT_DIR, name, content)
 
@@ -123,6 +127,7 @@ class Trainer:
         """
         cfg, end = self.cfg, self.cfg.SOLVER.MAX_ITER
         if self.iteration >= end:
+            self._remove_current()  # a kill between the two may have left it
             return
         with clear_errors(cfg.OUTPUT_DIR):
             keep_until(cfg.OUTPUT_DIR, self.iteration)
@@ -133,29 +138,39 @@ class Trainer:
                 self._log(loss, progress)
                 self.iteration += 1
                 if stop.is_wanted_anywhere() and self.iteration < end:
+                    self._check_finite(loss, self.iteration - 1)
                     self.save(CURRENT)
                     logger.info("Stopped by %s; --resume continues from iteration %d", stop.signal_name, self.iteration)
                     raise Preempted
                 if self.iteration % cfg.SOLVER.CHECKPOINT_PERIOD == 0 and self.iteration < end:
+                    self._check_finite(loss, self.iteration - 1)  # a checkpoint of other weights can't be resumed
                     self.save(CURRENT)
         self.save(FINAL)
-        with clear_errors(cfg.OUTPUT_DIR):
-            _remove(os.path.join(cfg.OUTPUT_DIR, CURRENT))
+        self._remove_current()
+
+    def _remove_current(self) -> None:
+        with clear_errors(self.cfg.OUTPUT_DIR):
+            _remove(os.path.join(self.cfg.OUTPUT_DIR, CURRENT))
 
     def _log(self, loss: torch.Tensor, progress: Progress) -> None:
         done, solver = self.iteration + 1, self.cfg.SOLVER
         if done % solver.LOG_PERIOD and done != solver.MAX_ITER:
             return
-        value = float(loss)
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"The loss is {value} at iteration {self.iteration}: training diverged. Lower SOLVER.BASE_LR "
-                f"({solver.BASE_LR}), or raise SOLVER.WARMUP_ITERS ({solver.WARMUP_ITERS})."
-            )
+        value = self._check_finite(loss, self.iteration)
         lr = learning_rate(self.cfg, self.iteration)
         with clear_errors(self.cfg.OUTPUT_DIR):
             add_metrics(self.cfg.OUTPUT_DIR, {"iteration": self.iteration, "total_loss": value, "lr": lr})
         progress.show(done, value)
+
+    def _check_finite(self, loss: torch.Tensor, iteration: int) -> float:
+        """The loss of an iteration; DivergedError if it is not finite."""
+        value, solver = float(loss), self.cfg.SOLVER
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"The loss is {value} at iteration {iteration}: training diverged. Lower SOLVER.BASE_LR "
+                f"({solver.BASE_LR}), or raise SOLVER.WARMUP_ITERS ({solver.WARMUP_ITERS})."
+            )
+        return value
 
 
 def _step_class(cfg) -> type[Step]:

@@ -10,6 +10,7 @@ from ..classification.run import EVALUATION
 from ..config_files.imports import add_import_argument
 from ..console.command_line import command_line
 from ..console.run_log import log_run
+from ..utils.errors import InputError
 from ..utils.storage import check_folder_name
 from .parsers import CONFIG_FILE, OVERRIDES, check_config_given, new_parser, overrides_of
 
@@ -32,6 +33,8 @@ SIGUSR1, and --resume continues.
 def main(arguments: list[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     check_config_given(args)
+    if args.resume and args.eval_only:
+        raise InputError("--resume continues training, and --eval-only doesn't train; leave out one of the two.")
     cfg = load_config(args.config_file, overrides_of(args))
     check_folder_name(cfg.OUTPUT_DIR)
     log_run(os.path.join(cfg.OUTPUT_DIR, EVALUATION) if args.eval_only else cfg.OUTPUT_DIR)

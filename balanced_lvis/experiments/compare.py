@@ -72,7 +72,7 @@ def compare(
     chosen = [run for (method, _), run in runs.items() if method in methods]
     with only_job_in(output, "--output"):
         to_do = unfinished(chosen)
-        discard_stale(to_do, list(runs.values()))
+        discard_stale(to_do, list(runs.values()), output)
         _prepare_data(to_do)
         print(f"{len(to_do)} runs to train and evaluate, {len(chosen) - len(to_do)} already finished", flush=True)
         train_all(to_do, train_net, jobs, Reporter(len(to_do)), num_runs=len(chosen))

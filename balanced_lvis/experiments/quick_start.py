@@ -117,7 +117,7 @@ def _to_train(runs: list[Run], output: Path) -> list[Run]:
         (output / TABLE).unlink(missing_ok=True)
         (output / SUMMARY).unlink()
     to_do = unfinished(runs)
-    discard_stale(to_do, runs)
+    discard_stale(to_do, runs, output)
     return to_do
 
 

@@ -100,10 +100,14 @@ class Run:
     def finished(self, cfg) -> bool:
         """Whether the run has finished with this config, and its final model has been evaluated."""
         results, weights = self.output / RESULTS, self.weights
-        # With TEST.EVAL_PERIOD, the results of an interrupted run may be those of an earlier model.
-        if not results.exists() or not self._has_ended_training() or not self._is_of(cfg):
+        if not self.has_results() or not self._is_of(cfg):
             return False
         return not weights.exists() or results.stat().st_mtime >= weights.stat().st_mtime
+
+    def has_results(self) -> bool:
+        """Whether the folder has the results of a whole run, of any config."""
+        # With TEST.EVAL_PERIOD, the results of an interrupted run may be those of an earlier model.
+        return (self.output / RESULTS).exists() and self._has_ended_training()
 
     def _has_ended_training(self) -> bool:
         """According to the last_checkpoint file, which stays if the weights are removed to save disk space."""
@@ -112,9 +116,13 @@ class Run:
         except OSError:
             return False
 
+    def is_of_other(self, cfg) -> bool:
+        """Whether the output is of another config, and so must not be resumed with this one."""
+        return self._config_path.exists() and not self._is_of(cfg)
+
     def discard_other(self, cfg) -> None:
-        """Delete the output if it is of another config, as it must not be resumed with this one."""
-        if self._config_path.exists() and not self._is_of(cfg):
+        """Delete the output if it is of another config."""
+        if self.is_of_other(cfg):
             self.discard()
 
     def discard(self) -> None:
@@ -184,10 +192,28 @@ def unfinished(runs: list[Run]) -> list[Run]:
     return to_do
 
 
-def discard_stale(to_do: list[Run], runs: list[Run]) -> None:
-    """Delete the outputs of other configs, and those of all second stages whose first stage is trained again."""
-    for run in to_do:
-        run.discard_other(run.config())
-    for run in runs:
-        if run.after in to_do:
-            run.discard()
+def discard_stale(to_do: Sequence[Run], runs: Sequence[Run], output: Path) -> None:
+    """
+    Delete the outputs of other configs, and those of all second stages whose first stage is trained again.
+
+    The number of finished runs among them is printed first, as their results are lost.
+
+    Args:
+        to_do: the runs that are trained.
+        runs: all runs of the experiment.
+        output: its folder, for the message.
+
+    Raises:
+        InputError: if a job is using one of the folders.
+    """
+    stale = [run for run in to_do if run.is_of_other(run.config())]
+    stale += [run for run in runs if run.after in to_do and run not in stale]
+    if finished := [run for run in stale if run.has_results()]:
+        several = len(finished) > 1
+        print(
+            f"{len(finished)} finished run{'s' * several} of another config in {output} {'are' if several else 'is'} "
+            f"deleted{', the first of them' * several}: {finished[0].title}",
+            flush=True,
+        )
+    for run in stale:
+        run.discard()

@@ -6,6 +6,7 @@ Shape shorthand: R RoIs, or samples in image classification, K foreground classe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -15,6 +16,8 @@ from torch.func import functional_call
 from ..activations import Activation
 from ..utils.errors import InputError
 from .inner_step import one_step_ahead
+
+logger = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]  # features (R, D) and gt_classes (R,)
 
@@ -36,6 +39,9 @@ class OneStepLearner:
         learned: module with the parameter ``psi``.
         lr: learning rate of Adam; 0 keeps psi as it is.
 
+    Attributes:
+        skipped: number of updates that were skipped in this process, as the gradient was not finite.
+
     Raises:
         InputError: if ``lr`` is negative.
     """
@@ -43,6 +49,7 @@ class OneStepLearner:
     def __init__(self, activation: Activation, learned: nn.Module, lr: float):
         if not lr >= 0:
             raise InputError(f"SOLVER.META.LR is {lr}; it must be 0 (fixed weights) or more.")
+        self.skipped = 0
         self.activation = activation
         self._learned = learned
         self.optimizer = torch.optim.Adam(learned.parameters(), lr=lr)
@@ -68,6 +75,10 @@ class OneStepLearner:
         psi.grad = average(gradient)
         if psi.grad.isfinite().all():  # one bad batch must not destroy all weights
             self.optimizer.step()
+        else:
+            self.skipped += 1
+            if self.skipped == 1:
+                logger.warning("A gradient of psi is not finite: its update is skipped. Later ones are only counted")
         return loss.detach()
 
     def state_dict(self) -> dict:

@@ -16,9 +16,7 @@ Transform = Callable[[Tensor], Tensor]  # of a (3, H, W) uint8 image
 
 def padded_crop(fill: list[float]) -> Transform:
     """A crop of the image's size after padding with zeros."""
-    from torchvision.transforms import v2
-
-    return lambda image: v2.RandomCrop(list(image.shape[-2:]), padding=CROP_PADDING)(image)
+    return _PaddedCrop()
 
 
 def flip(fill: list[float]) -> Transform:
@@ -68,6 +66,15 @@ def build_transforms(names: Iterable[str], fill: list[float]) -> Transform | Non
             raise InputError(f"INPUT.TRANSFORMS has {name!r}.{hint} Valid: {', '.join(TRANSFORMS)}.")
     transforms = [TRANSFORMS[name](fill) for name in names]
     return _Chain(transforms) if transforms else None
+
+
+class _PaddedCrop:
+    """A class, as workers that are not forked receive transforms by pickle."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        from torchvision.transforms import v2
+
+        return v2.RandomCrop(list(image.shape[-2:]), padding=CROP_PADDING)(image)
 
 
 class _Chain:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,15 @@ from ...data.rendered.paint import coverage
 from ...utils.errors import InputError
 from ...utils.io import open_regular, replacing
 from ...utils.random_state import seed_of
+from ...utils.storage import clear_output_errors
 from .image_set import Dataset, ImageSet, register_dataset
 
 SIZE = 32  # pixels
 _VERSION = 1  # of the drawing; part of the name of the cached file
 _SPLITS = ("train", "test")
 _MOST_PER_CLASS = 100_000
+
+logger = logging.getLogger(__name__)
 
 
 @register_dataset("characters")
@@ -88,16 +93,21 @@ class Characters(Dataset):
         return Path(self._cache, name)
 
     def _read(self, split: str) -> np.ndarray | None:
-        """The cached images; None if there are none, or the file is damaged."""
-        if not self._cache or not self._path(split).is_file():
+        """The cached images; None if there are none, or the file is damaged, which is logged."""
+        path = self._path(split)
+        if not self._cache or not path.is_file():
             return None
         try:
-            with open_regular(self._path(split)) as file, np.load(file, allow_pickle=False) as content:
+            with open_regular(path) as file, np.load(file, allow_pickle=False) as content:
                 images = content["images"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            logger.warning("%s is damaged (%s); its images are rendered again", path, error)
             return None
         expected = (len(self._glyphs) * self._per_class[split], SIZE, SIZE, 3)
-        return images if images.dtype == np.uint8 and images.shape == expected else None
+        if images.dtype != np.uint8 or images.shape != expected:
+            logger.warning("%s has an array of another shape or type; its images are rendered again", path)
+            return None
+        return images
 
     def _write(self, split: str, images: np.ndarray) -> None:
         if not self._cache:
@@ -105,9 +115,10 @@ class Characters(Dataset):
         # Several processes may render the same images at the same time: each writes a file of its own.
         path = self._path(split)
         own = path.with_suffix(f".{os.getpid()}")
-        with replacing(own, "wb") as file:
-            np.savez(file, images=images)
-        os.replace(own, path)
+        with clear_output_errors(path):
+            with replacing(own, "wb") as file:
+                np.savez(file, images=images)
+            os.replace(own, path)
 
 
 def draw(glyph: Glyph, rng: np.random.Generator) -> np.ndarray:

@@ -6,11 +6,16 @@ import os
 import pickle
 import tarfile
 import tempfile
+import zlib
 
 import numpy as np
 
 from ...utils.errors import InputError
 from .image_set import Dataset, ImageSet, register_dataset
+
+_UNREADABLE = (
+    RuntimeError, OSError, pickle.UnpicklingError, EOFError, KeyError, ValueError, tarfile.TarError, zlib.error,
+)  # fmt: skip
 
 
 class _Cifar(Dataset):
@@ -35,8 +40,8 @@ class _Cifar(Dataset):
         self._unpack()
         try:
             found = self._source(self._root, train=train, download=self._download)
-        except (RuntimeError, OSError, pickle.UnpicklingError, EOFError, KeyError) as error:
-            raise self._error(f"{str(error).splitlines()[0]} {self._remedy()}") from error
+        except _UNREADABLE as error:
+            raise self._error(self._reason(error)) from error
         return ImageSet(found.data, np.array(found.targets, np.int64), tuple(found.classes))
 
     def _unpack(self) -> None:
@@ -48,21 +53,35 @@ class _Cifar(Dataset):
         if os.path.isdir(folder) or not os.path.isfile(archive):
             return
         if not check_integrity(archive, self._source.tgz_md5):
+            if self._download:  # torchvision checks the MD5, too, and downloads the archive again
+                return
             raise self._error(f"{archive!r} is damaged: its MD5 differs. {self._remedy()}")
-        with tempfile.TemporaryDirectory(dir=self._root) as partial:
-            try:
+        try:
+            with tempfile.TemporaryDirectory(dir=self._root) as partial:
                 extract_archive(archive, partial)
                 os.replace(os.path.join(partial, self._source.base_folder), folder)
-            except (tarfile.TarError, OSError) as error:
-                if not os.path.isdir(folder):  # otherwise, another process was faster
-                    raise self._error(f"{archive!r} can't be unpacked: {error}.") from error
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            if not os.path.isdir(folder):  # otherwise, another process was faster
+                raise self._error(f"{archive!r} can't be unpacked: {error}.") from error
+
+    def _reason(self, error: Exception) -> str:
+        """Why the dataset can't be read, and what to do."""
+        folder = os.path.join(self._root, self._source.base_folder)
+        if self._download:
+            return f"the download failed ({(str(error) or type(error).__name__).splitlines()[0]}). {self._remedy()}"
+        if not os.path.isdir(folder):
+            return f"it has no {self._source.filename}. {self._remedy()}"
+        if os.path.isfile(os.path.join(self._root, self._source.filename)):
+            return f"{folder!r} is damaged or incomplete; delete it, and it is unpacked again from the archive."
+        return f"{folder!r} is damaged or incomplete; delete it. {self._remedy()}"
 
     def _error(self, message: str) -> InputError:
         return InputError(f"DATASET.{self._name}.ROOT {self._root!r}: {message}")
 
     def _remedy(self) -> str:
         source = self._source
-        return f"Put {source.filename} from {source.url} there, or set DATASET.{self._name}.DOWNLOAD to True."
+        other = "" if self._download else f", or set DATASET.{self._name}.DOWNLOAD to True"
+        return f"Put {source.filename} from {source.url} there{other}."
 
 
 @register_dataset("cifar10")
@@ -74,7 +93,7 @@ class Cifar10(_Cifar):
 
     Args:
         root: folder with ``cifar-10-python.tar.gz``, or with ``cifar-10-batches-py`` unpacked from it.
-        download: download the archive if it is missing.
+        download: download the archive if it is missing or damaged.
     """
 
     _name = "CIFAR10"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 
 import numpy as np
 
@@ -80,7 +81,7 @@ def read_idx(path: str, dimensions: int) -> np.ndarray:
             file.seek(0)
             reader = gzip.GzipFile(fileobj=file) if compressed else file
             content = reader.read(_MOST_BYTES + 1)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path!r} can't be read: {error}; restore the original file.") from error
     start = 4 + 4 * dimensions
     if len(content) < start or content[:4] != bytes((0, 0, _UNSIGNED_BYTE, dimensions)):

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
 from ...utils.errors import InputError
+from ...utils.io import open_regular
 from .image_set import Dataset, ImageSet, register_dataset
+
+# Errors of Pillow's decoders, as in data/image_files.py, which needs Detectron2.
+_UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
 
 
 @register_dataset("folder")
@@ -85,9 +94,11 @@ class _Files(Sequence):
     def __getitem__(self, index):
         path = self._paths[index]
         try:
-            with Image.open(path) as opened:
+            with open_regular(path) as file, Image.open(file) as opened:
                 image = opened.convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
+        except InputError:  # a FIFO or a device
+            raise
+        except _UNREADABLE as error:
             raise InputError(f"Image {path!r} can't be decoded ({error}); remove or replace it.") from error
         scale = self._size / min(image.size)
         width, height = (max(self._size, round(side * scale)) for side in image.size)

@@ -12,10 +12,10 @@ from ...utils.errors import InputError
 from .image_set import ImageSet
 
 
-def long_tailed_counts(max_count: int, num_classes: int, imbalance: float) -> np.ndarray:
+def long_tailed_counts(max_count: float, num_classes: int, imbalance: float) -> np.ndarray:
     """
     Args:
-        max_count: n_max, the number of images of the first class.
+        max_count: n_max, the number of images of the first class; rounded down if it is not a whole number.
         num_classes: K.
         imbalance: IF, the ratio of the largest to the smallest count; 1 keeps all classes equal.
 
@@ -26,7 +26,9 @@ def long_tailed_counts(max_count: int, num_classes: int, imbalance: float) -> np
         InputError: if an argument is out of range.
     """
     if not 1 <= imbalance < np.inf:
-        raise InputError(f"imbalance is {imbalance}; it must be 1 (balanced) or more, such as 100.")
+        raise InputError(
+            f"DATASET.LONG_TAIL.IMBALANCE is {imbalance}; it must be 1 (balanced) or more, such as 100, or 0 for all images."
+        )
     if max_count < 1 or num_classes < 1:
         raise InputError(f"max_count is {max_count} and num_classes {num_classes}; both must be at least 1.")
     # In Python's floats, as in the published rule: another order of operations can differ by one image.
@@ -51,7 +53,7 @@ def long_tailed_subset(images: ImageSet, imbalance: float, max_count: int = 0, s
     Raises:
         InputError: if a class has fewer images than it must keep.
     """
-    counts = long_tailed_counts(max_count or len(images) // images.num_classes, images.num_classes, imbalance)
+    counts = long_tailed_counts(max_count or len(images) / images.num_classes, images.num_classes, imbalance)
     available = images.counts()
     if (short := np.flatnonzero(available < counts)).size:
         first = short[0]
