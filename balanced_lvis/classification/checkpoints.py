@@ -184,7 +184,8 @@ def check_same_run(saved: dict, cfg: CN, path: str | os.PathLike) -> None:
     before, now = _with_effect(saved), _with_effect(current)
     if not _same_weights(saved, current):
         before["MODEL.WEIGHTS"], now["MODEL.WEIGHTS"] = saved.get("MODEL.WEIGHTS"), current["MODEL.WEIGHTS"]
-    differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    differing = [key for key in {*before, *now} if before.get(key) != now.get(key)]
+    differing.sort(key=lambda key: (not key.endswith(".NAME"), key))  # the method before its options
     if differing:
         key = differing[0]
         raise InputError(

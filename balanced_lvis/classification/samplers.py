@@ -2,7 +2,8 @@
 Samplers: which training images make the batch of an iteration.
 
 A batch is a function of the seed and the iteration alone, so a resumed run sees the batches of an uninterrupted one,
-and any worker can load any batch. Detection resumes its samplers by their position in a stream instead, as Detectron2 does.
+and any worker can load any batch. Those of detection are endless streams, as Detectron2's are, and resume at a
+position.
 
 The class-balanced sampler draws classes independently, as class-balanced sampling is defined in the literature. The one
 of detection (``ClassAwareTrainingSampler``) cycles through all classes in a random order, so each class has the same

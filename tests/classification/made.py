@@ -57,38 +57,44 @@ def write_fashion_mnist(root, per_class: int = 2, compress: bool = True) -> dict
     return arrays
 
 
-def write_cifar10(root, monkeypatch, per_batch: int = 20):
+def write_cifar(root, monkeypatch, classes: int = 10, per_batch: int = 20):
     """
-    CIFAR-10's archive with few images. torchvision is given its MD5s, as it refuses all others.
+    The archive of CIFAR-10 or CIFAR-100 with few images. torchvision is given its MD5s, as it refuses all others.
 
     Returns:
-        the training images (N, 32, 32, 3), and their labels.
+        the training images (N, 32, 32, 3), their labels, the path of the archive, and that of the folder unpacked from
+        it.
     """
-    from torchvision.datasets import CIFAR10
+    from torchvision import datasets
 
+    source = getattr(datasets, f"CIFAR{classes}")
+    key, meta_key = {10: ("labels", "label_names"), 100: ("fine_labels", "fine_label_names")}[classes]
     rng = np.random.default_rng(0)
-    folder = root / "source" / CIFAR10.base_folder
+    folder = root / "source" / source.base_folder
     folder.mkdir(parents=True)
     images, labels = [], []
-    names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
-    for name in names:
+    trained, tested = ([name for name, _ in files] for files in (source.train_list, source.test_list))
+    for name in (*trained, *tested):
         data = rng.integers(0, 256, (per_batch, 3, 32, 32)).astype(np.uint8)
-        of_batch = (np.arange(per_batch) % 10).tolist()
-        content = {"data": data.reshape(per_batch, -1), "labels": of_batch}
+        of_batch = rng.integers(0, classes, per_batch).tolist()
+        content = {"data": data.reshape(per_batch, -1), key: of_batch}
+        if classes == 100:
+            content["coarse_labels"] = [0] * per_batch  # must not be used
         (folder / name).write_bytes(pickle.dumps(content))
-        if name != "test_batch":
+        if name in trained:
             images.append(data.transpose(0, 2, 3, 1))
             labels += of_batch
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"class_{i}" for i in range(10)]}))
-    archive = root / CIFAR10.filename
+    meta = source.meta["filename"]
+    (folder / meta).write_bytes(pickle.dumps({meta_key: [f"class_{i}" for i in range(classes)]}))
+    archive = root / source.filename
     with tarfile.open(archive, "w:gz") as tar:
-        tar.add(folder, CIFAR10.base_folder)
+        tar.add(folder, source.base_folder)
     md5 = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
-    monkeypatch.setattr(CIFAR10, "train_list", [[name, md5[name]] for name in names[:5]])
-    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
-    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5["batches.meta"]})
-    return np.concatenate(images), np.array(labels)
+    monkeypatch.setattr(source, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(source, "train_list", [[name, md5[name]] for name in trained])
+    monkeypatch.setattr(source, "test_list", [[name, md5[name]] for name in tested])
+    monkeypatch.setattr(source, "meta", {**source.meta, "md5": md5[meta]})
+    return np.concatenate(images), np.array(labels), archive, root / source.base_folder
 
 
 def write_folders(root, counts: dict[str, int], size=(40, 50)) -> None:

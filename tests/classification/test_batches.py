@@ -1,5 +1,7 @@
 """Samplers, transforms and batches: functions of the seed and the iteration."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,15 @@ def test_augmented_batches_are_the_same_with_any_number_of_workers_and_any_start
         assert images.shape == (4, 3, 8, 8) and images.dtype == torch.uint8
     again, _ = load(sampler.indices(2), 3)  # another iteration, other transforms
     assert not torch.equal(again, expected[2][0])
+
+
+def test_transforms_can_be_sent_to_workers_that_are_not_forked():
+    transform = build_transforms(list(TRANSFORMS), [1.0, 2.0, 3.0])
+    image = image_set().images[0].transpose(2, 0, 1)
+    torch.manual_seed(0)
+    expected = transform(torch.from_numpy(image))
+    torch.manual_seed(0)
+    assert torch.equal(pickle.loads(pickle.dumps(transform))(torch.from_numpy(image)), expected)
 
 
 def test_cutout_fills_a_quarter_of_the_image():

@@ -4,6 +4,7 @@ import pytest
 
 from balanced_lvis.classification import load_config
 from balanced_lvis.classification.methods import METHODS
+from balanced_lvis.classification.schedules import learning_rate
 from balanced_lvis.utils.errors import InputError
 from tests.classification.made import characters_opts
 from tests.common import CONFIGS
@@ -51,6 +52,16 @@ def test_the_settings_of_the_papers(dataset):
     assert 200 * epoch == ldam.SOLVER.MAX_ITER and (160 * epoch, 180 * epoch) == ldam.SOLVER.STEPS
     assert 5 * epoch == ldam.SOLVER.WARMUP_ITERS and ldam.SOLVER.WEIGHT_DECAY == 2e-4
     assert paper.MODEL.NETWORK.NAME == ldam.MODEL.NETWORK.NAME == "resnet32"
+    assert paper.SOLVER.BASE_LR == ldam.SOLVER.BASE_LR == 0.1
+    assert paper.SOLVER.MOMENTUM == ldam.SOLVER.MOMENTUM == 0.9
+    assert (paper.SOLVER.LR_SCHEDULE, ldam.SOLVER.LR_SCHEDULE) == ("cosine", "steps")
+    assert (paper.SOLVER.WARMUP_FACTOR, ldam.SOLVER.WARMUP_FACTOR) == (0.5, 0.0)
+    assert paper.SOLVER.WEIGHT_DECAY == 5e-4 and ldam.SOLVER.GAMMA == 0.01
+    assert learning_rate(paper, 799) == pytest.approx(0.1) and 0 < learning_rate(paper, 12999) < 1e-8
+    rates = [learning_rate(ldam, epoch * at - 1) for at in (5, 160, 180, 200)]
+    assert rates == pytest.approx([0.1, 0.1, 1e-3, 1e-5])
+    eql = load_config(FOLDER / dataset / "eql.yaml").MODEL.ACTIVATION.SOFTMAX_EQUALIZATION
+    assert (eql.THRESHOLD, eql.GAMMA) == (0.005, 0.9)
 
 
 def test_wrong_keys_and_values_are_errors():

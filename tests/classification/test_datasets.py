@@ -1,10 +1,14 @@
+import os
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from balanced_lvis.classification.data import build_dataset, dataset_names
 from balanced_lvis.classification.data.fashion_mnist import read_idx
 from balanced_lvis.utils.errors import InputError
-from tests.classification.made import write_cifar10, write_fashion_mnist, write_folders, write_idx
+from tests.classification.made import write_cifar, write_fashion_mnist, write_folders, write_idx
 
 
 def characters(cache="", **options):
@@ -33,7 +37,7 @@ def test_more_images_and_classes_leave_the_first_ones_as_they_are():
     assert (more[:3, :4] == few).all()
 
 
-def test_rendered_characters_are_kept_and_a_damaged_file_is_rendered_again(tmp_path):
+def test_rendered_characters_are_kept_and_a_damaged_file_is_rendered_again(tmp_path, caplog):
     images = characters(tmp_path).train().images
     (path,) = tmp_path.iterdir()
     assert "3x4_train" in path.name
@@ -43,7 +47,9 @@ def test_rendered_characters_are_kept_and_a_damaged_file_is_rendered_again(tmp_p
     assert (characters(tmp_path).train().images == changed).all()
     for damaged in (b"", path.read_bytes()[:100], b"no archive"):
         path.write_bytes(damaged)
+        caplog.clear()
         assert (characters(tmp_path).train().images == images).all()
+        assert "is damaged" in caplog.text and path.name in caplog.text
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
@@ -92,39 +98,99 @@ def test_damaged_idx_files_are_errors(tmp_path):
         build_dataset("fashion_mnist", root=str(tmp_path)).train()
 
 
+def test_a_flipped_byte_of_a_compressed_idx_file_is_an_error(tmp_path):
+    path = tmp_path / "x.gz"
+    write_idx(path, np.random.default_rng(0).integers(0, 256, (40, 50)), compress=True)
+    content = path.read_bytes()
+    for at in (10, len(content) // 2, len(content) - 6):  # the type of the first block, the values, their checksum
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0xFE]) + content[at + 1 :])
+        with pytest.raises(InputError, match="can't be read"):
+            read_idx(str(path), 2)
+
+
 # ---------------------------------------------------------------------- CIFAR
 
 
-def test_cifar_is_read_from_its_archive_and_from_the_folder(tmp_path, monkeypatch):
-    images, labels = write_cifar10(tmp_path, monkeypatch)
-    dataset = build_dataset("cifar10", root=str(tmp_path))
+@pytest.mark.parametrize("classes", [10, 100])
+def test_cifar_is_read_from_its_archive_and_from_the_folder(classes, tmp_path, monkeypatch):
+    images, labels, archive, folder = write_cifar(tmp_path, monkeypatch, classes)
+    dataset = build_dataset(f"cifar{classes}", root=str(tmp_path))
     for _ in range(2):  # unpacks, then finds the folder
         train = dataset.train()
         assert (train.images == images).all() and (train.labels == labels).all()
-        assert train.class_names == tuple(f"class_{i}" for i in range(10))
-        (tmp_path / "cifar-10-python.tar.gz").unlink(missing_ok=True)
+        assert train.class_names == tuple(f"class_{i}" for i in range(classes))
+        archive.unlink(missing_ok=True)
     assert len(dataset.test()) == 20
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cifar-10-batches-py", "source"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name, "source"]
 
 
 def test_cifar_files_whose_md5_differs_are_not_opened(tmp_path, monkeypatch):
-    write_cifar10(tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    _, _, archive, folder = write_cifar(tmp_path, monkeypatch)
     dataset = build_dataset("cifar10", root=str(tmp_path))
-    archive = tmp_path / "cifar-10-python.tar.gz"
     whole = archive.read_bytes()
     archive.write_bytes(whole[:-1])
     with pytest.raises(InputError, match="is damaged: its MD5 differs"):
         dataset.train()
-    assert not (tmp_path / "cifar-10-batches-py").exists()
+    assert not folder.exists()
     archive.write_bytes(whole)
     dataset.train()
-    (tmp_path / "cifar-10-batches-py" / "data_batch_3").write_bytes(b"cos\nsystem\n(S'touch hacked'\ntR.")
-    with pytest.raises(InputError, match="DATASET.CIFAR10.DOWNLOAD"):
+    harmful = b"cos\nsystem\n(S'touch hacked'\ntR."
+    (folder / "data_batch_3").write_bytes(harmful)
+    with pytest.raises(InputError, match="batches-py' is damaged or incomplete; delete it, and it is unpacked"):
         dataset.train()
+    archive.unlink()
+    with pytest.raises(InputError, match=r"delete it. Put cifar-10-python.tar.gz .*, or set DATASET.CIFAR10.DOWNLOAD"):
+        dataset.train()
+    assert not (tmp_path / "hacked").exists()
+    pickle.loads(harmful)  # the file would have done it
+    assert (tmp_path / "hacked").exists()
+
+
+def replace_download(monkeypatch, function):
+    monkeypatch.setattr("torchvision.datasets.utils._get_redirect_url", lambda url, **options: url)
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", function)
+
+
+def test_with_download_a_damaged_archive_is_downloaded_again(tmp_path, monkeypatch):
+    images, _, archive, _ = write_cifar(tmp_path, monkeypatch)
+    whole = archive.read_bytes()
+    fetched = []
+
+    def download(url, path, *rest):
+        fetched.append(url)
+        Path(path).write_bytes(whole)
+
+    replace_download(monkeypatch, download)
+    archive.write_bytes(whole[:-1])
+    dataset = build_dataset("cifar10", root=str(tmp_path), download=True)
+    assert (dataset.train().images == images).all() and len(fetched) == 1
+    dataset.test()
+    assert len(fetched) == 1
+
+
+def test_a_failed_download_names_the_archive(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise OSError("no network")
+
+    replace_download(monkeypatch, fail)
+    with pytest.raises(InputError, match=r"the download failed \(no network\). Put cifar-10-python.tar.gz .* there\.$"):
+        build_dataset("cifar10", root=str(tmp_path), download=True).train()
+
+
+def test_an_archive_that_cannot_be_unpacked_is_an_error(tmp_path, monkeypatch):
+    _, _, archive, _ = write_cifar(tmp_path, monkeypatch)
+
+    def fail(*arguments, **options):
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr("tempfile.mkdtemp", fail)
+    with pytest.raises(InputError, match=rf"{archive.name}' can't be unpacked: read-only"):
+        build_dataset("cifar10", root=str(tmp_path)).train()
 
 
 def test_missing_cifar_is_an_error_that_names_the_archive_and_nothing_is_downloaded(tmp_path):
-    with pytest.raises(InputError, match=r"Put cifar-100-python.tar.gz from https://.* there"):
+    with pytest.raises(InputError, match=r"it has no cifar-100-python.tar.gz. Put .* from https://.* there, or set"):
         build_dataset("cifar100", root=str(tmp_path / "none")).train()
 
 
@@ -153,9 +219,21 @@ def test_problems_of_folders_are_named(tmp_path):
     (tmp_path / "train" / "cat" / "0.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"cat/0.png' can't be decoded"):
         dataset.train().images[0]
+    (tmp_path / "train" / "cat" / "0.png").unlink()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "train" / "cat" / "0.png")
+        with pytest.raises(InputError, match="is a named pipe|is a FIFO"):
+            dataset.train().images[0]
     (tmp_path / "train" / "empty").mkdir()
     with pytest.raises(InputError, match="empty"):
         dataset.train()
+
+
+def test_a_decompression_bomb_is_an_error(tmp_path, monkeypatch):
+    write_folders(tmp_path, {"cat": 1})
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)  # the limit for attacks is twice that
+    with pytest.raises(InputError, match=r"cat/0.png' can't be decoded"):
+        build_dataset("folder", root=str(tmp_path)).train().images[0]
 
 
 def test_unknown_names_and_options_are_errors():

@@ -1,17 +1,20 @@
 """The experiment: its table, figure and command, with runs of seconds."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from balanced_lvis.classification import experiment
-from balanced_lvis.classification.experiment import run_experiment
+from balanced_lvis.classification.experiment import IMBALANCES, run_experiment
 from balanced_lvis.classification.report import marginal_figure, mean_marginal, results_page, statistics_table
+from balanced_lvis.classification.runs import ClassifierRun
 from balanced_lvis.commands import classification as command
 from balanced_lvis.config_files.names import config_folder
 from balanced_lvis.utils.errors import InputError
-from tests.classification.made import characters_opts
+from tests.classification.made import characters_opts, write_folders
+from tests.common import CONFIGS
 
 CHARACTERS = f"{config_folder() / 'classification' / 'characters'}/"
 
@@ -87,28 +90,112 @@ def test_runs_are_kept_and_repeated_only_if_something_has_changed(tmp_path, caps
     assert again == table
 
 
-def test_an_interrupted_run_of_another_config_is_discarded_and_its_second_stage_too(tmp_path, monkeypatch):
+def test_an_interrupted_run_of_another_config_is_discarded_and_its_second_stage_too(tmp_path, monkeypatch, capsys):
     """Only what is to be trained is checked, as training takes seconds."""
     started = []
-    monkeypatch.setattr(experiment, "train_all", lambda runs, *rest: started.append([run.key for run in runs]))
+    shares = []
+
+    def train_all(runs, *rest, num_runs):
+        started.append([run.key for run in runs])
+        shares.append(num_runs)
+
+    monkeypatch.setattr(experiment, "train_all", train_all)
     monkeypatch.setattr(experiment, "_write", lambda *arguments: {})
     arguments = (["logit_adjustment", "balms"], [5], [0], tmp_path, CHARACTERS)
     run_experiment(*arguments, opts(tmp_path))
     assert started.pop() == ["5/softmax/0", "5/balms/0", "5/logit_adjustment/0"]
     other = tmp_path / "imbalance_5" / "softmax" / "seed_0"
     other.mkdir(parents=True)
-    cfg = experiment.ClassifierRun("", "", CHARACTERS + "softmax.yaml", other, tuple(opts(tmp_path))).config()
+    cfg = ClassifierRun("", "", CHARACTERS + "softmax.yaml", other, tuple(opts(tmp_path))).config()
     cfg.SOLVER.BASE_LR = 7.0
     (other / "config.yaml").write_text(cfg.dump())
+    capsys.readouterr()
     run_experiment(*arguments, opts(tmp_path))
-    assert not other.exists()
+    assert not other.exists() and "deleted" not in capsys.readouterr().out  # it had no results
+    assert shares == [3, 3]
+
+
+def test_finished_runs_of_another_config_are_counted_before_they_are_deleted(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(experiment, "train_all", lambda *arguments, **named: None)
+    monkeypatch.setattr(experiment, "_write", lambda *arguments: {})
+    words = (*opts(tmp_path), "SOLVER.BASE_LR", "7.0")
+    for method in ("softmax", "focal"):
+        folder = tmp_path / "imbalance_5" / method / "seed_0"
+        folder.mkdir(parents=True)
+        cfg = ClassifierRun("", "", f"{CHARACTERS}{method}.yaml", folder, words).config()
+        (folder / "config.yaml").write_text(cfg.dump())
+        (folder / "results.json").write_text("{}")
+        (folder / "last_checkpoint").write_text("model_final.pth")
+    evaluation = tmp_path / "imbalance_5" / "logit_adjustment" / "seed_0" / "evaluation"
+    evaluation.mkdir(parents=True)
+    (evaluation / "results.json").write_text("{}")
+    with pytest.raises(InputError, match="needs images of every class"):  # nothing is deleted for invalid arguments
+        run_experiment(["balms"], [5000], [0], tmp_path, CHARACTERS, opts(tmp_path))
+    run_experiment(["focal", "logit_adjustment"], [5], [0], tmp_path, CHARACTERS, opts(tmp_path))
+    shown = capsys.readouterr().out
+    line = (
+        f"3 finished runs of another config in {tmp_path} are deleted, the first of them: softmax, imbalance 5, seed 0"
+    )
+    assert line in shown and shown.index(line) < shown.index("3 runs to train and evaluate")
+    assert not folder.exists() and not evaluation.exists()
+
+
+@pytest.fixture
+def passed(monkeypatch):
+    """The arguments with which the command calls the experiment."""
+    found = []
+    monkeypatch.setattr(command, "run_experiment", lambda *arguments: found.append(arguments))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "output"),
+    [
+        ([], "output/classification"),
+        (["--quick"], "output/classification_quick"),
+        (["--dataset", "cifar10"], "output/classification_cifar10"),
+        (["--dataset", "cifar10", "--quick"], "output/classification_cifar10_quick"),
+        (["--dataset", "cifar10", "--output", "mine"], "mine"),
+    ],
+)
+def test_each_dataset_has_its_own_folder(words, output, passed):
+    assert command.main(words) == 0
+    assert passed[0][3] == Path(output)
+
+
+DATASETS = sorted(path.name for path in (CONFIGS / "classification").iterdir() if path.name != "base")
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_dataset_trains_the_methods_that_it_has_configs_of(dataset, passed):
+    assert command.main(["--dataset", dataset]) == 0
+    methods, imbalances, _, _, configs, *_ = passed[0]
+    assert {f"{method}.yaml" for method in methods} == {path.name for path in Path(configs).iterdir()}
+    assert imbalances == ((0,) if dataset == "folder" else IMBALANCES)
+
+
+def test_a_method_without_a_config_and_a_module_to_import(passed, capsys):
+    assert command.main(["--dataset", "folder", "--methods", "balms"]) == 2
+    assert "'balms'; --dataset folder has configs of softmax, balanced_softmax" in capsys.readouterr().err
+    assert command.main(["--import", "outside_loss", "--seeds", "0", "SOLVER.MAX_ITER", "3"]) == 0
+    assert passed[0][5] == ["SOLVER.MAX_ITER", "3", "IMPORTS", "('outside_loss',)"]
+
+
+def test_the_experiment_trains_on_folders_with_all_images(tmp_path):
+    write_folders(tmp_path / "images", {"cat": 5, "dog": 3})
+    words = ["--dataset", "folder", "--seeds", "0", "--output", str(tmp_path / "out"), "--methods", "softmax"]
+    options = ["DATASET.FOLDER.ROOT", str(tmp_path / "images"), "SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "4"]
+    assert command.main([*words, *options, "MODEL.NETWORK.NAME", "resnet8", "MODEL.DEVICE", "cpu"]) == 0
+    assert (tmp_path / "out" / "imbalance_0" / "softmax" / "seed_0" / "results.json").exists()
+    page = (tmp_path / "out" / "table.md").read_text()
+    assert "## All images" in page and "| Imbalance factor | all images |" in page
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"methods": ["softmx"]}, "--methods: 'softmx'; valid: softmax"),
-        ({"imbalances": [0]}, r"--imbalance: \[0\]; give one or more whole numbers from 1"),
+        ({"imbalances": [-1]}, r"--imbalance: \[-1\]; give one or more whole numbers"),
         ({"seeds": [-1]}, "--seeds"),
         ({"overrides": ["SEED", "3"]}, "SEED differs between the runs of an experiment; it is set by --seeds"),
         ({"overrides": ["SOLVER.MAX_ITERS", "3"]}, "Did you mean SOLVER.MAX_ITER"),

@@ -21,6 +21,24 @@ def test_totals_are_those_that_are_published_for_cifar(per_class, num_classes, i
     assert long_tailed_counts(per_class, num_classes, imbalance).sum() == total
 
 
+@pytest.mark.parametrize(
+    ("imbalance", "counts"),
+    [
+        (10, [5000, 3871, 2997, 2320, 1796, 1391, 1077, 834, 645, 500]),
+        (100, [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]),
+        (200, [5000, 2775, 1540, 854, 474, 263, 146, 81, 45, 25]),
+    ],
+)
+def test_counts_of_each_class_of_cifar10(imbalance, counts):
+    assert long_tailed_counts(5000, 10, imbalance).tolist() == counts
+
+
+def test_n_max_is_the_mean_count_without_rounding():
+    """As in the published rule: a mean of 7 / 2 gives int(3.5 / 1) and int(3.5 / 1.1)."""
+    images = ImageSet(np.zeros((7, 1, 1, 3), np.uint8), np.array([0] * 4 + [1] * 3), ("a", "b"))
+    assert long_tailed_subset(images, 1.1).counts().tolist() == [3, 3]
+
+
 def test_the_first_class_keeps_all_and_the_last_one_its_share():
     counts = long_tailed_counts(5000, 10, 200)
     assert counts[0] == 5000 and counts[-1] == 25
@@ -61,7 +79,7 @@ def test_a_class_with_too_few_images_is_named():
 
 @pytest.mark.parametrize("imbalance", [0.5, 0, -1, float("inf"), float("nan")])
 def test_an_imbalance_out_of_range_is_an_error(imbalance):
-    with pytest.raises(InputError, match="imbalance is"):
+    with pytest.raises(InputError, match="DATASET.LONG_TAIL.IMBALANCE is"):
         long_tailed_counts(10, 10, imbalance)
 
 

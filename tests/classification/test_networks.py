@@ -4,7 +4,7 @@ import torch
 from balanced_lvis.activations import build_activation
 from balanced_lvis.classification.config import default_config
 from balanced_lvis.classification.model import build_model
-from balanced_lvis.classification.networks import build_network, network_names
+from balanced_lvis.classification.networks import CifarResNet, build_network, network_names
 from balanced_lvis.utils.errors import InputError
 
 
@@ -42,6 +42,8 @@ def test_a_calibration_must_fit_and_invalid_options_are_errors():
     cfg = default_config()
     with pytest.raises(InputError, match="WIDTH of MODEL.NETWORK is 0"):
         build_network("resnet8", width=0)
+    with pytest.raises(InputError, match=r"depth is 10; it must be 6n\+2"):
+        CifarResNet(10, 16, 1)
     cfg.MODEL.CALIBRATION.NAME = "nothing"
     with pytest.raises(InputError, match="Unknown calibration 'nothing'"):
         build_model(cfg, 3)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from balanced_lvis.classification import evaluate, train
-from balanced_lvis.classification.checkpoints import read_checkpoint
+from balanced_lvis.classification.checkpoints import check_same_run, plain_values, read_checkpoint
 from balanced_lvis.classification.data import ImageSet
 from balanced_lvis.classification.evaluation import predict
 from balanced_lvis.classification.methods import METHODS
@@ -20,7 +21,7 @@ from balanced_lvis.classification.run import dataset_from_config, training_set
 from balanced_lvis.classification.training import Trainer
 from balanced_lvis.console.preemption import StopRequest
 from balanced_lvis.utils.errors import DivergedError, InputError, Preempted
-from tests.classification.made import characters_config, characters_opts
+from tests.classification.made import characters_config, characters_opts, write_folders
 from tests.common import ROOT
 
 FIRST_STAGES = [key for key, method in METHODS.items() if method.first_stage is None]
@@ -48,6 +49,7 @@ def first_stage(cache, tmp_path_factory):
 def outcome(folder):
     """Everything that a run leaves, apart from its log."""
     content = read_checkpoint(folder / "model_final.pth")
+    del content["config"]["OUTPUT_DIR"]
     files = [(folder / name).read_text() for name in ("results.json", "metrics.json", "class_prior.json")]
     return content, files
 
@@ -157,7 +159,7 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     method, stopped_at, cache, first_stage, tmp_path, monkeypatch
 ):
     """Random losses, state of activations, and learned rates."""
-    options = {**AUGMENTED, **OPTIONS.get(method, {})}
+    options = {**AUGMENTED, **OPTIONS.get(method, {}), "DATALOADER__NUM_WORKERS": 2 if method == "eql" else 0}
     if method == "balms":
         options["MODEL__WEIGHTS"] = first_stage
 
@@ -184,7 +186,7 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
 def test_a_killed_run_resumes_from_its_last_checkpoint_and_equals_an_uninterrupted_one(cache, tmp_path):
     def start(name):
         options = {**AUGMENTED, **OPTIONS["eql"], "SOLVER__CHECKPOINT_PERIOD": 7, "SOLVER__LOG_PERIOD": 1}
-        words = characters_opts(cache, tmp_path / name, SOLVER__MAX_ITER=40, **options)
+        words = characters_opts(cache, tmp_path / name, SOLVER__MAX_ITER=300, **options)
         tool = ROOT / "tools" / "train_classifier.py"
         command = [sys.executable, tool, "--config-file", "classification/characters/eql", "--resume", *words]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path)
@@ -196,9 +198,10 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_and_equals_an_uninterrupt
         time.sleep(0.005)
     process.kill()
     process.wait()
+    assert not (tmp_path / "killed" / "model_final.pth").exists()
     # Lines that a kill has cut off, or that are of iterations after the checkpoint, are written again.
     with open(tmp_path / "killed" / "metrics.json", "a") as file:
-        file.write('{"iteration": 39, "total_loss": 1.0}\n{"itera')
+        file.write('{"iteration": 299, "total_loss": 1.0}\n{"itera')
     process = start("killed")
     output, _ = process.communicate()
     assert process.returncode == 0 and b"Resumed from" in output, output.decode()
@@ -245,7 +248,118 @@ def test_a_run_of_another_config_is_not_resumed(cache, tmp_path):
     train(characters_config("softmax", cache, tmp_path))
     with pytest.raises(InputError, match=r"--resume: SOLVER.BASE_LR is 0.2, but .* was trained with 0.1"):
         train(characters_config("softmax", cache, tmp_path, SOLVER__BASE_LR=0.2), resume=True)
-    train(characters_config("softmax", cache, tmp_path, SOLVER__CHECKPOINT_PERIOD=3), resume=True)
+    train(
+        characters_config(
+            "softmax", cache, tmp_path,
+            SOLVER__CHECKPOINT_PERIOD=3, SOLVER__LOG_PERIOD=7, MODEL__ACTIVATION__FOCAL__GAMMA=2.0,
+            MODEL__NETWORK__RESNET32__WIDTH=3, DATASET__CIFAR10__DOWNLOAD=True, DATASET__CHARACTERS__CACHE="",
+        ),
+        resume=True,
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"--resume: MODEL.NETWORK.RESNET8.WIDTH is 5"):
+        train(characters_config("softmax", cache, tmp_path, MODEL__NETWORK__RESNET8__WIDTH=5), resume=True)
+    with pytest.raises(InputError, match=r"--resume: MODEL.CALIBRATION.NAME is 'logit_adjustment'"):
+        train(characters_config("logit_adjustment", cache, tmp_path), resume=True)
+
+
+def test_options_that_a_later_version_adds_to_other_methods_dont_matter(cache, tmp_path):
+    cfg = characters_config("softmax", cache, tmp_path)
+    saved = {**plain_values(cfg), "MODEL.ACTIVATION.FUTURE.OPTION": 1, "DATASET.FUTURE.SIZE": 2}
+    del saved["MODEL.ACTIVATION.FOCAL.GAMMA"]
+    check_same_run(saved, cfg, "x.pth")
+    with pytest.raises(InputError, match="SEED is 0, but 'x.pth' was trained with 5"):
+        check_same_run({**saved, "SEED": 5}, cfg, "x.pth")
+
+
+@pytest.mark.parametrize("spelling", ["{}", "{}/../balms/../softmax", "moved"])
+def test_a_second_stage_resumes_with_first_stages_that_are_spelled_differently_or_moved(
+    spelling, cache, first_stage, tmp_path
+):
+    def config(folder, weights):
+        return characters_config("decoupled_balanced_softmax", cache, folder, MODEL__WEIGHTS=weights)
+
+    one = tmp_path / "one"
+    (one / "balms").mkdir(parents=True)
+    shutil.copytree(first_stage.parent, one / "softmax")
+    train(config(one / "balms", one / "softmax" / "model_final.pth"))
+    if spelling == "moved":
+        moved = one.rename(tmp_path / "two")
+        cfg = config(moved / "balms", moved / "softmax" / "model_final.pth")
+    else:
+        cfg = config(one / "balms", f"{spelling.format(one / 'softmax')}/model_final.pth")
+    train(cfg, resume=True)
+    with pytest.raises(InputError, match="MODEL.WEIGHTS is"):
+        train(config(cfg.OUTPUT_DIR, first_stage), resume=True)
+
+
+def test_a_run_is_not_resumed_or_evaluated_on_other_data(tmp_path):
+    def config(**options):
+        return characters_config(
+            "softmax", "", tmp_path / "run", DATASET__NAME="folder", DATASET__FOLDER__ROOT=tmp_path / "images",
+            DATASET__LONG_TAIL__IMBALANCE=0.0, **options,
+        )  # fmt: skip
+
+    weights = tmp_path / "run" / "model_final.pth"
+    write_folders(tmp_path / "images", {"cat": 5, "dog": 3})
+    train(config())
+    train(config(), resume=True)
+    evaluate(config(MODEL__WEIGHTS=weights))
+    (tmp_path / "images" / "train" / "dog" / "0.png").unlink()
+    counts = "training images per class differ, first that of class 1: 3 there, 2 here"
+    with pytest.raises(InputError, match=counts):
+        train(config(), resume=True)
+    with pytest.raises(InputError, match=counts):
+        evaluate(config(MODEL__WEIGHTS=weights))
+    write_folders(tmp_path / "images", {"bird": 1})
+    with pytest.raises(
+        InputError, match=r"classes differ, first .* class 0: 'cat' there, 'bird' here \(2 and 3 classes"
+    ):
+        train(config(), resume=True)
+    with pytest.raises(InputError, match="classes differ"):
+        evaluate(config(MODEL__WEIGHTS=weights))
+
+
+def test_a_checkpoint_of_another_training_set_or_family_is_not_evaluated(cache, first_stage, tmp_path):
+    def config(method="softmax", **options):
+        return characters_config(method, cache, tmp_path, MODEL__WEIGHTS=first_stage, **options)
+
+    with pytest.raises(InputError, match=r"LONG_TAIL.IMBALANCE is 5.0, but .* was trained with 10.0"):
+        evaluate(config(DATASET__LONG_TAIL__IMBALANCE=5.0))
+    with pytest.raises(InputError, match=r"ACTIVATION.NAME is 'sigmoid', but .* was trained with 'softmax', whose"):
+        evaluate(config(MODEL__ACTIVATION__NAME="sigmoid"))
+    evaluate(config("balanced_softmax"))  # of the same family
+
+
+def test_a_missing_or_damaged_last_checkpoint_is_an_error_and_keeps_the_results(cache, tmp_path):
+    cfg = characters_config("softmax", cache, tmp_path)
+    train(cfg)
+    (tmp_path / "model_final.pth").rename(tmp_path / "kept.pth")
+    with pytest.raises(InputError, match="names the checkpoint 'model_final.pth', which doesn't exist; restore it"):
+        train(cfg, resume=True)
+    (tmp_path / "last_checkpoint").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"last_checkpoint' can't be read .*; train without --resume"):
+        train(cfg, resume=True)
+    assert (tmp_path / "results.json").exists() and (tmp_path / "metrics.json").exists()
+
+
+def test_a_new_run_deletes_what_an_earlier_one_has_left(cache, tmp_path):
+    train(characters_config("softmax", cache, tmp_path))
+    evaluate(characters_config("softmax", cache, tmp_path, MODEL__WEIGHTS=tmp_path / "model_final.pth"))
+    (tmp_path / "checkpoint.pth").write_bytes(b"left by a kill")
+    with pytest.raises(DivergedError):
+        train(characters_config("softmax", cache, tmp_path, SOLVER__BASE_LR=1e20, SOLVER__LOG_PERIOD=1))
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {
+        ".lock", "config.yaml", "class_prior.json", "metrics.json", "evaluation/.lock", "evaluation/config.yaml",
+    }  # fmt: skip
+
+
+def test_a_checkpoint_that_a_kill_has_left_beside_the_final_one_is_removed(cache, tmp_path):
+    cfg = characters_config("softmax", cache, tmp_path)
+    train(cfg)
+    (tmp_path / "checkpoint.pth").write_bytes(b"left by a kill")
+    train(cfg, resume=True)
+    assert not (tmp_path / "checkpoint.pth").exists()
 
 
 def test_a_loss_that_is_not_finite_ends_training(cache, tmp_path):
@@ -254,11 +368,22 @@ def test_a_loss_that_is_not_finite_ends_training(cache, tmp_path):
     assert not (tmp_path / "model_final.pth").exists()
 
 
+def test_a_diverged_model_is_not_saved_between_two_logged_losses(cache, tmp_path):
+    options = {"SOLVER__BASE_LR": 1e20, "SOLVER__LOG_PERIOD": 100, "SOLVER__CHECKPOINT_PERIOD": 3}
+    with pytest.raises(DivergedError, match="at iteration 2"):
+        train(characters_config("softmax", cache, tmp_path, **options))
+    assert not (tmp_path / "last_checkpoint").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"SOLVER__MAX_ITER": 0}, "SOLVER.MAX_ITER is 0; it must be more than 0"),
         ({"SOLVER__WEIGHT_DECAY": -0.1}, "SOLVER.WEIGHT_DECAY is -0.1; it must be 0 or more"),
+        ({"SOLVER__GAMMA": -0.1}, "SOLVER.GAMMA is -0.1; it must be 0 or more"),
+        ({"SOLVER__BASE_LR": "1e400"}, "SOLVER.BASE_LR is inf"),
+        ({"SOLVER__STEPS": (2,)}, "SOLVER.LR_SCHEDULE is 'cosine', which has no steps"),
+        ({"DATASET__LONG_TAIL__SEED": 2**32}, "LONG_TAIL.SEED is 4294967296; it must be below"),
         ({"SOLVER__LR_SCHEDULE": "cosin"}, "Did you mean 'cosine'"),
         ({"MODEL__DEVICE": "gpu"}, "MODEL.DEVICE is 'gpu'; choose auto, cpu or cuda"),
         ({"MODEL__DECOUPLED__ENABLED": True}, "set MODEL.WEIGHTS"),

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from tqdm import tqdm
 
@@ -89,8 +90,10 @@ class Characters(Dataset):
         return images
 
     def _path(self, split: str) -> Path:
-        name = f"characters_v{_VERSION}_{len(self._glyphs)}x{self._per_class[split]}_{split}_seed_{self._seed}.npz"
-        return Path(self._cache, name)
+        size = f"{len(self._glyphs)}x{self._per_class[split]}"
+        # Matplotlib has the typefaces, whose outlines may change with its version.
+        version = f"v{_VERSION}_matplotlib_{matplotlib.__version__}"
+        return Path(self._cache, f"characters_{version}_{size}_{split}_seed_{self._seed}.npz")
 
     def _read(self, split: str) -> np.ndarray | None:
         """The cached images; None if there are none, or the file is damaged, which is logged."""

@@ -27,7 +27,8 @@ def long_tailed_counts(max_count: float, num_classes: int, imbalance: float) -> 
     """
     if not 1 <= imbalance < np.inf:
         raise InputError(
-            f"DATASET.LONG_TAIL.IMBALANCE is {imbalance}; it must be 1 (balanced) or more, such as 100, or 0 for all images."
+            f"DATASET.LONG_TAIL.IMBALANCE is {imbalance}; it must be 1 (balanced) or more, such as 100, or 0 for all "
+            "images."
         )
     if max_count < 1 or num_classes < 1:
         raise InputError(f"max_count is {max_count} and num_classes {num_classes}; both must be at least 1.")
