@@ -19,6 +19,7 @@ from balanced_lvis.classification.evaluation import predict
 from balanced_lvis.classification.methods import METHODS
 from balanced_lvis.classification.run import dataset_from_config, training_set
 from balanced_lvis.classification.training import Trainer
+from balanced_lvis.commands import train_classifier as command
 from balanced_lvis.console.preemption import StopRequest
 from balanced_lvis.utils.errors import DivergedError, InputError, Preempted
 from tests.classification.made import characters_config, characters_opts, write_folders
@@ -352,6 +353,39 @@ def test_a_new_run_deletes_what_an_earlier_one_has_left(cache, tmp_path):
     assert left == {
         ".lock", "config.yaml", "class_prior.json", "metrics.json", "evaluation/.lock", "evaluation/config.yaml",
     }  # fmt: skip
+
+
+def test_a_run_that_starts_from_the_model_in_its_own_folder_keeps_it_until_its_end(cache, tmp_path):
+    train(characters_config("softmax", cache, tmp_path))
+    weights = tmp_path / "model_final.pth"
+    with pytest.raises(DivergedError):
+        train(
+            characters_config(
+                "softmax", cache, tmp_path, MODEL__WEIGHTS=weights, SOLVER__BASE_LR=1e20, SOLVER__LOG_PERIOD=1
+            )
+        )
+    assert weights.exists()
+
+
+def test_the_meta_sampler_reports_a_sampler_that_it_does_not_use(cache, first_stage, tmp_path, caplog):
+    cfg = characters_config(
+        "balms", cache, tmp_path, MODEL__WEIGHTS=first_stage, DATALOADER__SAMPLER_TRAIN="class_balanced"
+    )
+    Trainer(cfg, training_set(cfg, dataset_from_config(cfg)), torch.device("cpu"))
+    assert "SAMPLER_TRAIN 'class_balanced' is not used" in caplog.text
+
+
+def test_the_meta_sampler_needs_images_of_every_class(cache, first_stage, tmp_path):
+    with pytest.raises(InputError, match="1 of 4 classes have no training images, such as 3; the Meta Sampler needs"):
+        train(
+            characters_config("balms", cache, tmp_path, MODEL__WEIGHTS=first_stage, DATASET__LONG_TAIL__IMBALANCE=30.0)
+        )
+
+
+def test_resume_and_eval_only_exclude_each_other(capsys):
+    words = ["--config-file", "classification/characters/softmax", "--resume", "--eval-only"]
+    assert command.main(words) == 2
+    assert "leave out one of the two" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_a_kill_has_left_beside_the_final_one_is_removed(cache, tmp_path):

@@ -140,11 +140,14 @@ def test_a_step_changes_the_rates_and_nothing_of_the_classifier():
     assert all(torch.equal(a, b) and b.grad is None for a, b in zip(before, layer.parameters()))
 
 
-def test_a_loss_that_is_not_finite_changes_nothing():
+def test_a_loss_that_is_not_finite_changes_nothing_and_is_reported_once(caplog):
     made, layer = learner(PSI), classifier()
     (x, classes), weights = drawn(made)
     made.step(layer, (x * float("nan"), classes), weights, meta_batch(), inner_lr=0.5)
+    (x, classes), weights = drawn(made)
+    made.step(layer, (x * float("nan"), classes), weights, meta_batch(), inner_lr=0.5)
     assert made.sampler.psi.tolist() == PSI
+    assert made.skipped == 2 and caplog.text.count("update is skipped") == 1
 
 
 def test_a_resumed_run_has_the_rates_of_an_uninterrupted_one():
