@@ -143,7 +143,7 @@ class Trainer:
                     logger.info("Stopped by %s; --resume continues from iteration %d", stop.signal_name, self.iteration)
                     raise Preempted
                 if self.iteration % cfg.SOLVER.CHECKPOINT_PERIOD == 0 and self.iteration < end:
-                    self._check_finite(loss, self.iteration - 1)  # a checkpoint of other weights can't be resumed
+                    self._check_finite(loss, self.iteration - 1)  # such weights must not replace an earlier checkpoint
                     self.save(CURRENT)
         self.save(FINAL)
         self._remove_current()
