@@ -79,7 +79,7 @@ def test_a_gpu_takes_one_run_at_a_time_unless_told_otherwise(tmp_path, monkeypat
     assert run_processes._shares(several, 3, 3)[0] == 3
     for one in several:
         one.overrides = ("MODEL.DEVICE", "cpu")
-    assert run_processes._shares(several, None, 3)[0] == min(3, os.cpu_count())
+    assert run_processes._shares(several, None, 3)[0] == min(3, run_processes._usable_cores())
 
 
 def test_the_first_failure_ends_the_others_and_shows_the_end_of_its_output(fake, tmp_path):
