@@ -36,6 +36,6 @@ if ! cmp -s $constraints $venv/.ready; then
 fi
 
 PYTHONPATH=. "$venv/bin/python" -m pytest -q -n 2 --dist loadfile -m "not slow" -p no:cacheprovider \
-    tests/activations tests/config tests/meta tests/modeling tests/priors tests/data/test_samplers.py \
+    tests/activations tests/classification tests/config tests/meta tests/modeling tests/priors tests/data/test_samplers.py \
     tests/evaluation/test_lvis_evaluator.py tests/engine/test_step.py tests/engine/test_resume.py \
     tests/engine/checkpoints/test_file.py tests/engine/processes/test_launch.py
