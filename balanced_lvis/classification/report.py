@@ -122,7 +122,9 @@ def marginal_figure(results: Results, path: str | os.PathLike) -> None:
             the seeds.
         path: the image to write.
     """
-    figure, axes = plt.subplots(1, len(results), figsize=(4 * len(results), 3.4), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(results), figsize=(4 * len(results), 3.8), sharey=True, squeeze=False, layout="constrained"
+    )
     for axis, (imbalance, of_method) in zip(axes[0], results.items()):
         for method in SHOWN:
             if method in of_method:
@@ -134,8 +136,9 @@ def marginal_figure(results: Results, path: str | os.PathLike) -> None:
         axis.set_xlabel("class, by training frequency")
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("marginal p(y) on the test set")
-    axes[0][-1].legend()
-    figure.tight_layout()
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    columns = min(len(labels), 2 * len(results))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
