@@ -11,9 +11,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..console.printing import print_text
+from ..experiments.arguments import check_seeds, choose_methods
 from ..experiments.run_processes import train_all
 from ..experiments.runs import Run, discard_stale, unfinished
-from ..experiments.seeds import check_seeds
 from ..experiments.tables import percent
 from ..utils.errors import InputError
 from ..utils.io import replacing, write_json
@@ -80,7 +80,7 @@ def run_experiment(
             output.
     """
     start = time.monotonic()
-    methods = _chosen_methods(methods)
+    methods = choose_methods(methods, METHODS)
     imbalances, seeds = _check_imbalances(imbalances), check_seeds(seeds)
     for key in overrides[::2]:
         if key in OWN_KEYS:
@@ -98,16 +98,6 @@ def run_experiment(
             f"{len(runs) - len(to_do)} had already finished."
         )
         return _write(runs, output, configs, made_by)
-
-
-def _chosen_methods(methods: Sequence[str]) -> list[str]:
-    """The chosen methods in the order of the table, with the first stages that they need."""
-    unknown = [method for method in methods if method not in METHODS]
-    if unknown or not methods:
-        names = ", ".join(map(repr, unknown)) or "empty"
-        raise InputError(f"--methods: {names}; valid: {', '.join(METHODS)}.")
-    wanted = {*methods, *(METHODS[method].first_stage for method in methods)}
-    return [method for method in METHODS if method in wanted]
 
 
 def _check_imbalances(imbalances: Sequence[int]) -> list[int]:

@@ -13,7 +13,7 @@ from ..classification.methods import METHODS
 from ..config_files.imports import add_import_argument, import_overrides
 from ..config_files.names import config_folder
 from ..console.command_line import command_line
-from ..experiments.seeds import SEEDS
+from ..experiments.arguments import SEEDS
 from ..utils.errors import InputError
 from .overrides import parse_with_overrides
 from .parsers import OVERRIDES, new_parser, program

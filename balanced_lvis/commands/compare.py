@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ..config_files.names import config_folder
 from ..console.command_line import command_line, log_to_screen
+from ..experiments.arguments import SEEDS
 from ..experiments.compare import QUICK, QUICK_SEEDS, compare
 from ..experiments.methods import METHODS
-from ..experiments.seeds import SEEDS
 from .overrides import parse_with_overrides
 from .parsers import new_parser, program
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..config_files.names import config_path
 from ..console.command_line import command_line, log_to_screen
+from ..experiments.arguments import SEEDS
 from ..experiments.methods import METHODS
 from ..experiments.quick_start import Candidate, quick_start
-from ..experiments.seeds import SEEDS
 from .overrides import parse_with_overrides
 from .parsers import new_parser
 

@@ -8,15 +8,14 @@ from pathlib import Path
 
 from ..console.printing import print_text
 from ..data.config_datasets import prepare_rendered, rendered_root
-from ..utils.errors import InputError
 from ..utils.io import write_json
 from ..utils.job_lock import only_job_in
+from .arguments import check_overrides, check_seeds, choose_methods
 from .comparison_report import comparison_page, plot_ap_by_bin, statistics_table
 from .methods import METHODS
 from .run_processes import train_all
 from .run_progress import Reporter
 from .runs import RESULTS, Run, discard_stale, unfinished
-from .seeds import check_overrides, check_seeds
 
 TABLE = "table.json"
 PAGE = "table.md"
@@ -66,7 +65,7 @@ def compare(
             fails, with the end of its output.
     """
     start = time.monotonic()
-    methods, seeds = choose_methods(methods), check_seeds(seeds)
+    methods, seeds = choose_methods(list(methods), METHODS), check_seeds(seeds)
     check_overrides(overrides)
     runs = _runs(METHODS, seeds, output, configs, tuple(overrides))
     chosen = [run for (method, _), run in runs.items() if method in methods]
@@ -82,21 +81,6 @@ def compare(
             f"{minutes:.1f} minutes; {kept} had already finished."
         )
         return _write(methods, {key: run for key, run in runs.items() if run in chosen}, output, configs, made_by)
-
-
-def choose_methods(methods) -> list[str]:
-    """
-    The chosen methods in the order of the table, with the first stages that they need.
-
-    Raises:
-        InputError: if a method is unknown or none is given, listing the valid ones.
-    """
-    unknown = [method for method in methods if method not in METHODS]
-    if unknown or not methods:
-        names = ", ".join(map(repr, unknown)) or "empty"
-        raise InputError(f"--methods: {names}; valid: {', '.join(METHODS)}.")
-    wanted = {*methods, *(METHODS[method].first_stage for method in methods)}
-    return [method for method in METHODS if method in wanted]
 
 
 def _runs(methods, seeds, output: Path, configs: str, overrides) -> dict[tuple[str, int], Run]:

@@ -12,12 +12,12 @@ from ..data.config_datasets import prepare_rendered, rendered_root
 from ..data.rendered import annotation_file
 from ..utils.io import write_json
 from ..utils.job_lock import only_job_in
+from .arguments import check_overrides, check_seeds
 from .example_images import draw_comparison
 from .quick_start_report import comparison_table, mean_per_category, plot_ap_by_frequency, seed_statistics
 from .run_processes import train_all
 from .run_progress import Reporter
 from .runs import RESULTS, Run, discard_stale, unfinished
-from .seeds import check_overrides, check_seeds
 
 SUMMARY = "summary.json"
 TABLE = "table.md"

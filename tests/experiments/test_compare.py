@@ -14,7 +14,8 @@ from PIL import Image
 from balanced_lvis.commands import compare as command
 from balanced_lvis.commands.overrides import parse_with_overrides
 from balanced_lvis.config import load_config
-from balanced_lvis.experiments.compare import METHODS, QUICK, choose_methods, compare
+from balanced_lvis.experiments.arguments import choose_methods
+from balanced_lvis.experiments.compare import METHODS, QUICK, compare
 from balanced_lvis.utils import job_lock as lock
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, ROOT, rendered_opts
@@ -76,15 +77,15 @@ def test_first_stages_train_from_scratch_and_second_stages_name_theirs():
 
 
 def test_a_second_stage_brings_its_first_one_along():
-    assert choose_methods(["balms", "eql"]) == ["rfs", "eql", "balms"]
-    assert choose_methods(METHODS) == list(METHODS)
+    assert choose_methods(["balms", "eql"], METHODS) == ["rfs", "eql", "balms"]
+    assert choose_methods(list(METHODS), METHODS) == list(METHODS)
 
 
 def test_unknown_methods_are_named_beside_the_valid_ones():
     with pytest.raises(InputError, match=r"--methods: 'rsf'; valid: sigmoid, rfs, crt, .*balms"):
-        choose_methods(["rfs", "rsf"])
+        choose_methods(["rfs", "rsf"], METHODS)
     with pytest.raises(InputError, match="--methods: empty"):
-        choose_methods([])
+        choose_methods([], METHODS)
 
 
 def test_what_each_run_sets_itself_cannot_be_overridden(comparison):
