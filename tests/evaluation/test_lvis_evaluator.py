@@ -118,6 +118,12 @@ def test_stored_detections_that_lost_bytes_are_an_error(content, tmp_path, name)
 # ------------------------------------------------------------------ two processes
 
 
+def in_two_processes(function, folder, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    # Detectron2's "auto" looks for a free port, which tests in parallel can take before it is used.
+    launch(call, 2, dist_url=f"file://{folder}/meeting", args=(__name__, function, folder))
+
+
 def gather_damaged(folder):
     """In each of two processes: rank 1's scores are altered after they were written."""
     rank = comm.get_rank()
@@ -133,8 +139,7 @@ def gather_damaged(folder):
 
 
 def test_what_another_process_stored_is_checked_when_it_is_received(tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    launch(call, 2, dist_url="auto", args=(__name__, "gather_damaged", tmp_path))
+    in_two_processes("gather_damaged", tmp_path, monkeypatch)
     assert "scores of rank 1" in (tmp_path / "error.txt").read_text()
 
 
@@ -151,8 +156,7 @@ def run_shards(folder):
 
 
 def test_two_processes_find_what_one_finds_in_the_same_order(content, tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    launch(call, 2, dist_url="auto", args=(__name__, "run_shards", tmp_path))
+    in_two_processes("run_shards", tmp_path, monkeypatch)
     for name, shards in SHARDS.items():
         expected = run(tmp_path / "one", [*shards[0], *shards[1]])
         assert (tmp_path / f"{name}_0.json").read_text() == json.dumps(expected)
