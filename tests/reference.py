@@ -130,9 +130,9 @@ def lvis_group(image_count: int) -> str:
     return "r"
 
 
-def image_repeat_factors(images, threshold, with_instances) -> list[float]:
+def image_repeat_factors(images, threshold, with_instances, power=0.5) -> list[float]:
     """
-    r(I) = max over the classes c of image I of max(1, sqrt(t / f_c)), 1 for an image without classes.
+    r(I) = max over the classes c of image I of max(1, (t / f_c)^power), 1 for an image without classes.
 
     RFS: f_c is the share of images with class c. IRFS: sqrt(that * the share of all instances that are of class c).
     ``images`` is one list of classes per image, one entry per instance.
@@ -145,7 +145,7 @@ def image_repeat_factors(images, threshold, with_instances) -> list[float]:
             frequency = sum(c in other for other in images) / len(images)
             if with_instances:
                 frequency = math.sqrt(frequency * sum(other.count(c) for other in images) / instances)
-            factor = max(factor, math.sqrt(threshold / frequency))
+            factor = max(factor, (threshold / frequency) ** power)
         out.append(factor)
     return out
 
@@ -326,7 +326,7 @@ def coco_string(runs: list[int]) -> str:
     return "".join(out)
 
 
-def images_shown(objects, num_classes, threshold):
+def images_shown(objects, num_classes, threshold, power=0.5):
     """
     Expected images per epoch of repeat factor sampling, those with each class and all: image by image.
 
@@ -336,7 +336,7 @@ def images_shown(objects, num_classes, threshold):
     holding = [sum(c in classes for classes in objects) for c in range(num_classes)]
     images, total = [0.0] * num_classes, 0.0
     for classes in objects:
-        times = max([max(1.0, math.sqrt(threshold / (holding[c] / len(objects)))) for c in classes] + [1.0])
+        times = max([max(1.0, (threshold / (holding[c] / len(objects))) ** power) for c in classes] + [1.0])
         total += times
         for c in set(classes):
             images[c] += times

@@ -106,7 +106,7 @@ def class_prior_of_training_sets(cfg) -> ClassPrior:
 
 
 def _sampler_of(cfg) -> str:
-    """The sampler and its options, as saved with the counts."""
+    """The sampler and those of its options that are not at their defaults, as saved with the counts."""
     name, node = cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER
     words = [name]
     if "RepeatFactor" in name:
@@ -114,7 +114,8 @@ def _sampler_of(cfg) -> str:
             f"threshold {node.REPEAT_THRESHOLD:g}",
             *([] if node.get("REPEAT_SQRT", True) else ["no square root"]),
         ]
-    return ", ".join([*words, *(f"{option} {value}" for option, value in sampler_options(cfg, name).items())])
+    changed = sampler_options(cfg, name, changed=True)
+    return ", ".join([*words, *(f"{option} {value}" for option, value in changed.items())])
 
 
 def _described(path: str, weights: str) -> str:
