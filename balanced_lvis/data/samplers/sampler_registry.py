@@ -64,6 +64,11 @@ def sampler_names() -> list[str]:
     return sorted((*_SAMPLERS, *DETECTRON2_ONLY))
 
 
+def resumable_sampler_names() -> list[str]:
+    """Names of the samplers that :func:`build_sampler` returns, sorted."""
+    return sorted(_SAMPLERS)
+
+
 def samplers_with_options() -> dict[str, Callable[..., ResumableSampler]]:
     """{name: registered function} of the samplers that have options."""
     return {name: build for name, build in _SAMPLERS.items() if keyword_options(build)}
