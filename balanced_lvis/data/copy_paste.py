@@ -115,7 +115,7 @@ class CopyPaste:
         pasted = self._cut(objects[chosen], record["instances"].image_size) if len(chosen) else objects[chosen]
         if not len(pasted):
             return record
-        covered = pasted.gt_masks.tensor.any(0)
+        covered = torch.from_numpy(pasted.gt_masks.tensor.numpy().any(0))
         image = record["image"].clone()
         height, width = (min(sides) for sides in zip(image.shape[1:], source["image"].shape[1:]))
         area = image[:, :height, :width]  # a view
@@ -144,15 +144,13 @@ class CopyPaste:
             before: (N, H, W) bool, their masks.
             after: (N, H', W') bool, the parts that remain, with the same upper left corner.
         """
-        masks, old_boxes = BitMasks(after), BitMasks(before).get_bounding_boxes().tensor
-        boxes, area = masks.get_bounding_boxes().tensor, after.flatten(1).sum(1)
-        is_changed = (area < before.flatten(1).sum(1))[:, None]
-        shift = (boxes - old_boxes).abs().amax(1)
+        area, boxes = _areas(after), objects.gt_boxes.tensor.clone()
+        shift = torch.zeros(len(objects))
+        changed = torch.nonzero(area < _areas(before)).flatten()
+        boxes[changed] = _boxes(after[changed])
+        shift[changed] = (boxes[changed] - _boxes(before[changed])).abs().amax(1)
         result = Instances(
-            tuple(after.shape[1:]),
-            gt_boxes=Boxes(torch.where(is_changed, boxes, objects.gt_boxes.tensor)),
-            gt_classes=objects.gt_classes,
-            gt_masks=masks,
+            tuple(after.shape[1:]), gt_boxes=Boxes(boxes), gt_classes=objects.gt_classes, gt_masks=BitMasks(after)
         )
         return result[(area > 0) & ((area > self.min_area) | (shift <= self.max_box_shift))]
 
@@ -257,3 +255,21 @@ def _bitmasks(objects: Instances) -> Tensor:
     if not isinstance(masks, BitMasks):
         masks = BitMasks.from_polygon_masks(masks, *objects.image_size)
     return masks.tensor
+
+
+# NumPy reduces boolean arrays ten times as quickly as torch.
+
+
+def _areas(masks: Tensor) -> Tensor:
+    """(N,) numbers of pixels of (N, H, W) masks."""
+    return torch.tensor([np.count_nonzero(mask) for mask in masks.numpy()], dtype=torch.int64)
+
+
+def _boxes(masks: Tensor) -> Tensor:
+    """(N, 4) x0, y0, x1, y1 around the pixels of (N, H, W) masks; zeros for an empty one."""
+    boxes = torch.zeros(len(masks), 4)
+    for box, mask in zip(boxes, masks.numpy()):
+        columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+        if len(columns):
+            box[:] = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+    return boxes

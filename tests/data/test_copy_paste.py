@@ -206,14 +206,14 @@ def test_objects_are_drawn_without_replacement_by_their_classes(power):
     maker = copy_paste(rarity_power=power)
     classes = np.array([0, 1, 0, 2])
     np.random.seed(1)
-    draws = [maker.draw_objects(classes) for _ in range(30_000)]
+    draws = [maker.draw_objects(classes) for _ in range(10_000)]
     sizes = np.bincount([len(draw) for draw in draws]) / len(draws)
-    np.testing.assert_allclose(sizes, [0.2] * 5, atol=0.01)
+    np.testing.assert_allclose(sizes, [0.2] * 5, atol=0.02)
     weights = [float(COUNTS[c]) ** -power for c in classes]
     for size, expected in ((1, reference.drawn_first(weights)), (2, reference.drawn_among_two(weights))):
         of_size = [draw for draw in draws if len(draw) == size]
         found = np.bincount(np.concatenate(of_size), minlength=4) / len(of_size)
-        np.testing.assert_allclose(found, expected, atol=0.025)
+        np.testing.assert_allclose(found, expected, atol=0.04)
     assert all((np.diff(draw) > 0).all() for draw in draws)
 
 
