@@ -130,9 +130,9 @@ def lvis_group(image_count: int) -> str:
     return "r"
 
 
-def image_repeat_factors(images, threshold, with_instances) -> list[float]:
+def image_repeat_factors(images, threshold, with_instances, power=0.5) -> list[float]:
     """
-    r(I) = max over the classes c of image I of max(1, sqrt(t / f_c)), 1 for an image without classes.
+    r(I) = max over the classes c of image I of max(1, (t / f_c)^power), 1 for an image without classes.
 
     RFS: f_c is the share of images with class c. IRFS: sqrt(that * the share of all instances that are of class c).
     ``images`` is one list of classes per image, one entry per instance.
@@ -145,7 +145,7 @@ def image_repeat_factors(images, threshold, with_instances) -> list[float]:
             frequency = sum(c in other for other in images) / len(images)
             if with_instances:
                 frequency = math.sqrt(frequency * sum(other.count(c) for other in images) / instances)
-            factor = max(factor, math.sqrt(threshold / frequency))
+            factor = max(factor, (threshold / frequency) ** power)
         out.append(factor)
     return out
 
@@ -326,7 +326,7 @@ def coco_string(runs: list[int]) -> str:
     return "".join(out)
 
 
-def images_shown(objects, num_classes, threshold):
+def images_shown(objects, num_classes, threshold, power=0.5):
     """
     Expected images per epoch of repeat factor sampling, those with each class and all: image by image.
 
@@ -336,7 +336,7 @@ def images_shown(objects, num_classes, threshold):
     holding = [sum(c in classes for classes in objects) for c in range(num_classes)]
     images, total = [0.0] * num_classes, 0.0
     for classes in objects:
-        times = max([max(1.0, math.sqrt(threshold / (holding[c] / len(objects)))) for c in classes] + [1.0])
+        times = max([max(1.0, (threshold / (holding[c] / len(objects))) ** power) for c in classes] + [1.0])
         total += times
         for c in set(classes):
             images[c] += times
@@ -360,4 +360,67 @@ def adjusted_scores(logits, counts, tau, family) -> np.ndarray:
                 out[r, j] = math.exp(z - largest) / total
             elif j < len(counts):
                 out[r, j] = sigmoid(z)
+    return out
+
+
+def copy_paste(image, objects, source_image, pasted, min_area, max_box_shift):
+    """
+    Simple Copy-Paste, pixel by pixel, with the upper left corners of both images on each other.
+
+    Args:
+        image, source_image: rows of pixels, each any value.
+        objects, pasted: objects of each image, as (class, box, mask): x0, y0, x1, y1 and rows of 0 and 1.
+
+    Returns:
+        the new image, and its objects: those of the image that can still be seen, then the pasted ones.
+    """
+    height, width = len(image), len(image[0])
+    shown = []
+    for label, box, mask in pasted:
+        cut = [[mask[y][x] if y < len(mask) and x < len(mask[0]) else 0 for x in range(width)] for y in range(height)]
+        shown += _still_seen(label, box, mask, cut, min_area, max_box_shift)
+    if not shown:
+        return image, objects
+    covered = [[any(mask[y][x] for _, _, mask in shown) for x in range(width)] for y in range(height)]
+    result = [[source_image[y][x] if covered[y][x] else image[y][x] for x in range(width)] for y in range(height)]
+    kept = []
+    for label, box, mask in objects:
+        rest = [[0 if covered[y][x] else mask[y][x] for x in range(width)] for y in range(height)]
+        kept += _still_seen(label, box, mask, rest, min_area, max_box_shift)
+    return result, kept + shown
+
+
+def _still_seen(label, box, before, after, min_area, max_box_shift) -> list:
+    """The object, or nothing if too little of it is left."""
+    area = sum(map(sum, after))
+    if area == 0:
+        return []
+    old, new = box_of_mask(before), box_of_mask(after)
+    moved = max(abs(a - b) for a, b in zip(old, new))
+    if area <= min_area and moved > max_box_shift:
+        return []
+    return [(label, box if area == sum(map(sum, before)) else new, after)]
+
+
+def box_of_mask(mask):
+    """x0, y0, x1, y1 around the pixels of a mask, rows of 0 and 1."""
+    places = [(x, y) for y, row in enumerate(mask) for x, value in enumerate(row) if value]
+    columns, rows = [x for x, _ in places], [y for _, y in places]
+    return [min(columns), min(rows), max(columns) + 1, max(rows) + 1]
+
+
+def drawn_first(weights) -> list[float]:
+    """Probabilities with which each of some objects is the first one that is drawn."""
+    return [weight / sum(weights) for weight in weights]
+
+
+def drawn_among_two(weights) -> list[float]:
+    """Probabilities with which each of some objects is among the first two that are drawn without replacement."""
+    out = []
+    for i, weight in enumerate(weights):
+        second = 0.0
+        for j, other in enumerate(weights):
+            if j != i:
+                second += other / sum(weights) * weight / (sum(weights) - other)
+        out.append(weight / sum(weights) + second)
     return out

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..console.printing import print_text
-from ..experiments.arguments import check_seeds, choose_methods
+from ..experiments.arguments import OWN_KEYS, check_overrides, check_seeds, choose_methods
 from ..experiments.run_processes import train_all
 from ..experiments.runs import Run, discard_stale, unfinished
 from ..experiments.tables import percent
@@ -33,11 +33,10 @@ QUICK = (
     "DATASET.CHARACTERS.TEST_PER_CLASS", "10", "SOLVER.MAX_ITER", "20", "SOLVER.IMS_PER_BATCH", "32",
     "SOLVER.WARMUP_ITERS", "5",
 )  # fmt: skip
-OWN_KEYS = {
-    "SEED": "--seeds",
-    "OUTPUT_DIR": "--output",
-    "DATASET.LONG_TAIL.IMBALANCE": "--imbalance",
-    "MODEL.WEIGHTS": "the first stages that are trained",
+SET_KEYS = {
+    **OWN_KEYS,
+    "DATASET.LONG_TAIL.IMBALANCE": "use --imbalance instead",
+    "MODEL.WEIGHTS": "it is set to the model of the first stage",
 }
 TABLE, PAGE, FIGURE = "table.json", "table.md", "marginal.png"
 
@@ -82,9 +81,7 @@ def run_experiment(
     start = time.monotonic()
     methods = choose_methods(methods, METHODS)
     imbalances, seeds = _check_imbalances(imbalances), check_seeds(seeds)
-    for key in overrides[::2]:
-        if key in OWN_KEYS:
-            raise InputError(f"{key} differs between the runs of an experiment; it is set by {OWN_KEYS[key]}.")
+    check_overrides(overrides, SET_KEYS)
     runs = _runs(methods, imbalances, seeds, output, configs, tuple(overrides))
     with only_job_in(output, "--output"):
         to_do = unfinished(list(runs.values()))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import json
 import logging
 import os
@@ -13,7 +11,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..utils.io import append, replacing
+from ..console.time_left import TimeLeft
+from ..utils.io import append
+from ..utils.iteration_lines import keep_before
 
 METRICS = "metrics.json"
 LINE_SECONDS = 20.0
@@ -23,16 +23,7 @@ logger = logging.getLogger(__name__)
 
 def keep_until(folder: str | os.PathLike, iteration: int) -> None:
     """Remove the lines of ``metrics.json`` from ``iteration`` on, which a resumed run writes again."""
-    path = Path(folder, METRICS)
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            if json.loads(line)["iteration"] < iteration:
-                kept.append(f"{line}\n")
-    with replacing(path, make_folder=False) as file:
-        file.writelines(kept)
+    keep_before(Path(folder, METRICS), iteration)
 
 
 def add_metrics(folder: str | os.PathLike, values: dict) -> None:
@@ -50,11 +41,13 @@ class Progress:
     """
 
     def __init__(self, start: int, end: int):
-        self._start, self._end = start, end
+        self._end = end
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(total=end, initial=start, unit=" it", disable=not self._terminal)
-        self._began = time.monotonic()
-        self._next = self._began + LINE_SECONDS
+        began = time.monotonic()
+        self._time_left = TimeLeft(end)
+        self._time_left(start, began)
+        self._next = began + LINE_SECONDS
 
     def __enter__(self) -> Progress:
         return self
@@ -71,10 +64,7 @@ class Progress:
         self._bar.update(done - self._bar.n)
         self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
         now = time.monotonic()
+        time_left = self._time_left(done, now)
         if not self._terminal and now > self._next:
             self._next = now + LINE_SECONDS
-            left = (now - self._began) / max(1, done - self._start) * (self._end - done)
-            logger.info(
-                "iteration %d/%d, loss %.3f, time left %s",
-                done, self._end, loss, datetime.timedelta(seconds=round(left)),
-            )  # fmt: skip
+            logger.info("iteration %d/%d, loss %.3f, %s", done, self._end, loss, time_left)

@@ -8,6 +8,7 @@ from detectron2.config import get_cfg
 from ..activations import activation_class, activation_names
 from ..calibration import calibration_class, calibration_names
 from ..config_files.options import add_options
+from ..data.copy_paste import CopyPaste
 from ..data.samplers import samplers_with_options
 
 
@@ -28,6 +29,7 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     _add_speed_and_memory(cfg)
     _add_solver(cfg.SOLVER)
     _add_datasets(cfg.DATASETS)
+    _add_copy_paste(cfg.INPUT)
     _add_job(cfg)
 
 
@@ -132,6 +134,12 @@ def _add_datasets(datasets: CN) -> None:
     rendered.OBJECTS_PER_IMAGE = 5  # on average
     rendered.OBJECT_SCALE = (0.22, 0.45)  # longer side of a sticker / shorter side of the image
     rendered.SEED = 0
+
+
+def _add_copy_paste(node: CN) -> None:
+    """The options are declared once, in the constructor."""
+    add_options(node, "augmentation", {"copy_paste": CopyPaste})
+    node.COPY_PASTE.ENABLED = False  # paste objects of a second training image on each one: docs/methods.md
 
 
 def _add_job(cfg: CN) -> None:

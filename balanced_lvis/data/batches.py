@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from ..utils.random_state import seeded
 from .broken_images import attach, reason_of
+from .copy_paste import CopyPaste
 from .samplers import ResumableSampler
 
 _TRIES = 1000  # unusable images in a row, possibly repeated, after which no further image is tried
@@ -113,26 +114,46 @@ class MappedImages(Dataset):
         mapper: makes a training record of an image. If it returns None, another image is used instead. If it raises an
             error, too, up to ``max_broken`` times in a row; see :mod:`.broken_images`.
         max_broken: as ``DATALOADER.MAX_BROKEN``.
+        copy_paste: pastes objects of second images, which are mapped as the first ones; None: nothing is pasted. The
+            random numbers of the first image are the same with and without it.
     """
 
-    def __init__(self, dataset: Sequence[dict], mapper: Callable[[dict], dict | None], max_broken: int = 0):
+    def __init__(
+        self,
+        dataset: Sequence[dict],
+        mapper: Callable[[dict], dict | None],
+        max_broken: int = 0,
+        copy_paste: CopyPaste | None = None,
+    ):
         self.dataset = dataset
         self.mapper = mapper
         self.max_broken = max_broken
+        self.copy_paste = copy_paste
 
     def __len__(self):
         return len(self.dataset)
 
     def __getitem__(self, place: Place) -> dict | None:
-        index = place.index
         broken: dict[str, str] = {}
         with seeded(place.seed, place.position):
-            for _ in range(_TRIES):
-                record = self._mapped(index, broken)
-                if record is not None or len(broken) > self.max_broken:
-                    break
-                index = int(np.random.randint(len(self.dataset)))
+            record = self._usable(place.index, self._any_index, broken)
+            if record is not None and self.copy_paste is not None and self.copy_paste.is_used():
+                draw = self.copy_paste.draw_image
+                source = self._usable(draw(), draw, broken)
+                record = record if source is None else self.copy_paste(record, source)
         return attach(record, broken) if broken else record
+
+    def _usable(self, index: int, another: Callable[[], int], broken: dict[str, str]) -> dict | None:
+        """The record of an image or, while it is unusable, of another one; None if there are too many unusable ones."""
+        for _ in range(_TRIES):
+            record = self._mapped(index, broken)
+            if record is not None or len(broken) > self.max_broken:
+                return record
+            index = another()
+        return None
+
+    def _any_index(self) -> int:
+        return int(np.random.randint(len(self.dataset)))
 
     def _mapped(self, index: int, broken: dict[str, str]) -> dict | None:
         source = self.dataset[index]

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from ..utils.parent_process import end_with_parent
 from .batches import BatchStream, MappedImages, aspect_ratio_groups
 from .broken_images import BrokenImages
+from .copy_paste import CopyPaste, build_copy_paste
 from .dataset_records import load_records
 from .mapper import ImageMapper
 from .registered_files import has_rle_masks, lvis_source
@@ -88,8 +89,10 @@ def build_train_loader(cfg, masks: bool = True, class_balanced_images: int = 0) 
 
     Args:
         cfg: Detectron2's config with balanced_lvis's keys.
-        masks: whether records get ground-truth masks. Cropping always loads them to compute boxes.
-        class_balanced_images: images per iteration of a second stream with class-aware sampling; 0 for no such stream.
+        masks: whether records get ground-truth masks. Cropping always loads them to compute boxes, and copy-paste to
+            paste objects.
+        class_balanced_images: images per iteration of a second stream with class-aware sampling, on which nothing is
+            pasted; 0 for no such stream.
 
     Returns:
         a :class:`MetaTrainLoader` if there is a second stream.
@@ -98,10 +101,12 @@ def build_train_loader(cfg, masks: bool = True, class_balanced_images: int = 0) 
     sampler = build_sampler(cfg, records)
     # Serialised once for both loaders. An index of annotations, or a torch dataset, is used as it is.
     dataset = DatasetFromList(records, copy=False) if isinstance(records, list) else records
-    mapper = ImageMapper(cfg, True, use_instance_mask=cfg.MODEL.MASK_ON and (masks or cfg.INPUT.CROP.ENABLED))
+    masks = masks or cfg.INPUT.CROP.ENABLED or cfg.INPUT.COPY_PASTE.ENABLED
+    mapper = ImageMapper(cfg, True, use_instance_mask=cfg.MODEL.MASK_ON and masks)
     if any(map(has_rle_masks, cfg.DATASETS.TRAIN)):
         mapper.instance_mask_format = "bitmask"  # whatever INPUT.MASK_FORMAT is: RLE masks have no polygons
-    train = _loader(cfg, dataset, mapper, sampler, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_BATCHES)
+    copy_paste = build_copy_paste(cfg, records)
+    train = _loader(cfg, dataset, mapper, sampler, cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATE_BATCHES, copy_paste)
     if not class_balanced_images:
         return train
     # A seed derived from the other one leaves the global generators in the same state as without a meta loader.
@@ -135,7 +140,9 @@ def build_test_loader(cfg, name: str, sampler: Sequence[int] | None = None):
     )
 
 
-def _loader(cfg, dataset, mapper, sampler, images_per_iteration: int, batches: int = 1) -> TrainLoader:
+def _loader(
+    cfg, dataset, mapper, sampler, images_per_iteration: int, batches: int = 1, copy_paste: CopyPaste | None = None
+) -> TrainLoader:
     """Detectron2's loader, but with batches that depend only on the sampler's seed and a position in its stream."""
     if sampler is None:
         total = images_per_iteration // batches
@@ -144,7 +151,7 @@ def _loader(cfg, dataset, mapper, sampler, images_per_iteration: int, batches: i
     groups = aspect_ratio_groups(dataset) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
     stream = BatchStream(sampler, images_per_iteration // (batches * comm.get_world_size()), groups)
     loader = DataLoader(
-        MappedImages(dataset, mapper, cfg.DATALOADER.MAX_BROKEN),
+        MappedImages(dataset, mapper, cfg.DATALOADER.MAX_BROKEN, copy_paste),
         batch_sampler=stream,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_as_list,

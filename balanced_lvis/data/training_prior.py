@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..priors import ALL, WITH_OBJECTS, ClassLists, ClassPrior, SampledCounts
 from ..utils.errors import InputError
+from .copy_paste import check_counts_are_known
 from .dataset_files import check_datasets
 from .dataset_records import load_records
 from .registered_files import lvis_source
@@ -43,7 +44,7 @@ def class_prior_from_config(cfg) -> ClassPrior:
 
     Raises:
         InputError: if the prior's classes differ from the dataset's, if their number is not
-            ``MODEL.ROI_HEADS.NUM_CLASSES``, or if the sampler's counts are unknown.
+            ``MODEL.ROI_HEADS.NUM_CLASSES``, or if the sampled counts are unknown, as with copy-paste.
     """
     names = tuple(cfg.DATASETS.TRAIN)
     path = cfg.MODEL.CLASS_PRIOR.FILE
@@ -74,6 +75,7 @@ def _prior_of_file(cfg, names: tuple[str, ...], path: str) -> ClassPrior:
             _check_prior_of(name, prior, _described(path, cfg.MODEL.WEIGHTS))
     if not cfg.MODEL.CLASS_PRIOR.SAMPLED:
         return dataclasses.replace(prior, sampled_counts=None)
+    check_counts_are_known(cfg)
     known, wanted = prior.sampled_counts and prior.sampled_counts.sampler, _sampler_of(cfg)
     if known != wanted:
         has = f"of {known!r}" if known else "of no sampler"
@@ -91,6 +93,7 @@ def class_prior_of_training_sets(cfg) -> ClassPrior:
     Args:
         cfg: with at least one dataset in ``DATASETS.TRAIN``.
     """
+    check_counts_are_known(cfg)
     names = tuple(cfg.DATASETS.TRAIN)
     sampled, filter_empty = cfg.MODEL.CLASS_PRIOR.SAMPLED, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
     if not sampled and not cfg.DATASETS.ALLOW_MISSING:
@@ -106,7 +109,7 @@ def class_prior_of_training_sets(cfg) -> ClassPrior:
 
 
 def _sampler_of(cfg) -> str:
-    """The sampler and its options, as saved with the counts."""
+    """The sampler and those of its options that are not at their defaults, as saved with the counts."""
     name, node = cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER
     words = [name]
     if "RepeatFactor" in name:
@@ -114,7 +117,8 @@ def _sampler_of(cfg) -> str:
             f"threshold {node.REPEAT_THRESHOLD:g}",
             *([] if node.get("REPEAT_SQRT", True) else ["no square root"]),
         ]
-    return ", ".join([*words, *(f"{option} {value}" for option, value in sampler_options(cfg, name).items())])
+    changed = sampler_options(cfg, name, changed=True)
+    return ", ".join([*words, *(f"{option} {value}" for option, value in changed.items())])
 
 
 def _described(path: str, weights: str) -> str:

@@ -9,6 +9,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 from .. import _detectron2
 from ..activations import activation_class
 from ..calibration.base import check_family
+from ..data.copy_paste import check_copy_paste
 from ..data.samplers import check_sampler, check_sampler_keys
 from ..evaluation.backends import check_backend
 from ..modeling.decoupled import check_second_stage
@@ -123,6 +124,7 @@ CHECKS = (
 TRAINING_CHECKS = (
     check_numbers,
     check_sampler_keys,
+    check_copy_paste,
     check_schedule,
     check_clipping,
     check_ema,

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from detectron2.utils.events import EventWriter, get_event_storage
 
 from ..utils.io import append, replacing
+from ..utils.iteration_lines import iteration_of, keep_before, read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class MetricsWriter(EventWriter):
             OSError: if the file can't be written.
         """
         append(self._path, "")
-        self._last = max(map(_iteration, _lines(self._path)), default=-1)
+        self._last = max(map(iteration_of, read_lines(self._path)), default=-1)
 
     def write(self):
         """Write all new metrics."""
@@ -74,7 +75,7 @@ class MetricsWriter(EventWriter):
             append(self._path, _line({**numbers, "iteration": iteration}))
             self._last = iteration
             return
-        lines = {found: json.loads(line) for line in _lines(self._path) if (found := _iteration(line)) < math.inf}
+        lines = {found: json.loads(line) for line in read_lines(self._path) if (found := iteration_of(line)) < math.inf}
         lines[iteration] = {**lines.get(iteration, {}), **numbers, "iteration": iteration}
         with replacing(self._path, make_folder=False) as file:
             file.writelines(_line(lines[key]) for key in sorted(lines))
@@ -88,12 +89,7 @@ def forget_after(folder: str | os.PathLike, iteration: int) -> None:
         folder: ``OUTPUT_DIR``.
         iteration: the last finished iteration; -1 if there is none.
     """
-    path = os.path.join(folder, METRICS)
-    lines = _lines(path)
-    kept = [line for line in lines if line.endswith("\n") and _iteration(line) <= iteration]
-    if len(kept) < len(lines):
-        with replacing(path) as file:
-            file.writelines(kept)
+    keep_before(os.path.join(folder, METRICS), iteration + 1)
 
 
 def set_aside(folder: str | os.PathLike) -> None:
@@ -117,31 +113,14 @@ def has_evaluation(folder: str | os.PathLike, iteration: int) -> bool:
         folder: ``OUTPUT_DIR``.
         iteration: the iteration before the evaluation, from 0.
     """
-    lines = _lines(os.path.join(folder, METRICS))
-    return any(_iteration(line) == iteration and _has_average_precision(line) for line in lines)
+    lines = read_lines(os.path.join(folder, METRICS))
+    return any(iteration_of(line) == iteration and _has_average_precision(line) for line in lines)
 
 
 def _line(numbers: dict[str, float]) -> str:
     return json.dumps(numbers, sort_keys=True) + "\n"
 
 
-def _lines(path: str) -> list[str]:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.readlines()
-    except OSError:
-        return []
-
-
 def _has_average_precision(line: str) -> bool:
     """Whether a line has a name such as "bbox/AP" or "my_val/segm/AP"; the value may be NaN."""
     return any(name.endswith("/AP") for name in json.loads(line))
-
-
-def _iteration(line: str) -> float:
-    """The iteration of a line; infinity if it has none."""
-    try:
-        iteration = json.loads(line)["iteration"]
-    except (ValueError, KeyError, TypeError):
-        return math.inf
-    return iteration if isinstance(iteration, (int, float)) else math.inf

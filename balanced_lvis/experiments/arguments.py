@@ -8,8 +8,8 @@ from typing import Protocol
 from ..utils.errors import InputError
 
 SEEDS = (0, 1, 2)
-# Config keys that an experiment sets for each run, and the argument to use instead.
-OWN_KEYS = {"SEED": "--seeds", "OUTPUT_DIR": "--output"}
+# Config keys that an experiment sets for each run, and what to do instead.
+OWN_KEYS = {"SEED": "use --seeds instead", "OUTPUT_DIR": "use --output instead"}
 
 
 class StagedMethod(Protocol):
@@ -52,14 +52,15 @@ def check_seeds(seeds: Sequence[int]) -> list[int]:
     return distinct
 
 
-def check_overrides(overrides: Sequence[str]) -> None:
+def check_overrides(overrides: Sequence[str], own_keys: Mapping[str, str] = OWN_KEYS) -> None:
     """
     Args:
         overrides: ``KEY VALUE`` pairs.
+        own_keys: config keys that the experiment sets for each run, and what to do instead.
 
     Raises:
-        InputError: if a key of :data:`OWN_KEYS` is among them.
+        InputError: if such a key is among them.
     """
     for key in overrides[::2]:
-        if key in OWN_KEYS:
-            raise InputError(f"{key} differs between the runs of an experiment; use {OWN_KEYS[key]} instead.")
+        if key in own_keys:
+            raise InputError(f"{key} differs between the runs of an experiment; {own_keys[key]}.")

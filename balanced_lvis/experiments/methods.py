@@ -27,6 +27,8 @@ LVIS = Paper("Gupta et al., CVPR 2019", "1908.03195")
 DECOUPLING = Paper("Kang et al., ICLR 2020", "1910.09217")
 EQUALIZATION = Paper("Tan et al., CVPR 2020", "2003.05176")
 BALANCED_ACTIVATION = Paper("Ren et al., LVIS 2020 challenge", "2008.11037")
+INSTANCE_AWARE = Paper("Yaman et al., 2023", "2305.08069")
+COPY_PASTE = Paper("Ghiasi et al., CVPR 2021", "2012.07177")
 BALANCED_META_SOFTMAX = Paper("Ren et al., NeurIPS 2020", "2007.10740")
 
 
@@ -67,6 +69,8 @@ METHODS = {
         Method("rfs_softmax", "RFS with softmax", LVIS),
         Method("balanced_softmax", "Balanced Softmax", BALANCED_META_SOFTMAX),
         Method("decoupled_balanced_softmax", "Balanced Softmax", BALANCED_META_SOFTMAX, "rfs_softmax"),
+        Method("irfs", "IRFS", INSTANCE_AWARE),
+        Method("copy_paste", "RFS with Copy-Paste", COPY_PASTE),
     )
 }
 
@@ -95,11 +99,14 @@ def _row(method: Method, cfg) -> list[str]:
         activation += ", [sampled prior](methods.md#sampled-prior)"
     if cfg.SOLVER.META.ENABLED:
         activation += " + class weights"
+    sampler = f"`{cfg.DATALOADER.SAMPLER_TRAIN}`"
+    if cfg.INPUT.COPY_PASTE.ENABLED:
+        sampler += ", [copy-paste](methods.md#copy-paste)"
     stage = "end to end"
     if method.first_stage:
         stage = f"second, after `{method.first_stage}`: {_CLASSIFIERS[cfg.MODEL.DECOUPLED.CLASSIFIER]}"
     paper = method.paper.link() if method.paper else "–"
-    return [f"`{method.key}`", method.title, paper, activation, f"`{cfg.DATALOADER.SAMPLER_TRAIN}`", stage]
+    return [f"`{method.key}`", method.title, paper, activation, sampler, stage]
 
 
 if __name__ == "__main__":

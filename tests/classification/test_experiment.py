@@ -197,7 +197,7 @@ def test_the_experiment_trains_on_folders_with_all_images(tmp_path):
         ({"methods": ["softmx"]}, "--methods: 'softmx'; valid: softmax"),
         ({"imbalances": [-1]}, r"--imbalance: \[-1\]; give one or more whole numbers"),
         ({"seeds": [-1]}, "--seeds"),
-        ({"overrides": ["SEED", "3"]}, "SEED differs between the runs of an experiment; it is set by --seeds"),
+        ({"overrides": ["SEED", "3"]}, "SEED differs between the runs of an experiment; use --seeds instead"),
         ({"overrides": ["SOLVER.MAX_ITERS", "3"]}, "Did you mean SOLVER.MAX_ITER"),
     ],
 )

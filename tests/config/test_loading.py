@@ -24,6 +24,7 @@ def test_a_config_for_custom_datasets_may_be_copied_anywhere(tmp_path):
 
 ACTIVATION = "MODEL.ROI_BOX_HEAD.ACTIVATION."
 SECOND_STAGE = {"MODEL.META_ARCHITECTURE", "MODEL.WEIGHTS", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD"}
+PIXELS = {"INPUT.COPY_PASTE.MIN_AREA", "INPUT.COPY_PASTE.MAX_BOX_SHIFT"}  # scaled to the rendered images
 # Where a method may differ from RFS, beside its activation and output folder; "schedule" is the second stage's own.
 METHODS = {
     "rfs": set(),
@@ -33,6 +34,8 @@ METHODS = {
     "balanced_sigmoid": set(),
     "balanced_sigmoid_sampled": {"MODEL.CLASS_PRIOR.SAMPLED"},
     "balanced_softmax": set(),
+    "irfs": {"DATALOADER.SAMPLER_TRAIN"},
+    "copy_paste": {"INPUT.COPY_PASTE.ENABLED", "INPUT.COPY_PASTE.RARITY_POWER", *PIXELS},
     "crt": SECOND_STAGE | {"DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD"},
     "lws": SECOND_STAGE
     | {
@@ -58,7 +61,8 @@ def test_a_method_differs_from_rfs_in_what_makes_it_alone(prefix, method):
     different = {key for key in rfs if rfs[key] != cfg[key] and not key.startswith(ACTIVATION)} - {"OUTPUT_DIR"}
     schedule = SETS[prefix] if METHODS[method] >= SECOND_STAGE else set()
     assert different <= METHODS[method] | schedule
-    assert METHODS[method] - different <= {"DATALOADER.REPEAT_THRESHOLD", "MODEL.DECOUPLED.SCALE_WEIGHT_DECAY"}
+    may_agree = {"DATALOADER.REPEAT_THRESHOLD", "MODEL.DECOUPLED.SCALE_WEIGHT_DECAY", *PIXELS}
+    assert METHODS[method] - different <= may_agree
     assert cfg["OUTPUT_DIR"].endswith(method)
 
 
@@ -87,7 +91,7 @@ def test_lvis_configs_say_what_the_recipe_is(depth):
         else:
             assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (180_000, (120_000, 160_000))
         if cfg.DATALOADER.SAMPLER_TRAIN != "ClassAwareTrainingSampler" and method != "sigmoid":
-            assert cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
+            assert cfg.DATALOADER.SAMPLER_TRAIN.removeprefix("InstanceAware") == "RepeatFactorTrainingSampler"
             assert cfg.DATALOADER.REPEAT_THRESHOLD == 0.001
 
 

@@ -263,6 +263,22 @@ def test_repeat_factors_are_in_the_prior_as_the_formula_has_them(write, register
     assert images[2] == pytest.approx(6)  # sqrt(0.6 / (1 / 60)): one owl is shown six times
 
 
+def test_the_power_of_the_repeat_factors_is_in_the_prior_and_in_its_file(write, register, tmp_path):
+    name = "RepeatFactorTrainingSampler"
+    power = f"DATALOADER.SAMPLER.{name.upper()}.POWER"
+    cfg, objects = sampled(name, write, register, power, 0.8)
+    prior = class_prior_from_config(cfg)
+    images, _ = reference.images_shown(objects, 3, 0.6, power=0.8)
+    np.testing.assert_allclose(prior.sampled_counts.image_count, images, rtol=1e-6)
+    assert prior.sampled_counts.sampler == f"{name}, threshold 0.6, power 0.8"
+    prior.save(tmp_path / "prior.json")
+    cfg.MODEL.CLASS_PRIOR.FILE = str(tmp_path / "prior.json")
+    class_prior_from_config(cfg)
+    cfg.DATALOADER.SAMPLER[name.upper()].POWER = 0.5
+    with pytest.raises(InputError, match=f"'{name}, threshold 0.6', but .* has the counts of '{name}.*power 0.8'"):
+        class_prior_from_config(cfg)
+
+
 def test_groups_and_repeat_factors_stay_those_of_the_data_set(write, register):
     cfg, _ = sampled("RepeatFactorTrainingSampler", write, register)
     prior = class_prior_from_config(cfg)

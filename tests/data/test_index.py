@@ -337,7 +337,7 @@ def test_priors_and_samplers_make_no_records_and_equal_those_of_records(rendered
 def test_repeat_factors_without_the_square_root_are_those_of_later_detectron2s(rendered):
     prior = class_prior_of_dataset("rendered_train")
     frequency = prior.image_count / prior.num_images
-    np.testing.assert_array_equal(class_repeat_factors(prior, 0.3, sqrt=False), np.maximum(1, 0.3 / frequency))
+    np.testing.assert_array_equal(class_repeat_factors(prior, 0.3, power=1), np.maximum(1, 0.3 / frequency))
 
 
 def equal_batches(one, other):

@@ -27,8 +27,9 @@ from balanced_lvis.data.samplers import (
     image_repeat_factors,
     register_sampler,
     sampler_names,
+    times_shown,
 )
-from balanced_lvis.priors import ClassPrior
+from balanced_lvis.priors import ClassLists, ClassPrior
 from balanced_lvis.utils.errors import InputError
 from tests import reference
 from tests.common import SHARED_DATA
@@ -67,6 +68,12 @@ def built(name, seed=7):
     sampler = build_sampler(config(), records(), name)
     sampler.seed = seed
     return sampler
+
+
+def with_power(name, power):
+    cfg = config(SAMPLER_TRAIN=name)
+    cfg.DATALOADER.SAMPLER[name.upper()].POWER = power
+    return build_sampler(cfg, records())
 
 
 def take(iterable, count):
@@ -282,6 +289,64 @@ def test_repeat_factors_equal_naive_loops_and_detectron2s(images, threshold):
     assert by_image.tolist() == detectron2s(records(images), threshold).tolist()
 
 
+@settings(deadline=None)
+@given(images_of_classes, st.floats(0, 1), st.floats(0, 3), st.booleans())
+def test_any_power_equals_naive_loops(images, threshold, power, with_instances):
+    prior = ClassPrior.from_dataset_dicts(records(images), map(str, range(K)))
+    by = "image_and_instance" if with_instances else "image"
+    factors = image_repeat_factors(records(images), class_repeat_factors(prior, threshold, by, power)).numpy()
+    expected = reference.image_repeat_factors(images, threshold, with_instances, power)
+    np.testing.assert_allclose(factors, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["RepeatFactorTrainingSampler", "InstanceAwareRepeatFactorTrainingSampler"])
+@pytest.mark.parametrize("power", [0.0, 0.3, 0.5, 1.0, 2.0])
+def test_the_config_sets_the_power_of_repeat_factors(name, power):
+    cfg = config(SAMPLER_TRAIN=name)
+    assert cfg.DATALOADER.SAMPLER[name.upper()].POWER == 0.5
+    cfg.DATALOADER.SAMPLER[name.upper()].POWER = power
+    expected = reference.image_repeat_factors(IMAGES, 0.5, name.startswith("Instance"), power)
+    for images in (records(), Indexed(records())):
+        factors = times_shown(cfg, images)
+        np.testing.assert_allclose(factors, expected, rtol=1e-6)
+        sampler = build_sampler(cfg, images)
+        sampler.seed = 3
+        detectron2s = detectron2_samplers.RepeatFactorTrainingSampler(torch.tensor(factors).float(), seed=3)
+        assert take(sampler, 200) == take(detectron2s, 200)
+    assert (max(factors) == 1) == (power == 0)
+
+
+class Indexed(list):
+    """Records with class lists, as an index has."""
+
+    def class_lists(self):
+        return ClassLists.of(list(self))
+
+
+@pytest.mark.parametrize("name", ["RepeatFactorTrainingSampler", "InstanceAwareRepeatFactorTrainingSampler"])
+def test_without_detectron2s_square_root_the_power_is_1(name, monkeypatch):
+    """``REPEAT_SQRT`` is a key of newer versions of Detectron2, whose function takes ``sqrt``."""
+    stock = detectron2_samplers.RepeatFactorTrainingSampler.repeat_factors_from_category_frequency
+
+    def newer(dataset_dicts, repeat_thresh, sqrt=True):
+        assert not sqrt
+        return stock(dataset_dicts, repeat_thresh) ** 2
+
+    monkeypatch.setattr(
+        detectron2_samplers.RepeatFactorTrainingSampler, "repeat_factors_from_category_frequency", staticmethod(newer)
+    )
+    cfg = config(SAMPLER_TRAIN=name)
+    cfg.DATALOADER.REPEAT_SQRT = False
+    expected = reference.image_repeat_factors(IMAGES, 0.5, name.startswith("Instance"), 1.0)
+    for power in (0.5, 1):
+        cfg.DATALOADER.SAMPLER[name.upper()].POWER = power
+        for images in (records(), Indexed(records())):
+            np.testing.assert_allclose(times_shown(cfg, images), expected, rtol=1e-6)
+    cfg.DATALOADER.SAMPLER[name.upper()].POWER = 0.7
+    with pytest.raises(InputError, match=f"{name.upper()}.POWER is 0.7, but DATALOADER.REPEAT_SQRT False stands for 1"):
+        times_shown(cfg, records())
+
+
 def test_repeat_factors_of_real_annotations():
     path = SHARED_DATA / "lvis_val_100.json"
     if not path.is_file():
@@ -413,6 +478,12 @@ def test_class_names_come_from_the_data_set_where_it_has_them(caplog):
         ),
         (lambda: class_repeat_factors(ClassPrior(("a",), [1], 2), 1.5), "threshold is 1.5"),
         (lambda: class_repeat_factors(ClassPrior(("a",), [1], 2), float("nan")), "threshold is nan"),
+        (lambda: class_repeat_factors(ClassPrior(("a",), [1], 2), 0.1, power=-1), "power of repeat factors is -1"),
+        (lambda: class_repeat_factors(ClassPrior(("a",), [1], 2), 0.1, power=float("inf")), "factors is inf; .*papers"),
+        *(
+            (lambda name=name: with_power(name, -0.5), f"DATALOADER.SAMPLER.{name.upper()}.POWER is -0.5; it must")
+            for name in ("RepeatFactorTrainingSampler", "InstanceAwareRepeatFactorTrainingSampler")
+        ),
         (
             lambda: class_repeat_factors(ClassPrior(("a",), [1], 2), 0.1, by="instance"),
             "'instance'; valid: 'image', 'image_and",

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from balanced_lvis.console.time_left import TimeLeft
 from balanced_lvis.experiments import run_progress
-from balanced_lvis.experiments.run_progress import Progress, Reporter, TimeLeft
+from balanced_lvis.experiments.run_progress import Progress, Reporter
 from balanced_lvis.experiments.runs import Run
 from tests.common import CONFIGS
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,10 +19,13 @@ from .sampler_registry import class_names_from_config, register_sampler
 
 logger = logging.getLogger(__name__)
 
+POWER = 0.5  # the square root of both papers
+_RFS, _IRFS = "RepeatFactorTrainingSampler", "InstanceAwareRepeatFactorTrainingSampler"
 
-def class_repeat_factors(prior: ClassPrior, threshold: float, by: str = "image", sqrt: bool = True) -> np.ndarray:
+
+def class_repeat_factors(prior: ClassPrior, threshold: float, by: str = "image", power: float = POWER) -> np.ndarray:
     """
-    How often images of each class are shown per epoch, 1 for once: r_c = max(1, sqrt(t / f_c)).
+    How often images of each class are shown per epoch, 1 for once: r_c = max(1, (t / f_c)^power).
 
     A count of zero is taken as half a count, as in :class:`ClassPrior`.
 
@@ -31,17 +35,19 @@ def class_repeat_factors(prior: ClassPrior, threshold: float, by: str = "image",
         by: "image": f_c is the fraction of training images that contain class c (repeat factor sampling, Gupta et al.
             2019). "image_and_instance": f_c is the geometric mean of that and of the class's fraction of all instances
             (IRFS, Yaman et al. 2023).
-        sqrt: False leaves out the square root, as newer versions of Detectron2 can.
+        power: exponent, 0 or more; 0.5 is the square root of the papers, 0 repeats nothing, and 1 shows all classes
+            below the threshold about equally often.
 
     Returns:
         (K,) float64.
 
     Raises:
-        InputError: if ``threshold`` is outside [0, 1] or ``by`` is unknown, or for "image_and_instance" if the prior
-            has no instance counts.
+        InputError: if ``threshold`` is outside [0, 1], ``power`` is negative or not finite, or ``by`` is unknown, or
+            for "image_and_instance" if the prior has no instance counts.
     """
     if not 0 <= threshold <= 1:
         raise InputError(f"The repeat threshold is {threshold}; it must be a frequency from 0 to 1 (LVIS uses 0.001).")
+    _check_power(power, "The power of repeat factors")
     if by not in ("image", "image_and_instance"):
         raise InputError(f"by is {by!r}; valid: 'image', 'image_and_instance'.")
     # Not prior.image_frequency(), which also lowers classes that are in every image, to keep log-odds finite.
@@ -55,7 +61,8 @@ def class_repeat_factors(prior: ClassPrior, threshold: float, by: str = "image",
             )
         frequency = np.sqrt(frequency * (np.maximum(instances, 0.5) / max(instances.sum(), 1)))
     factor = threshold / frequency
-    return np.maximum(1.0, np.sqrt(factor) if sqrt else factor)
+    # np.sqrt, because a power of 0.5 can differ from Detectron2's square root in the last digit.
+    return np.maximum(1.0, np.sqrt(factor) if power == POWER else factor**power)
 
 
 def image_repeat_factors(dataset_dicts: Sequence[Mapping] | HasClassLists, class_factors: np.ndarray) -> Tensor:
@@ -92,12 +99,14 @@ class InstanceAwareRepeatFactorTrainingSampler(Detectron2Sampler):
         class_names: the K class names in the order of ``category_id``.
         threshold: t in [0, 1] of :func:`class_repeat_factors`.
         seed: as in :class:`.base.ResumableSampler`.
+        power: exponent of :func:`class_repeat_factors`.
 
     Attributes:
         repeat_factors: (N,) float32.
 
     Raises:
-        InputError: if there are no images, a ``category_id`` is outside 0..K-1 or the threshold outside [0, 1].
+        InputError: if there are no images, a ``category_id`` is outside 0..K-1, the threshold outside [0, 1] or the
+            power negative.
     """
 
     def __init__(
@@ -106,39 +115,47 @@ class InstanceAwareRepeatFactorTrainingSampler(Detectron2Sampler):
         class_names: Sequence[str],
         threshold: float,
         seed: int | None = None,
+        *,
+        power: float = POWER,
     ):
-        self.repeat_factors = _factors_by_instances(dataset_dicts, class_names, threshold)
+        self.repeat_factors = _factors_by_instances(dataset_dicts, class_names, threshold, power)
         super().__init__(functools.partial(RepeatFactorTrainingSampler, self.repeat_factors), seed)
 
 
-def _repeat_factors(cfg, dataset_dicts) -> Tensor:
-    # Newer versions of Detectron2 can leave out the square root.
-    threshold, sqrt = _threshold_of(cfg), cfg.DATALOADER.get("REPEAT_SQRT", True)
+def _repeat_factors(cfg, dataset_dicts, *, power: float = POWER) -> Tensor:
+    threshold, power = _threshold_of(cfg), _power_of(cfg, _RFS, power)
     if isinstance(dataset_dicts, HasClassLists):
         prior = ClassPrior.from_dataset_dicts(dataset_dicts, class_names_from_config(cfg))
-        return image_repeat_factors(dataset_dicts, class_repeat_factors(prior, threshold, sqrt=sqrt))
-    return RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
-        dataset_dicts, threshold, **({} if sqrt else {"sqrt": False})
-    )
+        return image_repeat_factors(dataset_dicts, class_repeat_factors(prior, threshold, power=power))
+    # Detectron2's factors count crowd regions, too.
+    stock = RepeatFactorTrainingSampler.repeat_factors_from_category_frequency
+    if not _has_sqrt(cfg):
+        return stock(dataset_dicts, threshold, sqrt=False)
+    factors = stock(dataset_dicts, threshold)
+    # max(1, sqrt(x))^(2 power) = max(1, x^power)
+    return factors if power == POWER else (factors.double() ** (2 * power)).float()
 
 
-def _instance_aware_factors(cfg, dataset_dicts) -> Tensor:
-    return _factors_by_instances(dataset_dicts, class_names_from_config(cfg), _threshold_of(cfg))
+def _instance_aware_factors(cfg, dataset_dicts, *, power: float = POWER) -> Tensor:
+    names = class_names_from_config(cfg)
+    return _factors_by_instances(dataset_dicts, names, _threshold_of(cfg), _power_of(cfg, _IRFS, power))
 
 
-def _factors_by_instances(dataset_dicts, class_names: Sequence[str], threshold: float) -> Tensor:
+def _factors_by_instances(dataset_dicts, class_names: Sequence[str], threshold: float, power: float) -> Tensor:
     prior = ClassPrior.from_dataset_dicts(dataset_dicts, class_names)
-    return image_repeat_factors(dataset_dicts, class_repeat_factors(prior, threshold, by="image_and_instance"))
+    return image_repeat_factors(dataset_dicts, class_repeat_factors(prior, threshold, "image_and_instance", power))
 
 
-@register_sampler("RepeatFactorTrainingSampler", shown=_repeat_factors)
-def _repeat_factor(cfg, dataset_dicts):
-    return Detectron2Sampler(functools.partial(RepeatFactorTrainingSampler, _repeat_factors(cfg, dataset_dicts)))
+@register_sampler(_RFS, shown=_repeat_factors)
+def _repeat_factor(cfg, dataset_dicts, *, power: float = POWER):
+    factors = _repeat_factors(cfg, dataset_dicts, power=power)
+    return Detectron2Sampler(functools.partial(RepeatFactorTrainingSampler, factors))
 
 
-@register_sampler("InstanceAwareRepeatFactorTrainingSampler", shown=_instance_aware_factors)
-def _instance_aware(cfg, dataset_dicts):
-    return InstanceAwareRepeatFactorTrainingSampler(dataset_dicts, class_names_from_config(cfg), _threshold_of(cfg))
+@register_sampler(_IRFS, shown=_instance_aware_factors)
+def _instance_aware(cfg, dataset_dicts, *, power: float = POWER):
+    names, power = class_names_from_config(cfg), _power_of(cfg, _IRFS, power)
+    return InstanceAwareRepeatFactorTrainingSampler(dataset_dicts, names, _threshold_of(cfg), power=power)
 
 
 def _threshold_of(cfg) -> float:
@@ -150,3 +167,23 @@ def _threshold_of(cfg) -> float:
     if threshold == 0:
         logger.warning("DATALOADER.REPEAT_THRESHOLD is 0, Detectron2's default: no image is repeated. LVIS uses 0.001.")
     return threshold
+
+
+def _power_of(cfg, sampler: str, power: float) -> float:
+    key = f"DATALOADER.SAMPLER.{sampler.upper()}.POWER"
+    _check_power(power, key)
+    if _has_sqrt(cfg):
+        return power
+    if power not in (POWER, 1):
+        raise InputError(f"{key} is {power:g}, but DATALOADER.REPEAT_SQRT False stands for 1; set REPEAT_SQRT to True.")
+    return 1.0
+
+
+def _has_sqrt(cfg) -> bool:
+    """Newer versions of Detectron2 can leave out the square root."""
+    return cfg.DATALOADER.get("REPEAT_SQRT", True)
+
+
+def _check_power(power: float, name: str) -> None:
+    if not 0 <= power < math.inf:
+        raise InputError(f"{name} is {power}; it must be 0 or more (the papers use 0.5).")

@@ -64,6 +64,11 @@ def sampler_names() -> list[str]:
     return sorted((*_SAMPLERS, *DETECTRON2_ONLY))
 
 
+def resumable_sampler_names() -> list[str]:
+    """Names of the samplers that :func:`build_sampler` returns, sorted."""
+    return sorted(_SAMPLERS)
+
+
 def samplers_with_options() -> dict[str, Callable[..., ResumableSampler]]:
     """{name: registered function} of the samplers that have options."""
     return {name: build for name, build in _SAMPLERS.items() if keyword_options(build)}
@@ -153,9 +158,20 @@ def times_shown(cfg, dataset_dicts: Sequence[Mapping]) -> np.ndarray:
     return np.asarray(_SHOWN[name](cfg, dataset_dicts, **sampler_options(cfg, name)), np.float64)
 
 
-def sampler_options(cfg, name: str) -> dict[str, object]:
-    """The options of a sampler in ``DATALOADER.SAMPLER``, as keyword arguments; empty if it has none."""
-    return chosen_options(cfg.DATALOADER.get("SAMPLER", {}), name)
+def sampler_options(cfg, name: str, changed: bool = False) -> dict[str, object]:
+    """
+    The options of a sampler in ``DATALOADER.SAMPLER``, as keyword arguments; empty if it has none.
+
+    Args:
+        cfg: the config.
+        name: name of the sampler.
+        changed: only options that differ from their defaults.
+    """
+    options = chosen_options(cfg.DATALOADER.get("SAMPLER", {}), name)
+    if not changed or not options:
+        return options
+    defaults = keyword_options(_SAMPLERS[name])
+    return {option: value for option, value in options.items() if value != defaults[option]}
 
 
 def class_names_from_config(cfg) -> tuple[str, ...]:
