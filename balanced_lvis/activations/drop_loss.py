@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .base import full_precision, register_activation
 from .equalization import Equalization
-from .sigmoid import one_hot_targets, sigmoid_loss, weight_rows
+from .sigmoid import one_hot_targets, sigmoid_loss
 
 
 def tail_share(gt_classes: Tensor, tail: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def random_drop_weights(logits: Tensor, gt_classes: Tensor, tail: Tensor, roi_we
         roi_weight: (R,) weight of each RoI's loss, 1 by default.
     """
     weight = drop_loss_weights(logits, gt_classes, tail, torch.rand(logits.shape, device=logits.device))
-    return weight if roi_weight is None else weight * weight_rows(roi_weight)
+    return weight if roi_weight is None else weight * roi_weight[:, None]
 
 
 @register_activation("drop_loss")

@@ -12,7 +12,7 @@ from ..priors import ClassPrior
 from ..utils.errors import InputError
 from .base import full_precision, register_activation
 from .prior_module import PriorSource
-from .sigmoid import Sigmoid, sigmoid_loss, weight_rows
+from .sigmoid import Sigmoid, sigmoid_loss
 
 
 def federated_classes(gt_classes: Tensor, class_weight: Tensor, classes_per_batch: int) -> Tensor:
@@ -107,5 +107,5 @@ class Federated(Sigmoid):
         logits = self.class_logits(full_precision(logits))
         weight = federated_classes(gt_classes, self.class_weight, self.classes_per_batch).to(logits.dtype)
         if roi_weight is not None:
-            weight = weight * weight_rows(roi_weight)
+            weight = weight * roi_weight[:, None]
         return sigmoid_loss(logits, gt_classes, weight)
