@@ -45,6 +45,12 @@ FIRST_STAGES = {
     "eql": BFLOAT16,
     "balanced_sigmoid": {**FLOAT16, **AVERAGE, **CLIP},
     "balanced_softmax": {**BFLOAT16, **AVERAGE, **ACCUMULATE},
+    "federated": {**FLOAT16, **ACCUMULATE},
+    "drop_loss": BFLOAT16,
+    "gol": {**FLOAT16, **AVERAGE},
+    "ecm": BFLOAT16,
+    "sigmoid_focal": FLOAT16,
+    "class_balanced": BFLOAT16,
 }
 SECOND_STAGES = {
     "crt": {**FLOAT16, **AVERAGE},

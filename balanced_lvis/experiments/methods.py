@@ -28,6 +28,12 @@ DECOUPLING = Paper("Kang et al., ICLR 2020", "1910.09217")
 EQUALIZATION = Paper("Tan et al., CVPR 2020", "2003.05176")
 BALANCED_ACTIVATION = Paper("Ren et al., LVIS 2020 challenge", "2008.11037")
 BALANCED_META_SOFTMAX = Paper("Ren et al., NeurIPS 2020", "2007.10740")
+FEDERATED = Paper("Zhou et al., 2021", "2103.07461")
+DROP_LOSS = Paper("Hsieh et al., AAAI 2021", "2104.06402")
+GUMBEL = Paper("Alexandridis et al., ECCV 2022", "2207.10936")
+CLASS_MARGINS = Paper("Cho and Krähenbühl, ECCV 2022", "2301.09724")
+FOCAL = Paper("Lin et al., ICCV 2017", "1708.02002")
+CLASS_BALANCED = Paper("Cui et al., CVPR 2019", "1901.05555")
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,13 @@ METHODS = {
         Method("rfs_softmax", "RFS with softmax", LVIS),
         Method("balanced_softmax", "Balanced Softmax", BALANCED_META_SOFTMAX),
         Method("decoupled_balanced_softmax", "Balanced Softmax", BALANCED_META_SOFTMAX, "rfs_softmax"),
+        Method("federated", "Federated loss", FEDERATED),
+        Method("federated_detectron2", "Federated loss, Detectron2's settings", FEDERATED),
+        Method("drop_loss", "DropLoss", DROP_LOSS),
+        Method("gol", "GOL", GUMBEL),
+        Method("ecm", "ECM", CLASS_MARGINS),
+        Method("sigmoid_focal", "Focal loss", FOCAL),
+        Method("class_balanced", "Class-Balanced loss", CLASS_BALANCED),
     )
 }
 
