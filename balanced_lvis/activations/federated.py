@@ -71,7 +71,7 @@ class Federated(Sigmoid):
 
     needs_prior = True
     deterministic = False
-    neutral_at_uniform_counts = False  # classes are left out whatever the counts
+    neutral_at_uniform_counts = False  # classes are left out for any counts
 
     def __init__(
         self,
