@@ -72,12 +72,12 @@ class DropLoss(Equalization):
 
     Args:
         num_classes: K.
-        prior: the training set's :class:`ClassPrior`.
+        prior: the training set's :class:`~balanced_lvis.priors.ClassPrior`.
         background: as in :class:`.base.Activation`.
         threshold: lambda, as in :class:`Equalization`. The paper's tail consists of the rare and common classes, which
             1.00625e-3 selects on LVIS-1.0. The released yaml for LVIS-1.0 has LVIS-0.5's 1.77e-3.
         tail_groups: as in :class:`Equalization`.
-        prior_probability: as in :class:`Sigmoid`.
+        prior_probability: as in :class:`~balanced_lvis.activations.Sigmoid`.
 
     Raises:
         InputError: for a threshold outside (0, 1] or an unknown group.

@@ -16,13 +16,13 @@ from .prior_module import PriorSource
 @register_activation("gol")
 class GOL(Gumbel):
     """
-    :class:`Gumbel` with the weights of :class:`DropLoss`.
+    :class:`Gumbel` with the weights of :class:`~balanced_lvis.activations.DropLoss`.
 
     Args:
         num_classes: K.
         prior: the training set's :class:`~balanced_lvis.priors.ClassPrior`.
         background: as in :class:`.base.Activation`.
-        threshold, tail_groups: the tail, as in :class:`Equalization`.
+        threshold, tail_groups: the tail, as in :class:`~balanced_lvis.activations.Equalization`.
         initial_bias: as in :class:`Gumbel`.
 
     Raises:

@@ -45,7 +45,7 @@ def gumbel_loss(logits: Tensor, gt_classes: Tensor, weight: Tensor | None = None
 @register_activation("gumbel")
 class Gumbel(Activation):
     """
-    One classifier per class, as :class:`Sigmoid`, with the score exp(-exp(-logit)) in place of the sigmoid.
+    One classifier per class with the score exp(-exp(-logit)) in place of the sigmoid.
 
     The score falls much faster below 0 than it rises above: negatives of a class with a low score have small gradients,
     and its positives have large ones. The background output is neither trained nor read. The loss does not depend on

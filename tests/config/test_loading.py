@@ -98,7 +98,8 @@ def test_lvis_configs_say_what_the_recipe_is(depth):
         cfg = load_config(CONFIGS / f"r{depth}_{method}.yaml")
         assert depth == cfg.MODEL.RESNETS.DEPTH
         assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 1203
-        assert cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST == (0.02 if method == "federated_detectron2" else 1e-4)
+        lowest_score = 0.02 if method == "federated_detectron2" else 1e-4
+        assert lowest_score == cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
         assert cfg.TEST.DETECTIONS_PER_IMAGE == 300
         assert tuple(cfg.INPUT.MIN_SIZE_TRAIN) == (640, 672, 704, 736, 768, 800)
         assert cfg.SOLVER.BASE_LR == 0.02
