@@ -61,7 +61,7 @@ class Federated(Sigmoid):
         background: as in :class:`.base.Activation`.
         classes_per_batch: number of classes whose losses count, at least. The background counts as one of them where a
             RoI is background. A batch with more classes keeps them all. With K+1 or more, this is the plain sigmoid,
-            except that classes without images have negatives in batches with a RoI of that class only.
+            except that classes without images have no negatives.
         power: exponent of the image counts; 0 draws all classes at the same rate.
         prior_probability: as in :class:`Sigmoid`.
 

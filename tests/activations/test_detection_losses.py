@@ -328,6 +328,7 @@ def test_the_figures_for_lvis_in_the_docs():
     weights = effective_number_weights(prior, 0.99, mean_over="samples")
     assert (weights * share).sum() == pytest.approx(1)
     assert (weights.min(), weights.max()) == (pytest.approx(0.83, abs=0.005), pytest.approx(83, abs=0.5))
+    assert effective_number_weights(prior, 0.999, mean_over="samples").max() > 250
     tail = [build_activation("drop_loss", 1203, prior, threshold=t).tail.sum() for t in (1.00625e-3, 0.0011, 1.77e-3)]
     assert tail == [798, 815, 876]
 
