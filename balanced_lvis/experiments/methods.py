@@ -30,6 +30,12 @@ BALANCED_ACTIVATION = Paper("Ren et al., LVIS 2020 challenge", "2008.11037")
 INSTANCE_AWARE = Paper("Yaman et al., 2023", "2305.08069")
 COPY_PASTE = Paper("Ghiasi et al., CVPR 2021", "2012.07177")
 BALANCED_META_SOFTMAX = Paper("Ren et al., NeurIPS 2020", "2007.10740")
+FEDERATED = Paper("Zhou et al., 2021", "2103.07461")
+DROP_LOSS = Paper("Hsieh et al., AAAI 2021", "2104.06402")
+GUMBEL = Paper("Alexandridis et al., ECCV 2022", "2207.10936")
+CLASS_MARGINS = Paper("Cho and Krähenbühl, ECCV 2022", "2301.09724")
+FOCAL = Paper("Lin et al., ICCV 2017", "1708.02002")
+CLASS_BALANCED = Paper("Cui et al., CVPR 2019", "1901.05555")
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,13 @@ METHODS = {
         Method("decoupled_balanced_softmax", "Balanced Softmax", BALANCED_META_SOFTMAX, "rfs_softmax"),
         Method("irfs", "IRFS", INSTANCE_AWARE),
         Method("copy_paste", "RFS with Copy-Paste", COPY_PASTE),
+        Method("federated", "Federated loss", FEDERATED),
+        Method("federated_detectron2", "Federated loss, Detectron2's settings", FEDERATED),
+        Method("drop_loss", "DropLoss", DROP_LOSS),
+        Method("gol", "GOL", GUMBEL),
+        Method("ecm", "ECM", CLASS_MARGINS),
+        Method("sigmoid_focal", "Focal loss", FOCAL),
+        Method("class_balanced", "Class-Balanced loss", CLASS_BALANCED),
     )
 }
 
