@@ -31,13 +31,15 @@ IMAGE = (320, 480)
 def activations(context: Context):
     """Losses and gradients of every activation, compared with the CPU."""
     torch.manual_seed(0)
-    logits, gt_classes = 3 * torch.randn(200, 7), torch.randint(0, 7, (200,))
+    gt_classes = torch.randint(0, 7, (200,))
     names = activation_names()
     for name in names:
         found = []
+        logits = 3 * torch.randn(200, build_activation(name, 6).num_outputs)
         for device in ("cpu", context.device):
             x = logits.to(device, copy=True).requires_grad_()
             activation = build_activation(name, 6, PRIOR, **OPTIONS.get(name, {})).to(device)
+            activation.observe(x.detach(), gt_classes.to(device))  # so that a loss that reads state reads some
             loss = activation.loss(x, gt_classes.to(device))
             loss.backward()
             assert x.grad is not None

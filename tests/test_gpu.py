@@ -101,13 +101,15 @@ def check_resuming(config, root, output, weights, **overrides):
 def test_losses_and_gradients_agree_with_the_cpu(name, dtype):
     prior = ClassPrior(tuple("abcdef"), [1, 5, 20, 60, 150, 400], 500)
     activation = build_activation(name, 6, prior)
-    logits = (3 * torch.randn(50, 7)).to(dtype)
+    logits = (3 * torch.randn(50, activation.num_outputs)).to(dtype)
     gt_classes = torch.randint(0, 7, (50,))
     found = []
     for device in ("cpu", "cuda"):
         x = logits.to(device, copy=True).requires_grad_()
+        on_device = copy.deepcopy(activation).to(device)
+        on_device.observe(x.detach(), gt_classes.to(device))  # so that a loss that reads state reads some
         with torch.autocast(device, enabled=dtype != torch.float32, dtype=torch.bfloat16):
-            loss = copy.deepcopy(activation).to(device).loss(x, gt_classes.to(device))
+            loss = on_device.loss(x, gt_classes.to(device))
         loss.backward()
         found.append((loss.detach().cpu(), x.grad.cpu()))
     # A GPU rounds exp and log differently.

@@ -27,6 +27,9 @@ class_balanced           Class-Balanced loss with a softmax (Cui et al., CVPR 20
 ldam                     LDAM, and LDAM-DRW with ``drw_start`` (Cao et al., NeurIPS 2019)
 focal                    focal loss with a softmax (after Lin et al., ICCV 2017)
 sigmoid_focal            focal loss with sigmoids (Lin et al., ICCV 2017)
+sigmoid_background       sigmoids of the classes and of the background
+equalization_v2          Equalization Loss v2 (Tan et al., CVPR 2021)
+seesaw                   Seesaw Loss (Wang et al., CVPR 2021)
 ======================== ============================================================================
 """
 
@@ -36,9 +39,13 @@ from .base import Activation, activation_class, activation_names, build_activati
 from .class_balanced import ClassBalanced
 from .class_balanced_weighting import ClassBalancedWeighting
 from .equalization import Equalization, equalization_loss
+from .equalization_v2 import EqualizationV2
 from .focal import Focal, focal_losses
 from .ldam import LDAM, CosineClassifier, ldam_margins
+from .normalized_linear import NormalizedLinear
+from .seesaw import Seesaw, seesaw_factors
 from .sigmoid import Sigmoid, sigmoid_loss
+from .sigmoid_background import SigmoidBackground
 from .sigmoid_focal import SigmoidFocal, sigmoid_focal_loss
 from .softmax import Softmax, softmax_loss
 from .softmax_equalization import SoftmaxEqualization, softmax_equalization_loss
@@ -59,8 +66,12 @@ __all__ = [
     "ClassBalancedWeighting",
     "CosineClassifier",
     "Equalization",
+    "EqualizationV2",
     "Focal",
+    "NormalizedLinear",
+    "Seesaw",
     "Sigmoid",
+    "SigmoidBackground",
     "SigmoidFocal",
     "Softmax",
     "SoftmaxEqualization",
@@ -79,6 +90,7 @@ __all__ = [
     "inverse_frequency_weights",
     "ldam_margins",
     "register_activation",
+    "seesaw_factors",
     "sigmoid_focal_loss",
     "sigmoid_loss",
     "softmax_equalization_loss",

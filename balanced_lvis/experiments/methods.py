@@ -28,6 +28,8 @@ DECOUPLING = Paper("Kang et al., ICLR 2020", "1910.09217")
 EQUALIZATION = Paper("Tan et al., CVPR 2020", "2003.05176")
 BALANCED_ACTIVATION = Paper("Ren et al., LVIS 2020 challenge", "2008.11037")
 BALANCED_META_SOFTMAX = Paper("Ren et al., NeurIPS 2020", "2007.10740")
+EQUALIZATION_V2 = Paper("Tan et al., CVPR 2021", "2012.08548")
+SEESAW = Paper("Wang et al., CVPR 2021", "2008.10032")
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ METHODS = {
         Method("rfs_softmax", "RFS with softmax", LVIS),
         Method("balanced_softmax", "Balanced Softmax", BALANCED_META_SOFTMAX),
         Method("decoupled_balanced_softmax", "Balanced Softmax", BALANCED_META_SOFTMAX, "rfs_softmax"),
+        Method("sigmoid_background", "Sigmoid with background", None),  # first stage of BACL
+        Method("eqlv2", "Equalization Loss v2", EQUALIZATION_V2),
+        Method("seesaw", "Seesaw Loss", SEESAW),
+        Method("seesaw_linear_mask", "Seesaw Loss without normalized masks", SEESAW),
     )
 }
 

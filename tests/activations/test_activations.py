@@ -41,6 +41,9 @@ OPTIONS = {
 }
 
 
+STATEFUL = {toys.COUNTING, "equalization_v2", "seesaw"}
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _toys():
     with toys.registered():
@@ -202,7 +205,7 @@ def test_scores_carry_no_prior(prior):
 
 @pytest.mark.parametrize("name", activation_names())
 def test_every_activation_is_of_a_family(name):
-    assert activation_class(name).family in ("sigmoid", "softmax")
+    assert activation_class(name).family in ("sigmoid", "softmax", "sigmoid_background", "seesaw")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -342,7 +345,7 @@ def test_state_dicts_of_stock_checkpoints_stay_usable(prior, name):
     activation = build(name, prior)
     activation.prepare()
     assert set(activation.state_dict()) == set(activation.states)
-    assert not activation.states or name == toys.COUNTING
+    assert bool(activation.states) == (name in STATEFUL)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -378,7 +381,7 @@ def test_scores_and_classifier_need_no_prior_and_the_loss_says_so(name):
 def test_a_prior_is_asked_for_once_and_only_by_the_loss(prior, name):
     asked = []
     activation = build_activation(name, K, lambda: asked.append(1) or prior)
-    logits, gt_classes = batch()
+    logits, gt_classes = batch(outputs=activation.num_outputs)
     activation.scores(logits)
     assert not asked
     for _ in range(2):
@@ -393,8 +396,9 @@ def test_without_background_there_are_k_outputs_and_the_loss_of_foreground_alone
     logits, _ = batch(outputs=K)
     gt_classes = torch.arange(40) % K
     assert without.num_outputs == K and without.scores(logits).shape == (40, K)
-    # A background logit of minus infinity has no share in a softmax; a sigmoid's is not read.
-    padded = torch.cat([logits, torch.full((40, 1), -1e9, dtype=torch.float64)], 1)
+    # A background logit of minus infinity has no share in a softmax; a sigmoid's is not read, or has no loss.
+    others = [0.0] * (with_background.num_outputs - K - 1) + [-1e9]
+    padded = torch.cat([logits, torch.tensor(others, dtype=torch.float64).expand(40, -1)], 1)
     assert without.loss(logits, gt_classes).item() == pytest.approx(with_background.loss(padded, gt_classes).item())
     torch.testing.assert_close(without.scores(logits), with_background.scores(padded)[:, :K])
 
@@ -555,10 +559,11 @@ def test_bad_arguments_are_named(prior, build, message):
 
 @pytest.mark.parametrize("name", activation_names())
 def test_roi_weights_of_another_shape_are_refused(prior, name):
-    logits, gt_classes = batch(rois=3)
+    activation = build_activation(name, K, prior)
+    logits, gt_classes = batch(rois=3, outputs=activation.num_outputs)
     for weight in (torch.ones(3, 1), torch.ones(1), torch.ones(())):
         with pytest.raises(InputError, match=r"roi_weight has shape .*; with 3 RoIs it must be \(3,\)"):
-            build_activation(name, K, prior).loss(logits, gt_classes, weight)
+            activation.loss(logits, gt_classes, weight)
 
 
 @pytest.mark.parametrize("name", activation_names())
