@@ -135,3 +135,75 @@ def normalized_linear(x, weight, bias, temperature) -> np.ndarray:
             norms = math.sqrt(sum(a * a for a in features)) * math.sqrt(sum(b * b for b in w))
             out[r, j] = bias[j] + (temperature * product / norms if norms else 0)
     return out
+
+
+# ------------------------------------------------------------------ Equilibrium Loss
+
+
+def equilibrium(updates, decay, background_score, num_classes):
+    """
+    Losses of consecutive updates, each a list of the processes' (logits (R, K+1), gt_classes) whose loss is one over
+    all their RoIs, and the mean scores after the last.
+
+    p_y = m_y e^z_y / sum_j m_j e^z_j; then m_j moves towards the mean of p_j = softmax(z)_j over the RoIs of class j.
+    """
+    mean_score = [background_score] * (num_classes + 1)
+    losses = []
+    for processes in updates:
+        rows = [row for logits, _ in processes for row in logits]
+        gt_classes = [gt for _, of_process in processes for gt in of_process]
+        total = 0.0
+        for row, gt in zip(rows, gt_classes):
+            terms = [m * math.exp(logit) for m, logit in zip(mean_score, row)]
+            total -= math.log(terms[gt] / sum(terms))
+        losses.append(total / len(rows))
+        for j in range(num_classes):
+            scores = [softmax(row)[j] for row, gt in zip(rows, gt_classes) if gt == j]
+            if scores:
+                mean_score[j] = decay * mean_score[j] + (1 - decay) * sum(scores) / len(scores)
+    return losses, mean_score[:num_classes]
+
+
+# ------------------------------------------------------------------ Adaptive Class Suppression Loss
+
+
+def acsl_counts(logits, gt_classes, threshold) -> np.ndarray:
+    """(R, K): 1 for entries of foreground RoIs that have a loss, 0 for others; NaN on background RoIs."""
+    out = np.zeros(np.shape(logits))
+    for r, (row, gt) in enumerate(zip(logits, gt_classes)):
+        for j, logit in enumerate(row):
+            if gt == len(row):
+                out[r, j] = math.nan
+            elif j == gt or sigmoid(logit) >= threshold:
+                out[r, j] = 1
+    return out
+
+
+# ------------------------------------------------------------------ foreground classification balance loss
+
+
+def confusion_matrix(batches, num_classes) -> np.ndarray:
+    """(K, K): mean softmax over the classes, of the RoIs of each class; 0 for a class without RoIs."""
+    out, count = np.zeros((num_classes, num_classes)), np.zeros(num_classes)
+    for logits, gt_classes in batches:
+        for row, gt in zip(logits, gt_classes):
+            if gt < num_classes:
+                count[gt] += 1
+                out[gt] += softmax(row[:num_classes])
+    for j in range(num_classes):
+        out[j] /= max(count[j], 1)
+    return out
+
+
+def fcbl_entries(logits, gt_classes, confusion, alpha, threshold, least_rate):
+    """(R, K+1) margins and weights of the loss's entries."""
+    num_classes = len(confusion)
+    margins, weights = np.zeros(np.shape(logits)), np.ones(np.shape(logits))
+    scores = sigmoid_background_scores(logits)
+    for r, gt in enumerate(gt_classes):
+        for j in range(num_classes if gt < num_classes else 0):
+            there, back = max(confusion[gt][j], least_rate), max(confusion[j][gt], least_rate)
+            margins[r, j] = alpha * math.log(there / back)
+            if scores[r, j] < scores[r, gt] and scores[r, j] < threshold:
+                weights[r, j] = 0
+    return margins, weights

@@ -23,7 +23,7 @@ from balanced_lvis.engine.run import check, read_config, run
 from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.experiments.methods import METHODS
 from balanced_lvis.experiments.small_rendered import override_words
-from balanced_lvis.modeling.decoupled import CLASSIFIER
+from balanced_lvis.modeling.decoupled import ACTIVATION, CLASSIFIER
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.random_state import current_states, set_states
 from tests.common import CONFIGS, ROOT, rendered_opts
@@ -45,6 +45,9 @@ FIRST_STAGES = {
     "eql": BFLOAT16,
     "balanced_sigmoid": {**FLOAT16, **AVERAGE, **CLIP},
     "balanced_softmax": {**BFLOAT16, **AVERAGE, **ACCUMULATE},
+    "sigmoid_background": {},
+    "eqlv2": {**FLOAT16, **AVERAGE, **ACCUMULATE},
+    "seesaw": {**BFLOAT16, **AVERAGE},
 }
 SECOND_STAGES = {
     "crt": {**FLOAT16, **AVERAGE},
@@ -53,6 +56,9 @@ SECOND_STAGES = {
     "decoupled_sigmoid": FLOAT16,
     "decoupled_balanced_sigmoid": {},
     "decoupled_balanced_softmax": AVERAGE,
+    "decoupled_loce": {**FLOAT16, **ACCUMULATE},
+    "decoupled_acsl": BFLOAT16,
+    "decoupled_bacl": AVERAGE,
 }
 
 
@@ -117,12 +123,12 @@ def test_losses_and_gradients_agree_with_the_cpu(name, dtype):
     torch.testing.assert_close(found[1], found[0], rtol=rtol, atol=atol)
 
 
-def test_the_first_stages_are_those_of_every_activation_with_a_config():
+def test_every_activation_with_a_config_is_tried():
     def activations(methods):
         configs = [load_config(CONFIGS / "rendered" / f"{method}.yaml") for method in methods]
         return {cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME for cfg in configs}
 
-    assert activations(FIRST_STAGES) == activations(METHODS)
+    assert activations([*FIRST_STAGES, *SECOND_STAGES]) == activations(METHODS)
 
 
 @pytest.mark.parametrize("method", FIRST_STAGES)
@@ -135,12 +141,12 @@ def test_a_method_trains_is_evaluated_and_resumes(method, rendered, tmp_path):
 
 @pytest.fixture(scope="module")
 def first_stages(rendered, tmp_path_factory):
-    """Paths of trained weights by kind of scores."""
+    """Paths of trained weights by method."""
     output = tmp_path_factory.mktemp("first_stages")
     found = {}
-    for scores, method in (("sigmoid", "rfs"), ("softmax", "rfs_softmax")):
-        train(f"rendered/{method}.yaml", rendered, output / scores, **{"DATASETS.TEST": ()})
-        found[scores] = output / scores / "model_final.pth"
+    for method in sorted({METHODS[second].first_stage for second in SECOND_STAGES}):
+        train(f"rendered/{method}.yaml", rendered, output / method, **{"DATASETS.TEST": ()})
+        found[method] = output / method / "model_final.pth"
     return found
 
 
@@ -151,14 +157,16 @@ def test_the_second_stages_are_all_that_there_are():
 
 @pytest.mark.parametrize("method", SECOND_STAGES)
 def test_a_second_stage_changes_its_classifier_is_evaluated_and_resumes(method, rendered, first_stages, tmp_path):
-    first = first_stages["softmax" if method.endswith("softmax") else "sigmoid"]
+    first = first_stages[METHODS[method].first_stage]
     config, overrides = f"rendered/{method}.yaml", {**SECOND_STAGES[method], "MODEL.WEIGHTS": first}
     after = train(config, rendered, tmp_path, **overrides)
     before = weights_of(first)
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     new = [name for name in after if name not in before]
     assert changed or new
-    assert all(name.startswith(f"{CLASSIFIER}.") for name in (*changed, *new))
+    # The new tensors are scales, or the state of an activation.
+    assert all(name.startswith(f"{CLASSIFIER}.") for name in changed)
+    assert all(name.startswith((f"{CLASSIFIER}.", f"{ACTIVATION}.")) for name in new)
     check_results(tmp_path, "MODEL.EMA.ENABLED" in overrides)
     check_resuming(config, rendered, tmp_path, after, **overrides)
 
@@ -166,7 +174,7 @@ def test_a_second_stage_changes_its_classifier_is_evaluated_and_resumes(method, 
 def test_a_checkpoint_is_exported(rendered, first_stages, tmp_path):
     tool = runpy.run_path(str(ROOT / "tools" / "export_submission.py"))
     words = ["--config-file", CONFIGS / "rendered" / "rfs.yaml", "--dataset", "rendered_val", "--output", tmp_path]
-    words += options(rendered, tmp_path, **{"MODEL.WEIGHTS": first_stages["sigmoid"]})
+    words += options(rendered, tmp_path, **{"MODEL.WEIGHTS": first_stages["rfs"]})
     assert tool["main"]([*map(str, words)]) == 0
     for task in ("segm", "bbox"):
         records = json.loads((tmp_path / f"rendered_val_{task}.json").read_text())

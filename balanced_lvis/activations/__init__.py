@@ -30,9 +30,13 @@ sigmoid_focal            focal loss with sigmoids (Lin et al., ICCV 2017)
 sigmoid_background       sigmoids of the classes and of the background
 equalization_v2          Equalization Loss v2 (Tan et al., CVPR 2021)
 seesaw                   Seesaw Loss (Wang et al., CVPR 2021)
+equilibrium              Equilibrium Loss of LOCE (Feng et al., ICCV 2021)
+acsl                     Adaptive Class Suppression Loss (Wang et al., CVPR 2021)
+fcbl                     foreground classification balance loss of BACL (Qi et al., TMM 2023)
 ======================== ============================================================================
 """
 
+from .acsl import AdaptiveClassSuppression
 from .balanced_sigmoid import BalancedSigmoid, balanced_sigmoid_loss, centred_offset, foreground_offset
 from .balanced_softmax import BalancedSoftmax, balanced_softmax_loss, softmax_offset
 from .base import Activation, activation_class, activation_names, build_activation, register_activation
@@ -40,6 +44,8 @@ from .class_balanced import ClassBalanced
 from .class_balanced_weighting import ClassBalancedWeighting
 from .equalization import Equalization, equalization_loss
 from .equalization_v2 import EqualizationV2
+from .equilibrium import Equilibrium
+from .fcbl import ForegroundBalance
 from .focal import Focal, focal_losses
 from .ldam import LDAM, CosineClassifier, ldam_margins
 from .normalized_linear import NormalizedLinear
@@ -60,6 +66,7 @@ from .weighted_softmax import (
 __all__ = [
     "LDAM",
     "Activation",
+    "AdaptiveClassSuppression",
     "BalancedSigmoid",
     "BalancedSoftmax",
     "ClassBalanced",
@@ -67,7 +74,9 @@ __all__ = [
     "CosineClassifier",
     "Equalization",
     "EqualizationV2",
+    "Equilibrium",
     "Focal",
+    "ForegroundBalance",
     "NormalizedLinear",
     "Seesaw",
     "Sigmoid",

@@ -29,6 +29,9 @@ EQUALIZATION = Paper("Tan et al., CVPR 2020", "2003.05176")
 BALANCED_ACTIVATION = Paper("Ren et al., LVIS 2020 challenge", "2008.11037")
 BALANCED_META_SOFTMAX = Paper("Ren et al., NeurIPS 2020", "2007.10740")
 EQUALIZATION_V2 = Paper("Tan et al., CVPR 2021", "2012.08548")
+LOCE = Paper("Feng et al., ICCV 2021", "2108.07507")
+ACSL = Paper("Wang et al., CVPR 2021", "2104.00885")
+BACL = Paper("Qi et al., TMM 2023", "2308.02213")
 SEESAW = Paper("Wang et al., CVPR 2021", "2008.10032")
 
 
@@ -73,6 +76,9 @@ METHODS = {
         Method("eqlv2", "Equalization Loss v2", EQUALIZATION_V2),
         Method("seesaw", "Seesaw Loss", SEESAW),
         Method("seesaw_linear_mask", "Seesaw Loss without normalized masks", SEESAW),
+        Method("decoupled_loce", "Equilibrium Loss", LOCE, "rfs_softmax"),
+        Method("decoupled_acsl", "ACSL", ACSL, "sigmoid"),
+        Method("decoupled_bacl", "FCBL", BACL, "sigmoid_background"),
     )
 }
 

@@ -37,11 +37,12 @@ OPTIONS = {
     "equalization": {"threshold": 0.05},
     "softmax_equalization": {"threshold": 0.05, "gamma": 0.5},
     "class_balanced": {"beta": 0.99},
+    "acsl": {"common_share": 0.5, "rare_share": 0.3},
     "ldam": {"scale": 3.0, "beta": 0.99, "drw_start": 0},
 }
 
 
-STATEFUL = {toys.COUNTING, "equalization_v2", "seesaw"}
+STATEFUL = {toys.COUNTING, "equalization_v2", "seesaw", "equilibrium", "fcbl"}
 
 
 @pytest.fixture(autouse=True, scope="module")

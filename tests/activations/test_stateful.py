@@ -10,6 +10,7 @@ from balanced_lvis.activations import NormalizedLinear, StateUpdates, build_acti
 from balanced_lvis.calibration import build_calibration
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
+from tests import reference as formulas
 from tests import reference_stateful as reference
 
 K = 6
@@ -208,6 +209,131 @@ def test_the_classifier_of_seesaw_is_normalized_and_starts_undecided():
     assert classifier(x.bfloat16()).dtype == torch.float32
 
 
+# ------------------------------------------------------------------ Equilibrium Loss (LOCE)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("options", [{}, {"decay": 0.3, "background_score": 0.2}])
+def test_equilibrium_equals_naive_loops_over_several_updates(seed, options):
+    activation = build_activation("equilibrium", K, **options)
+    # Few RoIs, so that some updates lack a class.
+    batches = [batch(10 * seed + i, rois=7) for i in range(5)]
+    losses = []
+    for logits, gt_classes in batches:
+        losses.append(activation.loss(logits, gt_classes).item())
+        update(activation, (logits, gt_classes))
+    constants = {"decay": 0.9, "background_score": 0.01, **options}
+    expected, mean_score = reference.equilibrium([[b] for b in as_lists(batches)], **constants, num_classes=K)
+    assert losses == pytest.approx(expected, rel=1e-10)
+    np.testing.assert_allclose(activation.mean_score, mean_score, rtol=1e-10)
+
+
+def test_equilibrium_starts_as_the_plain_softmax():
+    logits, gt_classes = batch()
+    expected = build_activation("softmax", K).loss(logits, gt_classes).item()
+    assert build_activation("equilibrium", K).loss(logits, gt_classes).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_equilibrium_is_finite_where_a_class_has_a_mean_score_of_zero():
+    activation = build_activation("equilibrium", K, decay=0.0)
+    logits = torch.zeros(4, K + 1).index_fill(1, torch.tensor([2]), -3e4).requires_grad_()
+    gt_classes = torch.tensor([2, 2, 0, K])
+    update(activation, (logits, gt_classes))
+    assert activation.mean_score[2] == 0
+    assert math.isfinite(activation.loss(logits, gt_classes).item())
+    assert np.isfinite(gradient_of(activation, logits, gt_classes)).all()
+
+
+# ------------------------------------------------------------------ Adaptive Class Suppression Loss
+
+RCF = ClassPrior(tuple("abcdef"), [1, 10, 11, 100, 101, 400], 500)
+
+
+def entries_with_loss(activation, logits, gt_classes):
+    """(R, K) bool: where the gradient of the loss by the logits isn't 0."""
+    return gradient_of(activation, logits, gt_classes)[:, :K] != 0
+
+
+def test_acsl_on_foreground_equals_naive_loops():
+    activation = build_activation("acsl", K, RCF)
+    logits, gt_classes = batch(num_classes=K - 1)
+    counts = reference.acsl_counts(logits[:, :K].tolist(), gt_classes.tolist(), 0.7)
+    assert 0 < counts.mean() < 1 and (entries_with_loss(activation, logits, gt_classes) == counts).all()
+    naive = logits.detach().numpy()[:, :K], gt_classes.tolist(), counts
+    assert activation.loss(logits, gt_classes).item() == pytest.approx(formulas.sigmoid_loss(*naive), rel=1e-10)
+    expected = formulas.sigmoid_loss_gradient(*naive)
+    np.testing.assert_allclose(gradient_of(activation, logits, gt_classes)[:, :K], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("background", "rare", "common"), [(1000, 10, 100), (199, 1, 19), (9, 0, 0), (0, 0, 0)])
+def test_acsl_draws_its_shares_of_background_rois(background, rare, common):
+    torch.manual_seed(0)
+    activation = build_activation("acsl", K, RCF)
+    gt_classes = torch.tensor([K, 0] * background + [0] * 5)
+    logits = batch(rois=len(gt_classes))[0]
+    found = []
+    for _ in range(2):
+        touched = entries_with_loss(activation, logits, gt_classes)[gt_classes.numpy() == K]
+        assert touched.sum(0).tolist() == [rare, rare, common, common, background, background]
+        found.append(touched)
+    if rare > 1:
+        assert (found[0] != found[1]).any(), "RoIs are drawn anew"
+        assert (touched[:, 0] == touched[:, 1]).all(), "all classes of a group have the same RoIs"
+
+
+def test_acsl_repeats_with_the_same_random_state():
+    activation = build_activation("acsl", K, RCF, rare_share=0.5)
+    logits, gt_classes = batch(rois=100)
+    losses = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        losses.append(activation.loss(logits, gt_classes).item())
+    assert losses[0] == losses[1] != losses[2]
+
+
+# ------------------------------------------------------------------ foreground classification balance loss (BACL)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("options", [{}, {"alpha": 1.5, "threshold": 0.2, "least_rate": 0.05}])
+def test_fcbl_equals_naive_loops(seed, options):
+    activation = build_activation("fcbl", K, **options)
+    constants = {"alpha": 0.85, "threshold": 0.7, "least_rate": 1e-3, **options}
+    batches = [batch(10 * seed + i, rois=20) for i in range(3)]
+    for b in batches:
+        update(activation, b)
+    confusion = reference.confusion_matrix(as_lists(batches), K)
+    np.testing.assert_allclose(activation.confusion / activation.seen.clamp(min=1)[:, None], confusion, rtol=1e-10)
+    logits, gt_classes = batch(10 * seed + 9)
+    margins, weights = reference.fcbl_entries(logits.tolist(), gt_classes.tolist(), confusion, **constants)
+    assert margins.any() and 0 < weights.mean() < 1
+    shifted = logits.detach().numpy() + margins
+    loss = activation.loss(logits, gt_classes).item()
+    assert loss == pytest.approx(formulas.sigmoid_loss(shifted, gt_classes.tolist(), weights), rel=1e-10)
+    expected = formulas.sigmoid_loss_gradient(shifted, gt_classes.tolist(), weights)
+    np.testing.assert_allclose(gradient_of(activation, logits, gt_classes), expected, atol=1e-12)
+
+
+def test_fcbl_has_no_margins_before_the_first_update_and_none_on_background():
+    activation = build_activation("fcbl", K)
+    assert not activation.margins.any()
+    logits, _ = batch()
+    background = torch.full((30,), K)
+    update(activation, batch(1))
+    plain = build_activation("sigmoid_background", K)
+    assert activation.margins.any()
+    assert activation.loss(logits, background).item() == plain.loss(logits, background).item()
+
+
+def test_fcbl_demands_less_of_a_class_that_is_taken_for_others():
+    """All RoIs of class 1 look like class 0: on RoIs of class 0, the negative of class 1 counts less."""
+    activation = build_activation("fcbl", 2)
+    logits = torch.tensor([[4.0, 0.0, -9.0]] * 4)
+    update(activation, (logits, torch.tensor([0, 0, 1, 1])))
+    assert activation.margins[0, 1] < 0 < activation.margins[1, 0]
+    torch.testing.assert_close(activation.margins, -activation.margins.T)
+
+
 # ------------------------------------------------------------------ options
 
 
@@ -221,6 +347,14 @@ def test_the_classifier_of_seesaw_is_normalized_and_starts_undecided():
         ("seesaw", {"q": math.inf}, "q of seesaw is inf"),
         ("seesaw", {"eps": 0}, "eps of seesaw is 0"),
         ("seesaw", {"temperature": 0}, "temperature of seesaw is 0"),
+        ("equilibrium", {"decay": 1}, "decay of equilibrium is 1"),
+        ("equilibrium", {"background_score": 0}, "background_score of equilibrium is 0"),
+        ("acsl", {"threshold": 1}, "threshold of acsl is 1"),
+        ("acsl", {"common_share": 1.5}, "common_share of acsl is 1.5"),
+        ("acsl", {"rare_share": -1}, "rare_share of acsl is -1"),
+        ("fcbl", {"alpha": -1}, "alpha of fcbl is -1"),
+        ("fcbl", {"threshold": 0}, "threshold of fcbl is 0"),
+        ("fcbl", {"least_rate": 1}, "least_rate of fcbl is 1"),
     ],
 )
 def test_invalid_options_are_named(name, options, message):

@@ -140,7 +140,7 @@ def test_any_number_of_processes_has_the_state_of_one(tmp_path):
     assert expected["activation.seen"].tolist() == seen(images(24))
 
 
-STATEFUL = ("equalization_v2", "seesaw")
+STATEFUL = ("equalization_v2", "seesaw", "equilibrium", "fcbl")
 
 
 def train_method_on_ranks(folder, name, size):
@@ -281,6 +281,7 @@ def test_a_run_that_is_killed_and_resumed_has_the_state_of_one_that_is_not(rende
     [
         ("ldam", {"LDAM__DRW_START": 3}),
         ("softmax_equalization", {"SOFTMAX_EQUALIZATION__GAMMA": 0.5}),
+        ("acsl", {}),
         *((name, {}) for name in STATEFUL),
     ],
 )
