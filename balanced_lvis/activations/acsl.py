@@ -41,7 +41,7 @@ class AdaptiveClassSuppression(Sigmoid):
 
     needs_prior = True
     deterministic = False
-    neutral_at_uniform_counts = False  # negatives are left out by score, whatever the counts
+    neutral_at_uniform_counts = False  # negatives are left out by score, not by count
 
     def __init__(
         self,

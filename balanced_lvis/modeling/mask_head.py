@@ -10,6 +10,8 @@ Shape shorthand: R RoIs of all images together, K foreground classes, D channels
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
@@ -90,6 +92,8 @@ class NormalizedConv2d(nn.Conv2d):
         temperature: the factor t.
     """
 
+    bias: Tensor  # there always is one
+
     def __init__(self, in_channels: int, out_channels: int, temperature: float):
         super().__init__(in_channels, out_channels, kernel_size=1)
         self.temperature = temperature
@@ -121,6 +125,8 @@ class ChosenClassMaskHead(MaskRCNNConvUpsampleHead):
     Raises:
         InputError: for a negative ``temperature``.
     """
+
+    predictor: Any  # a Conv2d
 
     @configurable
     def __init__(self, *args, temperature: float = 0.0, **kwargs):
