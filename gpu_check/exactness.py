@@ -20,14 +20,15 @@ from .verdicts import CheckFailedError, Context
 
 PRIOR = ClassPrior(tuple("abcdef"), np.array([1, 5, 20, 60, 150, 400]), 500)
 # The tail has three of these classes. Random numbers differ between devices, so none has an effect: with gamma 1, no
-# class is left out at random; the batch has more than one class, so that none is drawn; and if all classes are in the
-# tail, no negatives are dropped at random.
+# class is left out at random, and with shares of 0 or 1, no RoI; the batch has more than one class, so that none is
+# drawn; and if all classes are in the tail, no negatives are dropped at random.
 OPTIONS: dict[str, dict] = {
     "equalization": {"threshold": 0.05},
     "softmax_equalization": {"threshold": 0.05, "gamma": 1.0},
     "federated": {"classes_per_batch": 1},
     "drop_loss": {"tail_groups": "rcf"},
     "gol": {"tail_groups": "rcf"},
+    "acsl": {"common_share": 0.0, "rare_share": 1.0},
 }
 IMAGE = (320, 480)
 
@@ -35,13 +36,15 @@ IMAGE = (320, 480)
 def activations(context: Context):
     """Losses and gradients of every activation, compared with the CPU."""
     torch.manual_seed(0)
-    logits, gt_classes = 3 * torch.randn(200, 7), torch.randint(0, 7, (200,))
+    gt_classes = torch.randint(0, 7, (200,))
     names = activation_names()
     for name in names:
         found = []
+        logits = 3 * torch.randn(200, build_activation(name, 6).num_outputs)
         for device in ("cpu", context.device):
             x = logits.to(device, copy=True).requires_grad_()
             activation = build_activation(name, 6, PRIOR, **OPTIONS.get(name, {})).to(device)
+            activation.observe(x.detach(), gt_classes.to(device))  # so that a loss that reads state reads some
             loss = activation.loss(x, gt_classes.to(device))
             loss.backward()
             assert x.grad is not None

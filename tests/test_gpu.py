@@ -23,7 +23,7 @@ from balanced_lvis.engine.run import check, read_config, run
 from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.experiments.methods import METHODS
 from balanced_lvis.experiments.small_rendered import override_words
-from balanced_lvis.modeling.decoupled import CLASSIFIER
+from balanced_lvis.modeling.decoupled import ACTIVATION, CLASSIFIER
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.random_state import current_states, set_states
 from gpu_check.exactness import OPTIONS
@@ -52,6 +52,9 @@ FIRST_STAGES = {
     "ecm": BFLOAT16,
     "sigmoid_focal": FLOAT16,
     "class_balanced": BFLOAT16,
+    "sigmoid_background": {},
+    "eqlv2": {**FLOAT16, **AVERAGE, **ACCUMULATE},
+    "seesaw": {**BFLOAT16, **AVERAGE},
 }
 SECOND_STAGES = {
     "crt": {**FLOAT16, **AVERAGE},
@@ -60,6 +63,9 @@ SECOND_STAGES = {
     "decoupled_sigmoid": FLOAT16,
     "decoupled_balanced_sigmoid": {},
     "decoupled_balanced_softmax": AVERAGE,
+    "decoupled_loce": {**FLOAT16, **ACCUMULATE},
+    "decoupled_acsl": BFLOAT16,
+    "decoupled_bacl": AVERAGE,
 }
 
 
@@ -109,13 +115,15 @@ def test_losses_and_gradients_agree_with_the_cpu(name, dtype):
     # A GPU draws other random numbers, which have no effect with these options.
     options = {} if activation_class(name).deterministic else OPTIONS[name]
     activation = build_activation(name, 6, prior, **options)
-    logits = (3 * torch.randn(50, 7)).to(dtype)
+    logits = (3 * torch.randn(50, activation.num_outputs)).to(dtype)
     gt_classes = torch.randint(0, 7, (50,))
     found = []
     for device in ("cpu", "cuda"):
         x = logits.to(device, copy=True).requires_grad_()
+        on_device = copy.deepcopy(activation).to(device)
+        on_device.observe(x.detach(), gt_classes.to(device))  # so that a loss that reads state reads some
         with torch.autocast(device, enabled=dtype != torch.float32, dtype=torch.bfloat16):
-            loss = copy.deepcopy(activation).to(device).loss(x, gt_classes.to(device))
+            loss = on_device.loss(x, gt_classes.to(device))
         loss.backward()
         found.append((loss.detach().cpu(), x.grad.cpu()))
     # A GPU rounds exp and log differently.
@@ -123,12 +131,12 @@ def test_losses_and_gradients_agree_with_the_cpu(name, dtype):
     torch.testing.assert_close(found[1], found[0], rtol=rtol, atol=atol)
 
 
-def test_the_first_stages_are_those_of_every_activation_with_a_config():
+def test_every_activation_with_a_config_is_tried():
     def activations(methods):
         configs = [load_config(CONFIGS / "rendered" / f"{method}.yaml") for method in methods]
         return {cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME for cfg in configs}
 
-    assert activations(FIRST_STAGES) == activations(METHODS)
+    assert activations([*FIRST_STAGES, *SECOND_STAGES]) == activations(METHODS)
 
 
 @pytest.mark.parametrize("method", FIRST_STAGES)
@@ -141,12 +149,12 @@ def test_a_method_trains_is_evaluated_and_resumes(method, rendered, tmp_path):
 
 @pytest.fixture(scope="module")
 def first_stages(rendered, tmp_path_factory):
-    """Paths of trained weights by kind of scores."""
+    """Paths of trained weights by method."""
     output = tmp_path_factory.mktemp("first_stages")
     found = {}
-    for scores, method in (("sigmoid", "rfs"), ("softmax", "rfs_softmax")):
-        train(f"rendered/{method}.yaml", rendered, output / scores, **{"DATASETS.TEST": ()})
-        found[scores] = output / scores / "model_final.pth"
+    for method in sorted({METHODS[second].first_stage for second in SECOND_STAGES}):
+        train(f"rendered/{method}.yaml", rendered, output / method, **{"DATASETS.TEST": ()})
+        found[method] = output / method / "model_final.pth"
     return found
 
 
@@ -157,14 +165,16 @@ def test_the_second_stages_are_all_that_there_are():
 
 @pytest.mark.parametrize("method", SECOND_STAGES)
 def test_a_second_stage_changes_its_classifier_is_evaluated_and_resumes(method, rendered, first_stages, tmp_path):
-    first = first_stages["softmax" if method.endswith("softmax") else "sigmoid"]
+    first = first_stages[METHODS[method].first_stage]
     config, overrides = f"rendered/{method}.yaml", {**SECOND_STAGES[method], "MODEL.WEIGHTS": first}
     after = train(config, rendered, tmp_path, **overrides)
     before = weights_of(first)
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     new = [name for name in after if name not in before]
     assert changed or new
-    assert all(name.startswith(f"{CLASSIFIER}.") for name in (*changed, *new))
+    # The new tensors are scales, or the state of an activation.
+    assert all(name.startswith(f"{CLASSIFIER}.") for name in changed)
+    assert all(name.startswith((f"{CLASSIFIER}.", f"{ACTIVATION}.")) for name in new)
     check_results(tmp_path, "MODEL.EMA.ENABLED" in overrides)
     check_resuming(config, rendered, tmp_path, after, **overrides)
 
@@ -172,7 +182,7 @@ def test_a_second_stage_changes_its_classifier_is_evaluated_and_resumes(method, 
 def test_a_checkpoint_is_exported(rendered, first_stages, tmp_path):
     tool = runpy.run_path(str(ROOT / "tools" / "export_submission.py"))
     words = ["--config-file", CONFIGS / "rendered" / "rfs.yaml", "--dataset", "rendered_val", "--output", tmp_path]
-    words += options(rendered, tmp_path, **{"MODEL.WEIGHTS": first_stages["sigmoid"]})
+    words += options(rendered, tmp_path, **{"MODEL.WEIGHTS": first_stages["rfs"]})
     assert tool["main"]([*map(str, words)]) == 0
     for task in ("segm", "bbox"):
         records = json.loads((tmp_path / f"rendered_val_{task}.json").read_text())

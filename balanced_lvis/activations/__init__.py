@@ -32,9 +32,16 @@ class_balanced           Class-Balanced loss with a softmax (Cui et al., CVPR 20
 ldam                     LDAM, and LDAM-DRW with ``drw_start`` (Cao et al., NeurIPS 2019)
 focal                    focal loss with a softmax (after Lin et al., ICCV 2017)
 sigmoid_focal            focal loss with sigmoids (Lin et al., ICCV 2017)
+sigmoid_background       sigmoids of the classes and of the background
+equalization_v2          Equalization Loss v2 (Tan et al., CVPR 2021)
+seesaw                   Seesaw Loss (Wang et al., CVPR 2021)
+equilibrium              Equilibrium Loss of LOCE (Feng et al., ICCV 2021)
+acsl                     Adaptive Class Suppression Loss (Wang et al., CVPR 2021)
+fcbl                     foreground classification balance loss of BACL (Qi et al., TMM 2023)
 ======================== ============================================================================
 """
 
+from .acsl import AdaptiveClassSuppression
 from .balanced_sigmoid import BalancedSigmoid, balanced_sigmoid_loss, centred_offset, foreground_offset
 from .balanced_softmax import BalancedSoftmax, balanced_softmax_loss, softmax_offset
 from .base import Activation, activation_class, activation_names, build_activation, register_activation
@@ -49,12 +56,18 @@ from .effective_class_margin import (
     output_counts,
 )
 from .equalization import Equalization, equalization_loss
+from .equalization_v2 import EqualizationV2
+from .equilibrium import Equilibrium
+from .fcbl import ForegroundBalance
 from .federated import Federated, federated_classes
 from .focal import Focal, focal_losses
 from .gol import GOL
 from .gumbel import Gumbel, gumbel_loss
 from .ldam import LDAM, CosineClassifier, ldam_margins
+from .normalized_linear import NormalizedLinear
+from .seesaw import Seesaw, seesaw_factors
 from .sigmoid import Sigmoid, sigmoid_loss
+from .sigmoid_background import SigmoidBackground
 from .sigmoid_focal import SigmoidFocal, sigmoid_focal_loss
 from .softmax import Softmax, softmax_loss
 from .softmax_equalization import SoftmaxEqualization, softmax_equalization_loss
@@ -70,6 +83,7 @@ __all__ = [
     "GOL",
     "LDAM",
     "Activation",
+    "AdaptiveClassSuppression",
     "BalancedSigmoid",
     "BalancedSoftmax",
     "ClassBalanced",
@@ -78,10 +92,16 @@ __all__ = [
     "DropLoss",
     "EffectiveClassMargin",
     "Equalization",
+    "EqualizationV2",
+    "Equilibrium",
     "Federated",
     "Focal",
+    "ForegroundBalance",
     "Gumbel",
+    "NormalizedLinear",
+    "Seesaw",
     "Sigmoid",
+    "SigmoidBackground",
     "SigmoidFocal",
     "Softmax",
     "SoftmaxEqualization",
@@ -107,6 +127,7 @@ __all__ = [
     "margin_weights",
     "output_counts",
     "register_activation",
+    "seesaw_factors",
     "sigmoid_focal_loss",
     "sigmoid_loss",
     "softmax_equalization_loss",

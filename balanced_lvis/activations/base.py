@@ -71,7 +71,9 @@ class Activation(PriorModule):
         Linear unless a method needs another one. A detector whose activation doesn't override this method, and has K+1
         outputs, keeps Detectron2's own classifier.
         """
-        linear = nn.Linear(in_features, self.num_outputs)
+        return self._initialized(nn.Linear(in_features, self.num_outputs))
+
+    def _initialized(self, linear: nn.Linear) -> nn.Linear:
         nn.init.normal_(linear.weight, std=_INITIAL_STD)
         self.init_bias_(linear.bias)
         return linear

@@ -35,7 +35,7 @@ class LogitAdjustment(Calibration):
         InputError: if ``tau`` is not a finite number, or for another ``count``.
     """
 
-    families = ("sigmoid", "softmax")
+    families = ("sigmoid", "softmax", "sigmoid_background", "seesaw")
     needs_prior = True
 
     def __init__(self, num_classes: int, prior: PriorSource = None, *, tau: float = 1.0, count: str = "image"):
@@ -56,5 +56,5 @@ class LogitAdjustment(Calibration):
 
     def scores(self, activation, logits):
         logits = full_precision(logits)
-        # The classes are the first K outputs in both families.
+        # The classes are the first K outputs in all families.
         return activation.scores(logits - F.pad(self.shift, (0, activation.num_outputs - self.num_classes)))

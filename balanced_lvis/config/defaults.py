@@ -72,6 +72,8 @@ def _add_model(model: CN) -> None:
     # Compute each RoI's mask of its own class only, where NAME is "MaskRCNNConvUpsampleHead": the same results up to
     # rounding at lower cost. False is Detectron2's head, bit-identical.
     model.ROI_MASK_HEAD.CHOSEN_CLASS_ONLY = True
+    # Masks are predicted by a cosine times this temperature, such as 20 (Seesaw Loss). 0: by Detectron2's convolution.
+    model.ROI_MASK_HEAD.TEMPERATURE = 0.0
 
     # Compute gradients of the RPN only where its losses look, which is nearly nowhere: bit-identical predictions, the
     # same gradients up to rounding. "StandardRPNHead" is Detectron2's.

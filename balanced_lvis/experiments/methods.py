@@ -36,6 +36,11 @@ GUMBEL = Paper("Alexandridis et al., ECCV 2022", "2207.10936")
 CLASS_MARGINS = Paper("Cho and Krähenbühl, ECCV 2022", "2301.09724")
 FOCAL = Paper("Lin et al., ICCV 2017", "1708.02002")
 CLASS_BALANCED = Paper("Cui et al., CVPR 2019", "1901.05555")
+EQUALIZATION_V2 = Paper("Tan et al., CVPR 2021", "2012.08548")
+LOCE = Paper("Feng et al., ICCV 2021", "2108.07507")
+ACSL = Paper("Wang et al., CVPR 2021", "2104.00885")
+BACL = Paper("Qi et al., TMM 2023", "2308.02213")
+SEESAW = Paper("Wang et al., CVPR 2021", "2008.10032")
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,13 @@ METHODS = {
         Method("ecm", "ECM", CLASS_MARGINS),
         Method("sigmoid_focal", "Focal loss", FOCAL),
         Method("class_balanced", "Class-Balanced loss", CLASS_BALANCED),
+        Method("sigmoid_background", "Sigmoid with background", None),  # first stage of BACL
+        Method("eqlv2", "Equalization Loss v2", EQUALIZATION_V2),
+        Method("seesaw", "Seesaw Loss", SEESAW),
+        Method("seesaw_linear_mask", "Seesaw Loss without normalized masks", SEESAW),
+        Method("decoupled_loce", "Equilibrium Loss", LOCE, "rfs_softmax"),
+        Method("decoupled_acsl", "ACSL", ACSL, "sigmoid"),
+        Method("decoupled_bacl", "FCBL", BACL, "sigmoid_background"),
     )
 }
 

@@ -10,13 +10,21 @@ Shape shorthand: R RoIs of all images together, K foreground classes, D channels
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from detectron2.config import configurable
 from detectron2.layers import cat
 from detectron2.modeling.roi_heads import ROI_MASK_HEAD_REGISTRY
 from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead, mask_rcnn_inference, mask_rcnn_loss
 from detectron2.structures import Instances
 from torch import Tensor, nn
+
+from ..activations.normalized_linear import check_temperature, unit_vectors
+from ..utils.errors import InputError
+
+_NAME = "MaskRCNNConvUpsampleHead"
 
 
 def chosen_logits(features: Tensor, classes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -70,6 +78,37 @@ class _Weigh(torch.autograd.Function):
         )
 
 
+class NormalizedConv2d(nn.Conv2d):
+    """
+    1x1 convolution of a cosine, as a mask predictor (Wang et al., Seesaw Loss, CVPR 2021).
+
+        s[r, k, y, x] = b[k] + t cos(W[k], f[r, :, y, x])
+
+    Parameters have the names and shapes of a convolution's, and the initial values of the authors' code.
+
+    Args:
+        in_channels: D.
+        out_channels: K.
+        temperature: the factor t.
+    """
+
+    bias: Tensor  # there always is one
+
+    def __init__(self, in_channels: int, out_channels: int, temperature: float):
+        super().__init__(in_channels, out_channels, kernel_size=1)
+        self.temperature = temperature
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, D, M, M) to (R, K, M, M)."""
+        return F.conv2d(*self.operands(x))
+
+    def operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Input, weight and bias of the convolution that gives the result."""
+        return self.temperature * unit_vectors(x), unit_vectors(self.weight), self.bias
+
+
 @ROI_MASK_HEAD_REGISTRY.register()
 class ChosenClassMaskHead(MaskRCNNConvUpsampleHead):
     """
@@ -81,13 +120,30 @@ class ChosenClassMaskHead(MaskRCNNConvUpsampleHead):
 
     Args:
         input_shape, **kwargs: as for ``MaskRCNNConvUpsampleHead``.
+        temperature: of a :class:`NormalizedConv2d` as ``predictor``; 0 for Detectron2's convolution.
+
+    Raises:
+        InputError: for a negative ``temperature``.
     """
 
-    def __init__(self, *args, **kwargs):
+    predictor: Any  # a Conv2d
+
+    @configurable
+    def __init__(self, *args, temperature: float = 0.0, **kwargs):
         super().__init__(*args, **kwargs)
+        if temperature:
+            check_temperature(temperature, "MODEL.ROI_MASK_HEAD.TEMPERATURE")
+            stock = self.predictor
+            self.predictor = NormalizedConv2d(stock.in_channels, stock.out_channels, temperature)
         for module in self.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = True  # nothing reads its input again
+
+    @classmethod
+    def from_config(cls, cfg, input_shape):
+        # Detectron2's own configs don't have this key.
+        temperature = cfg.MODEL.ROI_MASK_HEAD.get("TEMPERATURE", 0.0)
+        return {**super().from_config(cfg, input_shape), "temperature": temperature}
 
     def forward(self, x: Tensor, instances: list[Instances]):
         """
@@ -119,7 +175,10 @@ class ChosenClassMaskHead(MaskRCNNConvUpsampleHead):
             (R, 1, M, M) logits. Detectron2's functions take a single channel for a class-agnostic mask.
         """
         classes = cat([i.gt_classes if self.training else i.pred_classes for i in instances])
-        return chosen_logits(features, classes.long(), self.predictor.weight, self.predictor.bias)[:, None]
+        weight, bias = self.predictor.weight, self.predictor.bias
+        if isinstance(self.predictor, NormalizedConv2d):
+            features, weight, bias = self.predictor.operands(features)
+        return chosen_logits(features, classes.long(), weight, bias)[:, None]
 
 
 def with_chosen_class_masks(cfg):
@@ -128,9 +187,18 @@ def with_chosen_class_masks(cfg):
 
     ``cfg`` is not changed. It is returned if it has another mask head or ``MODEL.ROI_MASK_HEAD.CHOSEN_CLASS_ONLY`` is
     False.
+
+    Raises:
+        InputError: if it is returned, but asks for a normalized predictor.
     """
     node = cfg.MODEL.ROI_MASK_HEAD
-    if not (node.CHOSEN_CLASS_ONLY and node.NAME == "MaskRCNNConvUpsampleHead"):
+    if not (node.CHOSEN_CLASS_ONLY and node.NAME == _NAME):
+        if node.TEMPERATURE and ChosenClassMaskHead.__name__ != node.NAME:
+            raise InputError(
+                f"MODEL.ROI_MASK_HEAD.TEMPERATURE is {node.TEMPERATURE}, a normalized mask predictor, but the mask "
+                f"head is Detectron2's {node.NAME}, which has none; set MODEL.ROI_MASK_HEAD.TEMPERATURE to 0, or "
+                f"NAME to {_NAME} and CHOSEN_CLASS_ONLY to True."
+            )
         return cfg
     cfg = cfg.clone()
     cfg.defrost()

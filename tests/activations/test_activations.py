@@ -37,14 +37,18 @@ OPTIONS = {
     "equalization": {"threshold": 0.05},
     "softmax_equalization": {"threshold": 0.05, "gamma": 0.5},
     "class_balanced": {"beta": 0.99},
+    "acsl": {"common_share": 0.5, "rare_share": 0.3},
     "ldam": {"scale": 3.0, "beta": 0.99, "drw_start": 0},
     "federated": {"classes_per_batch": 3},
     "drop_loss": {"threshold": 0.05},
     "gol": {"threshold": 0.05},
 }
-FAMILIES = ("sigmoid", "softmax", "gumbel", "effective_class_margin")
+FAMILIES = ("sigmoid", "softmax", "gumbel", "effective_class_margin", "sigmoid_background", "seesaw")
 # Options under which a background without RoIs has no part in the loss.
 NO_BACKGROUND = {"effective_class_margin": {"background_ratio": 0.0}}
+
+
+STATEFUL = {toys.COUNTING, "equalization_v2", "seesaw", "equilibrium", "fcbl"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -348,7 +352,7 @@ def test_state_dicts_of_stock_checkpoints_stay_usable(prior, name):
     activation = build(name, prior)
     activation.prepare()
     assert set(activation.state_dict()) == set(activation.states)
-    assert not activation.states or name == toys.COUNTING
+    assert bool(activation.states) == (name in STATEFUL)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -384,7 +388,7 @@ def test_scores_and_classifier_need_no_prior_and_the_loss_says_so(name):
 def test_a_prior_is_asked_for_once_and_only_by_the_loss(prior, name):
     asked = []
     activation = build_activation(name, K, lambda: asked.append(1) or prior)
-    logits, gt_classes = batch()
+    logits, gt_classes = batch(outputs=activation.num_outputs)
     activation.scores(logits)
     assert not asked
     for _ in range(2):
@@ -399,8 +403,9 @@ def test_without_background_there_are_k_outputs_and_the_loss_of_foreground_alone
     logits, _ = batch(outputs=K)
     gt_classes = torch.arange(40) % K
     assert without.num_outputs == K and without.scores(logits).shape == (40, K)
-    # A background logit of minus infinity has no share in a softmax; a sigmoid's is not read.
-    padded = torch.cat([logits, torch.full((40, 1), -1e9, dtype=torch.float64)], 1)
+    # A background logit of minus infinity has no share in a softmax; a sigmoid's is not read, or has no loss.
+    others = [0.0] * (with_background.num_outputs - K - 1) + [-1e9]
+    padded = torch.cat([logits, torch.tensor(others, dtype=torch.float64).expand(40, -1)], 1)
     assert without.loss(logits, gt_classes).item() == pytest.approx(with_background.loss(padded, gt_classes).item())
     torch.testing.assert_close(without.scores(logits), with_background.scores(padded)[:, :K])
 
@@ -561,10 +566,11 @@ def test_bad_arguments_are_named(prior, build, message):
 
 @pytest.mark.parametrize("name", activation_names())
 def test_roi_weights_of_another_shape_are_refused(prior, name):
-    logits, gt_classes = batch(rois=3)
+    activation = build_activation(name, K, prior)
+    logits, gt_classes = batch(rois=3, outputs=activation.num_outputs)
     for weight in (torch.ones(3, 1), torch.ones(1), torch.ones(())):
         with pytest.raises(InputError, match=r"roi_weight has shape .*; with 3 RoIs it must be \(3,\)"):
-            build_activation(name, K, prior).loss(logits, gt_classes, weight)
+            activation.loss(logits, gt_classes, weight)
 
 
 @pytest.mark.parametrize("name", activation_names())

@@ -81,7 +81,8 @@ def test_scores_are_of_the_shape_and_range_of_the_activations(prior, name, famil
 @pytest.mark.parametrize(("name", "family"), PAIRS)
 def test_equal_counts_change_nothing(name, family):
     calibration = build_calibration(name, K, ClassPrior(tuple("abcdef"), [10] * K, 100))
-    activation, logits = build_activation(family, K), some_logits()
+    activation = build_activation(family, K)
+    logits = some_logits(outputs=activation.num_outputs)
     torch.testing.assert_close(calibration.scores(activation, logits), activation.scores(logits), atol=1e-7, rtol=1e-6)
 
 
@@ -89,7 +90,7 @@ def test_equal_counts_change_nothing(name, family):
 @pytest.mark.parametrize(("name", "family"), PAIRS)
 def test_half_precision_is_computed_in_float32(prior, name, family, dtype):
     calibration, activation = build_calibration(name, K, prior), build_activation(family, K)
-    logits = some_logits(dtype)
+    logits = some_logits(dtype, activation.num_outputs)
     scores = calibration.scores(activation, logits)
     assert torch.equal(scores, calibration.scores(activation, logits.float()))
 

@@ -1,6 +1,7 @@
 import pytest
 
 from balanced_lvis.config import default_config, load_config
+from balanced_lvis.experiments.methods import METHODS as TABLE
 from balanced_lvis.experiments.small_rendered import override_words
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS
@@ -23,12 +24,13 @@ def test_a_config_for_custom_datasets_may_be_copied_anywhere(tmp_path):
 
 
 ACTIVATION = "MODEL.ROI_BOX_HEAD.ACTIVATION."
+SAMPLER = {"DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD"}
 SECOND_STAGE = {"MODEL.META_ARCHITECTURE", "MODEL.WEIGHTS", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD"}
 PIXELS = {"INPUT.COPY_PASTE.MIN_AREA", "INPUT.COPY_PASTE.MAX_BOX_SHIFT"}  # scaled to the rendered images
 # Where a method may differ from RFS, beside its activation and output folder; "schedule" is the second stage's own.
 METHODS = {
     "rfs": set(),
-    "sigmoid": {"DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD"},
+    "sigmoid": SAMPLER,
     "rfs_softmax": set(),
     "eql": set(),
     "balanced_sigmoid": set(),
@@ -36,11 +38,10 @@ METHODS = {
     "balanced_softmax": set(),
     "irfs": {"DATALOADER.SAMPLER_TRAIN"},
     "copy_paste": {"INPUT.COPY_PASTE.ENABLED", "INPUT.COPY_PASTE.RARITY_POWER", *PIXELS},
-    "crt": SECOND_STAGE | {"DATALOADER.SAMPLER_TRAIN", "DATALOADER.REPEAT_THRESHOLD"},
+    "crt": SECOND_STAGE | SAMPLER,
     "lws": SECOND_STAGE
+    | SAMPLER
     | {
-        "DATALOADER.SAMPLER_TRAIN",
-        "DATALOADER.REPEAT_THRESHOLD",
         "MODEL.DECOUPLED.CLASSIFIER",
         "MODEL.DECOUPLED.SCALE_FORM",
         "MODEL.DECOUPLED.SCALE_WEIGHT_DECAY",
@@ -62,6 +63,20 @@ METHODS = {
     },
     "sigmoid_focal": set(),
     "class_balanced": set(),
+    "sigmoid_background": SAMPLER,
+    "eqlv2": SAMPLER,
+    "seesaw": {"MODEL.ROI_MASK_HEAD.TEMPERATURE"},
+    "seesaw_linear_mask": set(),
+    "decoupled_loce": SECOND_STAGE | {"MODEL.DECOUPLED.CLASSIFIER"},
+    "decoupled_acsl": SECOND_STAGE | SAMPLER | {"MODEL.DECOUPLED.CLASSIFIER"},
+    "decoupled_bacl": SECOND_STAGE | SAMPLER | {"MODEL.DECOUPLED.CLASSIFIER"},
+}
+UNIFORM = {"sigmoid", "sigmoid_background", "eqlv2", "decoupled_acsl", "decoupled_bacl"}
+# Schedules of second stages whose authors don't use that of BALMS: epochs of 99,388 images in batches of 16.
+SCHEDULES = {
+    "decoupled_loce": (6 * 6212, (3 * 6212, 5 * 6212)),
+    "decoupled_acsl": (12 * 6212, (8 * 6212, 11 * 6212)),
+    "decoupled_bacl": (12 * 6212, (8 * 6212, 11 * 6212)),
 }
 # Keys in which not every config of a method differs.
 SOMETIMES = {
@@ -91,7 +106,7 @@ def test_a_second_stage_starts_where_its_first_stage_ends(prefix):
         cfg = load_config(f"{CONFIGS}/{prefix}{method}.yaml")
         if cfg.MODEL.META_ARCHITECTURE != "DecoupledRCNN":
             continue
-        first = load_config(f"{CONFIGS}/{prefix}{'rfs_softmax' if method.endswith('softmax') else 'rfs'}.yaml")
+        first = load_config(f"{CONFIGS}/{prefix}{TABLE[method].first_stage}.yaml")
         assert f"{first.OUTPUT_DIR}/model_final.pth" == cfg.MODEL.WEIGHTS
 
 
@@ -107,10 +122,11 @@ def test_lvis_configs_say_what_the_recipe_is(depth):
         assert tuple(cfg.INPUT.MIN_SIZE_TRAIN) == (640, 672, 704, 736, 768, 800)
         assert cfg.SOLVER.BASE_LR == 0.02
         if cfg.MODEL.META_ARCHITECTURE == "DecoupledRCNN":
-            assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (22_000, (11_000, 18_000))
+            schedule = SCHEDULES.get(method, (22_000, (11_000, 18_000)))
+            assert schedule == (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS)
         else:
             assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS) == (180_000, (120_000, 160_000))
-        if cfg.DATALOADER.SAMPLER_TRAIN != "ClassAwareTrainingSampler" and method != "sigmoid":
+        if cfg.DATALOADER.SAMPLER_TRAIN != "ClassAwareTrainingSampler" and method not in UNIFORM:
             assert cfg.DATALOADER.SAMPLER_TRAIN.removeprefix("InstanceAware") == "RepeatFactorTrainingSampler"
             assert cfg.DATALOADER.REPEAT_THRESHOLD == 0.001
 

@@ -20,6 +20,7 @@ from tests.engine.toy import NAN
 from tests.engine.toy import train as train_toy
 
 K = 4
+PRIOR = ClassPrior(tuple("abcd"), [40, 20, 5, 1], 66)
 
 
 class Classifier(torch.nn.Module):
@@ -139,10 +140,35 @@ def test_any_number_of_processes_has_the_state_of_one(tmp_path):
     assert expected["activation.seen"].tolist() == seen(images(24))
 
 
+STATEFUL = ("equalization_v2", "seesaw", "equilibrium", "fcbl")
+
+
+def train_method_on_ranks(folder, name, size):
+    torch.manual_seed(0)
+    model = Classifier()
+    model.activation = build_activation(name, K, PRIOR)
+    model.linear = model.activation.classifier(3)
+    data = in_batches(images(24), 8)
+    mine = [batch[comm.get_rank() * 8 // size : (comm.get_rank() + 1) * 8 // size] for batch in data]
+    wrapped = DistributedDataParallel(model, broadcast_buffers=False) if size > 1 else model
+    train_toy(step_of(wrapped, mine), len(mine))
+    torch.save(state_of(model), folder / f"{size}_{comm.get_rank()}.pth")
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_method_has_the_same_state_in_one_process_and_in_two(tmp_path, name):
+    for size in (1, 2):
+        on_ranks(size, tmp_path, train_method_on_ranks, tmp_path, name, size)
+    expected, *found = (torch.load(tmp_path / f"{file}.pth", weights_only=True) for file in ("1_0", "2_0", "2_1"))
+    assert expected and any(state.any() for state in expected.values())
+    for key, state in expected.items():
+        torch.testing.assert_close(found[0][key], state, rtol=1e-5, atol=1e-7)
+        assert torch.equal(found[0][key], found[1][key]), "all processes have the same state, to the last bit"
+
+
 def train_deferred_on_ranks(folder):
     model = Classifier()
-    prior = ClassPrior(tuple("abcd"), [40, 20, 5, 1], 66)
-    model.activation = build_activation("ldam", K, prior, drw_start=2)
+    model.activation = build_activation("ldam", K, PRIOR, drw_start=2)
     wrapped = DistributedDataParallel(model, broadcast_buffers=False)
     train_toy(step_of(wrapped, in_batches(images(24), 8)), 3)
     torch.save(model.activation.updates, folder / f"{comm.get_rank()}.pth")
@@ -257,14 +283,18 @@ def test_a_run_that_is_killed_and_resumed_has_the_state_of_one_that_is_not(rende
         ("softmax_equalization", {"SOFTMAX_EQUALIZATION__GAMMA": 0.5}),
         ("federated", {"FEDERATED__CLASSES_PER_BATCH": 6}),
         ("gol", {"GOL__THRESHOLD": 0.5}),
+        ("acsl", {}),
+        *((name, {}) for name in STATEFUL),
     ],
 )
-def test_deferred_weights_and_random_losses_are_resumed(rendered, tmp_path, name, options):
+def test_state_and_random_losses_are_resumed(rendered, tmp_path, name, options):
     node = "MODEL__ROI_BOX_HEAD__ACTIVATION__"
     options = {f"{node}{key}": value for key, value in {"NAME": name, **options}.items()}
     options |= {f"{node}SOFTMAX_EQUALIZATION__THRESHOLD": 0.5, "TEST__EVAL_PERIOD": 0, "SEED": 3}
     options |= {"SOLVER__MAX_ITER": 4, "SOLVER__CHECKPOINT_PERIOD": 2}
     whole = tensors(train("rfs_softmax", rendered, tmp_path, **options))
+    if name in STATEFUL:
+        assert any(tensor.any() for key, tensor in whole.items() if key.startswith(ACTIVATION))
     if name == "ldam":
         before = torch.load(tmp_path / "model_0000001.pth", weights_only=True)["model"]
         assert (before[f"{ACTIVATION}.updates"], whole[f"{ACTIVATION}.updates"]) == (2, 4)

@@ -20,7 +20,8 @@ from torch.utils._pytree import tree_flatten
 
 from balanced_lvis.modeling import ChosenClassMaskHead
 from balanced_lvis.modeling.mask_head import chosen_logits, with_chosen_class_masks
-from tests import reference
+from balanced_lvis.utils.errors import InputError
+from tests import reference, reference_stateful
 
 K = 5
 SHAPE = ShapeSpec(channels=3, height=4, width=4)
@@ -286,6 +287,78 @@ def test_masks_are_drawn_as_often_as_the_config_says():
     for (name, picture, iteration), (other, expected, _) in zip(*pictures[::-1]):
         assert (name, iteration) == (other, 0)
         torch.testing.assert_close(picture, expected)
+
+
+# ------------------------------------------------------------------ the normalized predictor
+
+
+class AllNormalizedMasks(torch.nn.Module):
+    """All K masks of each RoI, by a convolution of explicitly normalized features and weights."""
+
+    def __init__(self, predictor):
+        super().__init__()
+        self.weight, self.bias = predictor.weight, predictor.bias
+
+    def forward(self, x):
+        x = 20 * x / x.norm(dim=1, keepdim=True).clamp(min=1e-6)  # features are 0 where no ReLU is active
+        weight = self.weight / self.weight.norm(dim=1, keepdim=True)
+        return torch.nn.functional.conv2d(x, weight, self.bias)
+
+
+def normalized_heads(**options):
+    """Detectron2's head with a predictor of all normalized masks, and ours, with the same parameters."""
+    stock, _ = heads(**options)
+    ours = ChosenClassMaskHead(SHAPE, num_classes=stock.predictor.out_channels, conv_dims=[4, 4], temperature=20.0)
+    ours.double().load_state_dict(stock.state_dict())
+    stock.predictor = AllNormalizedMasks(stock.predictor)
+    return stock, ours
+
+
+@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize("classes", [ALL_CLASSES, NO_ROI, ONE_ROI, ONE_CLASS])
+def test_normalized_masks_are_those_of_a_full_computation(classes, agnostic):
+    torch.manual_seed(0)
+    stock, ours = normalized_heads(CLS_AGNOSTIC_MASK=agnostic)
+    instances = rois(classes)
+    x = pooled(instances)
+    expected, found = (training_step(head, x, instances) for head in (stock, ours))
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-12, atol=0)
+    assert found[1] == expected[1] and set(found[2]) == set(expected[2])
+    for name, gradient in expected[2].items():
+        torch.testing.assert_close(found[2][name], gradient, rtol=1e-9, atol=1e-13)
+    with torch.no_grad():
+        expected, found = (head.eval()(x, copy.deepcopy(instances)) for head in (stock, ours))
+    for a, b in zip(expected, found):
+        torch.testing.assert_close(b.pred_masks, a.pred_masks, rtol=1e-12, atol=1e-15)
+
+
+def test_normalized_mask_logits_are_those_of_plain_loops():
+    torch.manual_seed(0)
+    _, ours = normalized_heads()
+    instances = rois([[2, 0], [2]])
+    features = torch.randn(3, 4, 2, 2, dtype=torch.float64)
+    features[0, :, 0, 0] = 0
+    logits = ours.train().predict(features, instances).detach()
+    weight, bias = ours.predictor.weight.flatten(1).tolist(), ours.predictor.bias.tolist()
+    for r, c in enumerate([2, 0, 2]):
+        points = features[r].flatten(1).T.tolist()
+        expected = reference_stateful.normalized_linear(points, weight, bias, 20.0)[:, c]
+        np.testing.assert_allclose(logits[r, 0].flatten(), expected, rtol=1e-10)
+
+
+def test_a_normalized_predictor_is_chosen_by_the_config(tiny_cfg):
+    tiny_cfg.MODEL.ROI_MASK_HEAD.TEMPERATURE = 7.0
+    assert build_model(tiny_cfg).roi_heads.mask_head.predictor.temperature == 7
+    tiny_cfg.MODEL.ROI_MASK_HEAD.CHOSEN_CLASS_ONLY = False
+    with pytest.raises(InputError, match="TEMPERATURE is 7.0.*CHOSEN_CLASS_ONLY to True"):
+        build_model(tiny_cfg)
+    tiny_cfg.MODEL.ROI_MASK_HEAD.CHOSEN_CLASS_ONLY = True
+    tiny_cfg.MODEL.ROI_MASK_HEAD.TEMPERATURE = -1.0
+    with pytest.raises(InputError, match="TEMPERATURE is -1.0; it must be positive"):
+        build_model(tiny_cfg)
+
+
+# ------------------------------------------------------------------ mixed precision and whole models
 
 
 def mixed_precision_step(head, x, instances, device, dtype):
