@@ -6,6 +6,7 @@ The table of methods, used by the comparison, the quick start, the tests and doc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..config import load_config
@@ -28,6 +29,12 @@ DECOUPLING = Paper("Kang et al., ICLR 2020", "1910.09217")
 EQUALIZATION = Paper("Tan et al., CVPR 2020", "2003.05176")
 BALANCED_ACTIVATION = Paper("Ren et al., LVIS 2020 challenge", "2008.11037")
 BALANCED_META_SOFTMAX = Paper("Ren et al., NeurIPS 2020", "2007.10740")
+LOGIT_ADJUSTMENT = Paper("Menon et al., ICLR 2021", "2007.07314")
+
+# Groups of methods in tables and plots, in their order.
+END_TO_END, SECOND_STAGE, TEST_TIME = GROUPS = ("end to end", "second stage", "test time")
+# The method that others are compared with, seed by seed.
+REFERENCE = "rfs"
 
 
 @dataclass(frozen=True)
@@ -37,18 +44,39 @@ class Method:
         key: name of its configs, without folder, backbone and ``.yaml``.
         title: name in tables and plots, without the stage.
         paper: where the method is from; None for a control.
-        first_stage: key of the method whose model a second stage starts from; None for end-to-end training.
+        first_stage: key of the method whose model it starts from; None for end-to-end training.
+        evaluates_only: whether the model of ``first_stage`` is evaluated with another config, such as a calibration,
+            without training.
     """
 
     key: str
     title: str
     paper: Paper | None
     first_stage: str | None = None
+    evaluates_only: bool = False
 
     @property
-    def full_title(self) -> str:
-        """The title with the first stage."""
-        return f"{self.title} (stage 2 of {METHODS[self.first_stage].title})" if self.first_stage else self.title
+    def group(self) -> str:
+        """One of :data:`GROUPS`."""
+        if self.first_stage is None:
+            return END_TO_END
+        return TEST_TIME if self.evaluates_only else SECOND_STAGE
+
+
+def full_titles(methods: Mapping[str, Method]) -> dict[str, str]:
+    """{key: title with the first stage}, for a table of methods that contains all first stages."""
+    return {key: _full_title(method, methods) for key, method in methods.items()}
+
+
+def _full_title(method: Method, methods: Mapping[str, Method]) -> str:
+    if method.first_stage is None:
+        return method.title
+    first = methods[method.first_stage].title
+    return f"{method.title} ({'on' if method.evaluates_only else 'stage 2 of'} {first})"
+
+
+def _at_test_time(key: str, title: str, paper: Paper | None, first_stage: str) -> Method:
+    return Method(key, title, paper, first_stage, evaluates_only=True)
 
 
 METHODS = {
@@ -67,6 +95,11 @@ METHODS = {
         Method("rfs_softmax", "RFS with softmax", LVIS),
         Method("balanced_softmax", "Balanced Softmax", BALANCED_META_SOFTMAX),
         Method("decoupled_balanced_softmax", "Balanced Softmax", BALANCED_META_SOFTMAX, "rfs_softmax"),
+        # Without training: checkpoints of the methods above with another config.
+        Method("rfs_logit_adjustment", "Logit adjustment", LOGIT_ADJUSTMENT, "rfs", evaluates_only=True),
+        Method(
+            "rfs_softmax_logit_adjustment", "Logit adjustment", LOGIT_ADJUSTMENT, "rfs_softmax", evaluates_only=True
+        ),
     )
 }
 
@@ -95,8 +128,11 @@ def _row(method: Method, cfg) -> list[str]:
         activation += ", [sampled prior](methods.md#sampled-prior)"
     if cfg.SOLVER.META.ENABLED:
         activation += " + class weights"
-    stage = "end to end"
-    if method.first_stage:
+    stage = method.group
+    if method.evaluates_only:
+        calibration = cfg.MODEL.ROI_BOX_HEAD.CALIBRATION.NAME
+        stage += f", on `{method.first_stage}`" + (f": `{calibration}`" if calibration else "")
+    elif method.first_stage:
         stage = f"second, after `{method.first_stage}`: {_CLASSIFIERS[cfg.MODEL.DECOUPLED.CLASSIFIER]}"
     paper = method.paper.link() if method.paper else "–"
     return [f"`{method.key}`", method.title, paper, activation, f"`{cfg.DATALOADER.SAMPLER_TRAIN}`", stage]

@@ -8,7 +8,7 @@ import time
 from tqdm import tqdm
 
 from ..console.printing import print_text
-from .runs import RESULTS, Run
+from .runs import EvaluationRun, Run
 from .tables import percent
 
 BAR_SECONDS = 1.0
@@ -61,6 +61,8 @@ class Progress:
         done, loss = run.progress()
         if done >= iterations:  # the iteration logged with the evaluation's results is one higher
             return iterations, "evaluating"
+        if isinstance(run, EvaluationRun):
+            return 0, "evaluating"
         return done, f"{done}/{iterations} loss {loss:.2f}" if done else "starting"
 
 
@@ -114,7 +116,7 @@ class Reporter:
 
     def __call__(self, run: Run, seconds: float) -> None:
         self._left -= 1
-        results = run.load(RESULTS)
+        results = run.results()
         box, box_rare, mask, mask_rare = (
             percent(results.get(task, {}).get(metric)) for task in ("bbox", "segm") for metric in ("AP", "APr")
         )
