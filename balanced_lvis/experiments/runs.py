@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -52,15 +52,19 @@ class Run:
     output: Path
     overrides: tuple[str, ...] = ()
     after: Run | None = None
+    _configs: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def config(self):
         """
-        The config with the overrides.
+        The config with the overrides, not to be changed: it is loaded once.
 
         Raises:
             InputError: if the config is invalid.
         """
-        return self.load_config(self.config_file, self.overrides)
+        key = (self.config_file, self.overrides)
+        if key not in self._configs:
+            self._configs[key] = self.load_config(self.config_file, self.overrides)
+        return self._configs[key]
 
     def load_config(self, config_file: Path, overrides: Sequence[str] = ()):
         """
