@@ -15,12 +15,11 @@ from ..utils.io import replacing, write_json
 from ..utils.job_lock import only_job_in
 from .arguments import check_overrides, check_seeds, choose_methods
 from .combination_report import combinations_page, compared_with_all
-from .combinations import FOLDER, Combination, Combinations, chain
+from .combinations import FOLDER, Combination, Combinations
 from .compare import all_methods, run_all
 from .comparison_report import METRICS, statistics_table
 from .comparison_runs import comparison_runs
 from .methods import full_titles
-from .runs import Run
 
 PAGE = "combinations.md"
 TABLE = "combinations.json"
@@ -79,8 +78,8 @@ def search_combinations(
         best = [c for c in sorted(scores, key=lambda c: -_value(scores[c], metric)) if not combinations.method(c)]
         best = best[:FINALISTS]
         finals = {(c, seed): combinations.run(c, seed) for c in best for seed in seeds}
-        chosen = _distinct([*singles.values(), *(one for run in finals.values() for one in chain(run))])
-        run_all(chosen, _distinct([*chosen, *combinations.runs()]), train_net, output, jobs)
+        chosen = [*singles.values(), *finals.values()]
+        run_all(chosen, [*chosen, *combinations.runs()], train_net, output, jobs)
         results = {c.key: [finals[c, seed].results() for seed in seeds] for c in best}
         results_of_singles = {key: [singles[key, seed].results() for seed in seeds] for key in table}
         content = {
@@ -129,8 +128,7 @@ class _Search:
         if not runs:
             return
         print(f"Search: {len(runs)} combinations, {', '.join(c.key for c in runs)}", flush=True)
-        chosen = _distinct([one for run in runs.values() for one in chain(run)])
-        run_all(chosen, self._combinations.runs(), self._train_net, self._output, self._jobs)
+        run_all(list(runs.values()), self._combinations.runs(), self._train_net, self._output, self._jobs)
         self._scores |= {c: run.results() for c, run in runs.items()}
 
 
@@ -173,11 +171,3 @@ def _metrics(results: dict) -> dict[str, float | None]:
 def _value(results: dict, metric: str) -> float:
     value = _metrics(results)[metric]
     return float("-inf") if value is None else value
-
-
-def _distinct(runs: Sequence[Run]) -> list[Run]:
-    """Runs without those in the folder of an earlier one, which is the same run."""
-    found: dict[Path, Run] = {}
-    for run in runs:
-        found.setdefault(run.output, run)
-    return list(found.values())

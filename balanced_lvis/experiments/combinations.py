@@ -6,7 +6,7 @@ All of them are built from the methods of the comparison. Their runs share its f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from ..activations import activation_class
 from ..modeling.box_predictor import activation_from_config
 from .comparison_runs import new_run
 from .methods import END_TO_END, SECOND_STAGE, TEST_TIME, Method
-from .runs import Run
+from .runs import PreparationRun, Run
 
 FOLDER = "combinations"  # of the runs that are not part of the comparison
 # Samplers besides that of a method's config.
@@ -163,7 +163,7 @@ class Combinations:
         return self._evaluation(combination, seed, self.model_run(combination, seed), split, tuple(words))
 
     def runs(self) -> list[Run]:
-        """All runs so far, each after the one it starts from."""
+        """All runs so far."""
         return list(self._runs.values())
 
     def _run(self, combination: Combination, seed: int, method: str, words: tuple[str, ...], after: Run | None) -> Run:
@@ -171,6 +171,8 @@ class Combinations:
         return self._once(name, seed, self._files[method], words, after, False)
 
     def _evaluation(self, combination: Combination, seed: int, model: Run, split: str, words: tuple[str, ...]) -> Run:
+        if combination.calibration and (tool := self._methods[combination.calibration].preparation):
+            model = PreparationRun.of(model, tool)
         method = None if split else self.method(combination)
         if method:  # the comparison's own run of it
             return self._once(f"{method}/seed_{seed}", seed, self._files[method], words, model, True)
@@ -192,13 +194,6 @@ class Combinations:
 
     def _config(self, key: str):
         return Run(key, key, self._files[key], self._output, self._overrides).config()
-
-
-def chain(run: Run) -> Iterator[Run]:
-    """A run after those that it starts from."""
-    if run.after is not None:
-        yield from chain(run.after)
-    yield run
 
 
 def _family(cfg) -> str:

@@ -17,7 +17,7 @@ from .comparison_runs import RunKey, comparison_runs, is_config_file, method_of_
 from .methods import METHODS, REFERENCE, Method, full_titles
 from .run_processes import number_of_jobs, train_all
 from .run_progress import Reporter
-from .runs import EvaluationRun, Run, discard_stale, unfinished
+from .runs import Run, discard_stale, unfinished, with_first_stages
 from .tables import TASKS
 from .time_estimate import note_seconds, time_line
 
@@ -77,10 +77,10 @@ def compare(
     runs = comparison_runs(table, files, seeds, output, tuple(overrides))
     chosen = {key: run for key, run in runs.items() if key[0] in chosen_methods}
     with only_job_in(output, "--output"):
-        to_do = run_all(list(chosen.values()), list(runs.values()), train_net, output, jobs)
-        minutes, kept = (time.monotonic() - start) / 60, len(chosen) - len(to_do)
+        to_do, kept = run_all(list(chosen.values()), list(runs.values()), train_net, output, jobs)
+        minutes = (time.monotonic() - start) / 60
         made_by = (
-            f"Made by `{command or 'compare'}` with {len(seeds)} seed{'s' * (len(seeds) > 1)}: {len(to_do)} runs in "
+            f"Made by `{command or 'compare'}` with {len(seeds)} seed{'s' * (len(seeds) > 1)}: {to_do} runs in "
             f"{minutes:.1f} minutes; {kept} had already finished."
         )
         title = f"Comparison of {len(chosen_methods)} methods, {os.path.relpath(f'{configs}*.yaml')}"
@@ -117,26 +117,27 @@ def all_methods(
 
 def run_all(
     chosen: list[Run], runs: list[Run], train_net: Path | None, output: Path, jobs: int | None = None
-) -> list[Run]:
+) -> tuple[int, int]:
     """
-    Start the runs that have not finished, after a line with the estimated time.
+    Start the runs that have not finished and those that they build on, after a line with the estimated time.
 
     Args:
-        chosen: the runs to finish, each after the run that it starts from.
+        chosen: the runs to finish.
         runs: these and all others in the folder that may start from them.
         train_net: as of :func:`compare`.
         output: folder of the experiment, for messages.
         jobs: as of :func:`compare`.
 
     Returns:
-        the runs that had not finished before.
+        the number of runs that were started; the number of those that had already finished.
 
     Raises:
         InputError: as :func:`compare`.
     """
+    chosen = with_first_stages(chosen)
     to_do = unfinished(chosen)
     _prepare_data(to_do)  # before anything is deleted
-    discard_stale(to_do, runs, output)
+    discard_stale(to_do, with_first_stages(runs), output)
     print(f"{len(to_do)} runs to train and evaluate, {len(chosen) - len(to_do)} already finished", flush=True)
     if line := time_line(to_do, chosen, number_of_jobs(to_do, jobs, len(chosen))):
         print(line, flush=True)
@@ -147,7 +148,7 @@ def run_all(
         report(run, seconds)
 
     train_all(to_do, train_net, jobs, on_end, num_runs=len(chosen))
-    return to_do
+    return len(to_do), len(chosen) - len(to_do)
 
 
 def _prepare_data(runs: list[Run]) -> None:
@@ -182,7 +183,7 @@ def _write(methods: dict[str, Method], runs: dict[RunKey, Run], output: Path, ti
 
 def _schedules(runs) -> str:
     """The schedules: second stages train for longer in total, which explains a part of their gain."""
-    trained = [run for run in runs if not isinstance(run, EvaluationRun)]
+    trained = [run for run in runs if run.trains]
     first, second = (
         sorted({run.config().SOLVER.MAX_ITER for run in trained if (run.after is not None) == later})
         for later in (False, True)

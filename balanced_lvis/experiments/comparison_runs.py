@@ -10,7 +10,7 @@ from ..config import load_config
 from ..modeling.decoupled import is_second_stage
 from ..utils.errors import InputError
 from .methods import Method
-from .runs import FINAL_WEIGHTS, EvaluationRun, Run
+from .runs import FINAL_WEIGHTS, EvaluationRun, PreparationRun, Run
 
 CONFIG_SUFFIX = ".yaml"
 
@@ -40,7 +40,9 @@ def comparison_runs(
     runs: dict[RunKey, Run] = {}
     for seed in seeds:
         for method in sorted(methods.values(), key=lambda method: _depth(method, methods)):
-            after = runs[method.first_stage, seed] if method.first_stage else None
+            after: Run | None = runs[method.first_stage, seed] if method.first_stage else None
+            if after and method.preparation:
+                after = PreparationRun.of(after, method.preparation)
             runs[method.key, seed] = new_run(
                 f"{method.key}/seed_{seed}", seed, files[method.key], output, overrides, after, method.evaluates_only
             )

@@ -47,6 +47,8 @@ class Method:
         first_stage: key of the method whose model it starts from; None for end-to-end training.
         evaluates_only: whether the model of ``first_stage`` is evaluated with another config, such as a calibration,
             without training.
+        preparation: command of ``balanced-lvis`` that writes what the evaluation needs next to the weights of
+            ``first_stage``; None if they are enough.
     """
 
     key: str
@@ -54,6 +56,7 @@ class Method:
     paper: Paper | None
     first_stage: str | None = None
     evaluates_only: bool = False
+    preparation: str | None = None
 
     @property
     def group(self) -> str:
@@ -75,8 +78,10 @@ def _full_title(method: Method, methods: Mapping[str, Method]) -> str:
     return f"{method.title} ({'on' if method.evaluates_only else 'stage 2 of'} {first})"
 
 
-def _at_test_time(key: str, title: str, paper: Paper | None, first_stage: str) -> Method:
-    return Method(key, title, paper, first_stage, evaluates_only=True)
+def _at_test_time(
+    key: str, title: str, paper: Paper | None, first_stage: str, preparation: str | None = None
+) -> Method:
+    return Method(key, title, paper, first_stage, evaluates_only=True, preparation=preparation)
 
 
 METHODS = {

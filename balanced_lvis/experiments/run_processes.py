@@ -124,7 +124,7 @@ class _Process:
         if gpu is not None:
             environment = {**environment, GPUS: gpu}
         run.output.mkdir(parents=True, exist_ok=True)
-        run.note_first_stage()
+        run.note_start()
         with open(run.output / SCREEN, "w", encoding="utf-8") as screen:
             self._process = subprocess.Popen(
                 [*map(str, run.command(train_net))],
@@ -137,11 +137,12 @@ class _Process:
         return self._process.poll() is None
 
     def check(self) -> None:
-        """Raises InputError if the run has failed, and StorageError if it could not write."""
+        """Note that the run has ended; raises InputError if it has failed, and StorageError if it could not write."""
         status = self._process.returncode
         if status:
             kind = StorageError if status == StorageError.exit_status else InputError
             raise kind(f"{self.run.verb} {self.run.title} failed with status {status}:\n{self.run.tail()}")
+        self.run.note_success()
 
     def end(self) -> None:
         self._process.terminate()  # no effect if it has ended

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from ..utils.errors import InputError
-from ..utils.io import sha256_of, write_json
+from ..utils.io import replacing, sha256_of, write_json
 from ..utils.job_lock import only_job_in
 
 FINAL_WEIGHTS = "model_final.pth"
 RESULTS = "results.json"
 EVALUATION = "evaluation"  # folder of --eval-only, in OUTPUT_DIR
 FIRST_STAGE = "first_stage.json"  # which weights the run started from
+_PREPARED = "prepared.json"
 SCREEN = "screen.txt"
 TAIL_LINES = 15
 _CONSOLE_COMMAND = Path(__file__).resolve().parents[2] / "balanced_lvis_cli.py"
@@ -41,10 +42,12 @@ class Run:
             none.
         subcommand: the command of ``balanced-lvis`` that trains it.
         verb: what the run does, in messages.
+        trains: whether it trains a model.
     """
 
     subcommand: ClassVar[str] = "train"
     verb: ClassVar[str] = "Training"
+    trains: ClassVar[bool] = True
 
     key: str
     title: str
@@ -129,10 +132,13 @@ class Run:
         # With TEST.EVAL_PERIOD, the results of an interrupted run may be those of an earlier model.
         return (self.folder / RESULTS).exists() and self._has_ended_training()
 
-    def note_first_stage(self) -> None:
+    def note_start(self) -> None:
         """Note which weights the run starts from, so that it is not kept when its first stage is trained again."""
         if self.after is not None and self.after.weights.exists():
             write_json(self.output / FIRST_STAGE, {"sha256": _digest(self.after.weights)})
+
+    def note_success(self) -> None:
+        """Called when the run's process has succeeded."""
 
     def is_of_other_first_stage(self) -> bool:
         """Whether the run started from weights other than those that its first stage has now, as far as is known."""
@@ -206,6 +212,7 @@ class EvaluationRun(Run):
     """
 
     verb: ClassVar[str] = "Evaluation of"
+    trains: ClassVar[bool] = False
 
     def command(self, script: Path | None) -> list:
         """As in the base class, with ``--eval-only``."""
@@ -237,6 +244,66 @@ class EvaluationRun(Run):
         if prior is not None and os.path.dirname(prior.FILE) == os.path.dirname(cfg.MODEL.WEIGHTS):
             prior.FILE = ""
         return cfg
+
+
+@dataclass
+class PreparationRun(Run):
+    """
+    What an evaluation needs of the model of :attr:`after`: a file that a command writes next to the weights.
+
+    Attributes:
+        tool: the command of ``balanced-lvis``.
+    """
+
+    verb: ClassVar[str] = "Preparation of"
+    trains: ClassVar[bool] = False
+
+    tool: str = ""
+
+    @classmethod
+    def of(cls, model: Run, tool: str) -> PreparationRun:
+        """The preparation by ``tool`` of a model, in a folder below its own."""
+        overrides = (*model.overrides, "MODEL.WEIGHTS", str(model.weights))
+        title, output = f"{tool} of {model.title}", model.output / tool
+        return cls(f"{model.key}/{tool}", title, model.config_file, output, overrides, model, tool)
+
+    def command(self, script: Path | None) -> list:
+        """The command that writes the file."""
+        words = [_CONSOLE_COMMAND if script is None else script, self.tool, "--config-file", self.config_file]
+        return [sys.executable, *words, *self.overrides, "OUTPUT_DIR", self.output]
+
+    @property
+    def weights(self) -> Path:
+        """The weights of the model."""
+        assert self.after is not None
+        return self.after.weights
+
+    def note_start(self) -> None:
+        """As in the base class, with the config, which the command doesn't write."""
+        (self.output / _PREPARED).unlink(missing_ok=True)
+        super().note_start()
+        with replacing(self._config_path) as file:
+            file.write(self.config().dump())
+
+    def note_success(self) -> None:
+        """Note that the file is complete."""
+        write_json(self.output / _PREPARED, {})
+
+    def has_results(self) -> bool:
+        """Whether the file has been written, with any config."""
+        return (self.output / _PREPARED).exists()
+
+    def finished(self, cfg) -> bool:
+        """Whether the file has been written with this config from the weights that the model has now."""
+        return self.has_results() and not self.is_of_other(cfg)
+
+    def iterations(self) -> int:
+        """As of an evaluation."""
+        return 1
+
+    def progress(self) -> tuple[int, float]:
+        """As of an evaluation."""
+        return 0, math.nan
 
 
 @functools.cache
@@ -272,6 +339,19 @@ def _flat(node, prefix: str = "") -> dict[str, str]:
 def _from_folder(weights: str, folder) -> str:
     """Weights relative to the run's folder, which stay the same if both the run and its first stage are moved."""
     return os.path.relpath(weights, folder) if weights and "://" not in weights else weights
+
+
+def with_first_stages(runs: Sequence[Run]) -> list[Run]:
+    """The runs, each after those that it builds on, and each folder once."""
+    found: dict[Path, Run] = {}
+    for run in runs:
+        for one in _chain(run):
+            found.setdefault(one.output, one)
+    return list(found.values())
+
+
+def _chain(run: Run) -> list[Run]:
+    return [*(_chain(run.after) if run.after else []), run]
 
 
 def unfinished(runs: list[Run]) -> list[Run]:

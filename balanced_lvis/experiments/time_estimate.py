@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from ..utils.io import write_json
-from .runs import EvaluationRun, Run
+from .runs import Run
 
 SECONDS = "seconds.json"  # in the folder of a run
 # Of the configs of the rendered dataset, on one CPU core: per iteration end to end and in second stages; start-up and
@@ -58,13 +58,13 @@ def _estimate(run: Run, finished: Sequence[Run]) -> tuple[float | None, bool]:
     cfg = run.config()
     if "rendered_train" not in cfg.DATASETS.TRAIN or (cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available()):
         return None, False
-    if isinstance(run, EvaluationRun):
+    if not run.trains:
         return _PER_RUN, False
     return _PER_RUN + run.iterations() * (_PER_LATER_ITERATION if run.after else _PER_ITERATION), False
 
 
-def _kind(run: Run) -> tuple[bool, bool]:
-    return isinstance(run, EvaluationRun), run.after is not None
+def _kind(run: Run) -> tuple[type[Run], bool]:
+    return type(run), run.after is not None
 
 
 def _noted(run: Run) -> float | None:

@@ -10,12 +10,12 @@ from balanced_lvis.config import load_config
 from balanced_lvis.experiments import combination_search
 from balanced_lvis.experiments.combination_report import combinations_page, compared_with_all
 from balanced_lvis.experiments.combination_search import search_combinations, search_split
-from balanced_lvis.experiments.combinations import SAMPLERS, Combination, Combinations, chain
+from balanced_lvis.experiments.combinations import SAMPLERS, Combination, Combinations
 from balanced_lvis.experiments.compare import QUICK
 from balanced_lvis.experiments.comparison_report import statistics_table
 from balanced_lvis.experiments.comparison_runs import comparison_runs
 from balanced_lvis.experiments.methods import METHODS
-from balanced_lvis.experiments.runs import EvaluationRun
+from balanced_lvis.experiments.runs import EvaluationRun, with_first_stages
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS
 from tests.experiments.test_compare import RENDERED, Comparison, tiny
@@ -58,7 +58,7 @@ def test_combinations_that_are_methods_are_the_runs_of_the_comparison():
     }.items():
         assert found.method(combination) == method
         assert found.run(combination, 1) == runs[method, 1]
-        assert list(chain(found.run(combination, 1))) == list(chain(runs[method, 1]))
+        assert with_first_stages([found.run(combination, 1)]) == with_first_stages([runs[method, 1]])
     for combination in (
         Combination("rfs", "class_aware"),
         Combination("rfs_softmax", second_stage="crt"),
@@ -72,7 +72,7 @@ def test_a_calibrated_second_stage_of_another_sampler_has_the_config_of_all_its_
     found = parts(overrides=("SOLVER.MAX_ITER", "7"))
     combination = Combination("rfs", "class_aware", "decoupled_balanced_sigmoid", "rfs_logit_adjustment")
     assert found.title(combination) == ("RFS + class-aware sampling + second stage Balanced Sigmoid + Logit adjustment")
-    first, second, last = chain(found.run(combination, 3))
+    first, second, last = with_first_stages([found.run(combination, 3)])
     assert first.config().DATALOADER.SAMPLER_TRAIN == "ClassAwareTrainingSampler"
     assert str(first.weights) == second.config().MODEL.WEIGHTS and second.config().SEED == 3
     cfg = last.config()
@@ -109,9 +109,11 @@ def test_a_search_shares_runs_with_the_comparison_and_is_resumed(comparison, no_
     monkeypatch.setattr(combination_search, "KEPT", 9)
     comparison(["rfs", "crt"], seeds=(0,))
     content, started = search(comparison)
-    assert "rfs/seed_0" not in started and "crt/seed_0" not in started
+    # Evaluations on the search split have the names of combinations.
+    assert started["rfs/seed_0"] == started["rfs+crt/seed_0"] == "evaluate" and "crt/seed_0" not in started
     assert started["rfs/seed_1"] == "start" and started["rfs_logit_adjustment/seed_1"] == "evaluate"
-    assert started["rfs_softmax+crt/seed_0"] == "start" and "rfs_softmax+crt/seed_1" not in started
+    trained = {path.parents[1].name for path in comparison.output.glob("combinations/*/seed_0/model_final.pth")}
+    assert trained == {"rfs_softmax+crt"}
     assert content["seeds"] == [0, 1] and list(content["methods"]) == list(KEYS)
     tried = list(content["search"])
     assert tried[:2] == ["rfs", "rfs_softmax"] and "rfs_softmax+crt+rfs_logit_adjustment" in tried
