@@ -52,6 +52,12 @@ def metrics(base, seed):
 
 
 watch_parent()
+if sys.argv[1] == "collect-logits":  # a preparation: writes its file next to the weights
+    log("prepare")
+    weights = Path(PAIRS["MODEL.WEIGHTS"])
+    weights.with_suffix(".logits.json").write_text(weights.read_text())
+    log("end")
+    sys.exit()
 log("evaluate" if EVALUATES else "resume" if (OUTPUT / "checkpoint").exists() else "start")
 if EVALUATES:
     PAIRS["OUTPUT_DIR"] = str(OUTPUT / "evaluation")

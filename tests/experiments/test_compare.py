@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -180,6 +181,27 @@ def test_what_started_from_weights_that_were_replaced_runs_again(comparison):
     assert again == {"crt/seed_0": "start", "rfs_logit_adjustment/seed_0": "evaluate"}
     (comparison.output / "rfs" / "seed_0" / "model_final.pth").unlink()  # to save disk space
     assert comparison(["crt", "rfs_logit_adjustment"]) == {}
+
+
+def test_a_preparation_is_made_once_per_model_and_again_for_other_weights(comparison, monkeypatch):
+    method = METHODS["rfs_logit_adjustment"]
+    prepared = dataclasses.replace(method, preparation="collect-logits")
+    monkeypatch.setitem(METHODS, "rfs_logit_adjustment", prepared)
+    started = comparison(["rfs_logit_adjustment"])
+    assert started == {
+        "rfs/seed_0": "start", "seed_0/collect-logits": "prepare", "rfs_logit_adjustment/seed_0": "evaluate",
+    }  # fmt: skip
+    assert list(started)[1] == "seed_0/collect-logits"
+    weights = comparison.output / "rfs" / "seed_0" / "model_final.pth"
+    assert weights.with_suffix(".logits.json").read_text() == weights.read_text()
+    assert comparison(["rfs_logit_adjustment"]) == {}
+    (comparison.output / "rfs_logit_adjustment" / "seed_0" / "evaluation" / "results.json").unlink()
+    assert comparison(["rfs_logit_adjustment"]) == {"rfs_logit_adjustment/seed_0": "evaluate"}
+    weights.write_text("other weights")
+    (weights.parent / "results.json").touch()
+    again = comparison(["rfs_logit_adjustment"])
+    assert again == {"seed_0/collect-logits": "prepare", "rfs_logit_adjustment/seed_0": "evaluate"}
+    assert weights.with_suffix(".logits.json").read_text() == "other weights"
 
 
 def test_nothing_is_deleted_before_the_data_is_prepared(comparison, monkeypatch):
