@@ -147,7 +147,7 @@ def plot_rare_ap(
     """
     Plot the AP of rare categories of each method against its AP of all, with the standard deviations over the seeds.
 
-    Methods are numbered, and the numbers are explained beside the plot.
+    Methods are numbered, and their legend is next to the plot.
 
     Args:
         table: as :func:`.comparison_report.statistics_table` returns it.
