@@ -40,7 +40,7 @@ def _margin(found: Mapping[str, dict], methods: Mapping[str, dict], metric: str)
 
 def combinations_page(content: Mapping, titles: Mapping[str, str], images: int, made_by: str) -> str:
     """
-    ``combinations.md``: how the combinations were looked for, the ranking, and the best ones next to every method.
+    ``combinations.md``: how combinations were chosen, their ranking, and the best ones next to every method.
 
     Args:
         content: as :func:`.combination_search.search_combinations` returns it.
