@@ -6,10 +6,14 @@ Shape shorthand: R RoIs, K foreground classes, C outputs of the classifier.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from ..activations import Activation
+from ..activations import Activation, activation_class
+from ..activations.base import full_precision
 from ..activations.prior_module import PriorModule, PriorSource
 from ..utils.errors import InputError
 from ..utils.registry import Registry
@@ -21,8 +25,8 @@ class Calibration(PriorModule):
     """
     Test-time scores in place of those of the activation.
 
-    Subclasses define :meth:`scores` and :attr:`families`, and register themselves with :func:`register_calibration`.
-    They have no parameters and no entries in the state dict.
+    Subclasses define :meth:`class_logits`, from whose result the activation computes the scores, or :meth:`scores`, and
+    register themselves with :func:`register_calibration`. They have no parameters and no entries in the state dict.
 
     Args:
         num_classes: K.
@@ -30,20 +34,35 @@ class Calibration(PriorModule):
             :attr:`needs_prior` is True.
     """
 
-    # Families of activations whose scores can be calibrated.
+    # Families of activations whose scores can be calibrated; empty for all families.
     families: tuple[str, ...] = ()
+    # Whether the class prior must have the fractal dimensions of box centres.
+    needs_boxes = False
+    # Whether what is read from a file belongs to one classifier, and not to those of several stages of a cascade.
+    of_one_classifier = False
+
+    def class_logits(self, class_logits: Tensor) -> Tensor:
+        """
+        Args:
+            class_logits: (R, K) logits of the classes, of float32 or float64.
+
+        Returns:
+            (R, K) calibrated logits. Those of the background and of objectness are not changed.
+        """
+        raise NotImplementedError
 
     def scores(self, activation: Activation, logits: Tensor) -> Tensor:
         """
         Args:
-            activation: of the classifier, of one of :attr:`families`; gives class logits and scores.
+            activation: of the classifier, which :func:`check_fits` accepts; gives class logits and scores.
             logits: (R, C).
 
         Returns:
             (R, K+1) test-time scores in [0, 1], or (R, K) where the activation has no background; as
             :meth:`Activation.scores <balanced_lvis.activations.Activation.scores>`.
         """
-        raise NotImplementedError
+        logits = full_precision(logits)
+        return scores_of(activation, logits, self.class_logits(activation.class_logits(logits)))
 
     def prepare(self, activation: Activation) -> None:
         """
@@ -54,6 +73,23 @@ class Calibration(PriorModule):
         """
         with torch.no_grad():
             self.scores(activation, torch.zeros(0, activation.num_outputs, device=self._device_of.device))
+
+    def check_classes(self, class_names: Sequence[str], owner: str) -> None:
+        """
+        Check what the calibration has read from files of its own; the class prior is checked elsewhere.
+
+        Args:
+            class_names: K names.
+            owner: of the classes, for the message, such as "dataset 'lvis_v1_val'".
+
+        Raises:
+            InputError: if a file is of other classes.
+        """
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What files, apart from the class prior, scores depend on: {name: path}."""
+        return {}
 
 
 def register_calibration(name: str):
@@ -88,18 +124,48 @@ def build_calibration(name: str, num_classes: int, prior: PriorSource = None, **
     return _CALIBRATIONS.build(name, num_classes, prior, **options)
 
 
-def check_family(name: str, family: str) -> None:
+def check_fits(name: str, activation_name: str) -> None:
     """
     Args:
         name: of a calibration.
-        family: of the activation.
+        activation_name: of an activation.
 
     Raises:
-        InputError: if the calibration doesn't fit the activation.
+        InputError: for an unknown name, or if the calibration doesn't fit the activation.
     """
-    families = calibration_class(name).families
-    if family not in families:
+    families, activation = calibration_class(name).families, activation_class(activation_name)
+    both = f"Calibration {name!r} can't be combined with activation {activation_name!r}"
+    if families and activation.family not in families:
         raise InputError(
-            f"Calibration {name!r} is for activations of the families {', '.join(families)}, but the activation is of "
-            f"the family {family!r}; choose another calibration, or none."
+            f"{both}: it is for activations of the families {', '.join(families)}, and the family of the activation is "
+            f"{activation.family!r}; choose another calibration, or none."
         )
+    own = [getattr(activation, f) is not getattr(Activation, f) for f in ("class_logits", "with_class_logits")]
+    if own == [True, False]:
+        raise InputError(f"{both}: {activation.__name__} overrides class_logits, but not with_class_logits.")
+
+
+def scores_of(activation: Activation, logits: Tensor, class_logits: Tensor) -> Tensor:
+    """
+    The activation's scores of the (R, C) ``logits`` with the (R, K) ``class_logits`` in place of those of the classes.
+    """
+    return activation.scores(activation.with_class_logits(logits, class_logits))
+
+
+def check_finite(calibration: str, option: str, value: float, lowest: float = -math.inf) -> float:
+    """
+    Args:
+        calibration, option: names, for the message.
+        value: of the option.
+        lowest: smallest valid value.
+
+    Returns:
+        ``value``.
+
+    Raises:
+        InputError: if it is not finite, or less than ``lowest``.
+    """
+    if not math.isfinite(value) or value < lowest:
+        least = "" if lowest == -math.inf else f" of at least {lowest:g}"
+        raise InputError(f"{option} of {calibration} is {value}; it must be a finite number{least}.")
+    return value
