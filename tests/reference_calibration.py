@@ -1,4 +1,4 @@
-"""Naive calibrations, in plain loops over RoIs and classes, from the papers' formulas. Nothing here is stable or fast."""
+"""Naive calibrations, in plain loops over RoIs and classes, from the papers' formulas. Nothing here is stable."""
 
 import math
 from statistics import NormalDist

@@ -7,7 +7,8 @@ Shape shorthand: R RoIs, K foreground classes, C outputs of the classifier.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,8 +37,13 @@ class Calibration(PriorModule):
 
     # Families of activations whose scores can be calibrated; empty for all families.
     families: tuple[str, ...] = ()
+    # Values of options that `balanced-lvis calibrate` tries by default; all combinations of them.
+    grid: ClassVar[Mapping[str, Sequence]] = {}
     # Whether the class prior must have the fractal dimensions of box centres.
     needs_boxes = False
+    # Options that are paths of files which belong to a checkpoint: {option: suffix}. If such an option is empty, it is
+    # the file next to MODEL.WEIGHTS with this suffix in place of the checkpoint's, if there is one.
+    saved_files: ClassVar[Mapping[str, str]] = {}
     # Whether what is read from a file belongs to one classifier, and not to those of several stages of a cascade.
     of_one_classifier = False
 
@@ -131,18 +137,35 @@ def check_fits(name: str, activation_name: str) -> None:
         activation_name: of an activation.
 
     Raises:
-        InputError: for an unknown name, or if the calibration doesn't fit the activation.
+        InputError: for an unknown name, or if the calibration can't be combined with the activation.
+    """
+    if reason := misfit(name, activation_name):
+        raise InputError(
+            f"Calibration {name!r} can't be combined with activation {activation_name!r}: {reason}; choose another "
+            "calibration, or none."
+        )
+
+
+def misfit(name: str, activation_name: str) -> str:
+    """
+    Args:
+        name, activation_name: as for :func:`check_fits`.
+
+    Returns:
+        why they can't be combined; empty if they can.
+
+    Raises:
+        InputError: for an unknown name.
     """
     families, activation = calibration_class(name).families, activation_class(activation_name)
-    both = f"Calibration {name!r} can't be combined with activation {activation_name!r}"
     if families and activation.family not in families:
-        raise InputError(
-            f"{both}: it is for activations of the families {', '.join(families)}, and the family of the activation is "
-            f"{activation.family!r}; choose another calibration, or none."
+        return (
+            f"it is for the families {', '.join(families)}, and the activation is of the family {activation.family!r}"
         )
     own = [getattr(activation, f) is not getattr(Activation, f) for f in ("class_logits", "with_class_logits")]
     if own == [True, False]:
-        raise InputError(f"{both}: {activation.__name__} overrides class_logits, but not with_class_logits.")
+        return f"{activation.__name__} overrides class_logits, but not with_class_logits"
+    return ""
 
 
 def scores_of(activation: Activation, logits: Tensor, class_logits: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ class FRACAL(Calibration):
     """
 
     needs_prior = True
+    grid: ClassVar = {"strength": (0.0, 1.0, 2.0)}
     needs_boxes = True
 
     def __init__(

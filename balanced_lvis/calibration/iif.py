@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -81,8 +82,9 @@ class IIF(Calibration):
         InputError: for another ``variant``, ``form`` or ``count``.
     """
 
-    families = ("softmax",)
+    families = ("softmax", "seesaw")
     needs_prior = True
+    grid: ClassVar = {"form": FORMS}
 
     def __init__(
         self,

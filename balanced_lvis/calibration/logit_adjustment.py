@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,7 @@ class LogitAdjustment(Calibration):
     """
 
     needs_prior = True
+    grid: ClassVar = {"tau": (0.25, 0.5, 0.75, 1.0)}
 
     def __init__(self, num_classes: int, prior: PriorSource = None, *, tau: float = 1.0, count: str = "image"):
         super().__init__(num_classes, prior)

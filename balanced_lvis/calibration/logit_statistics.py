@@ -15,6 +15,7 @@ from ..utils.errors import InputError
 from ..utils.io import open_regular, write_json
 
 FORMAT = "balanced_lvis logit statistics 1"
+STATISTICS_SUFFIX = ".logits.json"  # of the file next to a checkpoint, in place of ".pth"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,9 +11,12 @@ from torch import Tensor
 from ..activations.prior_module import PriorSource
 from ..utils.errors import InputError
 from .base import Calibration, register_calibration
-from .logit_statistics import LogitStatistics
+from .logit_statistics import STATISTICS_SUFFIX, LogitStatistics
 
-_REMEDY = "Write the statistics of this checkpoint with `balanced-lvis collect-logits`, and set STATISTICS to the file."
+_REMEDY = (
+    "Write the statistics of this checkpoint with `balanced-lvis collect-logits`, which saves them next to it, or set "
+    "STATISTICS to their file."
+)
 
 
 @register_calibration("logn")
@@ -26,13 +31,15 @@ class LogN(Calibration):
         num_classes: K.
         prior: not used.
         statistics: path of the file with mu and sigma of the checkpoint, see
-            :class:`~balanced_lvis.calibration.LogitStatistics`.
+            :class:`~balanced_lvis.calibration.LogitStatistics`. In a config, it may be empty if the file is next to the
+            checkpoint.
 
     Raises:
         InputError: if ``statistics`` is empty, can't be read or is of another number of classes.
     """
 
     of_one_classifier = True
+    saved_files: ClassVar = {"statistics": STATISTICS_SUFFIX}
 
     def __init__(self, num_classes: int, prior: PriorSource = None, *, statistics: str = ""):
         super().__init__(num_classes, prior)

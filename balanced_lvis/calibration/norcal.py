@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,7 @@ class NorCal(Calibration):
     """
 
     needs_prior = True
+    grid: ClassVar = {"gamma": (0.2, 0.4, 0.6, 0.8, 1.0)}
 
     def __init__(self, num_classes: int, prior: PriorSource = None, *, gamma: float = 0.6, count: str = "image"):
         super().__init__(num_classes, prior)

@@ -7,11 +7,12 @@ Shape shorthand: R RoIs of all images together, K foreground classes, C outputs 
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 import torch
 from detectron2.config import configurable
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling.box_regression import Box2BoxTransform
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
@@ -218,7 +219,7 @@ def check_classification(cfg, training: bool) -> None:
     if calibration is not None:
         calibration.prepare(activation)
         for name in cfg.DATASETS.TEST:
-            if class_names := MetadataCatalog.get(name).get("thing_classes"):
+            if name in DatasetCatalog and (class_names := MetadataCatalog.get(name).get("thing_classes")):
                 calibration.check_classes(class_names, f"dataset {name!r}")
 
 
@@ -252,7 +253,13 @@ def calibration_from_config(cfg) -> Calibration | None:
             f"Calibration {name!r} can't be combined with MODEL.ROI_HEADS.NAME {heads!r}: its file is of one "
             "classifier, and the heads have one per stage; choose another calibration, or none."
         )
-    return _from_node(cfg, box_head.CALIBRATION, build_calibration, kind.needs_boxes)
+    node = box_head.CALIBRATION.clone()
+    node.defrost()
+    for option, suffix in kind.saved_files.items():
+        path = os.path.splitext(cfg.MODEL.WEIGHTS)[0] + suffix
+        if not node[name.upper()][option.upper()] and os.path.isfile(path):
+            node[name.upper()][option.upper()] = path
+    return _from_node(cfg, node, build_calibration, kind.needs_boxes)
 
 
 def _from_node(cfg, node, build, boxes: bool = False):

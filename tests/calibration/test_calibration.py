@@ -14,7 +14,6 @@ from balanced_lvis.calibration import (
     LogitStatistics,
     StatisticsCollector,
     build_calibration,
-    calibration_class,
     calibration_names,
     register_calibration,
 )
@@ -79,13 +78,8 @@ def _toys():
 
 
 ACTIVATIONS = ["sigmoid", "softmax", toys.OBJECTNESS, "toy_gated", "toy_gumbel"]
-FAMILIES = {"sigmoid": "sigmoid", "softmax": "softmax"}
-PAIRS = [
-    (name, activation)
-    for name in calibration_names()
-    for activation in ACTIVATIONS
-    if not calibration_class(name).families or FAMILIES.get(activation) in calibration_class(name).families
-]
+FITTING = {name: ["softmax"] if name == "iif" else ACTIVATIONS for name in calibration_names()}
+PAIRS = [(name, activation) for name in calibration_names() for activation in FITTING[name]]
 WITHOUT_BACKGROUND = [(name, activation) for name, activation in PAIRS if activation in ("sigmoid", "softmax")]
 
 
@@ -401,10 +395,13 @@ NO_DIMENSIONS = ClassPrior(NAMES, IMAGE_COUNT, NUM_IMAGES)
             lambda p: build_calibration("iif", K, p, variant="rel").prepare(build_activation("softmax", K)),
             "inverse frequency of class 'f' is -1.39, and logits can only be multiplied",
         ),
-        (lambda p: build_calibration("logn", K, p), "statistics of logn is empty. Write the statistics"),
+        (
+            lambda p: build_calibration("logn", K, p),
+            "statistics of logn is empty. Write the statistics .* next to it, or set STATISTICS",
+        ),
         (
             lambda p: check_fits("iif", "sigmoid"),
-            "'iif' can't be combined with activation 'sigmoid': it is for activations of the families softmax",
+            "'iif' can't be combined with activation 'sigmoid': it is for the families softmax",
         ),
         (
             lambda p: check_fits("norcal", "toy_own_logits"),
