@@ -7,6 +7,7 @@ Shape shorthand: R RoIs, K foreground classes, C outputs of the classifier.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -41,8 +42,8 @@ class Calibration(PriorModule):
     grid: ClassVar[Mapping[str, Sequence]] = {}
     # Whether the class prior must have the fractal dimensions of box centres.
     needs_boxes = False
-    # Options that are paths of files which belong to a checkpoint: {option: suffix}. If such an option is empty, it is
-    # the file next to MODEL.WEIGHTS with this suffix in place of the checkpoint's, if there is one.
+    # Options that are paths of files which belong to a checkpoint: {option: suffix}. In a config, such an option may be
+    # empty if the file is next to the checkpoint, with this suffix in place of the checkpoint's.
     saved_files: ClassVar[Mapping[str, str]] = {}
     # Whether what is read from a file belongs to one classifier, and not to those of several stages of a cascade.
     of_one_classifier = False
@@ -166,6 +167,23 @@ def misfit(name: str, activation_name: str) -> str:
     if own == [True, False]:
         return f"{activation.__name__} overrides class_logits, but not with_class_logits"
     return ""
+
+
+def with_saved_files(name: str, options: Mapping[str, object], weights: str) -> dict[str, object]:
+    """
+    The options of a calibration, with the files next to a checkpoint in place of empty :attr:`Calibration.saved_files`.
+
+    Args:
+        name: of the calibration.
+        options: {option: value}.
+        weights: path of the checkpoint.
+    """
+    found = dict(options)
+    for option, suffix in calibration_class(name).saved_files.items():
+        path = os.path.splitext(weights)[0] + suffix
+        if not found.get(option) and os.path.isfile(path):
+            found[option] = path
+    return found
 
 
 def scores_of(activation: Activation, logits: Tensor, class_logits: Tensor) -> Tensor:

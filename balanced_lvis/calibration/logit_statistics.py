@@ -87,8 +87,8 @@ class LogitStatistics:
                 "collect-logits`."
             )
         try:
-            columns = [[c[key] for c in content["classes"]] for key in ("name", "mean", "std")]
-            return cls(*columns, int(content["num_rois"]), str(content["weights"]))
+            names, mean, std = ([c[key] for c in content["classes"]] for key in ("name", "mean", "std"))
+            return cls(tuple(names), np.array(mean), np.array(std), int(content["num_rois"]), str(content["weights"]))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"Logit statistics {path!r} are incomplete or malformed: {error!r}.") from error
 

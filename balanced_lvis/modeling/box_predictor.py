@@ -7,7 +7,6 @@ Shape shorthand: R RoIs of all images together, K foreground classes, C outputs 
 from __future__ import annotations
 
 import functools
-import os
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from torch import nn
 
 from ..activations import Activation, build_activation
 from ..calibration import Calibration, build_calibration, calibration_class
-from ..calibration.base import check_fits
+from ..calibration.base import check_fits, with_saved_files
 from ..data.training_prior import class_prior_from_config
 from ..utils.errors import InputError
 from ..utils.keyword_options import chosen_options
@@ -200,7 +199,8 @@ def activation_from_config(cfg) -> Activation:
     Raises:
         InputError: for an unknown name or an invalid option.
     """
-    return _from_node(cfg, cfg.MODEL.ROI_BOX_HEAD.ACTIVATION, build_activation)
+    node = cfg.MODEL.ROI_BOX_HEAD.ACTIVATION
+    return _build(cfg, build_activation, node.NAME, chosen_options(node, node.NAME))
 
 
 def check_classification(cfg, training: bool) -> None:
@@ -253,17 +253,12 @@ def calibration_from_config(cfg) -> Calibration | None:
             f"Calibration {name!r} can't be combined with MODEL.ROI_HEADS.NAME {heads!r}: its file is of one "
             "classifier, and the heads have one per stage; choose another calibration, or none."
         )
-    node = box_head.CALIBRATION.clone()
-    node.defrost()
-    for option, suffix in kind.saved_files.items():
-        path = os.path.splitext(cfg.MODEL.WEIGHTS)[0] + suffix
-        if not node[name.upper()][option.upper()] and os.path.isfile(path):
-            node[name.upper()][option.upper()] = path
-    return _from_node(cfg, node, build_calibration, kind.needs_boxes)
+    options = with_saved_files(name, chosen_options(box_head.CALIBRATION, name), cfg.MODEL.WEIGHTS)
+    return _build(cfg, build_calibration, name, options, kind.needs_boxes)
 
 
-def _from_node(cfg, node, build, boxes: bool = False):
-    """``build`` the class that a node names, with its options and the config's class prior."""
+def _build(cfg, build, name: str, options: dict, boxes: bool = False):
+    """``build`` the class of a name, with its options and the config's class prior."""
     # Of a config's clone, as the prior may be looked up after the config has changed.
     prior = functools.partial(class_prior_from_config, cfg.clone(), boxes)
-    return build(node.NAME, cfg.MODEL.ROI_HEADS.NUM_CLASSES, prior, **chosen_options(node, node.NAME))
+    return build(name, cfg.MODEL.ROI_HEADS.NUM_CLASSES, prior, **options)
