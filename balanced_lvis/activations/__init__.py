@@ -21,6 +21,11 @@ softmax                  baseline
 balanced_sigmoid         Balanced Activation (Ren et al., LVIS 2020 challenge)
 balanced_softmax         Balanced Meta-Softmax (Ren et al., NeurIPS 2020)
 equalization             Equalization Loss with sigmoids (Tan et al., CVPR 2020)
+drop_loss                DropLoss (Hsieh et al., AAAI 2021)
+federated                federated loss (Zhou et al., 2021; Detectron2's USE_FED_LOSS)
+gumbel                   Gumbel activation (Alexandridis et al., ECCV 2022)
+gol                      Gumbel activation with the weights of DropLoss (Alexandridis et al., ECCV 2022)
+effective_class_margin   ECM (Cho and Kraehenbuehl, ECCV 2022)
 softmax_equalization     Equalization Loss with a softmax (Tan et al., CVPR 2020)
 class_balanced_weighting softmax with inverse class frequencies as weights
 class_balanced           Class-Balanced loss with a softmax (Cui et al., CVPR 2019)
@@ -35,8 +40,19 @@ from .balanced_softmax import BalancedSoftmax, balanced_softmax_loss, softmax_of
 from .base import Activation, activation_class, activation_names, build_activation, register_activation
 from .class_balanced import ClassBalanced
 from .class_balanced_weighting import ClassBalancedWeighting
+from .drop_loss import DropLoss, drop_loss_weights, tail_share
+from .effective_class_margin import (
+    EffectiveClassMargin,
+    effective_class_margin_loss,
+    margin_shift,
+    margin_weights,
+    output_counts,
+)
 from .equalization import Equalization, equalization_loss
+from .federated import Federated, federated_classes
 from .focal import Focal, focal_losses
+from .gol import GOL
+from .gumbel import Gumbel, gumbel_loss
 from .ldam import LDAM, CosineClassifier, ldam_margins
 from .sigmoid import Sigmoid, sigmoid_loss
 from .sigmoid_focal import SigmoidFocal, sigmoid_focal_loss
@@ -51,6 +67,7 @@ from .weighted_softmax import (
 )
 
 __all__ = [
+    "GOL",
     "LDAM",
     "Activation",
     "BalancedSigmoid",
@@ -58,8 +75,12 @@ __all__ = [
     "ClassBalanced",
     "ClassBalancedWeighting",
     "CosineClassifier",
+    "DropLoss",
+    "EffectiveClassMargin",
     "Equalization",
+    "Federated",
     "Focal",
+    "Gumbel",
     "Sigmoid",
     "SigmoidFocal",
     "Softmax",
@@ -72,12 +93,19 @@ __all__ = [
     "balanced_softmax_loss",
     "build_activation",
     "centred_offset",
+    "drop_loss_weights",
+    "effective_class_margin_loss",
     "effective_number_weights",
     "equalization_loss",
+    "federated_classes",
     "focal_losses",
     "foreground_offset",
+    "gumbel_loss",
     "inverse_frequency_weights",
     "ldam_margins",
+    "margin_shift",
+    "margin_weights",
+    "output_counts",
     "register_activation",
     "sigmoid_focal_loss",
     "sigmoid_loss",
@@ -85,5 +113,6 @@ __all__ = [
     "softmax_loss",
     "softmax_offset",
     "state_keys",
+    "tail_share",
     "weighted_softmax_loss",
 ]

@@ -64,6 +64,7 @@ class Equalization(Sigmoid):
     """
 
     needs_prior = True
+    _name = "equalization"  # in messages
 
     def __init__(
         self,
@@ -76,14 +77,8 @@ class Equalization(Sigmoid):
         prior_probability: float = 0.001,
     ):
         super().__init__(num_classes, prior, background, prior_probability=prior_probability)
-        check_threshold(threshold, "equalization")
-        unknown = sorted(set(tail_groups) - set(GROUPS))
-        if unknown:
-            raise InputError(
-                f"tail_groups of equalization is {tail_groups!r}; {unknown[0]!r} is not one of the groups r (rare), "
-                "c (common) and f (frequent)."
-            )
-        self.threshold, self.tail_groups = threshold, tail_groups
+        self.threshold = check_threshold(threshold, self._name)
+        self.tail_groups = check_tail_groups(tail_groups, self._name)
 
     @property
     def tail(self) -> Tensor:
@@ -117,6 +112,27 @@ def check_threshold(threshold: float, owner: str) -> float:
     return threshold
 
 
+def check_tail_groups(tail_groups: str, owner: str) -> str:
+    """
+    Args:
+        tail_groups: letters of LVIS's groups that are the tail.
+        owner: name of the activation, for the message.
+
+    Returns:
+        ``tail_groups``.
+
+    Raises:
+        InputError: for an unknown group.
+    """
+    unknown = sorted(set(tail_groups) - set(GROUPS))
+    if unknown:
+        raise InputError(
+            f"tail_groups of {owner} is {tail_groups!r}; {unknown[0]!r} is not one of the groups r (rare), c (common) "
+            "and f (frequent)."
+        )
+    return tail_groups
+
+
 def tail_classes(prior: ClassPrior, threshold: float, tail_groups: str = "") -> list[bool]:
     """
     Whether each of the K classes is in the tail. A warning is logged if none is.
@@ -140,6 +156,6 @@ def tail_classes(prior: ClassPrior, threshold: float, tail_groups: str = "") -> 
 @functools.cache
 def _report_no_tail(criterion: str) -> None:
     logger.warning(
-        "Equalization loss has no effect: no class is in the tail (%s). Choose a higher threshold or another tail.",
+        "Equalization has no effect: no class is in the tail (%s). Choose a higher threshold or another tail.",
         criterion,
     )

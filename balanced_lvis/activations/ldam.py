@@ -18,23 +18,26 @@ from .weighted_softmax import WeightedSoftmax, check_beta, effective_number_weig
 
 class CosineClassifier(nn.Module):
     """
-    Logits that are a multiple of the cosine between the features and a weight vector per output; there is no bias.
+    Logits that are a multiple of the cosine between the features and a weight vector per output.
 
     Args:
         in_features: D.
         num_outputs: C.
         logit_scale: the factor s.
+        bias: whether a bias, 0 at first, is added to the logits.
     """
 
-    def __init__(self, in_features: int, num_outputs: int, logit_scale: float):
+    def __init__(self, in_features: int, num_outputs: int, logit_scale: float, bias: bool = False):
         super().__init__()
         self.logit_scale = logit_scale
         self.weight = nn.Parameter(F.normalize(torch.randn(num_outputs, in_features), dim=1))
+        self.bias = nn.Parameter(torch.zeros(num_outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(R, D) to (R, C), between -s and s."""
+        """(R, D) to (R, C), between -s and s without bias."""
         cosine = F.linear(F.normalize(full_precision(x), dim=1), F.normalize(self.weight, dim=1))
-        return self.logit_scale * cosine
+        logits = self.logit_scale * cosine
+        return logits if self.bias is None else logits + self.bias
 
 
 def ldam_margins(prior: ClassPrior, max_margin: float = 0.5, count: str = "image") -> np.ndarray:

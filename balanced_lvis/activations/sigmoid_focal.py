@@ -11,12 +11,20 @@ from .focal import check_gamma
 from .prior_module import PriorSource
 from .sigmoid import Sigmoid, one_hot_targets, weight_rows
 
+DIVISORS = ("rois", "positives")
+
 
 def sigmoid_focal_loss(
-    logits: Tensor, gt_classes: Tensor, gamma: float, alpha: float, weight: Tensor | None = None
+    logits: Tensor,
+    gt_classes: Tensor,
+    gamma: float,
+    alpha: float,
+    weight: Tensor | None = None,
+    *,
+    divisor: str = "rois",
 ) -> Tensor:
     """
-    Focal loss of K one-versus-rest classifiers, summed over classes and averaged over RoIs.
+    Focal loss of K one-versus-rest classifiers, summed over classes, and over RoIs divided by their number.
 
     Of an entry with target t in {0, 1}: -alpha_t (1 - p_t)^gamma log p_t. Computed with log-sigmoids, so that
     gradients are finite for every gamma, unlike those of ``torchvision.ops.sigmoid_focal_loss`` below 1.
@@ -27,6 +35,7 @@ def sigmoid_focal_loss(
         gamma: focusing parameter; 0 for the binary cross entropy.
         alpha: weight of positives, with 1 - alpha for negatives; -1 for no such weights.
         weight: broadcastable to (R, K), as in :func:`balanced_lvis.activations.sigmoid_loss`.
+        divisor: "rois" divides by R, "positives" by the number of foreground RoIs, at least 1.
 
     Returns:
         scalar.
@@ -40,6 +49,8 @@ def sigmoid_focal_loss(
         losses = losses * (alpha * target + (1 - alpha) * (1 - target))
     if weight is not None:
         losses = losses * weight.to(losses.dtype)
+    if divisor == "positives":
+        return losses.sum() / target.sum().clamp(min=1)
     return losses.sum() / logits.shape[0]
 
 
@@ -50,7 +61,7 @@ class SigmoidFocal(Sigmoid):
 
     p_t is the probability of an entry's target: p for the class of the RoI, 1 - p for the others. The loss is summed
     over classes and averaged over RoIs, as that of the other activations. RetinaNet divides by the number of positives,
-    so its loss is larger.
+    so its loss is larger: about seven times in a two-stage detector on LVIS.
 
     Args:
         num_classes: K.
@@ -58,10 +69,11 @@ class SigmoidFocal(Sigmoid):
         background: as in :class:`.base.Activation`.
         gamma: focusing parameter; 0 gives the binary cross entropy.
         alpha: weight of positives in [0, 1], with 1 - alpha for negatives; -1 for no such weights.
+        divisor: "rois" divides by R; "positives" by the number of foreground RoIs of the batch, as RetinaNet.
         prior_probability: as in :class:`Sigmoid`.
 
     Raises:
-        InputError: for another ``gamma`` or ``alpha``.
+        InputError: for another ``gamma``, ``alpha`` or ``divisor``.
     """
 
     neutral_at_uniform_counts = False  # the factor (1 - p_t)^gamma stays
@@ -74,14 +86,19 @@ class SigmoidFocal(Sigmoid):
         *,
         gamma: float = 2.0,
         alpha: float = 0.25,
+        divisor: str = "rois",
         prior_probability: float = 0.001,
     ):
         super().__init__(num_classes, prior, background, prior_probability=prior_probability)
         if alpha != -1 and not 0 <= alpha <= 1:
             raise InputError(f"alpha of sigmoid_focal is {alpha}; it must be between 0 and 1, or -1 for no weights.")
-        self.gamma, self.alpha = check_gamma(gamma, "sigmoid_focal"), alpha
+        if divisor not in DIVISORS:
+            raise InputError(f"divisor of sigmoid_focal is {divisor!r}; valid: {', '.join(DIVISORS)}.")
+        self.gamma, self.alpha, self.divisor = check_gamma(gamma, "sigmoid_focal"), alpha, divisor
 
     def loss(self, logits, gt_classes, roi_weight=None):
         self._check(logits, roi_weight)
         logits = self.class_logits(full_precision(logits))
-        return sigmoid_focal_loss(logits, gt_classes, self.gamma, self.alpha, weight_rows(roi_weight))
+        return sigmoid_focal_loss(
+            logits, gt_classes, self.gamma, self.alpha, weight_rows(roi_weight), divisor=self.divisor
+        )

@@ -19,6 +19,7 @@ from .prior_module import PriorSource
 from .softmax import Softmax
 
 REDUCTIONS = ("mean", "weighted_mean")
+MEANS = ("classes", "samples")
 
 
 def inverse_frequency_weights(prior: ClassPrior, count: str = "image") -> np.ndarray:
@@ -32,7 +33,9 @@ def inverse_frequency_weights(prior: ClassPrior, count: str = "image") -> np.nda
     return _with_mean_one(1 / prior.class_counts(count), prior)
 
 
-def effective_number_weights(prior: ClassPrior, beta: float = 0.9999, count: str = "image") -> np.ndarray:
+def effective_number_weights(
+    prior: ClassPrior, beta: float = 0.9999, count: str = "image", mean_over: str = "classes"
+) -> np.ndarray:
     """
     (K,) float64, proportional to 1 / E_j, with a mean of 1 over the classes (a sum of K, as in the paper).
 
@@ -43,12 +46,16 @@ def effective_number_weights(prior: ClassPrior, beta: float = 0.9999, count: str
         prior: of the training set.
         beta: in [0, 1).
         count: "image" or "instance", what n_j counts.
+        mean_over: "classes", or "samples" for a mean of 1 over the n_j samples of all classes.
 
     Raises:
-        InputError: for another ``beta``.
+        InputError: for another ``beta`` or ``mean_over``.
     """
-    check_beta(beta)
-    return _with_mean_one((1 - beta) / (1 - np.power(beta, prior.class_counts(count))), prior)
+    counts = prior.class_counts(count)
+    weights = (1 - check_beta(beta)) / (1 - np.power(beta, counts))
+    if check_mean(mean_over) == "samples":
+        return weights / np.average(weights, weights=counts)
+    return _with_mean_one(weights, prior)
 
 
 def _with_mean_one(weights: np.ndarray, prior: ClassPrior) -> np.ndarray:
@@ -71,6 +78,22 @@ def check_beta(beta: float) -> float:
     if not 0 <= beta < 1:
         raise InputError(f"beta is {beta}; it must be 0 (equal weights) or more, and below 1, such as 0.9999.")
     return beta
+
+
+def check_mean(mean_over: str) -> str:
+    """
+    Args:
+        mean_over: what class weights have a mean of 1 over, "classes" or "samples".
+
+    Returns:
+        ``mean_over``.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if mean_over not in MEANS:
+        raise InputError(f"mean_over is {mean_over!r}; valid: {', '.join(MEANS)}.")
+    return mean_over
 
 
 def weighted_softmax_loss(

@@ -26,6 +26,7 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     _add_methods(cfg)
     _add_model(cfg.MODEL)
     _add_speed_and_memory(cfg)
+    _add_test(cfg.TEST)
     _add_solver(cfg.SOLVER)
     _add_datasets(cfg.DATASETS)
     _add_job(cfg)
@@ -96,8 +97,13 @@ def _add_speed_and_memory(cfg: CN) -> None:
     # The same losses and gradients with less memory, for another forward pass of these parts.
     cfg.MODEL.ACTIVATION_CHECKPOINTING = ()
 
+
+def _add_test(test: CN) -> None:
     # Implementation of the LVIS metrics: "fast", or "official", the LVIS API itself. Equal to the last digit.
-    cfg.TEST.LVIS_BACKEND = "fast"
+    test.LVIS_BACKEND = "fast"
+
+    # Lowest value of the mask head at which a pixel belongs to the object, in evaluation, prediction and export.
+    test.MASK_THRESHOLD = 0.5
 
 
 def _add_solver(solver: CN) -> None:

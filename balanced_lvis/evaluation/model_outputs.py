@@ -99,7 +99,8 @@ def instance_rles(instances: Instances) -> list[dict]:
     """
     masks = instances.pred_masks
     if isinstance(masks, ROIMasks):
-        return masks_to_rle(masks.tensor, instances.pred_boxes, instances.image_size)
+        threshold = getattr(masks, "threshold", 0.5)  # those of modeling.mask_threshold have one
+        return masks_to_rle(masks.tensor, instances.pred_boxes, instances.image_size, threshold)
     rles = [mask_util.encode(np.asfortranarray(mask, dtype=np.uint8)) for mask in masks.numpy()]
     return [{**rle, "counts": rle["counts"].decode("ascii")} for rle in rles]
 

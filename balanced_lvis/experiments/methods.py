@@ -29,7 +29,17 @@ DECOUPLING = Paper("Kang et al., ICLR 2020", "1910.09217")
 EQUALIZATION = Paper("Tan et al., CVPR 2020", "2003.05176")
 BALANCED_ACTIVATION = Paper("Ren et al., LVIS 2020 challenge", "2008.11037")
 BALANCED_META_SOFTMAX = Paper("Ren et al., NeurIPS 2020", "2007.10740")
+FEDERATED = Paper("Zhou et al., 2021", "2103.07461")
+DROP_LOSS = Paper("Hsieh et al., AAAI 2021", "2104.06402")
+GUMBEL = Paper("Alexandridis et al., ECCV 2022", "2207.10936")
+CLASS_MARGINS = Paper("Cho and Krähenbühl, ECCV 2022", "2301.09724")
+FOCAL = Paper("Lin et al., ICCV 2017", "1708.02002")
+CLASS_BALANCED = Paper("Cui et al., CVPR 2019", "1901.05555")
 LOGIT_ADJUSTMENT = Paper("Menon et al., ICLR 2021", "2007.07314")
+NORMALIZED_CALIBRATION = Paper("Pan et al., NeurIPS 2021", "2107.02170")
+INVERSE_FREQUENCY = Paper("Alexandridis et al., 2022", "2209.04861")
+LOGIT_NORMALIZATION = Paper("Zhao et al., 2022", "2203.17020")
+FRACTAL_CALIBRATION = Paper("Alexandridis et al., CVPR 2025", "2410.11774")
 
 # Groups of methods in tables and plots, in their order.
 END_TO_END, SECOND_STAGE, TEST_TIME = GROUPS = ("end to end", "second stage", "test time")
@@ -100,10 +110,29 @@ METHODS = {
         Method("rfs_softmax", "RFS with softmax", LVIS),
         Method("balanced_softmax", "Balanced Softmax", BALANCED_META_SOFTMAX),
         Method("decoupled_balanced_softmax", "Balanced Softmax", BALANCED_META_SOFTMAX, "rfs_softmax"),
+        Method("federated", "Federated loss", FEDERATED),
+        Method("federated_detectron2", "Federated loss, Detectron2's settings", FEDERATED),
+        Method("drop_loss", "DropLoss", DROP_LOSS),
+        Method("gol", "GOL", GUMBEL),
+        Method("ecm", "ECM", CLASS_MARGINS),
+        Method("sigmoid_focal", "Focal loss", FOCAL),
+        Method("class_balanced", "Class-Balanced loss", CLASS_BALANCED),
         # Without training: checkpoints of the methods above with another config.
-        Method("rfs_logit_adjustment", "Logit adjustment", LOGIT_ADJUSTMENT, "rfs", evaluates_only=True),
-        Method(
-            "rfs_softmax_logit_adjustment", "Logit adjustment", LOGIT_ADJUSTMENT, "rfs_softmax", evaluates_only=True
+        _at_test_time("rfs_logit_adjustment", "Logit adjustment", LOGIT_ADJUSTMENT, "rfs"),
+        _at_test_time("rfs_norcal", "NorCal", NORMALIZED_CALIBRATION, "rfs"),
+        _at_test_time("rfs_fracal", "FRACAL", FRACTAL_CALIBRATION, "rfs"),
+        _at_test_time("rfs_softmax_logit_adjustment", "Logit adjustment", LOGIT_ADJUSTMENT, "rfs_softmax"),
+        _at_test_time("rfs_softmax_norcal", "NorCal", NORMALIZED_CALIBRATION, "rfs_softmax"),
+        _at_test_time("rfs_softmax_iif", "IIF", INVERSE_FREQUENCY, "rfs_softmax"),
+        _at_test_time("rfs_softmax_fracal", "FRACAL", FRACTAL_CALIBRATION, "rfs_softmax"),
+        _at_test_time("rfs_softmax_logn", "LogN", LOGIT_NORMALIZATION, "rfs_softmax", preparation="collect-logits"),
+        # The thresholds of NMS and masks that their papers report results with; all others have 0.5 for both.
+        _at_test_time("gol_published_thresholds", "Thresholds 0.3 and 0.4", GUMBEL, "gol"),
+        _at_test_time(
+            "rfs_softmax_fracal_published_thresholds",
+            "FRACAL, thresholds 0.3 and 0.4",
+            FRACTAL_CALIBRATION,
+            "rfs_softmax",
         ),
     )
 }

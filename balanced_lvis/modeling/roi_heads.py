@@ -8,17 +8,18 @@ from torch import Tensor
 from .box_predictor import ActivationOutputLayers
 from .box_selection import fast_rcnn_inference
 from .mask_head import with_chosen_class_masks
+from .mask_threshold import MaskThreshold
 from .pooling import faster_pooler
 
 
 @ROI_HEADS_REGISTRY.register()
-class LongTailROIHeads(StandardROIHeads):
+class LongTailROIHeads(MaskThreshold, StandardROIHeads):
     """
     ``StandardROIHeads`` with the activation of ``MODEL.ROI_BOX_HEAD.ACTIVATION`` and the calibration of
     ``MODEL.ROI_BOX_HEAD.CALIBRATION``.
 
     ``MODEL.ROI_MASK_HEAD.NAME`` "MaskRCNNConvUpsampleHead" is built as :class:`.mask_head.ChosenClassMaskHead`, unless
-    ``MODEL.ROI_MASK_HEAD.CHOSEN_CLASS_ONLY`` is False.
+    ``MODEL.ROI_MASK_HEAD.CHOSEN_CLASS_ONLY`` is False. ``TEST.MASK_THRESHOLD`` is the threshold of predicted masks.
     """
 
     @classmethod
@@ -34,7 +35,7 @@ class LongTailROIHeads(StandardROIHeads):
 
 
 @ROI_HEADS_REGISTRY.register()
-class LongTailCascadeROIHeads(CascadeROIHeads):
+class LongTailCascadeROIHeads(MaskThreshold, CascadeROIHeads):
     """
     ``CascadeROIHeads`` with the activation at every stage, and the mask head of :class:`LongTailROIHeads`.
 

@@ -38,7 +38,13 @@ OPTIONS = {
     "softmax_equalization": {"threshold": 0.05, "gamma": 0.5},
     "class_balanced": {"beta": 0.99},
     "ldam": {"scale": 3.0, "beta": 0.99, "drw_start": 0},
+    "federated": {"classes_per_batch": 3},
+    "drop_loss": {"threshold": 0.05},
+    "gol": {"threshold": 0.05},
 }
+FAMILIES = ("sigmoid", "softmax", "gumbel", "effective_class_margin")
+# Options under which a background without RoIs has no part in the loss.
+NO_BACKGROUND = {"effective_class_margin": {"background_ratio": 0.0}}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -202,7 +208,7 @@ def test_scores_carry_no_prior(prior):
 
 @pytest.mark.parametrize("name", activation_names())
 def test_every_activation_is_of_a_family(name):
-    assert activation_class(name).family in ("sigmoid", "softmax")
+    assert activation_class(name).family in FAMILIES
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -405,7 +411,7 @@ def test_a_prior_is_asked_for_once_and_only_by_the_loss(prior, name):
 
 @pytest.mark.parametrize("name", activation_names())
 def test_without_background_there_are_k_outputs_and_the_loss_of_foreground_alone(prior, name):
-    with_background = build(name, prior)
+    with_background = build(name, prior, **NO_BACKGROUND.get(name, {}))
     without = build(name, prior, background=False)
     logits, _ = batch(outputs=K)
     gt_classes = torch.arange(40) % K

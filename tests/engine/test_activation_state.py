@@ -252,7 +252,12 @@ def test_a_run_that_is_killed_and_resumed_has_the_state_of_one_that_is_not(rende
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("ldam", {"LDAM__DRW_START": 3}), ("softmax_equalization", {"SOFTMAX_EQUALIZATION__GAMMA": 0.5})],
+    [
+        ("ldam", {"LDAM__DRW_START": 3}),
+        ("softmax_equalization", {"SOFTMAX_EQUALIZATION__GAMMA": 0.5}),
+        ("federated", {"FEDERATED__CLASSES_PER_BATCH": 6}),
+        ("gol", {"GOL__THRESHOLD": 0.5}),
+    ],
 )
 def test_deferred_weights_and_random_losses_are_resumed(rendered, tmp_path, name, options):
     node = "MODEL__ROI_BOX_HEAD__ACTIVATION__"

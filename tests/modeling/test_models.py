@@ -152,7 +152,7 @@ def test_full_vocabulary_steps_on_rendered_images(full_vocabulary, rendered):
     "activation",
     [
         "sigmoid", "softmax", "balanced_sigmoid", "balanced_softmax", "class_balanced_weighting", "ldam", "focal",
-        "softmax_equalization",
+        "softmax_equalization", "federated", "drop_loss", "gol", "effective_class_margin", "sigmoid_focal",
     ],
 )  # fmt: skip
 def test_small_model_learns_one_batch(tiny_cfg, activation):

@@ -3,7 +3,11 @@
 import os
 
 import pytest
+import torch
 
+from balanced_lvis.activations import activation_names, build_activation
+from balanced_lvis.priors import ClassPrior
+from tests.simulated_cuda.state import STATE
 from tests.simulated_cuda.waits import CONTENDERS, Size, measure, tables
 
 pytestmark = [
@@ -34,3 +38,14 @@ def test_the_tables_have_a_row_for_every_place(found):
         assert f"| {work} | {counts['stock'].total} | {counts['ours'].total} |" in text
     places = sum(len(counts[contender].waits) for counts in found.values() for contender in CONTENDERS)
     assert sum(line.count("`aten::") + line.count("`torchvision::") for line in text.splitlines()) == places
+
+
+@pytest.mark.parametrize("name", activation_names())
+def test_no_training_loss_waits(name):
+    activation = build_activation(name, 6, ClassPrior(tuple("abcdef"), [1, 5, 20, 60, 150, 400], 500)).to("cuda")
+    logits = torch.randn(50, activation.num_outputs).to("cuda").requires_grad_()
+    gt_classes = torch.randint(0, 7, (50,)).to("cuda")
+    activation.prepare()
+    STATE.reset()
+    activation.loss(logits, gt_classes, torch.ones_like(logits[:, 0])).backward()
+    assert not STATE.waits
