@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from balanced_lvis.experiments.compare import METHODS
+from balanced_lvis.experiments.arguments import choose_methods
+from balanced_lvis.experiments.methods import GROUPS, METHODS
 from balanced_lvis.experiments.small_rendered import SMALL_RENDERED, override_words
 from balanced_lvis.utils.parent_process import child_environment
 
@@ -28,11 +29,19 @@ OPTIONS = {
 
 
 def methods(context: Context):
-    """Training and evaluation of each method; second stages start from the first stages trained here."""
+    """Training and evaluation of each method; others start from the first stages trained here."""
     chosen = [key for key in METHODS if not context.methods or key in context.methods]
     for key in _with_first_stages(chosen):
-        first = METHODS[key].first_stage
-        _train(context, key, key, {"MODEL.WEIGHTS": _weights(context, first)} if first else {})
+        method = METHODS[key]
+        first = method.first_stage
+        overrides = {"MODEL.WEIGHTS": _weights(context, first)} if first else {}
+        if method.preparation:
+            tool = f"{method.preparation.replace('-', '_')}.py"
+            _run(context, tool, key, *_overrides(context, key, overrides))
+        if method.evaluates_only:
+            _evaluate(context, key, key, overrides)
+        else:
+            _train(context, key, key, overrides)
     return f"{len(chosen)} methods: {', '.join(chosen)}", {}
 
 
@@ -81,8 +90,7 @@ def slurm(context: Context):
 
 
 def _with_first_stages(keys: list[str]) -> list[str]:
-    firsts = [METHODS[key].first_stage for key in keys]
-    return list(dict.fromkeys([*filter(None, firsts), *keys]))
+    return sorted(choose_methods(keys, METHODS), key=lambda key: GROUPS.index(METHODS[key].group))
 
 
 def _require_two_gpus(context: Context) -> None:
@@ -115,6 +123,11 @@ def _train(context: Context, folder: str, config: str, overrides: dict, *argumen
     """A short run in a separate process, as a failing kernel ends the process."""
     _run(context, "train_net.py", config, *arguments, *_overrides(context, folder, overrides))
     _require_results(context, folder)
+
+
+def _evaluate(context: Context, folder: str, config: str, overrides: dict) -> None:
+    _run(context, "train_net.py", config, "--eval-only", *_overrides(context, folder, overrides))
+    _require_both_tasks(context.folder / folder / "evaluation" / "results.json")
 
 
 def _run(context: Context, tool: str, config: str, *words) -> None:
@@ -158,10 +171,14 @@ def _last_error(output: str) -> str:
 def _require_results(context: Context, folder: str) -> None:
     """Check that boxes and masks were evaluated and that losses are finite."""
     path = context.folder / folder
-    results = json.loads((path / "results.json").read_text())
-    if not {"bbox", "segm"} <= set(results):
-        raise CheckFailedError(f"{path / 'results.json'} has {', '.join(results)}, not bbox and segm")
+    _require_both_tasks(path / "results.json")
     lines = [json.loads(line) for line in (path / "metrics.json").read_text().splitlines()]
     losses = [line["total_loss"] for line in lines if "total_loss" in line]
     if not losses or not all(map(math.isfinite, losses)):
         raise CheckFailedError(f"{folder}: losses are {losses}")
+
+
+def _require_both_tasks(path: Path) -> None:
+    results = json.loads(path.read_text())
+    if not {"bbox", "segm"} <= set(results):
+        raise CheckFailedError(f"{path} has {', '.join(results)}, not bbox and segm")

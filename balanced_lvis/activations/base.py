@@ -51,6 +51,10 @@ class Activation(PriorModule):
     neutral_at_uniform_counts = True  # with equal class counts, the loss is that of the family
     exact_gradient = True  # backward() computes the derivative of the loss: nothing in it is detached
 
+    # Whether the scores of the classes and the background sum to 1. False: the score of each class is a probability of
+    # its own, as of a sigmoid.
+    normalized_scores = False
+
     def __init__(self, num_classes: int, prior: PriorSource = None, background: bool = True):
         super().__init__(num_classes, prior)
         self.background = background
@@ -135,6 +139,20 @@ class Activation(PriorModule):
             (R, K): the first K columns, unless an activation overrides it.
         """
         return logits[:, : self.num_classes]
+
+    def with_class_logits(self, logits: Tensor, class_logits: Tensor) -> Tensor:
+        """
+        The same logits with other ones of the classes, for calibrations. An activation that overrides
+        :meth:`class_logits` overrides this method, too.
+
+        Args:
+            logits: (R, C).
+            class_logits: (R, K), in place of those that :meth:`class_logits` returns.
+
+        Returns:
+            (R, C).
+        """
+        return torch.cat([class_logits, logits[:, self.num_classes :]], dim=1)
 
     def training_shift(self) -> np.ndarray | None:
         """(K,) float64: what the loss adds to the logit of each class. None if it doesn't shift logits."""

@@ -33,6 +33,7 @@ class Softmax(Activation):
     """Softmax over all outputs, as in Detectron2's classifier."""
 
     family = "softmax"
+    normalized_scores = True
 
     def loss(self, logits, gt_classes, roi_weight=None):
         self._check(logits, roi_weight)

@@ -6,10 +6,16 @@ Shape shorthand: R RoIs, K foreground classes, C outputs of the classifier.
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from ..activations import Activation
+from ..activations import Activation, activation_class
+from ..activations.base import full_precision
 from ..activations.prior_module import PriorModule, PriorSource
 from ..utils.errors import InputError
 from ..utils.registry import Registry
@@ -21,8 +27,8 @@ class Calibration(PriorModule):
     """
     Test-time scores in place of those of the activation.
 
-    Subclasses define :meth:`scores` and :attr:`families`, and register themselves with :func:`register_calibration`.
-    They have no parameters and no entries in the state dict.
+    Subclasses define :meth:`class_logits`, from whose result the activation computes the scores, or :meth:`scores`, and
+    register themselves with :func:`register_calibration`. They have no parameters and no entries in the state dict.
 
     Args:
         num_classes: K.
@@ -30,20 +36,40 @@ class Calibration(PriorModule):
             :attr:`needs_prior` is True.
     """
 
-    # Families of activations whose scores can be calibrated.
+    # Families of activations whose scores can be calibrated; empty for all families.
     families: tuple[str, ...] = ()
+    # Values of options that `balanced-lvis calibrate` tries by default; all combinations of them.
+    grid: ClassVar[Mapping[str, Sequence]] = {}
+    # Whether the class prior must have the fractal dimensions of box centres.
+    needs_boxes = False
+    # Options that are paths of files which belong to a checkpoint: {option: suffix}. In a config, such an option may be
+    # empty if the file is next to the checkpoint, with this suffix in place of the checkpoint's.
+    saved_files: ClassVar[Mapping[str, str]] = {}
+    # Whether what is read from a file belongs to one classifier, and not to those of several stages of a cascade.
+    of_one_classifier = False
+
+    def class_logits(self, class_logits: Tensor) -> Tensor:
+        """
+        Args:
+            class_logits: (R, K) logits of the classes, of float32 or float64.
+
+        Returns:
+            (R, K) calibrated logits. Those of the background and of objectness are not changed.
+        """
+        raise NotImplementedError
 
     def scores(self, activation: Activation, logits: Tensor) -> Tensor:
         """
         Args:
-            activation: of the classifier, of one of :attr:`families`; gives class logits and scores.
+            activation: of the classifier, which :func:`check_fits` accepts; gives class logits and scores.
             logits: (R, C).
 
         Returns:
             (R, K+1) test-time scores in [0, 1], or (R, K) where the activation has no background; as
             :meth:`Activation.scores <balanced_lvis.activations.Activation.scores>`.
         """
-        raise NotImplementedError
+        logits = full_precision(logits)
+        return scores_of(activation, logits, self.class_logits(activation.class_logits(logits)))
 
     def prepare(self, activation: Activation) -> None:
         """
@@ -54,6 +80,23 @@ class Calibration(PriorModule):
         """
         with torch.no_grad():
             self.scores(activation, torch.zeros(0, activation.num_outputs, device=self._device_of.device))
+
+    def check_classes(self, class_names: Sequence[str], owner: str) -> None:
+        """
+        Check what the calibration has read from files of its own; the class prior is checked elsewhere.
+
+        Args:
+            class_names: K names.
+            owner: of the classes, for the message, such as "dataset 'lvis_v1_val'".
+
+        Raises:
+            InputError: if a file is of other classes.
+        """
+
+    @property
+    def files(self) -> dict[str, str]:
+        """What files, apart from the class prior, scores depend on: {name: path}."""
+        return {}
 
 
 def register_calibration(name: str):
@@ -88,18 +131,82 @@ def build_calibration(name: str, num_classes: int, prior: PriorSource = None, **
     return _CALIBRATIONS.build(name, num_classes, prior, **options)
 
 
-def check_family(name: str, family: str) -> None:
+def check_fits(name: str, activation_name: str) -> None:
     """
     Args:
         name: of a calibration.
-        family: of the activation.
+        activation_name: of an activation.
 
     Raises:
-        InputError: if the calibration doesn't fit the activation.
+        InputError: for an unknown name, or if the calibration can't be combined with the activation.
     """
-    families = calibration_class(name).families
-    if family not in families:
+    if reason := misfit(name, activation_name):
         raise InputError(
-            f"Calibration {name!r} is for activations of the families {', '.join(families)}, but the activation is of "
-            f"the family {family!r}; choose another calibration, or none."
+            f"Calibration {name!r} can't be combined with activation {activation_name!r}: {reason}; choose another "
+            "calibration, or none."
         )
+
+
+def misfit(name: str, activation_name: str) -> str:
+    """
+    Args:
+        name, activation_name: as for :func:`check_fits`.
+
+    Returns:
+        why they can't be combined; empty if they can.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    families, activation = calibration_class(name).families, activation_class(activation_name)
+    if families and activation.family not in families:
+        return (
+            f"it is for the families {', '.join(families)}, and the activation is of the family {activation.family!r}"
+        )
+    own = [getattr(activation, f) is not getattr(Activation, f) for f in ("class_logits", "with_class_logits")]
+    if own == [True, False]:
+        return f"{activation.__name__} overrides class_logits, but not with_class_logits"
+    return ""
+
+
+def with_saved_files(name: str, options: Mapping[str, object], weights: str) -> dict[str, object]:
+    """
+    The options of a calibration, with the files next to a checkpoint in place of empty :attr:`Calibration.saved_files`.
+
+    Args:
+        name: of the calibration.
+        options: {option: value}.
+        weights: path of the checkpoint.
+    """
+    found = dict(options)
+    for option, suffix in calibration_class(name).saved_files.items():
+        path = os.path.splitext(weights)[0] + suffix
+        if not found.get(option) and os.path.isfile(path):
+            found[option] = path
+    return found
+
+
+def scores_of(activation: Activation, logits: Tensor, class_logits: Tensor) -> Tensor:
+    """
+    The activation's scores of the (R, C) ``logits`` with the (R, K) ``class_logits`` in place of those of the classes.
+    """
+    return activation.scores(activation.with_class_logits(logits, class_logits))
+
+
+def check_finite(calibration: str, option: str, value: float, lowest: float = -math.inf) -> float:
+    """
+    Args:
+        calibration, option: names, for the message.
+        value: of the option.
+        lowest: smallest valid value.
+
+    Returns:
+        ``value``.
+
+    Raises:
+        InputError: if it is not finite, or less than ``lowest``.
+    """
+    if not math.isfinite(value) or value < lowest:
+        least = "" if lowest == -math.inf else f" of at least {lowest:g}"
+        raise InputError(f"{option} of {calibration} is {value}; it must be a finite number{least}.")
+    return value

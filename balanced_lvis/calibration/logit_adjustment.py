@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..activations.base import full_precision
 from ..activations.prior_module import PriorSource
 from ..priors import ClassPrior, check_count
-from ..utils.errors import InputError
-from .base import Calibration, register_calibration
+from .base import Calibration, check_finite, register_calibration
 
 
 @register_calibration("logit_adjustment")
@@ -35,14 +32,12 @@ class LogitAdjustment(Calibration):
         InputError: if ``tau`` is not a finite number, or for another ``count``.
     """
 
-    families = ("sigmoid", "softmax", "sigmoid_background", "seesaw")
     needs_prior = True
+    grid: ClassVar = {"tau": (0.25, 0.5, 0.75, 1.0)}
 
     def __init__(self, num_classes: int, prior: PriorSource = None, *, tau: float = 1.0, count: str = "image"):
         super().__init__(num_classes, prior)
-        if not math.isfinite(tau):
-            raise InputError(f"tau of logit_adjustment is {tau}; it must be a finite number, such as 1.0.")
-        self.tau = tau
+        self.tau = check_finite("logit_adjustment", "tau", tau)
         self.count = check_count(count)
 
     @property
@@ -54,7 +49,5 @@ class LogitAdjustment(Calibration):
         log_prior = torch.as_tensor(prior.num_classes * prior.share(self.count)).log()
         return (self.tau * log_prior).float()
 
-    def scores(self, activation, logits):
-        logits = full_precision(logits)
-        # The classes are the first K outputs in all families.
-        return activation.scores(logits - F.pad(self.shift, (0, activation.num_outputs - self.num_classes)))
+    def class_logits(self, class_logits):
+        return class_logits - self.shift

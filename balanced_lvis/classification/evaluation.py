@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..calibration import LogitStatistics, StatisticsCollector
 from .data.batches import ordered_batches
 from .data.image_set import ImageSet
 from .model import ImageClassifier
@@ -42,6 +43,18 @@ def predict(model: ImageClassifier, images: ImageSet, batch_size: int, device: t
     found = [model.scores(model(batch.to(device))).double().cpu() for batch, _ in ordered_batches(images, batch_size)]
     model.train(was_training)
     return torch.cat(found).numpy()
+
+
+@torch.no_grad()
+def statistics_of(
+    model: ImageClassifier, images: ImageSet, batch_size: int, device: torch.device, weights: str
+) -> LogitStatistics:
+    """The mean and standard deviation of the logit of each class over images, of the checkpoint ``weights``."""
+    model.eval()
+    collector = StatisticsCollector(images.num_classes)
+    for batch, _ in ordered_batches(images, batch_size):
+        collector.add(model.activation.class_logits(model(batch.to(device))))
+    return collector.statistics(images.class_names, weights)
 
 
 def results_of(scores: np.ndarray, labels: np.ndarray, train_counts: np.ndarray) -> dict:

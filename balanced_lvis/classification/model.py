@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..activations import Activation, build_activation
 from ..calibration import Calibration, build_calibration
-from ..calibration.base import check_family
+from ..calibration.base import check_fits, with_saved_files
 from ..priors import ClassPrior
 from ..utils.keyword_options import chosen_options
 from .networks import Network, build_network
@@ -82,9 +82,10 @@ def build_model(cfg, num_classes: int, prior: ClassPrior | Callable[[], ClassPri
     )
     corrected = None
     if calibration.NAME:
+        check_fits(calibration.NAME, activation.NAME)
         options = chosen_options(calibration, calibration.NAME)
+        options = with_saved_files(calibration.NAME, options, cfg.MODEL.WEIGHTS)
         corrected = build_calibration(calibration.NAME, num_classes, prior, **options)
-        check_family(calibration.NAME, built.family)
     return ImageClassifier(
         build_network(network.NAME, **chosen_options(network, network.NAME)),
         built,

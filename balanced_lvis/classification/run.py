@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 
+from ..calibration import LogitStatistics
+from ..calibration.logit_statistics import STATISTICS_SUFFIX
 from ..utils.errors import InputError
 from ..utils.io import replacing, write_json
 from ..utils.job_lock import only_job_in
@@ -14,7 +16,7 @@ from .checkpoints import CURRENT, FINAL, LAST, check_fits_evaluation, check_same
 from .config import check_config, device_of
 from .data import Dataset, build_dataset, long_tailed_subset
 from .data.image_set import ImageSet
-from .evaluation import GROUPS, predict, results_of
+from .evaluation import GROUPS, predict, results_of, statistics_of
 from .metrics_file import METRICS
 from .model import build_model
 from .training import Trainer
@@ -87,10 +89,45 @@ def evaluate(cfg) -> dict:
         load_model(model, content, cfg.MODEL.WEIGHTS)
         if model.calibration is not None:
             model.calibration.prepare(model.activation)
+            model.calibration.check_classes(images.class_names, "the training set")
         scores = predict(model.to(device), test, cfg.TEST.IMS_PER_BATCH, device)
         with clear_errors(folder), replacing(os.path.join(folder, "config.yaml")) as file:
             file.write(cfg.dump())
         return _write_results(folder, results_of(scores, test.labels, images.counts()))
+
+
+def collect_logits(cfg) -> LogitStatistics:
+    """
+    The mean and standard deviation of the logit of each class over the training images, for the calibration LogN.
+
+    Args:
+        cfg: config of the checkpoint in ``MODEL.WEIGHTS``. Its calibration is ignored, and images are not augmented.
+
+    Returns:
+        the statistics, which are also written next to the checkpoint.
+
+    Raises:
+        InputError: as :func:`evaluate`.
+        StorageError: if the file can't be written.
+    """
+    check_config(cfg)
+    if not cfg.MODEL.WEIGHTS:
+        raise InputError("MODEL.WEIGHTS is empty; set it to the checkpoint of which the logits are collected.")
+    device, cfg = device_of(cfg), cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.CALIBRATION.NAME = ""
+    images = training_set(cfg, dataset_from_config(cfg))
+    model = build_model(cfg, images.num_classes, images.prior)
+    content = read_checkpoint(cfg.MODEL.WEIGHTS)
+    check_fits_evaluation(content["config"], cfg, cfg.MODEL.WEIGHTS)
+    check_same_data(content, images, cfg.MODEL.WEIGHTS)
+    load_model(model, content, cfg.MODEL.WEIGHTS)
+    statistics = statistics_of(model.to(device), images, cfg.TEST.IMS_PER_BATCH, device, cfg.MODEL.WEIGHTS)
+    path = os.path.splitext(cfg.MODEL.WEIGHTS)[0] + STATISTICS_SUFFIX
+    with clear_errors(os.path.dirname(path) or "."):
+        statistics.save(path)
+    logger.info("Statistics of the logits saved in %s", path)
+    return statistics
 
 
 def dataset_from_config(cfg) -> Dataset:

@@ -30,7 +30,8 @@ of Balanced Softmax. The JSON file is a class prior for MODEL.CLASS_PRIOR.FILE. 
 "group", "frequency", "repeat_factor", "offset" (as each method defines it) and "logit_shift" (what is added, as in the
 table). Images without objects are not counted, because training leaves them out, unless
 DATALOADER.FILTER_EMPTY_ANNOTATIONS is False. With MODEL.CLASS_PRIOR.SAMPLED True, frequencies and shifts are those of
-the images that the sampler of the config draws.
+the images that the sampler of the config draws. --boxes adds the fractal dimension of each class, which the calibration
+fracal needs: how evenly the centres of its boxes are spread over the image, from 1 to 2.
 """
 
 
@@ -55,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     add("data", help="name of a dataset, or an annotation file in COCO or LVIS format")
     add_config_arguments(parser, "config that defines the dataset")
     add("--threshold", type=float, default=0.001, help="threshold of the repeat factors (default: 0.001, as for LVIS)")
+    add(
+        "--boxes",
+        action="store_true",
+        help="add the fractal dimension of each class, from the boxes of the annotations",
+    )
     add("--show", type=int, default=5, help="number of classes to show at each end of the table (default: 5)")
     add("--json", metavar="FILE", help="write the analysis to this JSON file, a class prior for MODEL.CLASS_PRIOR.FILE")
     add("--plot", metavar="FILE", help="write a plot to this file: .png, .svg or .pdf")
@@ -70,8 +76,8 @@ def _prior(args: argparse.Namespace):
                 f"MODEL.CLASS_PRIOR.SAMPLED is True, which needs a registered dataset, but {args.data} is a file; name "
                 "the dataset under DATASETS.CUSTOM in --config-file."
             )
-        return count_classes(args.data, progress=True, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+        return count_classes(args.data, True, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, args.boxes)
     if args.data.endswith(".json"):
         raise InputError(f"{args.data} {why_no_file(args.data)}.")
     prepare_dataset(cfg, args.data)
-    return class_prior_of_training_sets(cfg)
+    return class_prior_of_training_sets(cfg, args.boxes)

@@ -7,10 +7,13 @@ import shlex
 import sys
 from pathlib import Path
 
+from ..config_files.imports import add_import_argument, import_overrides
 from ..config_files.names import config_folder
 from ..console.command_line import command_line, log_to_screen
 from ..experiments.arguments import SEEDS
+from ..experiments.combination_search import search_combinations
 from ..experiments.compare import QUICK, QUICK_SEEDS, compare
+from ..experiments.comparison_report import METRICS
 from ..experiments.methods import METHODS
 from .overrides import parse_with_overrides
 from .parsers import new_parser, program
@@ -23,6 +26,8 @@ Train every method with several seeds and compare them as in Table 2 of the pape
     %(prog)s --quick                                  # a smoke test of some minutes
     %(prog)s --configs configs/r50_ --output output/r50_compare    # LVIS-1.0, on a GPU
     %(prog)s --seeds 0 1 2 SOLVER.IMS_PER_BATCH 16    # overrides of the config for all runs, second stages too
+    %(prog)s --methods rfs my_method.yaml --import my_method       # a method of your own, named after its config
+    %(prog)s --combinations                           # then look for the best combination of the methods
 
 The same command resumes a comparison that was interrupted.
 """
@@ -33,16 +38,20 @@ def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     args, overrides = parse_with_overrides(_parser(), words)
     log_to_screen()
-    compare(
-        args.methods,
-        args.seeds or (QUICK_SEEDS if args.quick else SEEDS),
-        train_net=None,
-        output=args.output or Path("output/compare_quick" if args.quick else "output/compare"),
-        configs=args.configs,
-        overrides=[*(QUICK if args.quick else ()), *overrides],
-        jobs=args.jobs,
-        command=f"{program('compare')} {shlex.join(words)}".rstrip(),
-    )
+    arguments_of_both = {
+        "methods": args.methods,
+        "seeds": args.seeds or (QUICK_SEEDS if args.quick else SEEDS),
+        "train_net": None,
+        "output": args.output or Path("output/compare_quick" if args.quick else "output/compare"),
+        "configs": args.configs,
+        "overrides": [*(QUICK if args.quick else ()), *overrides, *import_overrides(args.imports)],
+        "jobs": args.jobs,
+        "command": f"{program('compare')} {shlex.join(words)}".rstrip(),
+    }
+    if args.combinations:
+        search_combinations(**arguments_of_both, search_seed=args.search_seed, metric=args.metric)
+    else:
+        compare(**arguments_of_both)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,11 +63,19 @@ def _parser() -> argparse.ArgumentParser:
         help="folder for results (default: output/compare, or output/compare_quick with --quick)",
     )
     add("--seeds", type=int, nargs="+", help=f"seeds (default: {' '.join(map(str, SEEDS))}; 0 with --quick)")
-    add("--methods", nargs="+", default=list(METHODS), help=f"methods (default: {' '.join(METHODS)})")
+    add("--methods", nargs="+", default=list(METHODS),
+        help=f"methods, or paths of configs of other methods (default: {' '.join(METHODS)})")  # fmt: skip
     add("--quick", action="store_true", help="smoke test on little data; its results are meaningless")
+    add("--combinations", action="store_true",
+        help="look for the best combination of activation, sampler, second stage and calibration")  # fmt: skip
+    add("--search-seed", type=int, default=0,
+        help="with --combinations: seed of the models to choose from (default: %(default)s)")  # fmt: skip
+    add("--metric", default="AP", choices=METRICS,
+        help="with --combinations: metric to rank by; AP is mask AP (default: %(default)s)")  # fmt: skip
     add("--configs", default=f"{config_folder() / 'rendered'}/",
         help="beginning of the config paths, which end in METHOD.yaml (default: the configs of the rendered "
              "dataset)")  # fmt: skip
-    add("--jobs", type=int, help="number of parallel runs (default: one per core, or one on a GPU)")
+    add("--jobs", type=int, help="number of parallel runs (default: one per core, or one per GPU)")
+    add_import_argument(parser)
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides of the config, for all runs")
     return parser

@@ -142,12 +142,15 @@ def _origin(cfg) -> dict[str, str]:
 
 
 def _origin_of_calibration(cfg) -> dict[str, str]:
-    """The class prior, if scores depend on it."""
+    """The class prior and files that scores depend on."""
     calibration = calibration_from_config(cfg)
-    if calibration is None or not calibration.needs_prior:
+    if calibration is None:
         return {}
-    content = json.dumps(calibration.prior.to_dict(), sort_keys=True)
-    return {"class prior": hashlib.sha256(content.encode()).hexdigest()}
+    origin = {name: sha256_of(path) for name, path in calibration.files.items()}
+    if calibration.needs_prior:
+        content = json.dumps(calibration.prior.to_dict(), sort_keys=True)
+        origin["class prior"] = hashlib.sha256(content.encode()).hexdigest()
+    return origin
 
 
 def _work(cfg, options: Options) -> None:

@@ -6,7 +6,7 @@ import argparse
 import os
 
 from ..classification import evaluate, load_config, train
-from ..classification.run import EVALUATION
+from ..classification.run import EVALUATION, collect_logits
 from ..config_files.imports import add_import_argument
 from ..console.command_line import command_line
 from ..console.run_log import log_run
@@ -35,10 +35,14 @@ def main(arguments: list[str] | None = None) -> None:
     check_config_given(args)
     if args.resume and args.eval_only:
         raise InputError("--resume continues training, and --eval-only doesn't train; leave out one of the two.")
+    if args.collect_logits and (args.resume or args.eval_only):
+        raise InputError("--collect-logits neither trains nor evaluates; leave out --resume and --eval-only.")
     cfg = load_config(args.config_file, overrides_of(args))
     check_folder_name(cfg.OUTPUT_DIR)
-    log_run(os.path.join(cfg.OUTPUT_DIR, EVALUATION) if args.eval_only else cfg.OUTPUT_DIR)
-    if args.eval_only:
+    log_run(os.path.join(cfg.OUTPUT_DIR, EVALUATION) if args.eval_only or args.collect_logits else cfg.OUTPUT_DIR)
+    if args.collect_logits:
+        collect_logits(cfg)
+    elif args.eval_only:
         evaluate(cfg)
     else:
         train(cfg, resume=args.resume)
@@ -51,5 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add_import_argument(parser)
     add("--resume", action="store_true", help="continue from the newest checkpoint in OUTPUT_DIR, if there is one")
     add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS; results are written to OUTPUT_DIR/evaluation")
+    logits = "write statistics of the logits of MODEL.WEIGHTS on training images next to it, for the calibration logn"
+    add("--collect-logits", action="store_true", help=logits)
     add("opts", nargs=argparse.REMAINDER, help=OVERRIDES)
     return parser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections import Counter
 
 import numpy as np
@@ -13,11 +14,14 @@ from ..utils.errors import InputError
 from ..utils.io import open_regular
 from ..utils.text import one_line
 from .annotation_reader import Annotation, Category, Image, RecordError, read_records
+from .box_centres import centres_of_boxes, dimension_of_centres
 from .validation.annotation_file import why_not_json
 from .validation.validation_report import KINDS
 
 
-def count_classes(json_file: str | os.PathLike, progress: bool = False, filter_empty: bool = True) -> ClassPrior:
+def count_classes(
+    json_file: str | os.PathLike, progress: bool = False, filter_empty: bool = True, boxes: bool = False
+) -> ClassPrior:
     """
     Count the classes of an annotation file in COCO or LVIS format, without crowd regions and ignored objects, as they
     are used for training.
@@ -28,6 +32,7 @@ def count_classes(json_file: str | os.PathLike, progress: bool = False, filter_e
         json_file: path of the annotation file.
         progress: show a progress bar on a terminal.
         filter_empty: N counts only images with objects, as ``DATALOADER.FILTER_EMPTY_ANNOTATIONS``; False: all.
+        boxes: also compute the fractal dimension of the box centres of each class.
 
     Returns:
         the prior, with the classes by ascending category id.
@@ -35,7 +40,7 @@ def count_classes(json_file: str | os.PathLike, progress: bool = False, filter_e
     Raises:
         InputError: if the file can't be read, or its annotations refer to missing images or categories.
     """
-    counts = _Counts()
+    counts = _Counts(boxes)
     try:
         raw = open_regular(json_file)
     except OSError as error:
@@ -56,20 +61,26 @@ def count_classes(json_file: str | os.PathLike, progress: bool = False, filter_e
 
 
 class _Counts:
-    def __init__(self):
-        self.images: set[int] = set()
+    def __init__(self, with_boxes: bool):
+        self.images: dict[int, tuple[int, int]] = {}  # image id -> width, height
         self.names: dict[int, str] = {}
         self.instances: dict[tuple[int, int], int] = Counter()  # image id, category id -> objects
         self.num_others = 0  # crowd regions and ignored objects
+        self.with_boxes = with_boxes
+        self.places = array("q")  # image id and category id of each object, if boxes are needed
+        self.boxes = array("d")  # x, y, width and height of each object
 
     def add(self, record: Image | Category | Annotation) -> None:
         """Count a record."""
         if isinstance(record, Image):
-            self.images.add(record.id)
+            self.images[record.id] = (record.width, record.height)
         elif isinstance(record, Category):
             self.names[record.id] = record.class_name
         elif record.is_object:
             self.instances[record.image_id, record.category_id] += 1
+            if self.with_boxes:
+                self.places.extend((record.image_id, record.category_id))
+                self.boxes.extend(record.box)
         else:
             self.num_others += 1
 
@@ -107,4 +118,12 @@ class _Counts:
             len(occupied) if filter_empty else len(self.images),
             np.array([instance_count[i] for i in ids]),
             WITH_OBJECTS if filter_empty else ALL,
+            fractal_dimension=self._fractal_dimension(ids) if self.with_boxes else None,
         )
+
+    def _fractal_dimension(self, ids: list[int]) -> np.ndarray:
+        """(K,), for the classes with these category ids, in ascending order."""
+        image_ids, category_ids = np.array(self.places, np.int64).reshape(-1, 2).T
+        sizes = np.array([self.images[image_id] for image_id in image_ids.tolist()], np.float64).reshape(-1, 2)
+        centres = centres_of_boxes(np.array(self.boxes).reshape(-1, 4), *sizes.T)
+        return dimension_of_centres(np.searchsorted(np.array(ids), category_ids), centres, len(ids))

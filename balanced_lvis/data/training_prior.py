@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..priors import ALL, WITH_OBJECTS, ClassLists, ClassPrior, SampledCounts
 from ..utils.errors import InputError
+from .box_centres import dimension_of_records
 from .copy_paste import check_counts_are_known
 from .dataset_files import check_datasets
 from .dataset_records import load_records
@@ -31,7 +32,7 @@ LVIS_V1_TRAIN_WITH_OBJECTS = 99_388
 SAVED_PRIOR = "class_prior.json"  # in the OUTPUT_DIR of a training run
 
 
-def class_prior_from_config(cfg) -> ClassPrior:
+def class_prior_from_config(cfg, boxes: bool = False) -> ClassPrior:
     """
     The prior in ``MODEL.CLASS_PRIOR.FILE`` if that is set, else the prior of the training images.
 
@@ -42,6 +43,11 @@ def class_prior_from_config(cfg) -> ClassPrior:
     With ``MODEL.CLASS_PRIOR.SAMPLED``, the prior includes the counts of the images that ``DATALOADER.SAMPLER_TRAIN``
     samples.
 
+    Args:
+        cfg: Detectron2's config with balanced_lvis's keys.
+        boxes: also compute the fractal dimension of the box centres of each class, which needs the annotations; a file
+            is used as it is.
+
     Raises:
         InputError: if the prior's classes differ from the dataset's, if their number is not
             ``MODEL.ROI_HEADS.NUM_CLASSES``, or if the sampled counts are unknown, as with copy-paste.
@@ -51,7 +57,7 @@ def class_prior_from_config(cfg) -> ClassPrior:
     if path:
         prior = _prior_of_file(cfg, names, path)
     elif names:
-        prior = class_prior_of_training_sets(cfg)
+        prior = class_prior_of_training_sets(cfg, boxes)
     else:
         raise InputError(
             "Class frequencies of the training set are needed, but DATASETS.TRAIN is empty: set it, or set "
@@ -86,13 +92,37 @@ def _prior_of_file(cfg, names: tuple[str, ...], path: str) -> ClassPrior:
     return prior
 
 
-def class_prior_of_training_sets(cfg) -> ClassPrior:
+def class_prior_of_training_sets(cfg, boxes: bool = False) -> ClassPrior:
     """
     As :func:`class_prior_from_config`, without ``MODEL.CLASS_PRIOR.FILE``.
 
     Args:
         cfg: with at least one dataset in ``DATASETS.TRAIN``.
+        boxes: as for :func:`class_prior_from_config`.
     """
+    prior = _counts_of_training_sets(cfg)
+    return with_fractal_dimension(cfg, prior) if boxes else prior
+
+
+def with_fractal_dimension(cfg, prior: ClassPrior) -> ClassPrior:
+    """
+    The prior together with the fractal dimension of the box centres of each class in the training images.
+
+    Args:
+        cfg: with at least one dataset in ``DATASETS.TRAIN``.
+        prior: of these datasets.
+
+    Raises:
+        InputError: if the annotations can't be read, as for LVIS-1.0's counts from Detectron2's metadata, or don't have
+            the boxes.
+    """
+    check_datasets(cfg.DATASETS.TRAIN)
+    logger.info("Computing the fractal dimension of the box centres of %s", ", ".join(cfg.DATASETS.TRAIN))
+    dimension = dimension_of_records(training_records(cfg, together=False), prior.num_classes)
+    return dataclasses.replace(prior, fractal_dimension=dimension)
+
+
+def _counts_of_training_sets(cfg) -> ClassPrior:
     check_counts_are_known(cfg)
     names = tuple(cfg.DATASETS.TRAIN)
     sampled, filter_empty = cfg.MODEL.CLASS_PRIOR.SAMPLED, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS

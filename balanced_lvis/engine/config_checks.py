@@ -8,7 +8,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
 from .. import _detectron2
 from ..activations import activation_class
-from ..calibration.base import check_family
+from ..calibration.base import check_fits
 from ..data.copy_paste import check_copy_paste
 from ..data.samplers import check_sampler, check_sampler_keys
 from ..evaluation.backends import check_backend
@@ -69,7 +69,7 @@ def check_calibration(cfg) -> None:
     """
     head = cfg.MODEL.ROI_BOX_HEAD
     if head.CALIBRATION.NAME:
-        check_family(head.CALIBRATION.NAME, activation_class(head.ACTIVATION.NAME).family)
+        check_fits(head.CALIBRATION.NAME, head.ACTIVATION.NAME)
 
 
 def check_architecture(cfg) -> None:

@@ -6,7 +6,8 @@ import logging
 import os
 
 from ..activations import activation_class
-from ..data.training_prior import SAVED_PRIOR, class_prior_from_config
+from ..data.training_prior import SAVED_PRIOR, class_prior_from_config, with_fractal_dimension
+from ..priors import ClassPrior
 from ..utils.errors import InputError
 from ..utils.text import one_line
 from .ema import FOLDER
@@ -38,4 +39,18 @@ def save_class_prior(cfg) -> None:
             "MODEL.CLASS_PRIOR.FILE: %s", one_line(str(error)),
         )  # fmt: skip
         return
-    prior.save(os.path.join(cfg.OUTPUT_DIR, SAVED_PRIOR))
+    _with_boxes(cfg, prior).save(os.path.join(cfg.OUTPUT_DIR, SAVED_PRIOR))
+
+
+def _with_boxes(cfg, prior: ClassPrior) -> ClassPrior:
+    """The prior with the fractal dimensions, for FRACAL, if the training images give them."""
+    if prior.fractal_dimension is not None or not cfg.DATASETS.TRAIN:
+        return prior
+    try:
+        return with_fractal_dimension(cfg, prior)
+    except InputError as error:
+        logger.warning(
+            "%s is saved without the fractal dimension of each class, which only the calibration fracal needs: %s",
+            SAVED_PRIOR, one_line(str(error)),
+        )  # fmt: skip
+        return prior

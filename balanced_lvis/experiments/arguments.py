@@ -35,7 +35,12 @@ def choose_methods(methods: Sequence[str], table: Mapping[str, StagedMethod]) ->
     if unknown or not methods:
         names = ", ".join(map(repr, unknown)) or "empty"
         raise InputError(f"--methods: {names}; valid: {', '.join(table)}.")
-    wanted = {*methods, *(table[method].first_stage for method in methods)}
+    wanted: set[str] = set()
+    for method in methods:
+        key: str | None = method
+        while key is not None:
+            wanted.add(key)
+            key = table[key].first_stage
     return [method for method in table if method in wanted]
 
 

@@ -8,14 +8,18 @@ from pathlib import Path
 
 from ..console.printing import print_text
 from ..data.config_datasets import prepare_rendered, rendered_root
-from ..utils.io import write_json
+from ..utils.io import replacing, write_json
 from ..utils.job_lock import only_job_in
 from .arguments import check_overrides, check_seeds, choose_methods
-from .comparison_report import comparison_page, plot_ap_by_bin, statistics_table
-from .methods import METHODS
-from .run_processes import train_all
+from .comparison_plots import plot_ap_by_bin, plot_rare_ap, shown_in_bins
+from .comparison_report import add_differences, comparison_page, statistics_table
+from .comparison_runs import RunKey, comparison_runs, is_config_file, method_of_config
+from .methods import METHODS, REFERENCE, Method, full_titles
+from .run_processes import number_of_jobs, train_all
 from .run_progress import Reporter
-from .runs import RESULTS, Run, discard_stale, unfinished
+from .runs import Run, discard_stale, unfinished, with_first_stages
+from .tables import TASKS
+from .time_estimate import note_seconds, time_line
 
 TABLE = "table.json"
 PAGE = "table.md"
@@ -43,21 +47,23 @@ def compare(
     Train every method with every seed, evaluate, and write ``table.md``, ``table.json`` and plots to ``output``.
 
     Each run has a folder: ``output``/method/seed_0 and so on. Finished runs are kept, and interrupted ones resume from
-    their last checkpoint. Runs of another config are deleted, and so are second stages whose first stage is trained in
-    this call.
+    their last checkpoint. Runs of another config are deleted, and so are runs that start from a first stage that is
+    trained in this call.
 
     Args:
-        methods: keys of :data:`METHODS`; the first stages of second stages are added.
+        methods: keys of :data:`METHODS`, and paths of configs of other methods
+            (:func:`.comparison_runs.method_of_config`); the first stages of second stages are added.
         seeds: whole numbers from 0, for training only: the rendered dataset is the same for all.
         train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis train``.
         output: folder for the runs and the results.
         configs: start of the paths of the configs, before ``METHOD.yaml``.
         overrides: ``KEY VALUE`` pairs, for all runs.
-        jobs: number of simultaneous runs; by default one per core, or 1 on a GPU.
+        jobs: number of simultaneous runs; by default one per core, or one per GPU.
         command: the command line to name in ``table.md``.
 
     Returns:
-        the contents of ``table.json``: {method: {metric: {"mean", "std", "runs"}}} in percent.
+        the contents of ``table.json``: {method: {metric: {"mean", "std", "runs", "difference"}}} in percent; see
+        :func:`.comparison_report.add_differences`.
 
     Raises:
         InputError: if a method is unknown, a seed is negative, an override sets a key that differs between the
@@ -65,41 +71,84 @@ def compare(
             fails, with the end of its output.
     """
     start = time.monotonic()
-    methods, seeds = choose_methods(list(methods), METHODS), check_seeds(seeds)
+    table, files, keys = all_methods(list(methods), configs, tuple(overrides))
+    chosen_methods, seeds = choose_methods(keys, table), check_seeds(seeds)
     check_overrides(overrides)
-    runs = _runs(METHODS, seeds, output, configs, tuple(overrides))
-    chosen = [run for (method, _), run in runs.items() if method in methods]
+    runs = comparison_runs(table, files, seeds, output, tuple(overrides))
+    chosen = {key: run for key, run in runs.items() if key[0] in chosen_methods}
     with only_job_in(output, "--output"):
-        to_do = unfinished(chosen)
-        discard_stale(to_do, list(runs.values()), output)
-        _prepare_data(to_do)
-        print(f"{len(to_do)} runs to train and evaluate, {len(chosen) - len(to_do)} already finished", flush=True)
-        train_all(to_do, train_net, jobs, Reporter(len(to_do)), num_runs=len(chosen))
-        minutes, kept = (time.monotonic() - start) / 60, len(chosen) - len(to_do)
+        to_do, kept = run_all(list(chosen.values()), list(runs.values()), train_net, output, jobs)
+        minutes = (time.monotonic() - start) / 60
         made_by = (
-            f"Made by `{command or 'compare'}` with {len(seeds)} seed{'s' * (len(seeds) > 1)}: {len(to_do)} runs in "
+            f"Made by `{command or 'compare'}` with {len(seeds)} seed{'s' * (len(seeds) > 1)}: {to_do} runs in "
             f"{minutes:.1f} minutes; {kept} had already finished."
         )
-        return _write(methods, {key: run for key, run in runs.items() if run in chosen}, output, configs, made_by)
+        title = f"Comparison of {len(chosen_methods)} methods, {os.path.relpath(f'{configs}*.yaml')}"
+        return _write({key: table[key] for key in chosen_methods}, chosen, output, title, made_by)
 
 
-def _runs(methods, seeds, output: Path, configs: str, overrides) -> dict[tuple[str, int], Run]:
-    """{(method, seed): run}, seed by seed, so that all methods have a result early; first stages come first."""
-    runs: dict[tuple[str, int], Run] = {}
-    for seed in seeds:
-        for method in sorted(methods.values(), key=lambda method: method.first_stage is not None):
-            after = runs.get((method.first_stage, seed))
-            # Last, as it takes precedence: an override of MODEL.WEIGHTS is for first stages.
-            own = ["SEED", str(seed), *(["MODEL.WEIGHTS", str(after.weights)] if after else [])]
-            runs[method.key, seed] = Run(
-                f"{method.key}/seed_{seed}",
-                f"{method.key} seed {seed}",
-                Path(f"{configs}{method.key}.yaml"),
-                output / method.key / f"seed_{seed}",
-                (*overrides, *own),
-                after,
-            )
-    return runs
+def all_methods(
+    words: list[str], configs: str, overrides: tuple[str, ...]
+) -> tuple[dict[str, Method], dict[str, Path], list[str]]:
+    """
+    The table of methods with those that configs define.
+
+    Args:
+        words: keys and paths of configs.
+        configs: start of the paths of the configs of :data:`METHODS`.
+        overrides: ``KEY VALUE`` pairs.
+
+    Returns:
+        {key: method}; {key: config}; the words as keys.
+
+    Raises:
+        InputError: if a config is invalid or has the name of another method.
+    """
+    table = dict(METHODS)
+    files = {key: Path(f"{configs}{key}.yaml") for key in METHODS}
+    keys = []
+    for word in dict.fromkeys(words):
+        if is_config_file(word):
+            method = method_of_config(word, table, overrides)
+            table[method.key], files[method.key], word = method, Path(word), method.key
+        keys.append(word)
+    return table, files, keys
+
+
+def run_all(
+    chosen: list[Run], runs: list[Run], train_net: Path | None, output: Path, jobs: int | None = None
+) -> tuple[int, int]:
+    """
+    Start the runs that have not finished and those that they build on, after a line with the estimated time.
+
+    Args:
+        chosen: the runs to finish.
+        runs: these and all others in the folder that may start from them.
+        train_net: as of :func:`compare`.
+        output: folder of the experiment, for messages.
+        jobs: as of :func:`compare`.
+
+    Returns:
+        the number of runs that were started; the number of those that had already finished.
+
+    Raises:
+        InputError: as :func:`compare`.
+    """
+    chosen = with_first_stages(chosen)
+    to_do = unfinished(chosen)
+    _prepare_data(to_do)  # before anything is deleted
+    discard_stale(to_do, with_first_stages(runs), output)
+    print(f"{len(to_do)} runs to train and evaluate, {len(chosen) - len(to_do)} already finished", flush=True)
+    if line := time_line(to_do, chosen, number_of_jobs(to_do, jobs, len(chosen))):
+        print(line, flush=True)
+    report = Reporter(len(to_do))
+
+    def on_end(run: Run, seconds: float) -> None:
+        note_seconds(run, seconds)
+        report(run, seconds)
+
+    train_all(to_do, train_net, jobs, on_end, num_runs=len(chosen))
+    return len(to_do), len(chosen) - len(to_do)
 
 
 def _prepare_data(runs: list[Run]) -> None:
@@ -109,20 +158,24 @@ def _prepare_data(runs: list[Run]) -> None:
         prepare_rendered(cfg)
 
 
-def _write(methods: list[str], runs: dict[tuple[str, int], Run], output: Path, configs: str, made_by: str) -> dict:
+def _write(methods: dict[str, Method], runs: dict[RunKey, Run], output: Path, title: str, made_by: str) -> dict:
     by_method = {method: [run for (key, _), run in runs.items() if key == method] for method in methods}
-    table = statistics_table({method: [run.load(RESULTS) for run in found] for method, found in by_method.items()})
-    titles = {method: METHODS[method].full_title for method in methods}
-    title = f"Comparison of {len(methods)} methods, {os.path.relpath(f'{configs}*.yaml')}"
-    page = comparison_page(table, titles, title, f"{_schedules(runs.values())} {made_by}")
-    (output / PAGE).write_text(page, encoding="utf-8")
+    table = add_differences(
+        statistics_table({method: [run.results() for run in found] for method, found in by_method.items()}), REFERENCE
+    )
+    titles = full_titles(methods)
+    groups = {key: method.group for key, method in methods.items()}
+    page = comparison_page(table, titles, groups, title, f"{_schedules(runs.values())} {made_by}")
+    with replacing(output / PAGE) as file:
+        file.write(page)
+    shown = shown_in_bins(table, groups)
     per_category = {
-        titles[method]: [run.load("inference", "per_category_ap.json") for run in found]
-        for method, found in by_method.items()
+        titles[method]: [run.load("inference", "per_category_ap.json") for run in by_method[method]] for method in shown
     }
-    second_stages = {titles[method] for method in methods if METHODS[method].first_stage}
-    for task, name in (("bbox", "box"), ("segm", "mask")):
-        plot_ap_by_bin(per_category, output / f"{name}_ap_by_frequency.png", task, second_stages)
+    hollow = {titles[method] for method in shown if methods[method].first_stage}
+    for task, name in TASKS.items():
+        plot_ap_by_bin(per_category, output / f"{name}_ap_by_frequency.png", task, hollow)
+        plot_rare_ap(table, titles, groups, output / f"{name}_ap_of_rare_categories.png", task)
     write_json(output / TABLE, table, indent=1)
     print_text(f"\n{page}\nTables and plots are in {output}/")
     return table
@@ -130,8 +183,9 @@ def _write(methods: list[str], runs: dict[tuple[str, int], Run], output: Path, c
 
 def _schedules(runs) -> str:
     """The schedules: second stages train for longer in total, which explains a part of their gain."""
+    trained = [run for run in runs if run.trains]
     first, second = (
-        sorted({run.config().SOLVER.MAX_ITER for run in runs if (run.after is not None) == later})
+        sorted({run.config().SOLVER.MAX_ITER for run in trained if (run.after is not None) == later})
         for later in (False, True)
     )
     sentence = f"End-to-end methods train for {' or '.join(map(str, first))} iterations"

@@ -116,12 +116,14 @@ def analysis_tables(found: dict, shown: int = 5) -> str:
     """
     classes = sorted(found["classes"], key=lambda record: (-record["image_count"], record["name"]))
     names = list(classes[0]["logit_shift"])
-    groups = [["group", "classes", "images of a class", "instances", "repeat factor", *names]]
+    # Shown if the prior has it.
+    shown_boxes = ["fractal dimension"] if "fractal_dimension" in classes[0] else []
+    groups = [["group", "classes", "images of a class", "instances", "repeat factor", *shown_boxes, *names]]
     for group, name in {**GROUPS, "": "all"}.items():
         rows = [record for record in classes if record["group"].startswith(group)]
-        groups.append([name, *_group_row(rows, names)])
+        groups.append([name, *_group_row(rows, shown_boxes, names)])
     ends = classes if len(classes) <= 2 * shown else [*classes[:shown], None, *classes[len(classes) - shown :]]
-    single = [["class", "group", "images", "instances", "repeat factor", *names]]
+    single = [["class", "group", "images", "instances", "repeat factor", *shown_boxes, *names]]
     single += [_class_row(record) if record else ["…"] + [""] * (len(single[0]) - 1) for record in ends]
     return f"{_summary_line(found)}\n\n{SHIFT_NOTE}\n\n{markdown_table(groups)}\n{markdown_table(single)}"
 
@@ -141,15 +143,16 @@ def _summary_line(found: dict) -> str:
     return f"{line}; {absent:,} classes in no image, counted as half an image" if absent else line
 
 
-def _group_row(records: list[dict], shifts: list[str]) -> list[str]:
+def _group_row(records: list[dict], boxes: list[str], shifts: list[str]) -> list[str]:
     if not records:
-        return ["0", *["–"] * (3 + len(shifts))]
+        return ["0", *["–"] * (3 + len(boxes) + len(shifts))]
     counts = [record["instance_count"] for record in records]
     return [
         f"{len(records):,}",
         _span([record["image_count"] for record in records], ",d"),
         "–" if None in counts else f"{sum(counts):,}",
         _span([record["repeat_factor"] for record in records], ".2f"),
+        *(_span([record["fractal_dimension"] for record in records], ".2f") for _ in boxes),
         *(_span([record["logit_shift"][name] for record in records], ".2f") for name in shifts),
     ]
 
@@ -162,6 +165,7 @@ def _class_row(record: dict) -> list[str]:
         f"{record['image_count']:,}",
         "–" if instances is None else f"{instances:,}",
         f"{record['repeat_factor']:.2f}",
+        *([f"{record['fractal_dimension']:.2f}"] if "fractal_dimension" in record else []),
         *(f"{shift:.2f}" for shift in record["logit_shift"].values()),
     ]
 

@@ -6,6 +6,7 @@ The table of methods, used by the comparison, the quick start, the tests and doc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..config import load_config
@@ -41,6 +42,16 @@ LOCE = Paper("Feng et al., ICCV 2021", "2108.07507")
 ACSL = Paper("Wang et al., CVPR 2021", "2104.00885")
 BACL = Paper("Qi et al., TMM 2023", "2308.02213")
 SEESAW = Paper("Wang et al., CVPR 2021", "2008.10032")
+LOGIT_ADJUSTMENT = Paper("Menon et al., ICLR 2021", "2007.07314")
+NORMALIZED_CALIBRATION = Paper("Pan et al., NeurIPS 2021", "2107.02170")
+INVERSE_FREQUENCY = Paper("Alexandridis et al., 2022", "2209.04861")
+LOGIT_NORMALIZATION = Paper("Zhao et al., 2022", "2203.17020")
+FRACTAL_CALIBRATION = Paper("Alexandridis et al., CVPR 2025", "2410.11774")
+
+# Groups of methods in tables and plots, in their order.
+END_TO_END, SECOND_STAGE, TEST_TIME = GROUPS = ("end to end", "second stage", "test time")
+# The method that others are compared with, seed by seed.
+REFERENCE = "rfs"
 
 
 @dataclass(frozen=True)
@@ -50,18 +61,44 @@ class Method:
         key: name of its configs, without folder, backbone and ``.yaml``.
         title: name in tables and plots, without the stage.
         paper: where the method is from; None for a control.
-        first_stage: key of the method whose model a second stage starts from; None for end-to-end training.
+        first_stage: key of the method whose model it starts from; None for end-to-end training.
+        evaluates_only: whether the model of ``first_stage`` is evaluated with another config, such as a calibration,
+            without training.
+        preparation: command of ``balanced-lvis`` that writes what the evaluation needs next to the weights of
+            ``first_stage``; None if they are enough.
     """
 
     key: str
     title: str
     paper: Paper | None
     first_stage: str | None = None
+    evaluates_only: bool = False
+    preparation: str | None = None
 
     @property
-    def full_title(self) -> str:
-        """The title with the first stage."""
-        return f"{self.title} (stage 2 of {METHODS[self.first_stage].title})" if self.first_stage else self.title
+    def group(self) -> str:
+        """One of :data:`GROUPS`."""
+        if self.first_stage is None:
+            return END_TO_END
+        return TEST_TIME if self.evaluates_only else SECOND_STAGE
+
+
+def full_titles(methods: Mapping[str, Method]) -> dict[str, str]:
+    """{key: title with the first stage}, for a table of methods that contains all first stages."""
+    return {key: _full_title(method, methods) for key, method in methods.items()}
+
+
+def _full_title(method: Method, methods: Mapping[str, Method]) -> str:
+    if method.first_stage is None:
+        return method.title
+    first = methods[method.first_stage].title
+    return f"{method.title} ({'on' if method.evaluates_only else 'stage 2 of'} {first})"
+
+
+def _at_test_time(
+    key: str, title: str, paper: Paper | None, first_stage: str, preparation: str | None = None
+) -> Method:
+    return Method(key, title, paper, first_stage, evaluates_only=True, preparation=preparation)
 
 
 METHODS = {
@@ -96,6 +133,23 @@ METHODS = {
         Method("decoupled_loce", "Equilibrium Loss", LOCE, "rfs_softmax"),
         Method("decoupled_acsl", "ACSL", ACSL, "sigmoid"),
         Method("decoupled_bacl", "FCBL", BACL, "sigmoid_background"),
+        # Without training: checkpoints of the methods above with another config.
+        _at_test_time("rfs_logit_adjustment", "Logit adjustment", LOGIT_ADJUSTMENT, "rfs"),
+        _at_test_time("rfs_norcal", "NorCal", NORMALIZED_CALIBRATION, "rfs"),
+        _at_test_time("rfs_fracal", "FRACAL", FRACTAL_CALIBRATION, "rfs"),
+        _at_test_time("rfs_softmax_logit_adjustment", "Logit adjustment", LOGIT_ADJUSTMENT, "rfs_softmax"),
+        _at_test_time("rfs_softmax_norcal", "NorCal", NORMALIZED_CALIBRATION, "rfs_softmax"),
+        _at_test_time("rfs_softmax_iif", "IIF", INVERSE_FREQUENCY, "rfs_softmax"),
+        _at_test_time("rfs_softmax_fracal", "FRACAL", FRACTAL_CALIBRATION, "rfs_softmax"),
+        _at_test_time("rfs_softmax_logn", "LogN", LOGIT_NORMALIZATION, "rfs_softmax", preparation="collect-logits"),
+        # The thresholds of NMS and masks that their papers report results with; all others have 0.5 for both.
+        _at_test_time("gol_published_thresholds", "Thresholds 0.3 and 0.4", GUMBEL, "gol"),
+        _at_test_time(
+            "rfs_softmax_fracal_published_thresholds",
+            "FRACAL, thresholds 0.3 and 0.4",
+            FRACTAL_CALIBRATION,
+            "rfs_softmax",
+        ),
     )
 }
 
@@ -127,8 +181,11 @@ def _row(method: Method, cfg) -> list[str]:
     sampler = f"`{cfg.DATALOADER.SAMPLER_TRAIN}`"
     if cfg.INPUT.COPY_PASTE.ENABLED:
         sampler += ", [copy-paste](methods.md#copy-paste)"
-    stage = "end to end"
-    if method.first_stage:
+    stage = method.group
+    if method.evaluates_only:
+        calibration = cfg.MODEL.ROI_BOX_HEAD.CALIBRATION.NAME
+        stage += f", on `{method.first_stage}`" + (f": `{calibration}`" if calibration else "")
+    elif method.first_stage:
         stage = f"second, after `{method.first_stage}`: {_CLASSIFIERS[cfg.MODEL.DECOUPLED.CLASSIFIER]}"
     paper = method.paper.link() if method.paper else "–"
     return [f"`{method.key}`", method.title, paper, activation, sampler, stage]

@@ -18,6 +18,7 @@ from .run_progress import Progress
 from .runs import SCREEN, Run
 
 POLL_SECONDS = 0.1
+GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 def train_all(
@@ -31,12 +32,13 @@ def train_all(
     Train and evaluate runs, resuming those that were interrupted; the first failure ends the others.
 
     A run starts as soon as fewer than ``jobs`` are running and the run in its ``after`` has finished, in the order of
-    the list. The runs share the CPU cores. They end if this process ends, and their checkpoints are kept.
+    the list. The runs share the CPU cores. With several GPUs, each run has its own, as far as there are enough. All end
+    if this process ends, and their checkpoints are kept.
 
     Args:
         runs: the training runs. An ``after`` that is not among them is not waited for.
         train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis`` with the command of the run.
-        jobs: number of simultaneous runs; by default one per core, or 1 on a GPU.
+        jobs: number of simultaneous runs; by default one per core, or one per GPU if they use GPUs.
         on_end: called with each run that has succeeded and its seconds in this call.
         num_runs: number of runs that share the cores, those that have finished included, so that the last run of a
             resumed experiment has as many threads as in an uninterrupted one; by default, that of ``runs``.
@@ -47,6 +49,7 @@ def train_all(
     jobs, environment = _shares(runs, jobs, num_runs or len(runs))
     if not runs:
         return
+    gpus = _gpus_to_share(runs)
     waiting = list(runs)
     running: list = []
     ended: list = []
@@ -56,7 +59,8 @@ def train_all(
             while waiting or running:
                 for run in _ready(waiting, ended, runs)[: jobs - len(running)]:
                     waiting.remove(run)
-                    running.append(_Process(run, train_net, environment))
+                    gpu = _least_used(gpus, [process.gpu for process in running])
+                    running.append(_Process(run, train_net, environment, gpu))
                 for process in [process for process in running if not process.runs()]:
                     process.check()
                     running.remove(process)
@@ -71,11 +75,16 @@ def train_all(
             progress.close()
 
 
+def number_of_jobs(runs: list[Run], jobs: int | None, num_runs: int) -> int:
+    """How many runs :func:`train_all` starts at a time; the arguments are its own."""
+    return _shares(runs, jobs, num_runs)[0]
+
+
 def _shares(runs, jobs: int | None, num_runs: int) -> tuple[int, dict]:
     """The number of simultaneous runs, and an environment that limits each to its share of the cores."""
     cores = _usable_cores()
     on_gpu = torch.cuda.is_available() and any(run.config().MODEL.DEVICE.startswith("cuda") for run in runs)
-    jobs = (1 if on_gpu else cores) if jobs is None else jobs
+    jobs = (max(1, len(_gpus_to_share(runs))) if on_gpu else cores) if jobs is None else jobs
     if jobs < 1:
         raise InputError(f"jobs is {jobs}; it must be 1 or more.")
     jobs = min(jobs, max(1, num_runs))
@@ -88,17 +97,34 @@ def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _gpus_to_share(runs) -> list[str]:
+    """The GPUs that this process may use, if there are several, and if the runs don't name theirs."""
+    if not torch.cuda.is_available() or any(run.config().MODEL.DEVICE != "cuda" for run in runs):
+        return []
+    visible = os.environ.get(GPUS)
+    names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
+    return names[: torch.cuda.device_count()] if len(names) > 1 else []
+
+
+def _least_used(gpus: list[str], in_use: list[str | None]) -> str | None:
+    return min(gpus, key=in_use.count) if gpus else None
+
+
 def _ready(waiting, ended, runs) -> list[Run]:
     return [run for run in waiting if run.after is None or run.after in ended or run.after not in runs]
 
 
 class _Process:
-    """The process of a run."""
+    """The process of a run, on a GPU of its own if ``gpu`` names one."""
 
-    def __init__(self, run: Run, train_net: Path | None, environment: dict):
+    def __init__(self, run: Run, train_net: Path | None, environment: dict, gpu: str | None):
         self.run = run
+        self.gpu = gpu
         self.start = time.monotonic()
+        if gpu is not None:
+            environment = {**environment, GPUS: gpu}
         run.output.mkdir(parents=True, exist_ok=True)
+        run.note_start()
         with open(run.output / SCREEN, "w", encoding="utf-8") as screen:
             self._process = subprocess.Popen(
                 [*map(str, run.command(train_net))],
@@ -111,11 +137,12 @@ class _Process:
         return self._process.poll() is None
 
     def check(self) -> None:
-        """Raises InputError if the run has failed, and StorageError if it could not write."""
+        """Note that the run has ended; raises InputError if it has failed, and StorageError if it could not write."""
         status = self._process.returncode
         if status:
             kind = StorageError if status == StorageError.exit_status else InputError
-            raise kind(f"Training {self.run.title} failed with status {status}:\n{self.run.tail()}")
+            raise kind(f"{self.run.verb} {self.run.title} failed with status {status}:\n{self.run.tail()}")
+        self.run.note_success()
 
     def end(self) -> None:
         self._process.terminate()  # no effect if it has ended

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ..console.printing import print_text
 from ..console.time_left import TimeLeft
-from .runs import RESULTS, Run
+from .runs import PreparationRun, Run
 from .tables import percent
 
 BAR_SECONDS = 1.0
@@ -62,6 +62,8 @@ class Progress:
         done, loss = run.progress()
         if done >= iterations:  # the iteration logged with the evaluation's results is one higher
             return iterations, "evaluating"
+        if not run.trains:
+            return 0, "running"
         return done, f"{done}/{iterations} loss {loss:.2f}" if done else "starting"
 
 
@@ -78,12 +80,17 @@ class Reporter:
 
     def __call__(self, run: Run, seconds: float) -> None:
         self._left -= 1
-        results = run.load(RESULTS)
+        if isinstance(run, PreparationRun):
+            self._print(f"{run.title}: {seconds / 60:.1f} min")
+            return
+        results = run.results()
         box, box_rare, mask, mask_rare = (
             percent(results.get(task, {}).get(metric)) for task in ("bbox", "segm") for metric in ("AP", "APr")
         )
-        tqdm.write(  # above the progress bar
-            f"{run.title}: box AP {box}, APr {box_rare}, mask AP {mask}, APr {mask_rare}, {seconds / 60:.1f} min; "
-            f"runs left: {self._left}"
+        self._print(
+            f"{run.title}: box AP {box}, APr {box_rare}, mask AP {mask}, APr {mask_rare}, {seconds / 60:.1f} min"
         )
+
+    def _print(self, text: str) -> None:
+        tqdm.write(f"{text}; runs left: {self._left}")  # above the progress bar
         sys.stdout.flush()

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 from ..utils.errors import InputError
+from ..utils.io import replacing, sha256_of, write_json
 from ..utils.job_lock import only_job_in
 
 FINAL_WEIGHTS = "model_final.pth"
 RESULTS = "results.json"
+EVALUATION = "evaluation"  # folder of --eval-only, in OUTPUT_DIR
+FIRST_STAGE = "first_stage.json"  # which weights the run started from
+_PREPARED = "prepared.json"
 SCREEN = "screen.txt"
 TAIL_LINES = 15
 _CONSOLE_COMMAND = Path(__file__).resolve().parents[2] / "balanced_lvis_cli.py"
@@ -33,11 +38,16 @@ class Run:
         config_file: its config.
         output: its OUTPUT_DIR.
         overrides: ``KEY VALUE`` pairs.
-        after: the run that must have finished before this one starts; None if there is none.
+        after: the run whose final model this one starts from, and which must have finished before; None if there is
+            none.
         subcommand: the command of ``balanced-lvis`` that trains it.
+        verb: what the run does, in messages.
+        trains: whether it trains a model.
     """
 
     subcommand: ClassVar[str] = "train"
+    verb: ClassVar[str] = "Training"
+    trains: ClassVar[bool] = True
 
     key: str
     title: str
@@ -45,15 +55,19 @@ class Run:
     output: Path
     overrides: tuple[str, ...] = ()
     after: Run | None = None
+    _configs: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def config(self):
         """
-        The config with the overrides.
+        The config with the overrides, not to be changed: it is loaded once.
 
         Raises:
             InputError: if the config is invalid.
         """
-        return self.load_config(self.config_file, self.overrides)
+        key = (self.config_file, self.overrides)
+        if key not in self._configs:
+            self._configs[key] = self.load_config(self.config_file, self.overrides)
+        return self._configs[key]
 
     def load_config(self, config_file: Path, overrides: Sequence[str] = ()):
         """
@@ -86,6 +100,15 @@ class Run:
         """Path of the final model, which exists once training has finished."""
         return self.output / FINAL_WEIGHTS
 
+    @property
+    def folder(self) -> Path:
+        """The folder of the run's config and results."""
+        return self.output
+
+    def results(self) -> dict:
+        """The content of ``results.json``."""
+        return self.load(RESULTS)
+
     def progress(self) -> tuple[int, float]:
         """Number of finished iterations and the last logged loss; 0 and NaN before the first."""
         done, loss = 0, math.nan
@@ -99,15 +122,33 @@ class Run:
 
     def finished(self, cfg) -> bool:
         """Whether the run has finished with this config, and its final model has been evaluated."""
-        results, weights = self.output / RESULTS, self.weights
-        if not self.has_results() or not self._is_of(cfg):
+        results, weights = self.folder / RESULTS, self.weights
+        if not self.has_results() or not self._is_of(cfg) or self.is_of_other_first_stage():
             return False
         return not weights.exists() or results.stat().st_mtime >= weights.stat().st_mtime
 
     def has_results(self) -> bool:
         """Whether the folder has the results of a whole run, of any config."""
         # With TEST.EVAL_PERIOD, the results of an interrupted run may be those of an earlier model.
-        return (self.output / RESULTS).exists() and self._has_ended_training()
+        return (self.folder / RESULTS).exists() and self._has_ended_training()
+
+    def note_start(self) -> None:
+        """Note which weights the run starts from, so that it is not kept when its first stage is trained again."""
+        if self.after is not None and self.after.weights.exists():
+            write_json(self.output / FIRST_STAGE, {"sha256": _digest(self.after.weights)})
+
+    def note_success(self) -> None:
+        """Called when the run's process has succeeded."""
+
+    def is_of_other_first_stage(self) -> bool:
+        """Whether the run started from weights other than those that its first stage has now, as far as is known."""
+        if self.after is None or not self.after.weights.exists():
+            return False
+        try:
+            noted = json.loads((self.output / FIRST_STAGE).read_text(encoding="utf-8"))["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):  # of an earlier version
+            return False
+        return noted != _digest(self.after.weights)
 
     def _has_ended_training(self) -> bool:
         """According to the last_checkpoint file, which stays if the weights are removed to save disk space."""
@@ -117,8 +158,8 @@ class Run:
             return False
 
     def is_of_other(self, cfg) -> bool:
-        """Whether the output is of another config, and so must not be resumed with this one."""
-        return self._config_path.exists() and not self._is_of(cfg)
+        """Whether the output is of another config or first stage, and so must not be resumed with this one."""
+        return self._config_path.exists() and (not self._is_of(cfg) or self.is_of_other_first_stage())
 
     def discard_other(self, cfg) -> None:
         """Delete the output if it is of another config."""
@@ -133,12 +174,12 @@ class Run:
             InputError: if a job is using the folder.
         """
         if self.output.exists():
-            with only_job_in(self.output):
+            with only_job_in(self.folder):
                 shutil.rmtree(self.output)
 
     def load(self, *parts: str):
-        """Contents of a JSON file that the run has written."""
-        return json.loads(self.output.joinpath(*parts).read_text(encoding="utf-8"))
+        """Contents of a JSON file that the run has written to :attr:`folder`."""
+        return json.loads(self.folder.joinpath(*parts).read_text(encoding="utf-8"))
 
     def tail(self) -> str:
         """The last lines that the run has printed."""
@@ -147,26 +188,170 @@ class Run:
 
     @property
     def _config_path(self) -> Path:
-        return self.output / "config.yaml"
+        return self.folder / "config.yaml"
 
     def _is_of(self, cfg) -> bool:
         path = self._config_path
-        return path.exists() and _same_run(self.load_config(path), cfg, self.output)
+        return path.exists() and _same_run(self.saved_config(path), cfg, self.output)
+
+    def saved_config(self, path: Path):
+        """
+        The config that the run has written, without what it has added.
+
+        Raises:
+            InputError: if it is invalid.
+        """
+        return self.load_config(path)
+
+
+class EvaluationRun(Run):
+    """
+    An evaluation of the model of :attr:`after`, without training.
+
+    Its config and results are in ``OUTPUT_DIR/evaluation``, as ``--eval-only`` writes them.
+    """
+
+    verb: ClassVar[str] = "Evaluation of"
+    trains: ClassVar[bool] = False
+
+    def command(self, script: Path | None) -> list:
+        """As in the base class, with ``--eval-only``."""
+        return ["--eval-only" if word == "--resume" else word for word in super().command(script)]
+
+    @property
+    def folder(self) -> Path:
+        """``OUTPUT_DIR/evaluation``."""
+        return self.output / EVALUATION
+
+    def has_results(self) -> bool:
+        """Whether the folder has the results of an evaluation, of any config."""
+        return (self.folder / RESULTS).exists()
+
+    def iterations(self) -> int:
+        """One, so that progress has something to count."""
+        return 1
+
+    def progress(self) -> tuple[int, float]:
+        """Nothing is reported until the evaluation has ended."""
+        return 0, math.nan
+
+    def saved_config(self, path: Path):
+        """The config that the evaluation has written, without its own folder and the prior found with the weights."""
+        cfg = super().saved_config(path)
+        if os.path.basename(cfg.OUTPUT_DIR) == EVALUATION:
+            cfg.OUTPUT_DIR = os.path.dirname(cfg.OUTPUT_DIR)
+        prior = cfg.MODEL.get("CLASS_PRIOR")  # none in image classification
+        if prior is not None and os.path.dirname(prior.FILE) == os.path.dirname(cfg.MODEL.WEIGHTS):
+            prior.FILE = ""
+        return cfg
+
+
+@dataclass
+class PreparationRun(Run):
+    """
+    What an evaluation needs of the model of :attr:`after`: a file that a command writes next to the weights.
+
+    Attributes:
+        tool: the command of ``balanced-lvis``.
+    """
+
+    verb: ClassVar[str] = "Preparation of"
+    trains: ClassVar[bool] = False
+
+    tool: str = ""
+
+    @classmethod
+    def of(cls, model: Run, tool: str) -> PreparationRun:
+        """The preparation by ``tool`` of a model, in a folder below its own."""
+        overrides = (*model.overrides, "MODEL.WEIGHTS", str(model.weights))
+        title, output = f"{tool} of {model.title}", model.output / tool
+        return cls(f"{model.key}/{tool}", title, model.config_file, output, overrides, model, tool)
+
+    def command(self, script: Path | None) -> list:
+        """The command that writes the file."""
+        words = [_CONSOLE_COMMAND if script is None else script, self.tool, "--config-file", self.config_file]
+        return [sys.executable, *words, *self.overrides, "OUTPUT_DIR", self.output]
+
+    @property
+    def weights(self) -> Path:
+        """The weights of the model."""
+        assert self.after is not None
+        return self.after.weights
+
+    def note_start(self) -> None:
+        """As in the base class, with the config, which the command doesn't write."""
+        (self.output / _PREPARED).unlink(missing_ok=True)
+        super().note_start()
+        with replacing(self._config_path) as file:
+            file.write(self.config().dump())
+
+    def note_success(self) -> None:
+        """Note that the file is complete."""
+        write_json(self.output / _PREPARED, {})
+
+    def has_results(self) -> bool:
+        """Whether the file has been written, with any config."""
+        return (self.output / _PREPARED).exists()
+
+    def finished(self, cfg) -> bool:
+        """Whether the file has been written with this config from the weights that the model has now."""
+        return self.has_results() and not self.is_of_other(cfg)
+
+    def iterations(self) -> int:
+        """As of an evaluation."""
+        return 1
+
+    def progress(self) -> tuple[int, float]:
+        """As of an evaluation."""
+        return 0, math.nan
+
+
+@functools.cache
+def _digest_of(path: str, size: int, mtime_ns: int) -> str:
+    """``size`` and ``mtime_ns`` are for the cache: a file that is replaced is read again."""
+    return sha256_of(path)
+
+
+def _digest(path: Path) -> str:
+    found = path.stat()
+    return _digest_of(str(path), found.st_size, found.st_mtime_ns)
 
 
 def _same_run(one, other, output: Path) -> bool:
-    """Whether two configs define the same training run, regardless of device and output folder."""
+    """Whether two configs define the same run, regardless of device, output folder and imported modules."""
     one, other = one.clone(), other.clone()
     if _from_folder(one.MODEL.WEIGHTS, one.OUTPUT_DIR) == _from_folder(other.MODEL.WEIGHTS, output):
         one.MODEL.WEIGHTS = other.MODEL.WEIGHTS
-    one.MODEL.DEVICE, one.OUTPUT_DIR = other.MODEL.DEVICE, other.OUTPUT_DIR
-    # As text, because nested tuples become lists in a file.
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    one.MODEL.DEVICE, one.OUTPUT_DIR, one.IMPORTS = other.MODEL.DEVICE, other.OUTPUT_DIR, other.IMPORTS
+    one, other = _flat(one), _flat(other)
+    # A module that is imported meanwhile adds options of methods that at most one of the runs can use.
+    return all(one[key] == other[key] for key in one.keys() & other.keys())
+
+
+def _flat(node, prefix: str = "") -> dict[str, str]:
+    """{dotted key: value} of a config, as text, because nested tuples become lists in a file."""
+    out: dict[str, str] = {}
+    for key, value in node.items():
+        out.update(_flat(value, f"{prefix}{key}.") if hasattr(value, "items") else {prefix + key: json.dumps(value)})
+    return out
 
 
 def _from_folder(weights: str, folder) -> str:
     """Weights relative to the run's folder, which stay the same if both the run and its first stage are moved."""
     return os.path.relpath(weights, folder) if weights and "://" not in weights else weights
+
+
+def with_first_stages(runs: Sequence[Run]) -> list[Run]:
+    """The runs, each after those that it builds on, and each folder once."""
+    found: dict[Path, Run] = {}
+    for run in runs:
+        for one in _chain(run):
+            found.setdefault(one.output, one)
+    return list(found.values())
+
+
+def _chain(run: Run) -> list[Run]:
+    return [*(_chain(run.after) if run.after else []), run]
 
 
 def unfinished(runs: list[Run]) -> list[Run]:
@@ -200,14 +385,16 @@ def discard_stale(to_do: Sequence[Run], runs: Sequence[Run], output: Path) -> No
 
     Args:
         to_do: the runs that are trained.
-        runs: all runs of the experiment.
+        runs: all runs of the experiment, each after the run that it starts from.
         output: its folder, for the message.
 
     Raises:
         InputError: if a job is using one of the folders.
     """
     stale = [run for run in to_do if run.is_of_other(run.config())]
-    stale += [run for run in runs if run.after in to_do and run not in stale]
+    for run in runs:
+        if run not in stale and (run.after in to_do or run.after in stale):
+            stale.append(run)
     if finished := [run for run in stale if run.has_results()]:
         several = len(finished) > 1
         print(

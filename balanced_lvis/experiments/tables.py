@@ -54,6 +54,6 @@ def statistics_of(runs: Sequence[float | None]) -> dict:
     }
 
 
-def mean_and_deviation(found: dict) -> str:
+def mean_and_deviation(found: dict, sign: bool = False) -> str:
     """The text "mean ± std" of :func:`statistics_of`, with one decimal; only the mean of one value."""
-    return percent(found["mean"]) + ("" if found["std"] is None else f" ± {percent(found['std'])}")
+    return percent(found["mean"], sign) + ("" if found["std"] is None else f" ± {percent(found['std'])}")

@@ -11,14 +11,16 @@ from typing import Any
 
 import torch
 from detectron2.config import configurable
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from detectron2.utils.events import get_event_storage
 from torch import nn
 
-from ..activations import Activation, activation_class, build_activation
-from ..calibration import Calibration, build_calibration
-from ..calibration.base import check_family
+from ..activations import Activation, build_activation
+from ..calibration import Calibration, build_calibration, calibration_class
+from ..calibration.base import check_fits, with_saved_files
 from ..data.training_prior import class_prior_from_config
 from ..utils.errors import InputError
 from ..utils.keyword_options import chosen_options
@@ -197,7 +199,8 @@ def activation_from_config(cfg) -> Activation:
     Raises:
         InputError: for an unknown name or an invalid option.
     """
-    return _from_node(cfg, cfg.MODEL.ROI_BOX_HEAD.ACTIVATION, build_activation)
+    node = cfg.MODEL.ROI_BOX_HEAD.ACTIVATION
+    return _build(cfg, build_activation, node.NAME, chosen_options(node, node.NAME))
 
 
 def check_classification(cfg, training: bool) -> None:
@@ -215,6 +218,9 @@ def check_classification(cfg, training: bool) -> None:
         activation.prepare()
     if calibration is not None:
         calibration.prepare(activation)
+        for name in cfg.DATASETS.TEST:
+            if name in DatasetCatalog and (class_names := MetadataCatalog.get(name).get("thing_classes")):
+                calibration.check_classes(class_names, f"dataset {name!r}")
 
 
 def prepare_losses(model) -> None:
@@ -229,17 +235,30 @@ def calibration_from_config(cfg) -> Calibration | None:
     The calibration of ``MODEL.ROI_BOX_HEAD.CALIBRATION``, as :func:`activation_from_config`; None if ``NAME`` is empty.
 
     Raises:
-        InputError: for an unknown name, an invalid option, or a calibration that doesn't fit the activation.
+        InputError: for an unknown name, an invalid option, or a calibration that doesn't fit the activation or the
+            heads.
     """
-    box_head = cfg.MODEL.ROI_BOX_HEAD
-    if not box_head.CALIBRATION.NAME:
+    box_head, heads = cfg.MODEL.ROI_BOX_HEAD, cfg.MODEL.ROI_HEADS.NAME
+    name = box_head.CALIBRATION.NAME
+    if not name:
         return None
-    check_family(box_head.CALIBRATION.NAME, activation_class(box_head.ACTIVATION.NAME).family)
-    return _from_node(cfg, box_head.CALIBRATION, build_calibration)
+    check_fits(name, box_head.ACTIVATION.NAME)
+    kind = calibration_class(name)
+    if (
+        kind.of_one_classifier
+        and heads in ROI_HEADS_REGISTRY
+        and issubclass(ROI_HEADS_REGISTRY.get(heads), CascadeROIHeads)
+    ):
+        raise InputError(
+            f"Calibration {name!r} can't be combined with MODEL.ROI_HEADS.NAME {heads!r}: its file is of one "
+            "classifier, and the heads have one per stage; choose another calibration, or none."
+        )
+    options = with_saved_files(name, chosen_options(box_head.CALIBRATION, name), cfg.MODEL.WEIGHTS)
+    return _build(cfg, build_calibration, name, options, kind.needs_boxes)
 
 
-def _from_node(cfg, node, build):
-    """``build`` the class that a node names, with its options and the config's class prior."""
+def _build(cfg, build, name: str, options: dict, boxes: bool = False):
+    """``build`` the class of a name, with its options and the config's class prior."""
     # Of a config's clone, as the prior may be looked up after the config has changed.
-    prior = functools.partial(class_prior_from_config, cfg.clone())
-    return build(node.NAME, cfg.MODEL.ROI_HEADS.NUM_CLASSES, prior, **chosen_options(node, node.NAME))
+    prior = functools.partial(class_prior_from_config, cfg.clone(), boxes)
+    return build(name, cfg.MODEL.ROI_HEADS.NUM_CLASSES, prior, **options)

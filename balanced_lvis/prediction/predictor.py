@@ -245,8 +245,10 @@ def _config_for_prediction(cfg, weights: str, threshold: float):
         cfg.MODEL.ROI_HEADS.NAME = _LONG_TAIL_HEADS[cfg.MODEL.ROI_HEADS.NAME]
         box_head.ACTIVATION.NAME = "sigmoid" if box_head.USE_SIGMOID_CE else "softmax"
         box_head.USE_SIGMOID_CE = box_head.USE_FED_LOSS = False
+    # For a calibration, which may also read a file next to the weights.
+    cfg.MODEL.WEIGHTS = weights
     if not cfg.MODEL.CLASS_PRIOR.FILE:
-        cfg.MODEL.CLASS_PRIOR.FILE = saved_prior(weights)  # for a calibration
+        cfg.MODEL.CLASS_PRIOR.FILE = saved_prior(weights)
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = threshold
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         logger.info("No GPU is available: predicting on the CPU.")

@@ -13,6 +13,7 @@ The formula that a method derives from them is in that method's file, such as
 
 from .class_lists import ClassLists, HasClassLists, check_crowds
 from .class_prior import ALL, COMMON_MAX_IMAGES, RARE_MAX_IMAGES, WITH_OBJECTS, ClassPrior, check_count, frequency_group
+from .fractal_dimension import fractal_dimension
 from .sampled_counts import SampledCounts
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "SampledCounts",
     "check_count",
     "check_crowds",
+    "fractal_dimension",
     "frequency_group",
 ]

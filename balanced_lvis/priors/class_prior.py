@@ -54,6 +54,8 @@ class ClassPrior:
         counted: which images N counts, such as :data:`WITH_OBJECTS`.
         sampled_counts: class counts of the images that a sampler shows; if given, frequencies are computed from them.
             Groups and repeat factors are always those of the dataset.
+        fractal_dimension: (K,) from :func:`~balanced_lvis.priors.fractal_dimension` of the box centres of each class,
+            or None if unknown.
 
     Raises:
         InputError: if lengths differ, a count is not a whole number >= 0, or a class is in more images than there are.
@@ -65,6 +67,7 @@ class ClassPrior:
     instance_count: np.ndarray | None = None
     counted: str = ""
     sampled_counts: SampledCounts | None = None
+    fractal_dimension: np.ndarray | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
@@ -87,6 +90,8 @@ class ClassPrior:
                 f"ClassPrior: sampled_counts has {len(self.sampled_counts.image_count)} classes; it must have "
                 f"{self.num_classes}, as class_names."
             )
+        if self.fractal_dimension is not None:
+            self._set_fractal_dimension(self.fractal_dimension)
         if np.any(self.image_count == 0):
             _report_zero_counts(tuple(n for n, c in zip(self.class_names, self.image_count) if c == 0))
 
@@ -105,6 +110,19 @@ class ClassPrior:
         array = array.astype(np.int64)
         array.setflags(write=False)
         object.__setattr__(self, field, array)
+
+    def _set_fractal_dimension(self, values) -> None:
+        try:
+            array = np.array(values, np.float64)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            array = np.empty(0)
+        if array.shape != (self.num_classes,) or not np.all(np.isfinite(array) & (array > 0)):
+            raise InputError(
+                f"ClassPrior: fractal_dimension must be {self.num_classes} numbers above 0, one per class, not "
+                f"{values!r:.200}."
+            )
+        array.setflags(write=False)
+        object.__setattr__(self, "fractal_dimension", array)
 
     # ------------------------------------------------------------------ constructors
 
@@ -166,6 +184,8 @@ class ClassPrior:
     def merge(cls, priors: Sequence[ClassPrior]) -> ClassPrior:
         """
         The prior of several training sets of the same classes, used together.
+
+        It has no fractal dimension, which follows from the boxes of all sets, not from the dimension in each.
 
         Raises:
             InputError: for different classes, or for priors with sampled counts: a sampler repeats images by the counts

@@ -53,6 +53,7 @@ def _arguments(content: dict) -> dict:
     """
     classes = content["classes"]
     instances = [c.get("instance_count") for c in classes]
+    dimensions = [c.get("fractal_dimension") for c in classes]
     shown = content.get("shown")
     return {
         "class_names": tuple(c["name"] for c in classes),
@@ -61,6 +62,7 @@ def _arguments(content: dict) -> dict:
         "instance_count": None if None in instances else instances,
         "counted": str(content.get("counted", "")),
         "sampled_counts": None if shown is None else _sampled_counts(shown, classes),
+        "fractal_dimension": None if None in dimensions else dimensions,
     }
 
 
@@ -82,6 +84,9 @@ def prior_content(prior) -> dict:
         {"name": name, "image_count": images, "instance_count": count}
         for name, images, count in zip(prior.class_names, prior.image_count.tolist(), instances)
     ]
+    if prior.fractal_dimension is not None:
+        for record, dimension in zip(classes, prior.fractal_dimension.tolist()):
+            record["fractal_dimension"] = dimension
     content = {"format": FORMAT, "num_images": int(prior.num_images), "counted": prior.counted}
     shown = prior.sampled_counts
     if shown is not None:

@@ -228,6 +228,23 @@ def test_weights_of_one_are_exactly_the_unweighted_loss(prior, name, dtype):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_scores_sum_to_one_where_that_is_declared(prior, name):
+    """Calibrations depend on it."""
+    activation = build(name, prior)
+    total = activation.scores(batch(outputs=activation.num_outputs)[0]).sum(dim=1)
+    assert torch.allclose(total, torch.ones_like(total)) == activation.normalized_scores
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_class_logits_can_be_replaced(prior, name):
+    activation = build(name, prior)
+    logits = batch(outputs=activation.num_outputs)[0].detach()
+    assert torch.equal(activation.with_class_logits(logits, activation.class_logits(logits)), logits)
+    other = activation.with_class_logits(logits, activation.class_logits(logits) + 1)
+    assert torch.equal(activation.class_logits(other), activation.class_logits(logits) + 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_same_arguments_give_the_same_loss(prior, name):
     needs(name, "deterministic")
     activation = build(name, prior)

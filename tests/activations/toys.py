@@ -44,6 +44,7 @@ class Objectness(Activation):
     """K class logits and an objectness pair: the score of a class is softmax(classes) times P(object)."""
 
     family = OBJECTNESS
+    normalized_scores = True
 
     @property
     def num_outputs(self):

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 
 from tests.common import ROOT, rendered_opts
@@ -78,3 +80,100 @@ def test_a_method_is_one_file_and_one_yaml(folder, rendered):
     export = ["export_submission.py", "--config-file", "out/config.yaml", "--dataset", "rendered_test_dev"]
     tool(folder, *export, "--output", "submission", "--num-gpus", "2", "MODEL.WEIGHTS", weights)
     assert (folder / "submission" / "rendered_test_dev_segm.json").is_file()
+
+
+STATEFUL_MODULE = '''
+"""K class logits and an objectness pair, with a softmax that is shifted by the log of the objects seen so far."""
+
+import torch
+import torch.nn.functional as F
+
+from balanced_lvis.activations import Activation, register_activation
+
+
+@register_activation("seen_objectness")
+class SeenObjectness(Activation):
+    family = "softmax"
+
+    def __init__(self, num_classes, prior=None, background=True, *, power: float = 1.0):
+        super().__init__(num_classes, prior, background)
+        self.power = power
+        self.add_state("seen", torch.zeros(num_classes))
+
+    @property
+    def num_outputs(self):
+        return self.num_classes + 2
+
+    def loss(self, logits, gt_classes, roi_weight=None):
+        foreground = gt_classes < self.num_classes
+        shifted = self.class_logits(logits) + self.power * (1 + self.seen).log()
+        classes = F.log_softmax(shifted, 1).gather(1, (gt_classes * foreground)[:, None])[:, 0]
+        objects = F.log_softmax(logits[:, self.num_classes :], 1)
+        losses = -torch.where(foreground, objects[:, 1] + classes, objects[:, 0])
+        return losses.mean() if roi_weight is None else (losses * roi_weight).mean()
+
+    def observe(self, logits, gt_classes):
+        self.seen += F.one_hot(gt_classes, self.num_classes + 1)[:, : self.num_classes].sum(0)
+
+    def scores(self, logits):
+        background, foreground = logits[:, self.num_classes :].softmax(1).unbind(1)
+        return torch.cat([self.class_logits(logits).softmax(1) * foreground[:, None], background[:, None]], 1)
+'''
+STATEFUL_CONFIG = """
+_BASE_: "rendered/rfs"
+IMPORTS: ("seen_objectness",)
+MODEL:
+  ROI_BOX_HEAD:
+    ACTIVATION:
+      NAME: "seen_objectness"
+      SEEN_OBJECTNESS:
+        POWER: 0.5
+"""
+
+
+@pytest.fixture(scope="module")
+def stateful(tmp_path_factory):
+    """The current folder of a user with a method that has state, outputs of its own and an option."""
+    folder = tmp_path_factory.mktemp("stateful")
+    (folder / "seen_objectness.py").write_text(STATEFUL_MODULE)
+    (folder / "mine.yaml").write_text(STATEFUL_CONFIG)
+    return folder
+
+
+def state_of(path):
+    content = torch.load(path, weights_only=True)
+    return content["model"], content["iteration"]
+
+
+def test_a_method_with_state_and_outputs_of_its_own_resumes_as_if_it_had_not_stopped(stateful, rendered):
+    opts = ["SOLVER.CHECKPOINT_PERIOD", "2", "SOLVER.MAX_ITER", "4", "DATASETS.TEST", "()"]
+    train = ["train_net.py", "--config-file", "mine.yaml"]
+    tool(stateful, *train, *rendered_opts(rendered, "whole"), *opts)
+    shutil.copytree(stateful / "whole", stateful / "stopped")
+    (stateful / "stopped" / "model_final.pth").unlink()
+    (stateful / "stopped" / "last_checkpoint").write_text("model_0000001.pth")
+    tool(stateful, *train, "--resume", *rendered_opts(rendered, "stopped"), *opts)
+    (whole, last), (resumed, _) = (state_of(stateful / name / "model_final.pth") for name in ("whole", "stopped"))
+    (early, _) = state_of(stateful / "whole" / "model_0000001.pth")
+    assert last == 3 and whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    (seen,) = (key for key in whole if key.endswith("seen"))
+    assert 0 < early[seen].sum() < whole[seen].sum()
+    weight = next(value for key, value in whole.items() if key.endswith("cls_score.weight"))
+    assert weight.shape[0] == 12 + 2
+    saved = yaml.safe_load((stateful / "whole" / "config.yaml").read_text())
+    assert saved["MODEL"]["ROI_BOX_HEAD"]["ACTIVATION"]["SEEN_OBJECTNESS"]["POWER"] == 0.5
+
+
+def test_it_is_compared_with_a_method_of_the_package(stateful, rendered):
+    opts = dict(zip(*[iter(rendered_opts(rendered, "unused"))] * 2))
+    del opts["OUTPUT_DIR"]
+    opts["SOLVER.MAX_ITER"] = 2
+    compare = ["compare.py", "--methods", "rfs", "mine.yaml", "--seeds", "0", "--output", "compared"]
+    printed = tool(stateful, *compare, *(word for pair in opts.items() for word in pair))
+    table = json.loads((stateful / "compared" / "table.json").read_text())
+    assert list(table) == ["rfs", "mine"] and table["mine"]["AP_box"]["difference"]["runs"] != [None]
+    assert "| mine " in printed and "2 runs to train and evaluate, 0 already finished" in printed
+    # The module can't be imported without the config that names it, and needn't be for the other method.
+    again = ["compare.py", "--methods", "rfs", "--seeds", "0", "--output", "compared"]
+    assert "0 runs to train" in tool(stateful, *again, *(word for pair in opts.items() for word in pair))

@@ -17,6 +17,7 @@ from balanced_lvis.data.custom_datasets import source_of
 from balanced_lvis.data.samplers import class_aware
 from balanced_lvis.data.validation import validate_annotations
 from balanced_lvis.experiments.comparison_report import seeds_table, statistics_table
+from balanced_lvis.experiments.methods import END_TO_END
 from balanced_lvis.experiments.quick_start_report import comparison_table
 from balanced_lvis.experiments.tables import markdown_table
 from balanced_lvis.priors import ClassPrior
@@ -113,7 +114,7 @@ def test_a_name_is_one_cell_of_a_table():
     results = {FORGED: {"bbox": {"AP": 1.0}, "segm": {"AP": 2.0}}}
     for table in (
         comparison_table({FORGED: [results[FORGED]]}, ["AP"]),
-        seeds_table(statistics_table({"m": [results[FORGED]]}), {"m": FORGED}, {"AP": "AP"}),
+        seeds_table(statistics_table({"m": [results[FORGED]]}), {"m": FORGED}, {"m": END_TO_END}, {"AP": "AP"}),
     ):
         assert SHOWN in table and len(table.splitlines()) == 3
         table.encode()

@@ -25,6 +25,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from balanced_lvis.data import json_stream
+from balanced_lvis.data.box_centres import box_centres
 from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index import LVISRecords, open_index, opening
 from balanced_lvis.data.index.coordinates import FLOATS, HUNDREDTHS, TEXT, decode, encode
@@ -215,6 +216,7 @@ def test_any_file_gives_equal_records_priors_and_groups(what, indent):
         priors = [ClassPrior.from_dataset_dicts(images, names) for images in (records, expected)]
         for field in ("image_count", "instance_count", "num_images"):
             np.testing.assert_array_equal(*(getattr(prior, field) for prior in priors))
+        np.testing.assert_array_equal(*map(box_centres, (records, expected)))
         groups = [0 if record["width"] > record["height"] else 1 for record in expected]
         assert records.aspect_ratio_groups().tolist() == groups
 

@@ -1,5 +1,6 @@
 """
-Stands in for tools/train_net.py where only what is started when matters: writes in milliseconds what a run leaves.
+Stands in for tools/train_net.py where only what is started when matters: writes in milliseconds what a run leaves, or
+with --eval-only what an evaluation leaves.
 
 Copied beside a ``behaviour.json``, {"method/seed_0": "fail", "hang" or seconds}; appends to ``log.txt`` beside it.
 """
@@ -17,6 +18,7 @@ OPTS = sys.argv[sys.argv.index("--config-file") + 2 :]
 PAIRS = dict(zip(OPTS[::2], OPTS[1::2]))
 OUTPUT = Path(PAIRS["OUTPUT_DIR"])
 NAME = f"{OUTPUT.parent.name}/{OUTPUT.name}"
+EVALUATES = "--eval-only" in sys.argv
 
 
 def watch_parent():
@@ -50,19 +52,33 @@ def metrics(base, seed):
 
 
 watch_parent()
-log("resume" if (OUTPUT / "checkpoint").exists() else "start")
+if sys.argv[1] == "collect-logits":  # a preparation: writes its file next to the weights
+    log("prepare")
+    weights = Path(PAIRS["MODEL.WEIGHTS"])
+    weights.with_suffix(".logits.json").write_text(weights.read_text())
+    log("end")
+    sys.exit()
+log("evaluate" if EVALUATES else "resume" if (OUTPUT / "checkpoint").exists() else "start")
+if EVALUATES:
+    PAIRS["OUTPUT_DIR"] = str(OUTPUT / "evaluation")
+    PAIRS["MODEL.CLASS_PRIOR.FILE"] = str(Path(PAIRS["MODEL.WEIGHTS"]).parent / "class_prior.json")
+    OUTPUT = OUTPUT / "evaluation"
+    OUTPUT.mkdir(exist_ok=True)
 (OUTPUT / "config.yaml").write_text(json.dumps({"_BASE_": str(CONFIG.absolute()), **nested(PAIRS)}))
+(OUTPUT / "gpu.txt").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 weights = PAIRS.get("MODEL.WEIGHTS")
 if weights and not Path(weights).exists():
     sys.exit(f"no weights {weights}")
-(OUTPUT / "checkpoint").touch()
+if not EVALUATES:
+    (OUTPUT / "checkpoint").touch()
 behaviour = json.loads((HERE / "behaviour.json").read_text()).get(NAME, 0)
 if behaviour == "fail":
     print(*(f"line {i}" for i in range(30)), sep="\n")
     sys.exit(5)
 time.sleep(600 if behaviour == "hang" else behaviour)
-(OUTPUT / "model_final.pth").touch()
-(OUTPUT / "last_checkpoint").write_text("model_final.pth")
+if not EVALUATES:
+    (OUTPUT / "model_final.pth").write_text(f"{time.time()}")  # no two runs have the same weights
+    (OUTPUT / "last_checkpoint").write_text("model_final.pth")
 (OUTPUT / "inference").mkdir(exist_ok=True)
 rows = [{"id": i, "frequency": "rcf"[i], "image_count": 5 * 10**i, "bbox": 20.0, "segm": 10.0 * i} for i in range(3)]
 (OUTPUT / "inference" / "per_category_ap.json").write_text(json.dumps(rows))

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from PIL import Image
 from balanced_lvis.commands import compare as command
 from balanced_lvis.commands.overrides import parse_with_overrides
 from balanced_lvis.config import load_config
+from balanced_lvis.experiments import compare as compare_module
 from balanced_lvis.experiments.arguments import choose_methods
 from balanced_lvis.experiments.compare import METHODS, QUICK, compare
 from balanced_lvis.utils import job_lock as lock
@@ -97,19 +99,27 @@ def test_what_each_run_sets_itself_cannot_be_overridden(comparison):
 
 def test_tables_and_plots_of_all_methods(comparison, capsys):
     started = comparison(METHODS, seeds=(0, 2))
-    assert set(started) == {f"{method}/seed_{seed}" for method in METHODS for seed in (0, 2)}
+    assert started == {
+        f"{key}/seed_{seed}": "evaluate" if method.evaluates_only else "start"
+        for key, method in METHODS.items()
+        for seed in (0, 2)
+    }
     table = json.loads((comparison.output / "table.json").read_text())
     assert table == comparison.table and list(table) == list(METHODS)
     for metrics in table.values():
         assert set(metrics) == TABLE_METRICS
     # The fake's mask AP is 10 + seed², so 10 and 14: their mean 12, their deviations ±2, so (4 + 4) / (2 - 1) = 8.
-    assert table["crt"]["AP"] == {"mean": 12.0, "std": pytest.approx(8**0.5), "runs": [10.0, 14.0]}
+    assert table["rfs"]["AP"] == {"mean": 12.0, "std": pytest.approx(8**0.5), "runs": [10.0, 14.0]}
+    same = {"mean": 0.0, "std": 0.0, "runs": [0.0, 0.0], "ahead": 0}
+    assert table["crt"]["AP"] == {**table["rfs"]["AP"], "difference": same}
     assert table["crt"]["AP_box"]["runs"] == [20.0, 24.0]
-    assert table["crt"]["APr"] == {"mean": None, "std": None, "runs": [None, None]}
+    assert table["rfs"]["APr"] == {"mean": None, "std": None, "runs": [None, None]}
     page = (comparison.output / "table.md").read_text()
     assert re.search(r"\| cRT \(stage 2 of RFS\) +\| 12\.0 ± 2\.8 \|", page)
     assert "on LVIS-1.0" in page and f"Made by `compare` with 2 seeds: {2 * len(METHODS)} runs in " in page
-    for name in ("box_ap_by_frequency", "mask_ap_by_frequency"):
+    for name in ("ap_by_frequency", "ap_of_rare_categories"):
+        assert min(Image.open(comparison.output / f"mask_{name}.png").size) > 400
+        name = f"box_{name}"
         assert min(Image.open(comparison.output / f"{name}.png").size) > 400
     printed = capsys.readouterr().out
     assert page in printed
@@ -136,6 +146,117 @@ def test_a_second_call_trains_nothing_and_a_missing_result_reruns_that_run_only(
     (comparison.output / "crt" / "seed_0" / "results.json").unlink()
     assert comparison(["rfs", "crt", "eql"], seeds=(0, 1)) == {"eql/seed_1": "resume", "crt/seed_0": "resume"}
     assert comparison(["rfs", "eql"], seeds=(1, 2)) == {"rfs/seed_2": "start", "eql/seed_2": "start"}
+
+
+def test_models_are_evaluated_without_training_and_again_only_if_something_has_changed(comparison):
+    methods = ["rfs", "rfs_logit_adjustment", "rfs_softmax_logit_adjustment"]
+    first = comparison(methods)
+    assert first == {
+        "rfs/seed_0": "start", "rfs_softmax/seed_0": "start",
+        "rfs_logit_adjustment/seed_0": "evaluate", "rfs_softmax_logit_adjustment/seed_0": "evaluate",
+    }  # fmt: skip
+    folder = comparison.output / "rfs_logit_adjustment" / "seed_0"
+    cfg = load_config(folder / "evaluation" / "config.yaml")
+    assert str(comparison.output / "rfs" / "seed_0" / "model_final.pth") == cfg.MODEL.WEIGHTS
+    assert cfg.MODEL.ROI_BOX_HEAD.CALIBRATION.NAME == "logit_adjustment" and not (folder / "model_final.pth").exists()
+    assert comparison(methods) == {}
+    moved = comparison.output.parent / "moved"
+    shutil.move(comparison.output, moved)
+    comparison.output = moved
+    assert comparison(methods) == {}
+    (moved / "rfs_logit_adjustment" / "seed_0" / "evaluation" / "results.json").unlink()
+    assert comparison(methods) == {"rfs_logit_adjustment/seed_0": "evaluate"}
+    tau = {"MODEL.ROI_BOX_HEAD.CALIBRATION.LOGIT_ADJUSTMENT.TAU": 0.5}
+    assert comparison(["rfs_logit_adjustment"], **tau) == {
+        "rfs/seed_0": "start",
+        "rfs_logit_adjustment/seed_0": "evaluate",
+    }
+
+
+def test_what_started_from_weights_that_were_replaced_runs_again(comparison):
+    comparison(["crt", "rfs_logit_adjustment"])
+    (comparison.output / "rfs" / "seed_0" / "model_final.pth").write_text("other weights")
+    (comparison.output / "rfs" / "seed_0" / "results.json").touch()
+    again = comparison(["crt", "rfs_logit_adjustment"])
+    assert again == {"crt/seed_0": "start", "rfs_logit_adjustment/seed_0": "evaluate"}
+    (comparison.output / "rfs" / "seed_0" / "model_final.pth").unlink()  # to save disk space
+    assert comparison(["crt", "rfs_logit_adjustment"]) == {}
+
+
+def test_a_preparation_is_made_once_per_model_and_again_for_other_weights(comparison, monkeypatch):
+    method = METHODS["rfs_logit_adjustment"]
+    prepared = dataclasses.replace(method, preparation="collect-logits")
+    monkeypatch.setitem(METHODS, "rfs_logit_adjustment", prepared)
+    started = comparison(["rfs_logit_adjustment"])
+    assert started == {
+        "rfs/seed_0": "start", "seed_0/collect-logits": "prepare", "rfs_logit_adjustment/seed_0": "evaluate",
+    }  # fmt: skip
+    assert list(started)[1] == "seed_0/collect-logits"
+    weights = comparison.output / "rfs" / "seed_0" / "model_final.pth"
+    assert weights.with_suffix(".logits.json").read_text() == weights.read_text()
+    assert comparison(["rfs_logit_adjustment"]) == {}
+    (comparison.output / "rfs_logit_adjustment" / "seed_0" / "evaluation" / "results.json").unlink()
+    assert comparison(["rfs_logit_adjustment"]) == {"rfs_logit_adjustment/seed_0": "evaluate"}
+    weights.write_text("other weights")
+    (weights.parent / "results.json").touch()
+    again = comparison(["rfs_logit_adjustment"])
+    assert again == {"seed_0/collect-logits": "prepare", "rfs_logit_adjustment/seed_0": "evaluate"}
+    assert weights.with_suffix(".logits.json").read_text() == "other weights"
+
+
+def test_nothing_is_deleted_before_the_data_is_prepared(comparison, monkeypatch):
+    comparison(["rfs"])
+    (comparison.output / "rfs" / "seed_0" / "results.json").touch()
+
+    def fail(cfg):
+        raise InputError("no disk space")
+
+    monkeypatch.setattr(compare_module, "prepare_rendered", fail)
+    with pytest.raises(InputError, match="no disk space"):
+        comparison(["rfs"], **{"SOLVER.MAX_ITER": 5})
+    assert "rfs/seed_0" in comparison.files()
+
+
+def test_the_estimated_time_is_printed_first_and_then_that_of_finished_runs(comparison, capsys):
+    comparison(["rfs", "crt"])
+    assert re.search(r"Estimated time with \d+ at a time: about 1 minute \(typical of", capsys.readouterr().out)
+    for method in ("rfs", "crt"):
+        (comparison.output / method / "seed_0" / "seconds.json").write_text('{"seconds": 6000}')
+    comparison(["rfs", "crt"], seeds=(0, 1))
+    # rfs takes 100 minutes, crt 100 minutes after it.
+    assert "at a time: about 3.3 hours (by the finished runs)" in capsys.readouterr().out
+    comparison(["rfs", "crt"], seeds=(0, 1))
+    assert "Estimated" not in capsys.readouterr().out
+
+
+def test_a_config_of_ones_own_is_compared_by_its_name(comparison, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base = f'_BASE_: "{RENDERED}'
+    Path("mine.yaml").write_text(f'{base}rfs.yaml"\nSOLVER:\n  BASE_LR: 0.001\n')
+    weights = 'MODEL:\n  WEIGHTS: "output/rendered/rfs/model_final.pth"\n'
+    Path("mine_later.yaml").write_text(f'{base}crt.yaml"\n{weights}')
+    Path("mine_tested.yaml").write_text(f'{base}rfs.yaml"\n{weights}TEST:\n  DETECTIONS_PER_IMAGE: 50\n')
+    methods = ["mine.yaml", "rfs", "mine_later.yaml", "mine_tested.yaml"]
+    assert comparison(methods) == {
+        "rfs/seed_0": "start", "mine/seed_0": "start", "mine_later/seed_0": "start", "mine_tested/seed_0": "evaluate",
+    }  # fmt: skip
+    assert list(comparison.table) == ["rfs", "mine", "mine_later", "mine_tested"]
+    page = (comparison.output / "table.md").read_text()
+    assert "| mine_later (stage 2 of RFS) " in page and "| mine_tested (on RFS) " in page
+    assert comparison(methods) == {}
+    assert comparison(["rfs"]) == {}
+    Path("rfs.yaml").write_text(f'{base}rfs.yaml"\n')
+    with pytest.raises(InputError, match="--methods: rfs.yaml has the name of another method, 'rfs'; rename"):
+        comparison(["rfs.yaml"])
+    with pytest.raises(InputError, match="missing.yaml"):
+        comparison(["missing.yaml"])
+
+
+def test_a_module_to_import_reaches_all_runs(monkeypatch, tmp_path):
+    found = []
+    monkeypatch.setattr(command, "compare", lambda *arguments, **named: found.append(named["overrides"]))
+    assert command.main(["--import", "my_method", "--methods", "rfs", "SEED", "3"]) == 0
+    assert found == [["SEED", "3", "IMPORTS", "('my_method',)"]]
 
 
 def test_other_overrides_start_anew(comparison):
@@ -174,7 +295,7 @@ def start_in_background(comparison, methods):
 
 
 def wait_for(condition):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300  # start-up takes long on a busy machine
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -66,6 +66,16 @@ def test_numbers_are_the_priors_own():
     assert (summary["groups"], summary["classes_without_images"]) == ({"r": 2, "c": 1, "f": 1}, 1)
 
 
+def test_fractal_dimensions_are_shown_if_the_prior_has_them():
+    prior = ClassPrior(("a", "b"), [30, 200], 300, fractal_dimension=[1.5, 1.0])
+    rows = [[cell.strip() for cell in line.split("|")] for line in analysis_tables(analyze(prior, 0.1)).splitlines()]
+    first = {row[1]: row for row in rows if len(row) > 1}
+    for name, shown in {"all": "1.00 to 1.50", "a": "1.50", "b": "1.00"}.items():
+        column = first["group" if name == "all" else "class"].index("fractal dimension")
+        assert first[name][column] == shown
+    assert "fractal dimension" not in analysis_tables(analyze(ClassPrior(("a",), [1], 3), 0.1))
+
+
 def test_no_class_with_images_has_no_imbalance():
     assert imbalance_factor(np.zeros(3)) is None
     analysis_tables(analyze(ClassPrior(("a", "b"), [0, 0], 3, [0, 0]), 0.1))

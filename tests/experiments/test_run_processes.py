@@ -74,12 +74,32 @@ def test_the_runs_share_the_cores(fake, tmp_path, monkeypatch):
 
 def test_a_gpu_takes_one_run_at_a_time_unless_told_otherwise(tmp_path, monkeypatch):
     monkeypatch.setattr(run_processes.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(run_processes.torch.cuda, "device_count", lambda: 1)
     several = [run(tmp_path, name) for name in "abc"]
     assert run_processes._shares(several, None, 3)[0] == 1
+    assert run_processes._gpus_to_share(several) == []
     assert run_processes._shares(several, 3, 3)[0] == 3
     for one in several:
         one.overrides = ("MODEL.DEVICE", "cpu")
     assert run_processes._shares(several, None, 3)[0] == min(3, run_processes._usable_cores())
+
+
+@pytest.mark.parametrize(("visible", "expected"), [(None, {"0", "1"}), ("3,5", {"3", "5"}), ("6", {"6"})])
+def test_each_of_several_gpus_has_its_own_run(fake, tmp_path, monkeypatch, visible, expected):
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(run_processes.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(run_processes.torch.cuda, "device_count", lambda: len(expected))
+    several = [run(tmp_path, name) for name in "ab"]
+    behave(fake, a=1.0, b=1.0)
+    train_all(several, fake)
+    found = [(one.output / "gpu.txt").read_text() for one in several]
+    assert set(found) == expected
+    for one in several:
+        one.overrides = ("MODEL.DEVICE", "cuda:1")
+    assert run_processes._gpus_to_share(several) == []
 
 
 def test_the_first_failure_ends_the_others_and_shows_the_end_of_its_output(fake, tmp_path):

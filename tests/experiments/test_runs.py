@@ -10,7 +10,7 @@ class SmallRun(Run):
     """A run with three keys."""
 
     def load_config(self, config_file, overrides=()):
-        cfg = CN({"OUTPUT_DIR": "", "SEED": 0, "MODEL": CN({"WEIGHTS": "", "DEVICE": "cpu"})})
+        cfg = CN({"OUTPUT_DIR": "", "IMPORTS": (), "SEED": 0, "MODEL": CN({"WEIGHTS": "", "DEVICE": "cpu"})})
         if config_file.exists():
             cfg.merge_from_file(str(config_file))
         cfg.merge_from_list(list(overrides))

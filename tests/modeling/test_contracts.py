@@ -213,8 +213,13 @@ def test_a_calibration_is_not_part_of_a_checkpoint(tiny_cfg, tmp_path):
     [
         ([CALIBRATION, "logit_adjustmnt"], "Unknown calibration 'logit_adjustmnt'"),
         (
-            [CALIBRATION, "logit_adjustment", "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME", toys.OBJECTNESS],
-            "Calibration 'logit_adjustment' is for activations of the families sigmoid, softmax",
+            [CALIBRATION, "iif", "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME", toys.OBJECTNESS],
+            "Calibration 'iif' can't be combined with activation 'toy_objectness': it is for the families softmax",
+        ),
+        ([CALIBRATION, "logn"], "statistics of logn is empty"),
+        (
+            [CALIBRATION, "logn", "MODEL.ROI_HEADS.NAME", "LongTailCascadeROIHeads"],
+            "'logn' can't be combined with MODEL.ROI_HEADS.NAME 'LongTailCascadeROIHeads'",
         ),
     ],
 )

@@ -44,8 +44,13 @@ def decode(code: int, data) -> list:
     Returns:
         the numbers, ints and floats.
     """
+    return json.loads(bytes(data)) if code == TEXT else decode_array(code, data).tolist()
+
+
+def decode_array(code: int, data) -> np.ndarray:
+    """(n,) float64: as :func:`decode`, without the types of the numbers."""
     if code == HUNDREDTHS:
-        return (np.frombuffer(data, _HUNDREDTHS) / 100).tolist()
+        return np.frombuffer(data, _HUNDREDTHS) / 100
     if code == FLOATS:
-        return np.frombuffer(data, _FLOATS).tolist()
-    return json.loads(bytes(data))
+        return np.frombuffer(data, _FLOATS)
+    return np.array(json.loads(bytes(data)), np.float64)

@@ -13,8 +13,11 @@ from torch.utils.data import Dataset
 from ...priors import ClassLists
 from ...utils.checksums import DamagedFileError
 from ...utils.errors import InputError
+from ..box_centres import centres_of_boxes
 from .array_file import ArrayFile
-from .coordinates import decode
+from .coordinates import decode, decode_array
+
+_SIDES = ("width", "height")
 
 
 class LVISRecords(Dataset):
@@ -106,6 +109,18 @@ class LVISRecords(Dataset):
             self._arrays["image_id"][self._places].tolist(),
         )
 
+    def box_centres(self) -> np.ndarray:
+        """
+        (A, 2) float64, in the order of :meth:`class_lists`; see :func:`balanced_lvis.data.box_centres.box_centres`.
+
+        Raises:
+            InputError: if a part of the index file is damaged.
+        """
+        places = self._places[self._counts()[self._places] > 0]
+        boxes = [self._boxes(place) for place in places.tolist()]
+        sizes = [np.repeat(self._arrays[f"image_{side}"][places], self._counts()[places]) for side in _SIDES]
+        return centres_of_boxes(np.concatenate([np.zeros((0, 4)), *boxes]), *sizes)
+
     def aspect_ratio_groups(self) -> np.ndarray:
         """(N,) int8: the group in Detectron2's ``AspectRatioGroupedDataset``, 0 if wider than high, else 1."""
         width, height = (self._arrays[name][self._places] for name in ("image_width", "image_height"))
@@ -164,14 +179,23 @@ class LVISRecords(Dataset):
             )
         return annotations
 
-    def _numbers(self, place: int) -> list:
+    def _boxes(self, place: int) -> np.ndarray:
+        """(n, 4) float64: the boxes of an image's annotations."""
+        num_polygons = self._part("num_polygons", place, "first_annotation").astype(np.int64)
+        lengths = self._part("polygon_length", place, "first_polygon").astype(np.int64)
+        # Each box is preceded by the polygons of the annotations before it.
+        polygon_ends = np.append(0, np.cumsum(lengths))
+        starts = 4 * np.arange(len(num_polygons)) + polygon_ends[np.cumsum(num_polygons) - num_polygons]
+        return self._numbers(place, decode_array)[starts[:, None] + np.arange(4)]
+
+    def _numbers(self, place: int, decoded=decode):
         data = self._part("numbers", place, "first_number")
         if zlib.crc32(data.data) != self._arrays["number_crc32"][place]:
             raise InputError(
                 f"The index {self._file.path} is damaged at image {self._arrays['image_id'][place]}; delete it, and "
                 "the next start rebuilds it."
             )
-        return decode(self._arrays["number_code"][place], data)
+        return decoded(self._arrays["number_code"][place], data)
 
     def _contiguous(self, category_ids: np.ndarray) -> np.ndarray:
         """From the file's category ids to 0..K-1."""
@@ -233,6 +257,10 @@ class ChainedRecords(Dataset):
             np.concatenate([[0], np.cumsum(sizes)]),
             [image_id for one in lists for image_id in one.image_ids],
         )
+
+    def box_centres(self) -> np.ndarray:
+        """(A, 2), as :meth:`LVISRecords.box_centres`."""
+        return np.concatenate([part.box_centres() for part in self._parts])
 
     def aspect_ratio_groups(self) -> np.ndarray:
         """(N,) int8, as :meth:`LVISRecords.aspect_ratio_groups`."""

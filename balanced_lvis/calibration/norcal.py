@@ -1,0 +1,54 @@
+"""NorCal: division of scores by class counts (Pan et al., NeurIPS 2021)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..activations.prior_module import PriorSource
+from ..priors import ClassPrior, check_count
+from .base import Calibration, check_finite, register_calibration
+
+
+@register_calibration("norcal")
+class NorCal(Calibration):
+    """
+    Scores divided by n_c^gamma and normalised again together with the background, which is not divided.
+
+    For a softmax, p_c ∝ exp(z_c) / n_c^gamma and p_background ∝ exp(z_background). For a sigmoid with the score s_c,
+    1 - s_c has the part of the background: p_c = (s_c / n_c^gamma) / (s_c / n_c^gamma + 1 - s_c). Both are the
+    activation's scores of z_c - gamma log n_c, in which nothing overflows.
+
+    Unlike in :class:`~balanced_lvis.calibration.LogitAdjustment`, n_c is not divided by its mean, so that equal counts lower the scores of all
+    classes. The order of the classes of an RoI is the same with gamma = tau.
+
+    Args:
+        num_classes: K.
+        prior: the training set's :class:`~balanced_lvis.priors.ClassPrior`.
+        gamma: strength, at least 0; 0 leaves scores unchanged.
+        count: "image", as in the paper, or "instance", what n_c counts. A count of 0 is taken as 0.5.
+
+    Raises:
+        InputError: if ``gamma`` is not a finite number of at least 0, or for another ``count``.
+    """
+
+    needs_prior = True
+    grid: ClassVar = {"gamma": (0.2, 0.4, 0.6, 0.8, 1.0)}
+
+    def __init__(self, num_classes: int, prior: PriorSource = None, *, gamma: float = 0.6, count: str = "image"):
+        super().__init__(num_classes, prior)
+        self.gamma = check_finite("norcal", "gamma", gamma, 0)
+        self.count = check_count(count)
+
+    @property
+    def shift(self) -> Tensor:
+        """(K,) float32, gamma log n_c."""
+        return self.from_prior("shift", self._shift)
+
+    def _shift(self, prior: ClassPrior) -> Tensor:
+        return (self.gamma * torch.as_tensor(prior.class_counts(self.count)).log()).float()
+
+    def class_logits(self, class_logits):
+        return class_logits - self.shift

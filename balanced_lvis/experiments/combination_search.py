@@ -1,0 +1,173 @@
+"""Search for the best combination on a split of its own, and comparison of the best ones with every single method."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..console.printing import print_text
+from ..data.config_datasets import rendered_root, rendered_spec, uses_rendered
+from ..data.rendered import annotation_file, render_dataset
+from ..utils.errors import InputError
+from ..utils.io import replacing, write_json
+from ..utils.job_lock import only_job_in
+from .arguments import check_overrides, check_seeds, choose_methods
+from .combination_report import combinations_page, compared_with_all
+from .combinations import FOLDER, Combination, Combinations
+from .compare import all_methods, run_all
+from .comparison_report import METRICS, statistics_table
+from .comparison_runs import comparison_runs
+from .methods import full_titles
+
+PAGE = "combinations.md"
+TABLE = "combinations.json"
+SPLIT = "search"  # name of the split that combinations are ranked on
+KEPT = 4
+FINALISTS = 3
+
+
+def search_combinations(
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    train_net: Path | None,
+    output: Path,
+    configs: str,
+    overrides: Sequence[str] = (),
+    jobs: int | None = None,
+    command: str = "",
+    search_seed: int = 0,
+    metric: str = "AP",
+) -> dict:
+    """
+    Look for the best combination of activation, sampler, second stage and calibration.
+
+    The parts are the chosen methods of the comparison. The combinations are trained with one seed and ranked on a split
+    of their own: new images of the same categories, rendered with the next ``DATASETS.RENDERED.SEED``. First all
+    end-to-end methods are ranked; then the best of them with other samplers; then the best so far with second stages;
+    and the best so far with calibrations. The best combinations are then trained with all seeds and compared on the
+    validation set with every method. Runs that the comparison has, or will have, are shared with it.
+
+    Args:
+        methods: as of :func:`.compare.compare`.
+        seeds: seeds of the comparison.
+        train_net, output, configs, overrides, jobs, command: as of :func:`.compare.compare`; ``combinations.md`` and
+            ``combinations.json`` are written to ``output``.
+        search_seed: seed that combinations are trained with for the search.
+        metric: key of :data:`.comparison_report.METRICS` to rank by; "AP" is mask AP.
+
+    Returns:
+        the contents of ``combinations.json``.
+
+    Raises:
+        InputError: as :func:`.compare.compare`, or if the configs are not for the rendered dataset.
+    """
+    start = time.monotonic()
+    if metric not in METRICS:
+        raise InputError(f"--metric: {metric!r}; valid: {', '.join(METRICS)}.")
+    table, files, keys = all_methods(list(methods), configs, tuple(overrides))
+    table = {key: table[key] for key in choose_methods(keys, table)}
+    seeds, (search_seed,) = check_seeds(seeds), check_seeds([search_seed])
+    check_overrides(overrides)
+    with only_job_in(output, "--output"):
+        combinations = Combinations(table, files, output, overrides)
+        singles = comparison_runs(table, files, seeds, output, overrides)
+        search = _Search(combinations, output, search_seed, metric, train_net, jobs)
+        scores = search.scores()
+        best = [c for c in sorted(scores, key=lambda c: -_value(scores[c], metric)) if not combinations.method(c)]
+        best = best[:FINALISTS]
+        finals = {(c, seed): combinations.run(c, seed) for c in best for seed in seeds}
+        chosen = [*singles.values(), *finals.values()]
+        run_all(chosen, [*chosen, *combinations.runs()], train_net, output, jobs)
+        results = {c.key: [finals[c, seed].results() for seed in seeds] for c in best}
+        results_of_singles = {key: [singles[key, seed].results() for seed in seeds] for key in table}
+        content = {
+            "search": {c.key: _metrics(scores[c]) for c in scores},
+            "methods": statistics_table(results_of_singles),
+            "combinations": compared_with_all(statistics_table(results), statistics_table(results_of_singles)),
+            "search_seed": search_seed,
+            "seeds": list(seeds),
+            "metric": metric,
+        }
+        titles = {c.key: combinations.title(c) for c in scores} | full_titles(table)
+        minutes = (time.monotonic() - start) / 60
+        made_by = f"Made by `{command or 'search_combinations'}` in {minutes:.1f} minutes."
+        page = combinations_page(content, titles, search.images, made_by)
+        with replacing(output / PAGE) as file:
+            file.write(page)
+        write_json(output / TABLE, content, indent=1)
+        print_text(f"\n{page}\nThe page and {TABLE} are in {output}/")
+        return content
+
+
+class _Search:
+    """The ranking of combinations on the search split."""
+
+    def __init__(self, combinations: Combinations, output: Path, seed: int, metric: str, train_net, jobs):
+        self._combinations, self._output, self._seed, self._metric = combinations, output, seed, metric
+        self._train_net, self._jobs = train_net, jobs
+        self._scores: dict[Combination, dict] = {}
+        first = combinations.model_run(combinations.trained()[0], seed)
+        self._words, self.images = search_split(first.config(), output / FOLDER)
+
+    def scores(self) -> dict[Combination, dict]:
+        """{combination: its results on the search split}, in the order in which they were tried."""
+        parts = self._combinations
+        self._rank(parts.trained())
+        self._rank(parts.with_samplers(self._best()))
+        self._rank(parts.with_second_stages(self._best()))
+        self._rank(parts.with_calibrations(self._best()))
+        return self._scores
+
+    def _best(self) -> list[Combination]:
+        return sorted(self._scores, key=lambda c: -_value(self._scores[c], self._metric))[:KEPT]
+
+    def _rank(self, new: list[Combination]) -> None:
+        runs = {c: self._combinations.run_on(c, self._seed, SPLIT, self._words) for c in new}
+        if not runs:
+            return
+        print(f"Search: {len(runs)} combinations, {', '.join(c.key for c in runs)}", flush=True)
+        run_all(list(runs.values()), self._combinations.runs(), self._train_net, self._output, self._jobs)
+        self._scores |= {c: run.results() for c, run in runs.items()}
+
+
+def search_split(cfg, folder: Path) -> tuple[list[str], int]:
+    """
+    Render the split of the search: validation images with the next seed, and thus no image of the reported split.
+
+    Args:
+        cfg: config of the comparison.
+        folder: folder for its annotation file. Frequency groups are left out there, so that they are those of the
+            training set: another seed has other numbers of training images.
+
+    Returns:
+        ``KEY VALUE`` pairs that select it for evaluation; its number of images.
+
+    Raises:
+        InputError: if the config is not for the rendered dataset.
+    """
+    if not uses_rendered(cfg):
+        raise InputError("The search needs a dataset to render; choose --configs of the rendered dataset.")
+    cfg = cfg.clone()
+    cfg.DATASETS.RENDERED.SEED += 1
+    if cfg.DATASETS.RENDERED.ROOT:
+        cfg.DATASETS.RENDERED.ROOT += f"_{SPLIT}"
+    root = render_dataset(rendered_spec(cfg), rendered_root(cfg))
+    content = json.loads(annotation_file(root, "val").read_text(encoding="utf-8"))
+    for category in content["categories"]:
+        del category["frequency"]
+    path = folder / f"{SPLIT}.json"
+    write_json(path, content)
+    name = f"DATASETS.CUSTOM.{SPLIT}"
+    words = ["DATASETS.TEST", f"('{SPLIT}',)", f"{name}.JSON", str(path), f"{name}.IMAGES", str(root)]
+    return words, len(content["images"])
+
+
+def _metrics(results: dict) -> dict[str, float | None]:
+    return {name: results.get(task, {}).get(metric) for name, (task, metric) in METRICS.items()}
+
+
+def _value(results: dict, metric: str) -> float:
+    value = _metrics(results)[metric]
+    return float("-inf") if value is None else value
