@@ -20,6 +20,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.lvis import load_lvis_json
 
 from balanced_lvis.activations import foreground_offset
+from balanced_lvis.calibration import LogitStatistics
 from balanced_lvis.config import load_config
 from balanced_lvis.data.custom.convert import convert
 from balanced_lvis.data.dataset_records import load_records
@@ -69,6 +70,9 @@ def targets() -> list[Target]:
         Target("submissions, validated", "results.json", _RESULTS, mutated_json, _validate),
         Target("results, evaluated", "results.json", _RESULTS, mutated_json, _evaluate),
         Target("class prior", "class_prior.json", json.dumps(_prior()).encode(), mutated_json, _use_prior),
+        Target(
+            "statistics of logits", "a.json", json.dumps(_statistics()).encode(), mutated_json, LogitStatistics.load
+        ),
         Target("config", "config.yaml", yaml.safe_dump(_config()).encode(), mutated_yaml, load_config),
         Target("checkpoint, .pth", "model.pth", _torch_file(_checkpoint()), mutated_torch_file, read_checkpoint),
         Target("checkpoint, .pkl", "model.pkl", _pickle(), mutated_pickle, read_checkpoint),
@@ -117,10 +121,16 @@ _RESULTS = json.dumps(_results()).encode()
 
 def _prior() -> dict:
     counts = {"image_count": 1, "instance_count": 2, "shown_image_count": 1.5, "shown_instance_count": 2.5}
+    counts["fractal_dimension"] = 0.5
     classes = [{"name": name, **{k: n * i for k, n in counts.items()}} for i, name in enumerate("abcd", start=1)]
     shown = {"sampler": "RepeatFactorTrainingSampler", "num_images": 9.5}
     content = {"format": "balanced_lvis class prior 1", "num_images": 9, "counted": "all images", "shown": shown}
     return {**content, "classes": classes}
+
+
+def _statistics() -> dict:
+    classes = [{"name": name, "mean": -1.5 * i, "std": 0.5 * i} for i, name in enumerate("abcd", start=1)]
+    return {"format": "balanced_lvis logit statistics 1", "weights": "a.pth", "num_rois": 9, "classes": classes}
 
 
 def _config() -> dict:

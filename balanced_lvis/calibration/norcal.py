@@ -21,8 +21,8 @@ class NorCal(Calibration):
     1 - s_c has the part of the background: p_c = (s_c / n_c^gamma) / (s_c / n_c^gamma + 1 - s_c). Both are the
     activation's scores of z_c - gamma log n_c, in which nothing overflows.
 
-    Unlike in :class:`~balanced_lvis.calibration.LogitAdjustment`, n_c is not divided by its mean, so that equal counts lower the scores of all
-    classes. The order of the classes of an RoI is the same with gamma = tau.
+    The order of the classes of an RoI is that of :class:`~balanced_lvis.calibration.LogitAdjustment` with tau = gamma.
+    But n_c is not divided by its mean, so that equal counts lower the scores of all classes.
 
     Args:
         num_classes: K.

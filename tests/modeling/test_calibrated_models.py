@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 
 from balanced_lvis.calibration import LogitStatistics, calibration_names
+from balanced_lvis.commands import export_checkpoint
 from balanced_lvis.commands.collect_logits import main as collect_logits
 from balanced_lvis.config import load_config
 from balanced_lvis.data.training_prior import SAVED_PRIOR
@@ -19,6 +20,7 @@ from balanced_lvis.modeling.box_predictor import ActivationOutputLayers, check_c
 from balanced_lvis.prediction.predictor import Predictor
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.io import sha256_of
 from tests import reference
 from tests import reference_calibration as naive
 from tests.common import CONFIGS, rendered_opts
@@ -134,6 +136,9 @@ def test_the_command_saves_them_where_the_calibration_finds_them(rendered, train
     calibration = predictor._model.roi_heads.box_predictor.calibration
     assert calibration.statistics.mean.tolist() == LogitStatistics.load(path).mean.tolist()
     assert calibration.files == {"logit statistics": str(path)}
+    assert export_checkpoint._origin_of_calibration(logn_config(rendered, trained)) == {
+        "logit statistics": sha256_of(path)
+    }
     content = json.loads(path.read_text())
     content["classes"][0]["name"] = "another"
     path.write_text(json.dumps(content))
