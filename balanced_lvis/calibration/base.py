@@ -6,6 +6,8 @@ Shape shorthand: R RoIs, K foreground classes, C outputs of the classifier.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,8 @@ class Calibration(PriorModule):
 
     # Families of activations whose scores can be calibrated.
     families: tuple[str, ...] = ()
+    # Values of options that `balanced-lvis calibrate` tries by default; all combinations of them.
+    grid: Mapping[str, Sequence] = {}
 
     def scores(self, activation: Activation, logits: Tensor) -> Tensor:
         """
