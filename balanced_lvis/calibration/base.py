@@ -7,6 +7,7 @@ Shape shorthand: R RoIs, K foreground classes, C outputs of the classifier.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ class Calibration(PriorModule):
     # Families of activations whose scores can be calibrated.
     families: tuple[str, ...] = ()
     # Values of options that `balanced-lvis calibrate` tries by default; all combinations of them.
-    grid: Mapping[str, Sequence] = {}
+    grid: ClassVar[Mapping[str, Sequence]] = {}
 
     def scores(self, activation: Activation, logits: Tensor) -> Tensor:
         """

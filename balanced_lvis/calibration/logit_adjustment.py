@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,7 @@ class LogitAdjustment(Calibration):
 
     families = ("sigmoid", "softmax")
     needs_prior = True
-    grid = {"tau": (0.25, 0.5, 0.75, 1.0)}
+    grid: ClassVar = {"tau": (0.25, 0.5, 0.75, 1.0)}
 
     def __init__(self, num_classes: int, prior: PriorSource = None, *, tau: float = 1.0, count: str = "image"):
         super().__init__(num_classes, prior)

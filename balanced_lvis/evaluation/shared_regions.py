@@ -98,9 +98,7 @@ class Selections:
         except (DamagedFileError, ValueError) as error:
             problem = str(error)
         if problem:
-            raise StorageError(
-                f"Stored detections are damaged: {problem}. Check the disk, then run the command again."
-            )
+            raise StorageError(f"Stored detections are damaged: {problem}. Check the disk, then run the command again.")
 
     @cached_property
     def _counts(self) -> np.ndarray:

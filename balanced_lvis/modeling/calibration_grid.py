@@ -114,16 +114,20 @@ def check_splits_at_logits(model: nn.Module) -> None:
         InputError: if detections of the model can't be selected again from the same logits.
     """
     heads = getattr(model, "roi_heads", None)
-    if getattr(type(model), "inference", None) is GeneralizedRCNN.inference and any(
-        isinstance(heads, base) and type(heads).forward is base.forward and type(heads)._forward_box is base._forward_box
-        for base in (LongTailROIHeads, LongTailCascadeROIHeads)
-    ):
+    same_inference = getattr(type(model), "inference", None) is GeneralizedRCNN.inference
+    if same_inference and any(_detects_as(heads, base) for base in (LongTailROIHeads, LongTailCascadeROIHeads)):
         return
     raise InputError(
         f"Several calibrations in one pass need the inference of GeneralizedRCNN with LongTailROIHeads or "
         f"LongTailCascadeROIHeads, but the model is a {type(model).__name__} with {type(heads).__name__}; evaluate it "
         "once per calibration, with MODEL.ROI_BOX_HEAD.CALIBRATION."
     )
+
+
+def _detects_as(heads: nn.Module | None, base: type) -> bool:
+    if not isinstance(heads, base):
+        return False
+    return all(getattr(type(heads), name) is getattr(base, name) for name in ("forward", "_forward_box"))
 
 
 def _masks_depend_on_class(heads: nn.Module) -> bool:

@@ -56,7 +56,8 @@ class LongTailROIHeads(StandardROIHeads):
             features: {level: (N, C, H, W)}.
             proposals: one ``Instances`` per image with ``proposal_boxes``.
         """
-        pooled = self.box_pooler([features[name] for name in self.box_in_features], [p.proposal_boxes for p in proposals])
+        levels = [features[name] for name in self.box_in_features]
+        pooled = self.box_pooler(levels, [p.proposal_boxes for p in proposals])
         return [(self.box_predictor(self.box_head(pooled)), proposals)]
 
     def detections(self, outputs: BoxOutputs) -> list[Instances]:
