@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         help="values of an option of the --calibration before; can be given several times")  # fmt: skip
     add("--dataset", metavar="NAME", help="registered dataset to evaluate on (default: DATASETS.TEST)")
     add("--select", metavar="METRIC", default="AP",
-        help="metric of the best setting: of masks if there are any, or of one task, as bbox/APr (default: AP)")  # fmt: skip
+        help="metric of the best setting, of masks if there are any, or as bbox/APr (default: AP)")  # fmt: skip
     add("--holdout", metavar="SHARE", type=float, default=0.0,
         help="share of the images to report on; settings are chosen on the others (default: 0, no split)")  # fmt: skip
     add("--seed", type=int, default=0, help="seed of the split of --holdout (default: 0)")
