@@ -337,8 +337,8 @@ def best_of(results: Sequence[Results], select: str) -> int | None:
 
 def _reported(settings: Sequence[Setting], results: Sequence[Results], select: str) -> list[int]:
     """The settings reported on held-out images: without calibration, and the best one of each calibration."""
-    reported = []
-    for name in dict.fromkeys(setting.calibration for setting in settings):
+    reported = [0]
+    for name in dict.fromkeys(setting.calibration for setting in settings[1:]):
         own = [index for index, setting in enumerate(settings) if setting.calibration == name]
         best = best_of([results[index] for index in own], select)
         reported += [] if best is None else [own[best]]
