@@ -38,9 +38,14 @@ class GridEvaluator(DatasetEvaluator):
         num_settings: number of settings.
         backend: "fast" or "official".
 
+    Attributes:
+        detections: of all settings, from :meth:`reset` to :meth:`close`.
+
     Raises:
         InputError: if the dataset can't be evaluated, or if the backend is unknown or not installed.
     """
+
+    detections: Selections
 
     def __init__(self, dataset_name: str, folder: str | os.PathLike, num_settings: int, backend: str = "fast"):
         self._json_file = evaluation_file_of(dataset_name)

@@ -33,6 +33,7 @@ from ..modeling.calibration_grid import GridDetector
 from ..utils.errors import InputError, did_you_mean
 from ..utils.keyword_options import chosen_options, keyword_options
 from ..utils.text import one_line
+from .tables import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -131,8 +132,10 @@ def settings_of(cfg, grids: Sequence[Grid] = ()) -> tuple[Setting, ...]:
     if not grids:
         fitting = [name for name in calibration_names() if family in calibration_class(name).families]
         grids = [Grid(name, {}) for name in fitting]
-    settings = [Setting(), *itertools.chain.from_iterable(_settings(cfg, grid, family) for grid in grids)]
-    return tuple({(setting.calibration, setting.options): setting for setting in reversed(settings)}.values())[::-1]
+    distinct: dict[tuple[str, str], Setting] = {}
+    for setting in (Setting(), *itertools.chain.from_iterable(_settings(cfg, grid, family) for grid in grids)):
+        distinct.setdefault((setting.calibration, repr(setting.options)), setting)
+    return tuple(distinct.values())
 
 
 def _settings(cfg, grid: Grid, family: str) -> Iterable[Setting]:
@@ -289,8 +292,7 @@ def _record(setting: Setting, results: Results) -> dict:
 
 
 def _summary(results: Results) -> str:
-    parts = (f"{task} " + ", ".join(f"{m} {found[m]:.2f}" for m in METRICS[:1]) for task, found in results.items())
-    return "; ".join(parts)
+    return ", ".join(f"{TASKS[task]} AP {found['AP']:.2f}" for task, found in results.items())
 
 
 def split_images(image_ids: Sequence[int], share: float, seed: int) -> tuple[list[int], list[int]]:
