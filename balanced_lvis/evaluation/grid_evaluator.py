@@ -129,7 +129,7 @@ class _GridOutput(NamedTuple):
     """The detections of an image at the output size; selections as in ``SelectionWriter``, of tensors."""
 
     regions: Instances
-    selections: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+    selections: list[tuple[torch.Tensor, ...]]
 
     def to(self, device: torch.device) -> _GridOutput:
         return _GridOutput(
@@ -157,7 +157,7 @@ class _GridWriter(OutputWriter):
             self._writer.write(
                 image_id, boxes, unused, unused, instance_rles(regions) if regions.has("pred_masks") else None
             )
-            self._selections.write([[part.numpy() for part in each] for each in selections])
+            self._selections.write([tuple(part.numpy() for part in each) for each in selections])
 
     def finish(self) -> None:
         """Wait until everything is written, and close the stores."""

@@ -142,7 +142,7 @@ def _settings(cfg, grid: Grid, family: str) -> Iterable[Setting]:
     cls = calibration_class(grid.calibration)
     check_family(grid.calibration, family)
     options = chosen_options(cfg.MODEL.ROI_BOX_HEAD.CALIBRATION, grid.calibration)
-    values = _parsed_values(grid, keyword_options(cls)) or dict(cls.grid)
+    values: Mapping[str, Sequence] = _parsed_values(grid, keyword_options(cls)) or cls.grid
     for combination in itertools.product(*values.values()):
         chosen = {**options, **dict(zip(values, combination))}
         yield Setting(grid.calibration, tuple(chosen.items()), tuple(values))

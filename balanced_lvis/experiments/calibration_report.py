@@ -81,11 +81,14 @@ def plot_tradeoff(found: dict, path: str | os.PathLike) -> None:
     for position, (name, points) in enumerate(_curves(found["settings"]).items()):
         places = [_place(setting, task) for _, setting in points]
         color, marker = COLORS[position % len(COLORS)], MARKERS[position % len(MARKERS)]
-        style = {"color": "0.2", "marker": "*", "markersize": 14, "linestyle": ""} if name == "none" else {}
-        axes.plot(*zip(*places), **{"color": color, "marker": marker, "label": label_text(name), **style})
+        if name == "none":
+            axes.plot(*zip(*places), "*", color="0.2", markersize=14, label=name)
+        else:
+            axes.plot(*zip(*places), color=color, marker=marker, label=label_text(name))
         for (text, _), place in zip(points, places):
-            offset = {"textcoords": "offset points", "xytext": (5, 5 - 10 * (position % 2))}
-            axes.annotate(label_text(text), place, color=color, fontsize=8, **offset)
+            offset = 5 - 10 * (position % 2)
+            text = label_text(text)
+            axes.annotate(text, place, textcoords="offset points", xytext=(5, offset), color=color, fontsize=8)
     if found["best"] is not None:
         place = _place(found["settings"][found["best"]], task)
         label = f"best {_title(found['select'])}"

@@ -11,7 +11,7 @@ Shape shorthand: R regions of an image, D detections under one calibration, M x 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.modeling import GeneralizedRCNN
@@ -70,8 +70,8 @@ class GridDetector:
 
     def __init__(self, model: nn.Module, calibrations: Sequence[Calibration | None]):
         check_splits_at_logits(model)
-        self.model = model
-        self.calibrations = [calibration and calibration.to(model.device) for calibration in calibrations]
+        self.model: Any = model
+        self.calibrations = [calibration and calibration.to(self.model.device) for calibration in calibrations]
 
     @torch.no_grad()
     def __call__(self, batched_inputs: list[dict]) -> list[GridDetections]:
@@ -130,7 +130,7 @@ def _detects_as(heads: nn.Module | None, base: type) -> bool:
     return all(getattr(type(heads), name) is getattr(base, name) for name in ("forward", "_forward_box"))
 
 
-def _masks_depend_on_class(heads: nn.Module) -> bool:
+def _masks_depend_on_class(heads: Any) -> bool:
     """False without masks, or if the mask head is known to predict one mask per box."""
     if not heads.mask_on:
         return False
