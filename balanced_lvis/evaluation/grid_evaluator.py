@@ -129,7 +129,7 @@ class _GridOutput(NamedTuple):
     """The detections of an image at the output size; selections as in ``SelectionWriter``, of tensors."""
 
     regions: Instances
-    selections: list[tuple[torch.Tensor, ...]]
+    selections: Sequence[tuple[torch.Tensor, ...]]
 
     def to(self, device: torch.device) -> _GridOutput:
         return _GridOutput(

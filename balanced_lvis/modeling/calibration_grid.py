@@ -68,10 +68,10 @@ class GridDetector:
         InputError: for another model, whose detection can't be split at the logits.
     """
 
-    def __init__(self, model: nn.Module, calibrations: Sequence[Calibration | None]):
+    def __init__(self, model: GeneralizedRCNN, calibrations: Sequence[Calibration | None]):
         check_splits_at_logits(model)
-        self.model: Any = model
-        self.calibrations = [calibration and calibration.to(self.model.device) for calibration in calibrations]
+        self.model = model
+        self.calibrations = [calibration and calibration.to(model.device) for calibration in calibrations]
 
     @torch.no_grad()
     def __call__(self, batched_inputs: list[dict]) -> list[GridDetections]:
