@@ -123,23 +123,36 @@ def settings_of(cfg, grids: Sequence[Grid] = ()) -> tuple[Setting, ...]:
         grids: empty for all calibrations that fit the activation, with their default grids.
 
     Raises:
-        InputError: for an unknown calibration, option or type of value.
+        InputError: for an unknown calibration, option or type of value, or if no calibration can be used.
     """
-    grids = grids or [Grid(name, {}) for name in calibration_names() if _can_be_built(cfg, name)]
+    grids = grids or _default_grids(cfg)
     distinct: dict[tuple[str, str], Setting] = {}
     for setting in (Setting(), *itertools.chain.from_iterable(_settings(cfg, grid) for grid in grids)):
         distinct.setdefault((setting.calibration, repr(setting.options)), setting)
     return tuple(distinct.values())
 
 
-def _can_be_built(cfg, name: str) -> bool:
-    """Whether a calibration fits the activation of a config, and has what its options name."""
+def _default_grids(cfg) -> list[Grid]:
+    """Of all calibrations that can be used with the activation, the class prior and the files of a checkpoint."""
+    reasons = {name: reason for name in calibration_names() if (reason := _why_not(cfg, name))}
+    if len(reasons) == len(calibration_names()):
+        lines = "".join(f"\n  {name}: {reason}" for name, reason in reasons.items())
+        raise InputError(f"No calibration can be used with this model:{lines}")
+    for name, reason in reasons.items():
+        logger.warning("Calibration %s is not tried: %s", name, reason)
+    return [Grid(name, {}) for name in calibration_names() if name not in reasons]
+
+
+def _why_not(cfg, name: str) -> str:
+    """Why a calibration can't be used; empty if it can, as far as is known before datasets are read."""
     try:
-        build_calibrations(cfg, [_of_config(cfg, name)])
+        settings = [_of_config(cfg, name)]
+        build_calibrations(cfg, settings)
+        if cfg.MODEL.CLASS_PRIOR.FILE and cfg.MODEL.ROI_HEADS.NUM_CLASSES:
+            check_settings(cfg, settings)
     except InputError as error:
-        logger.info("%s is not tried: %s", name, one_line(str(error)))
-        return False
-    return True
+        return one_line(str(error))
+    return ""
 
 
 def _of_config(cfg, name: str) -> Setting:

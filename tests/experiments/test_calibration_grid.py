@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from balanced_lvis.calibration import Calibration, calibration_class, calibration_names
+from balanced_lvis.calibration import Calibration, base, calibration_class, calibration_names
 from balanced_lvis.config import default_config, load_config
 from balanced_lvis.experiments.calibration_grid import (
     Grid,
@@ -68,6 +68,25 @@ def test_by_default_all_calibrations_of_the_family_are_tried_with_their_grids(cf
     build_calibrations(cfg, settings)  # the values of default grids are valid
 
 
+def test_a_calibration_that_lacks_something_is_not_tried_by_default(cfg, tmp_path, monkeypatch, caplog):
+    class Needy(Calibration):
+        families = ("softmax",)
+
+        def __init__(self, num_classes, prior=None):
+            raise InputError("the file is missing")
+
+    monkeypatch.setitem(base._CALIBRATIONS._classes, "needy", Needy)
+    cfg.MODEL.ROI_BOX_HEAD.CALIBRATION.NEEDY = type(cfg)()
+    settings = settings_of(cfg)
+    assert "needy" not in {setting.calibration for setting in settings} and len(settings) > 1
+    assert "Calibration needy is not tried: the file is missing" in caplog.text
+    with pytest.raises(InputError, match="the file is missing"):
+        build_calibrations(cfg, settings_of(cfg, [Grid("needy", {})]))
+    monkeypatch.setattr(base._CALIBRATIONS, "_classes", {"needy": Needy})
+    with pytest.raises(InputError, match="No calibration can be used with this model:\n  needy: the file is missing"):
+        settings_of(cfg)
+
+
 def test_a_calibration_without_a_grid_is_tried_with_its_options(cfg, monkeypatch):
     monkeypatch.setattr(calibration_class("logit_adjustment"), "grid", Calibration.grid)
     assert values_of(settings_of(cfg, [Grid("logit_adjustment", {})]))[1:] == [
@@ -96,7 +115,9 @@ def test_a_calibration_of_another_family_is_an_error(cfg, monkeypatch):
     monkeypatch.setattr(calibration_class("logit_adjustment"), "families", ("sigmoid",))
     with pytest.raises(InputError, match="the activation is of the family 'softmax'"):
         build_calibrations(cfg, settings_of(cfg, [Grid("logit_adjustment", {})]))
-    assert "logit_adjustment" not in {setting.calibration for setting in settings_of(cfg)}
+    monkeypatch.setattr(base._CALIBRATIONS, "_classes", {"logit_adjustment": calibration_class("logit_adjustment")})
+    with pytest.raises(InputError, match="No calibration can be used with this model:\n  logit_adjustment: Cal"):
+        settings_of(cfg)
 
 
 @pytest.mark.parametrize(
