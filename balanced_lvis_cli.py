@@ -20,6 +20,7 @@ COMMANDS = {
     "train": ("train", "train a model and evaluate it"),
     "evaluate": ("evaluate", "evaluate a checkpoint or a results file"),
     "predict": ("predict", "detect objects in images, draw them and write them as JSON"),
+    "calibrate": ("calibrate", "evaluate many calibrations of a checkpoint in one pass"),
     "export": ("export", "write, convert or validate an LVIS submission"),
     "analyze": ("analyze", "show the class frequencies of a dataset"),
     "collect-logits": ("collect_logits", "write statistics of a checkpoint's logits, for the calibration LogN"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,11 +17,15 @@ from .detection_store import FILES
 SEND_BYTES = 1 << 26
 
 
-def gather_on_main(folder: str | os.PathLike) -> None:
+def gather_on_main(folder: str | os.PathLike, files: Sequence[str] = FILES) -> None:
     """
     Append the files of all ranks to those of rank 0, in rank order. All ranks call this with their own closed folder.
 
     The bytes are sent over the process group, as several machines may not share a file system.
+
+    Args:
+        folder: folder of the files and their manifest.
+        files: names of the files; by default those of a ``DetectionWriter``.
 
     Raises:
         StorageError: if the files of a rank are damaged.
@@ -30,10 +35,10 @@ def gather_on_main(folder: str | os.PathLike) -> None:
     group = comm._get_global_gloo_group()  # NCCL can only send GPU memory
     checksums, damaged = _manifest(folder), []
     if not comm.is_main_process():
-        for name in FILES:
+        for name in files:
             _send(Path(folder, name), checksums[name], group)
         return
-    for name in FILES:
+    for name in files:
         for rank in range(1, comm.get_world_size()):
             if not _receive(Path(folder, name), rank, checksums[name], group):
                 damaged.append(f"{name} of rank {rank}")

@@ -136,18 +136,13 @@ class LVISEvaluator(DatasetEvaluator):
             InputError: if the annotation file does not define rare, common and frequent categories, or if it has no
                 masks and only "segm" is requested.
         """
-        json_file = PathManager.get_local_path(self._json_file)
-        lvis_gt = LVIS(json_file)
-        if not lvis_gt.anns:
-            logger.info("%s has no annotations: predictions are saved and not evaluated.", self._metadata.name)
+        lvis_gt = load_ground_truth(self._metadata.name, self._json_file)
+        if lvis_gt is None:
             return {}
-        if problem := missing_groups([*lvis_gt.cats.values()]):
-            raise InputError(f"Annotations {json_file} can't be evaluated: {problem}")
-        _log_groups(self._metadata.name, source_of_groups(lvis_gt.dataset))
         if not len(detections):
             logger.warning("There are no detections in %d images.", detections.num_images)
         results, per_category = {}, {}
-        tasks = self._possible(tasks, lvis_gt, quietly=not len(detections))
+        tasks = possible_tasks(tasks, lvis_gt, self._metadata.name, quietly=not len(detections))
         logger.info("Evaluating %d detections, %s (%s)", len(detections), " and ".join(tasks), self._backend)
         for task, metrics, averages in evaluate_tasks(lvis_gt, detections, tasks, self._backend):
             results[task], per_category[task] = metrics, averages
@@ -157,16 +152,53 @@ class LVISEvaluator(DatasetEvaluator):
             write_json(os.path.join(self._output_dir, "per_category_ap.json"), table)
         return results
 
-    def _possible(self, tasks: Sequence[str], lvis_gt: LVIS, quietly: bool) -> list[str]:
-        missing = _annotations_without_masks(lvis_gt) if "segm" in tasks else 0
-        if not missing:
-            return list(tasks)
-        problem = f"{missing:,} of {len(lvis_gt.anns):,} annotations of {self._metadata.name} have no mask"
-        if "bbox" not in tasks:
-            raise InputError(f"{problem}, so masks can't be evaluated; add masks, or evaluate boxes.")
-        if not quietly:
-            logger.warning("%s: only boxes are evaluated.", problem)
-        return ["bbox"]
+
+def load_ground_truth(name: str, json_file: str) -> LVIS | None:
+    """
+    Args:
+        name: name of the dataset, for messages.
+        json_file: its annotation file for evaluation.
+
+    Returns:
+        None for a file without annotations, which can't be evaluated.
+
+    Raises:
+        InputError: if the file does not define rare, common and frequent categories.
+    """
+    json_file = PathManager.get_local_path(json_file)
+    lvis_gt = LVIS(json_file)
+    if not lvis_gt.anns:
+        logger.info("%s has no annotations: predictions are saved and not evaluated.", name)
+        return None
+    if problem := missing_groups([*lvis_gt.cats.values()]):
+        raise InputError(f"Annotations {json_file} can't be evaluated: {problem}")
+    _log_groups(name, source_of_groups(lvis_gt.dataset))
+    return lvis_gt
+
+
+def possible_tasks(tasks: Sequence[str], lvis_gt: LVIS, name: str, quietly: bool = False) -> list[str]:
+    """
+    Args:
+        tasks: "bbox", "segm" or both.
+        lvis_gt: the annotations of the dataset.
+        name: name of the dataset, for messages.
+        quietly: don't log that masks are not evaluated.
+
+    Returns:
+        the tasks, without "segm" if annotations have no masks.
+
+    Raises:
+        InputError: if annotations have no masks, and only "segm" is requested.
+    """
+    missing = _annotations_without_masks(lvis_gt) if "segm" in tasks else 0
+    if not missing:
+        return list(tasks)
+    problem = f"{missing:,} of {len(lvis_gt.anns):,} annotations of {name} have no mask"
+    if "bbox" not in tasks:
+        raise InputError(f"{problem}, so masks can't be evaluated; add masks, or evaluate boxes.")
+    if not quietly:
+        logger.warning("%s: only boxes are evaluated.", problem)
+    return ["bbox"]
 
 
 def _annotations_without_masks(lvis_gt: LVIS) -> int:

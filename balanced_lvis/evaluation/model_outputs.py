@@ -50,11 +50,20 @@ def unpasted(model: nn.Module):
 
 def _detect(rcnn: GeneralizedRCNN, batched_inputs: list[dict]) -> list[dict]:
     found = rcnn.inference(batched_inputs, do_postprocess=False)
-    return [{"instances": _at_output_size(*pair)} for pair in zip(found, batched_inputs)]
+    return [{"instances": at_output_size(*pair)} for pair in zip(found, batched_inputs)]
 
 
-def _at_output_size(instances: Instances, record: dict) -> Instances:
-    """Detectron2's post-processing, with the masks as an ordinary field."""
+def at_output_size(instances: Instances, record: dict) -> Instances:
+    """
+    Detectron2's post-processing, with the masks as an ordinary field.
+
+    Args:
+        instances: at the size of the network's input, with any fields.
+        record: input of the model, with the ``height`` and ``width`` of the output.
+
+    Returns:
+        ``Instances`` at the output size without those whose box is empty; ``pred_masks`` is a ``ROIMasks``.
+    """
     height, width = (record.get(key, size) for key, size in zip(("height", "width"), instances.image_size))
     instances, masks = _without_masks(instances)
     if masks is None:
@@ -150,12 +159,20 @@ class OutputWriter(contextlib.AbstractContextManager):
                 )
             self.with_masks |= output["instances"].has("pred_masks")
             found.append((record["image_id"], output["instances"]))
-        if not any(instances.pred_boxes.device.type == "cuda" for _, instances in found):
+        self._write_later(found, any(instances.pred_boxes.device.type == "cuda" for _, instances in found))
+
+    def _write_later(self, found: list[tuple], on_gpu: bool) -> None:
+        """
+        Args:
+            found: image id and output of each image; outputs can be moved by ``to``.
+            on_gpu: whether to write in the thread.
+        """
+        if not on_gpu:
             self._write(found)
             return
         self._thread = self._thread or ThreadPoolExecutor(1, "write detections")
         # Copied here: a copy in the thread would wait for the next batch on the GPU too.
-        found = [(image_id, instances.to(torch.device("cpu"))) for image_id, instances in found]
+        found = [(image_id, output.to(torch.device("cpu"))) for image_id, output in found]
         self._pending.append(self._thread.submit(self._write, found))
         while len(self._pending) > BATCHES_BEHIND:
             self._pending.popleft().result()

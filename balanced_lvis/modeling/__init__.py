@@ -5,6 +5,7 @@ from .. import _detectron2
 _detectron2.require()
 
 from .box_predictor import ActivationOutputLayers  # noqa: E402
+from .calibration_grid import GridDetector  # noqa: E402
 from .decoupled import ClassifierInputs, DecoupledRCNN  # noqa: E402
 from .mask_head import ChosenClassMaskHead  # noqa: E402
 from .roi_heads import LongTailCascadeROIHeads, LongTailROIHeads  # noqa: E402
@@ -16,6 +17,7 @@ __all__ = [
     "ChosenClassMaskHead",
     "ClassifierInputs",
     "DecoupledRCNN",
+    "GridDetector",
     "LongTailCascadeROIHeads",
     "LongTailROIHeads",
     "SampledRPNHead",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads, StandardROIHeads
-from torch import Tensor
+from detectron2.structures import Instances
 
 from .box_predictor import ActivationOutputLayers
 from .box_selection import fast_rcnn_inference
 from .mask_head import with_chosen_class_masks
 from .mask_threshold import MaskThreshold
 from .pooling import faster_pooler
+
+# Per stage: logits and box deltas of the predictor, and the proposals that they are of, one ``Instances`` per image.
+BoxOutputs = list[tuple[Any, list[Instances]]]
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -32,6 +37,42 @@ class LongTailROIHeads(MaskThreshold, StandardROIHeads):
     @classmethod
     def _init_mask_head(cls, cfg, input_shape):
         return _mask_parts(super()._init_mask_head(with_chosen_class_masks(cfg), input_shape))
+
+    @property
+    def box_predictors(self) -> list[ActivationOutputLayers]:
+        """The box predictor, in a list as that of a cascade."""
+        return [self.box_predictor]
+
+    def _forward_box(self, features, proposals):
+        """As Detectron2's; at test time in two steps, of which the second can be repeated."""
+        if self.training:
+            return super()._forward_box(features, proposals)
+        return self.detections(self.box_outputs(features, proposals))
+
+    def box_outputs(self, features, proposals) -> BoxOutputs:
+        """
+        The part of detection at test time that does not depend on the calibration.
+
+        Args:
+            features: {level: (N, C, H, W)}.
+            proposals: one ``Instances`` per image with ``proposal_boxes``.
+        """
+        levels = [features[name] for name in self.box_in_features]
+        pooled = self.box_pooler(levels, [p.proposal_boxes for p in proposals])
+        return [(self.box_predictor(self.box_head(pooled)), proposals)]
+
+    def detections(self, outputs: BoxOutputs) -> list[Instances]:
+        """
+        The rest of detection: scores, NMS and top-k selection.
+
+        Args:
+            outputs: from :meth:`box_outputs`, not modified.
+
+        Returns:
+            ``Instances`` per image with pred_boxes, scores and pred_classes.
+        """
+        ((predictions, proposals),) = outputs
+        return self.box_predictor.inference(predictions, proposals)[0]
 
 
 @ROI_HEADS_REGISTRY.register()
@@ -56,32 +97,40 @@ class LongTailCascadeROIHeads(MaskThreshold, CascadeROIHeads):
     def _init_mask_head(cls, cfg, input_shape):
         return _mask_parts(super()._init_mask_head(with_chosen_class_masks(cfg), input_shape))
 
+    @property
+    def box_predictors(self) -> list[ActivationOutputLayers]:
+        """The box predictors of the stages."""
+        return list(self.box_predictor)
+
     def _forward_box(self, features, proposals, targets=None):
         """As Detectron2's; at test time, detections are selected by :mod:`.box_selection`."""
         if self.training:
             return super()._forward_box(features, proposals, targets)
-        return self._detect([features[name] for name in self.box_in_features], proposals)
+        return self.detections(self.box_outputs(features, proposals))
 
-    def _detect(self, features, proposals):
+    def box_outputs(self, features, proposals) -> BoxOutputs:
         """
-        Args:
-            features: of the levels that boxes are pooled from.
-            proposals: one ``Instances`` per image with ``proposal_boxes``.
-
-        Returns:
-            ``Instances`` per image: boxes of the last stage, scores averaged over the stages.
+        As :meth:`LongTailROIHeads.box_outputs`. The boxes of a stage, which the next one refines, do not depend on
+        scores.
         """
+        features = [features[name] for name in self.box_in_features]
         image_sizes = [p.image_size for p in proposals]
-        boxes: list[Tensor] = []
-        scores_of_stages = []
-        for stage, predictor in enumerate(self.box_predictor):
+        outputs: BoxOutputs = []
+        for stage in range(self.num_cascade_stages):
             if stage:
+                boxes = self.box_predictor[stage - 1].predict_boxes(*outputs[-1])
                 proposals = self._create_proposals_from_boxes(boxes, image_sizes)
-            predictions = self._run_stage(features, proposals, stage)
-            boxes = predictor.predict_boxes(predictions, proposals)
-            scores_of_stages.append(predictor.predict_probs(predictions, proposals))
+            outputs.append((self._run_stage(features, proposals, stage), proposals))
+        return outputs
+
+    def detections(self, outputs: BoxOutputs) -> list[Instances]:
+        """As :meth:`LongTailROIHeads.detections`: boxes of the last stage, scores averaged over the stages."""
+        scores_of_stages = [predictor.predict_probs(*of) for predictor, of in zip(self.box_predictor, outputs)]
         scores = [sum(of_image) * (1.0 / self.num_cascade_stages) for of_image in zip(*scores_of_stages)]
+        predictor, (_, proposals) = self.box_predictor[-1], outputs[-1]
+        boxes = predictor.predict_boxes(*outputs[-1])
         thresholds = predictor.test_score_thresh, predictor.test_nms_thresh
+        image_sizes = [p.image_size for p in proposals]
         return fast_rcnn_inference(boxes, scores, image_sizes, *thresholds, predictor.test_topk_per_image)[0]
 
 

@@ -17,6 +17,7 @@ from tests.common import ROOT, load_tool
 TOOLS = {
     "train": "train_net",
     "predict": "predict",
+    "calibrate": "calibrate",
     "export": "export_submission",
     "analyze": "analyze_dataset",
     "collect-logits": "collect_logits",

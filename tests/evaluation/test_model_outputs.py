@@ -16,7 +16,7 @@ from torch import nn
 
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.evaluation import LVISEvaluator, instance_rles, unpasted
-from balanced_lvis.evaluation.model_outputs import _at_output_size, instances_to_arrays
+from balanced_lvis.evaluation.model_outputs import at_output_size, instances_to_arrays
 
 KINDS = {
     "standard": {},
@@ -104,7 +104,7 @@ def test_boxes_are_scaled_clipped_and_dropped_as_detectron2_does(output):
         )
 
     expected = instances_to_coco_json(detector_postprocess(raw(), *output), 3)
-    found = _at_output_size(raw(), dict(zip(("height", "width"), output)))
+    found = at_output_size(raw(), dict(zip(("height", "width"), output)))
     assert 0 < len(found) < 80
     assert isinstance(found.pred_masks, ROIMasks)
     assert to_results(found, 3) == expected

@@ -1,0 +1,225 @@
+"""The command ``calibrate``: many calibrations of one checkpoint, evaluated in one pass of inference."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import shlex
+import sys
+from dataclasses import dataclass, replace
+
+from detectron2.utils import comm
+
+from ..config import import_modules, load_config, thawed
+from ..console.command_line import command_line, log_to_files
+from ..console.printing import print_text
+from ..data.config_datasets import prepare_datasets, resolve_num_classes
+from ..engine.processes.job import find_job
+from ..engine.processes.launch import launch
+from ..engine.processes.watchdog import Limits
+from ..engine.run import check, read_config
+from ..experiments.calibration_grid import (
+    Grid,
+    Plan,
+    check_settings,
+    evaluate_settings,
+    settings_of,
+    warnings_of,
+)
+from ..experiments.calibration_report import calibration_lines, config_of, write_report
+from ..utils.errors import InputError
+from ..utils.io import replacing, write_json
+from ..utils.job_lock import only_job_in
+from ..utils.memory_allocator import keep_freed_memory
+from ..utils.storage import check_writable, clear_errors
+from .export_checkpoint import add_job_arguments
+from .overrides import parse_with_overrides
+from .parsers import add_config_arguments, check_config_given, new_parser, overrides_of, program
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION = """\
+Evaluate a checkpoint under many calibrations in one pass of inference, and choose the best.
+
+    %(prog)s --config-file r50_rfs_softmax MODEL.WEIGHTS output/r50_rfs_softmax/model_final.pth
+    %(prog)s --config-file r50_rfs_softmax \\
+        --calibration logit_adjustment --grid TAU 0.25 0.5 1 --grid COUNT image instance \\
+        --holdout 0.5 MODEL.WEIGHTS output/r50_rfs_softmax/model_final.pth
+
+--calibration can be given several times, each with its own --grid options; all combinations of their values are tried.
+Without --calibration, all calibrations that fit the activation are tried, and without --grid the default values of a
+calibration. The scores without calibration are always included.
+
+table.md, table.json, tradeoff.png (APr against APf) and best.yaml are written to OUTPUT_DIR/calibration. best.yaml is a
+config with the best setting:
+
+    balanced-lvis evaluate --config-file output/r50_rfs_softmax/calibration/best.yaml --weights ...
+
+A setting that was chosen on the images of a test set is too good on them: --holdout chooses on one part of the images
+and reports on the other. See docs/calibration.md.
+"""
+FOLDER = "calibration"  # in OUTPUT_DIR
+# Overrides that are not part of best.yaml.
+_OF_THIS_RUN = ("MODEL.WEIGHTS", "OUTPUT_DIR")
+
+
+@command_line
+def main(arguments: list[str] | None = None) -> None:
+    words = sys.argv[1:] if arguments is None else arguments
+    args, overrides = parse_with_overrides(_parser(), words)
+    args.opts = overrides
+    args.opts = overrides_of(args)
+    args.command = f"{program('calibrate')} {shlex.join(words)}"
+    check_config_given(args)
+    _start(argparse.Namespace(**{**vars(args), "eval_only": True, "resume": False, "allow_missing": False}))
+
+
+class _AddCalibration(argparse.Action):
+    def __call__(self, parser, namespace, value, option_string=None):
+        namespace.grids = [*namespace.grids, Grid(value, {})]
+
+
+class _AddValues(argparse.Action):
+    def __call__(self, parser, namespace, words, option_string=None):
+        option, *values = words
+        if not namespace.grids:
+            parser.error(f"--grid {option} needs a --calibration before it")
+        *others, last = namespace.grids
+        if option.lower() in (name.lower() for name in last.values):
+            parser.error(f"--grid {option} is given twice for --calibration {last.calibration}")
+        namespace.grids = [*others, Grid(last.calibration, {**last.values, option: values})]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = new_parser("calibrate", DESCRIPTION)
+    parser.set_defaults(grids=[])
+    add = parser.add_argument
+    add_config_arguments(parser, "config of the checkpoint")
+    add("--calibration", metavar="NAME", action=_AddCalibration, dest="grids",
+        help="calibration to try; can be given several times (default: all that fit the activation)")  # fmt: skip
+    add("--grid", metavar=("OPTION", "VALUE"), nargs="+", action=_AddValues, dest="grids",
+        help="values of an option of the --calibration before; can be given several times")  # fmt: skip
+    add("--dataset", metavar="NAME", help="registered dataset to evaluate on (default: DATASETS.TEST)")
+    add("--select", metavar="METRIC", default="AP",
+        help="metric of the best setting, of masks if there are any, or as bbox/APr (default: AP)")  # fmt: skip
+    add("--holdout", metavar="SHARE", type=float, default=0.0,
+        help="share of the images to report on; settings are chosen on the others (default: 0, no split)")  # fmt: skip
+    add("--seed", type=int, default=0, help="seed of the split of --holdout (default: 0)")
+    add("--output", metavar="FOLDER", help=f"folder to write to (default: OUTPUT_DIR/{FOLDER})")
+    add_job_arguments(parser)
+    add("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides of the config, such as MODEL.WEIGHTS FILE")
+    return parser
+
+
+@dataclass(frozen=True)
+class _Report:
+    """
+    Attributes:
+        warnings: of the results.
+        base: ``--config-file``.
+        overrides: {key: value} of the command line.
+        command: the command line.
+    """
+
+    warnings: tuple[str, ...]
+    base: str
+    overrides: dict[str, object]
+    command: str
+
+
+def _start(args: argparse.Namespace) -> None:
+    """
+    Check everything, then evaluate in all processes of a job.
+
+    Raises:
+        InputError: if the command line, the config, a dataset or the weights are invalid.
+    """
+    job = find_job(args)
+    cfg = thawed(read_config(args, job))
+    if not cfg.MODEL.WEIGHTS:
+        raise InputError("A calibration corrects a trained model: add MODEL.WEIGHTS path/to/model_final.pth.")
+    reported_on = tuple(cfg.DATASETS.TEST)
+    plan = Plan(
+        dataset=_dataset(args.dataset, reported_on),
+        settings=settings_of(cfg, args.grids),
+        select=args.select,
+        holdout=args.holdout,
+        seed=args.seed,
+        output=args.output or os.path.join(os.path.dirname(cfg.OUTPUT_DIR), FOLDER),
+    )
+    plan.check()
+    if len(plan.settings) == 1:
+        raise InputError("There is nothing to compare with: name a --calibration, whose --grid changes its options.")
+    cfg.DATASETS.TEST, cfg.OUTPUT_DIR = (plan.dataset,), plan.output
+    cfg.MODEL.ROI_BOX_HEAD.CALIBRATION.NAME = ""
+    cfg.freeze()
+    report = _Report((), args.config_file, _given(args), args.command)
+
+    with contextlib.ExitStack() as stack:
+
+        def prepare():
+            if job.rank == 0:
+                stack.enter_context(only_job_in(plan.output, "--output"))
+            check_writable(plan.output)
+            log_to_files(plan.output, job.rank)
+            check(cfg, args, job)
+            check_settings(cfg, plan.settings)
+
+        launch(job, prepare, _work, (cfg, plan, reported_on, report), cfg.MODEL.DEVICE, Limits.from_config(cfg))
+
+
+def _dataset(name: str | None, reported_on: tuple[str, ...]) -> str:
+    if name:
+        return name
+    if len(reported_on) != 1:
+        raise InputError(f"DATASETS.TEST is {reported_on}; name the dataset to evaluate on with --dataset.")
+    return reported_on[0]
+
+
+def _given(args: argparse.Namespace) -> dict[str, object]:
+    """The overrides of the command line, with the values that they have in the config."""
+    cfg = load_config(args.config_file, args.opts)
+    given = {}
+    for key in args.opts[::2]:
+        value = cfg
+        for part in key.split("."):
+            value = value[part]
+        if key not in _OF_THIS_RUN:
+            given[key] = value
+    return given
+
+
+def _work(cfg, plan: Plan, reported_on: tuple[str, ...], report: _Report) -> None:
+    """Evaluates in every process of the job."""
+    import_modules(cfg.IMPORTS)
+    keep_freed_memory(cfg.MODEL.DEVICE)
+    with clear_errors(plan.output):
+        log_to_files(plan.output, comm.get_rank())
+        if comm.get_world_size() > 1:
+            prepare_datasets(cfg)  # each process has its own catalogs
+            resolve_num_classes(cfg)
+        if comm.is_main_process():
+            warnings = warnings_of(cfg, plan.dataset, reported_on, plan.holdout)
+            report = replace(report, warnings=tuple(warnings))
+            for warning in warnings:
+                logger.warning("%s", warning)
+        logger.info("%d settings on %s", len(plan.settings), plan.dataset)
+        found = evaluate_settings(cfg, plan)
+        if found is not None:
+            _write(found, plan, cfg.MODEL.WEIGHTS, report)
+
+
+def _write(found: dict, plan: Plan, weights: str, report: _Report) -> None:
+    content = {**found, "weights": weights, "warnings": list(report.warnings), "command": report.command}
+    write_json(os.path.join(plan.output, "table.json"), content, indent=1)
+    print_text(write_report(found, plan.output, report.warnings, f"`{report.command}`"))
+    if found["best"] is None:
+        logger.warning("%s has no value in any setting, so there is no best setting.", found["select"])
+        return
+    best = found["settings"][found["best"]]
+    path = os.path.join(plan.output, "best.yaml")
+    with replacing(path) as file:
+        file.write(config_of(best, report.base, report.overrides, plan.output))
+    print_text(f"The best setting, as the config {path}:\n\n{calibration_lines(best)}")
