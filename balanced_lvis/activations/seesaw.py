@@ -70,6 +70,7 @@ class Seesaw(Activation):
     """
 
     family = "seesaw"
+    normalized_scores = True
     neutral_at_uniform_counts = False  # the compensation factor stays
     exact_gradient = False  # the factors have no gradients
 

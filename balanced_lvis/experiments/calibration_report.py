@@ -10,8 +10,7 @@ from pathlib import Path
 import yaml
 
 from ..prediction.lettering import label_text
-from .comparison_report import COLORS
-from .plots import MARKERS, plt
+from .plots import COLORS, MARKERS, plt
 from .tables import TASKS, markdown_table, number, percent
 
 _METRICS = ("AP", "APr", "APc", "APf")

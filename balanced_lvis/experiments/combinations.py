@@ -21,8 +21,13 @@ FOLDER = "combinations"  # of the runs that are not part of the comparison
 SAMPLERS: dict[str, tuple[str, ...]] = {
     "every_image_once": ("DATALOADER.SAMPLER_TRAIN", "TrainingSampler"),
     "class_aware": ("DATALOADER.SAMPLER_TRAIN", "ClassAwareTrainingSampler"),
+    "instance_aware": ("DATALOADER.SAMPLER_TRAIN", "InstanceAwareRepeatFactorTrainingSampler"),
 }
-_SAMPLER_TITLES = {"every_image_once": "every image once", "class_aware": "class-aware sampling"}
+_SAMPLER_TITLES = {
+    "every_image_once": "every image once",
+    "class_aware": "class-aware sampling",
+    "instance_aware": "instance-aware repeat factors",
+}
 _IN_FEATURES = 4  # any number: only the kind and the number of outputs of a classifier are compared
 
 
@@ -80,13 +85,18 @@ class Combinations:
         return [Combination(key) for key in self.methods_of(END_TO_END)]
 
     def with_samplers(self, combinations: Sequence[Combination]) -> list[Combination]:
-        """End-to-end methods, each with every other sampler."""
+        """End-to-end methods, each with every other sampler that differs from its own."""
         return [
             replace(combination, sampler=sampler)
             for combination in combinations
             for sampler, words in SAMPLERS.items()
-            if words[1] != self._config(combination.training).DATALOADER.SAMPLER_TRAIN
+            if self._is_another(words[1], self._config(combination.training).DATALOADER)
         ]
+
+    @staticmethod
+    def _is_another(sampler: str, loader) -> bool:
+        # With a threshold of 0, all repeat factors are 1.
+        return sampler != loader.SAMPLER_TRAIN and (loader.REPEAT_THRESHOLD > 0 or "RepeatFactor" not in sampler)
 
     def with_second_stages(self, combinations: Sequence[Combination]) -> list[Combination]:
         """

@@ -6,18 +6,15 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
 from ..prediction.lettering import label_text
 from .comparison_report import METRICS, grouped
-from .plots import MARKERS, plt
+from .plots import COLORS, MARKERS, plt
 from .tables import TASKS, number
 
 # Upper ends of the plot's bins, in training images; LVIS's groups end at 10 and 100.
 BIN_ENDS = (3, 10, 30, 100, 300, math.inf)
-_PAIRS = matplotlib.color_sequences["tab20"]  # strong and light colours alternate
-COLORS = (*_PAIRS[::2], *_PAIRS[1::2])
 # Methods of the plot by frequency, which is unreadable with more of them: these, and the best of each group.
 MAX_SHOWN = 8
 BASELINES = ("sigmoid", "rfs")

@@ -9,9 +9,11 @@ from ..utils.errors import InputError
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+_PAIRS = matplotlib.color_sequences["tab20"]  # strong and light colours alternate
+COLORS = (*_PAIRS[::2], *_PAIRS[1::2])
 MARKERS = "os^Dv"
 
-__all__ = ["MARKERS", "check_image_file", "plt"]
+__all__ = ["COLORS", "MARKERS", "check_image_file", "plt"]
 
 
 def check_image_file(argument: str, path: str) -> None:
