@@ -172,8 +172,9 @@ def test_a_file_that_cannot_be_written_is_told_before_the_pass(rendered, trained
     (tmp_path / "file").touch()
     words = [*rendered_opts(rendered, trained / "unused"), "MODEL.WEIGHTS", trained / "model_final.pth"]
     config = ["--config-file", str(CONFIGS / "rendered" / "rfs_softmax_logn.yaml")]
-    assert collect_logits([*config, "--output", str(tmp_path / "file" / "x.json"), *map(str, words)]) == StorageError.exit_status
-    assert "x.json' can't be written: a parent folder in its path is a file" in capsys.readouterr().err
+    output = ["--output", str(tmp_path / "file" / "x.json")]
+    assert collect_logits([*config, *output, *map(str, words)]) == StorageError.exit_status
+    assert "x.json' can't be written: a file has this name" in capsys.readouterr().err
 
 
 def test_what_statistics_cannot_be_collected_of_is_told(rendered, trained):
