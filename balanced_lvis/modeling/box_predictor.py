@@ -203,7 +203,8 @@ def activation_from_config(cfg) -> Activation:
     """
     node = cfg.MODEL.ROI_BOX_HEAD.ACTIVATION
     prior = functools.partial(prior_source(cfg), False)
-    return build_activation(node.NAME, cfg.MODEL.ROI_HEADS.NUM_CLASSES, prior, **chosen_options(node, node.NAME))
+    options: dict[str, Any] = chosen_options(node, node.NAME)
+    return build_activation(node.NAME, cfg.MODEL.ROI_HEADS.NUM_CLASSES, prior, **options)
 
 
 def check_classification(cfg, training: bool) -> None:
