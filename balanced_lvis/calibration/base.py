@@ -6,6 +6,8 @@ Shape shorthand: R RoIs, K foreground classes, C outputs of the classifier.
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -18,9 +20,14 @@ from ..activations import Activation, activation_class
 from ..activations.base import full_precision
 from ..activations.prior_module import PriorModule, PriorSource
 from ..utils.errors import InputError
+from ..utils.io import cached_sha256, open_regular
 from ..utils.registry import Registry
+from ..utils.text import one_line
+
+logger = logging.getLogger(__name__)
 
 _CALIBRATIONS: Registry[Calibration] = Registry("calibration")
+WEIGHTS_SHA256 = "weights_sha256"  # key in the files of Calibration.saved_files
 
 
 class Calibration(PriorModule):
@@ -43,7 +50,8 @@ class Calibration(PriorModule):
     # Whether the class prior must have the fractal dimensions of box centres.
     needs_boxes = False
     # Options that are paths of files which belong to a checkpoint: {option: suffix}. In a config, such an option may be
-    # empty if the file is next to the checkpoint, with this suffix in place of the checkpoint's.
+    # empty if the file is next to the checkpoint, with this suffix in place of the checkpoint's. It is JSON, with the
+    # SHA-256 of the checkpoint as WEIGHTS_SHA256, see check_saved_files.
     saved_files: ClassVar[Mapping[str, str]] = {}
     # Whether what is read from a file belongs to one classifier, and not to those of several stages of a cascade.
     of_one_classifier = False
@@ -180,10 +188,54 @@ def with_saved_files(name: str, options: Mapping[str, object], weights: str) -> 
     """
     found = dict(options)
     for option, suffix in calibration_class(name).saved_files.items():
-        path = os.path.splitext(weights)[0] + suffix
+        path = path_next_to(weights, suffix)
         if not found.get(option) and os.path.isfile(path):
             found[option] = path
     return found
+
+
+def path_next_to(weights: str, suffix: str) -> str:
+    """The path of one of the :attr:`Calibration.saved_files` of a checkpoint, with ``suffix`` in place of its own."""
+    return os.path.splitext(weights)[0] + suffix
+
+
+def check_saved_files(calibration: Calibration, weights: str) -> None:
+    """
+    Check that what a calibration has read from files next to a checkpoint belongs to this checkpoint.
+
+    A file in another place, which an option names, is not checked. The whole checkpoint is read, to compute its
+    SHA-256: call this in one process of a job.
+
+    Args:
+        calibration: whose options :func:`with_saved_files` has completed.
+        weights: path of the checkpoint.
+
+    Raises:
+        InputError: if a file states the SHA-256 of another checkpoint.
+    """
+    for option, suffix in calibration.saved_files.items():
+        path, checkpoint = path_next_to(weights, suffix), weights.split("?", 1)[0]  # without a query of Detectron2
+        if path not in calibration.files.values() or not os.path.isfile(checkpoint):
+            continue
+        stated = _stated_digest(path)
+        if not stated:
+            logger.warning(
+                "%s doesn't state of which checkpoint it is, so it is not known whether it belongs to %s.",
+                one_line(path), one_line(weights),
+            )  # fmt: skip
+        elif stated != cached_sha256(checkpoint):
+            raise InputError(
+                f"{path!r} was written for another checkpoint than {weights!r}, for example before the model was "
+                "trained again. Write it again, for LogN with `balanced-lvis collect-logits`, or for an image "
+                "classifier with `balanced-lvis train-classifier --collect-logits`. To use it nevertheless, move it "
+                f"to another folder and set the calibration's option {option.upper()} to its path."
+            )
+
+
+def _stated_digest(path: str) -> str:
+    with open_regular(path, "r", encoding="utf-8") as file:
+        content = json.load(file)
+    return str(content.get(WEIGHTS_SHA256, ""))
 
 
 def scores_of(activation: Activation, logits: Tensor, class_logits: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..utils.errors import InputError
 from ..utils.io import open_regular, write_json
+from .base import WEIGHTS_SHA256
 
 FORMAT = "balanced_lvis logit statistics 1"
 STATISTICS_SUFFIX = ".logits.json"  # of the file next to a checkpoint, in place of ".pth"
@@ -29,6 +30,7 @@ class LogitStatistics:
         std: (K,) standard deviation, above 0.
         num_rois: number of RoIs, or of images in classification.
         weights: path of the checkpoint.
+        weights_sha256: SHA-256 of that file, in hexadecimal digits; empty if unknown.
 
     Raises:
         InputError: if lengths differ, or a number is not finite or not positive.
@@ -39,6 +41,7 @@ class LogitStatistics:
     std: np.ndarray
     num_rois: int
     weights: str = ""
+    weights_sha256: str = ""
 
     def __post_init__(self):
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
@@ -62,8 +65,8 @@ class LogitStatistics:
         """Write a JSON file, for :meth:`load`."""
         columns = zip(self.class_names, self.mean.tolist(), self.std.tolist())
         classes = [{"name": name, "mean": mean, "std": std} for name, mean, std in columns]
-        content = {"format": FORMAT, "weights": self.weights, "num_rois": self.num_rois, "classes": classes}
-        write_json(path, content, indent=1)
+        content = {"format": FORMAT, "weights": self.weights, WEIGHTS_SHA256: self.weights_sha256}
+        write_json(path, {**content, "num_rois": self.num_rois, "classes": classes}, indent=1)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> LogitStatistics:
@@ -88,7 +91,8 @@ class LogitStatistics:
             )
         try:
             names, mean, std = ([c[key] for c in content["classes"]] for key in ("name", "mean", "std"))
-            return cls(tuple(names), np.array(mean), np.array(std), int(content["num_rois"]), str(content["weights"]))
+            weights = str(content["weights"]), str(content.get(WEIGHTS_SHA256, ""))
+            return cls(tuple(names), np.array(mean), np.array(std), int(content["num_rois"]), *weights)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"Logit statistics {path!r} are incomplete or malformed: {error!r}.") from error
 
@@ -122,11 +126,11 @@ class StatisticsCollector:
         self._mean = self._mean.to(mean.device) + delta * (len(values) / total)
         self.num_rois = total
 
-    def statistics(self, class_names: Sequence[str], weights: str = "") -> LogitStatistics:
+    def statistics(self, class_names: Sequence[str], weights: str = "", weights_sha256: str = "") -> LogitStatistics:
         """
         Args:
             class_names: K names.
-            weights: path of the checkpoint.
+            weights, weights_sha256: of the checkpoint, as for :class:`LogitStatistics`.
 
         Raises:
             InputError: for fewer than two RoIs, or a logit that is always the same.
@@ -134,6 +138,5 @@ class StatisticsCollector:
         if self.num_rois < 2:
             raise InputError(f"Logit statistics need at least 2 RoIs, and there were {self.num_rois}; use more images.")
         variance = self._squares / (self.num_rois - 1)
-        return LogitStatistics(
-            tuple(class_names), self._mean.cpu().numpy(), variance.sqrt().cpu().numpy(), self.num_rois, weights
-        )
+        mean, std = self._mean.cpu().numpy(), variance.sqrt().cpu().numpy()
+        return LogitStatistics(tuple(class_names), mean, std, self.num_rois, weights, weights_sha256)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..calibration import LogitStatistics, StatisticsCollector
+from ..utils.io import cached_sha256
 from .data.batches import ordered_batches
 from .data.image_set import ImageSet
 from .model import ImageClassifier
@@ -50,11 +51,12 @@ def statistics_of(
     model: ImageClassifier, images: ImageSet, batch_size: int, device: torch.device, weights: str
 ) -> LogitStatistics:
     """The mean and standard deviation of the logit of each class over images, of the checkpoint ``weights``."""
+    digest = cached_sha256(weights)
     model.eval()
     collector = StatisticsCollector(images.num_classes)
     for batch, _ in ordered_batches(images, batch_size):
         collector.add(model.activation.class_logits(model(batch.to(device))))
-    return collector.statistics(images.class_names, weights)
+    return collector.statistics(images.class_names, weights, digest)
 
 
 def results_of(scores: np.ndarray, labels: np.ndarray, train_counts: np.ndarray) -> dict:

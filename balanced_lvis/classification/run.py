@@ -6,12 +6,13 @@ import logging
 import os
 
 from ..calibration import LogitStatistics
+from ..calibration.base import check_saved_files, path_next_to
 from ..calibration.logit_statistics import STATISTICS_SUFFIX
 from ..utils.errors import InputError
 from ..utils.io import replacing, write_json
 from ..utils.job_lock import only_job_in
 from ..utils.keyword_options import chosen_options
-from ..utils.storage import check_writable, clear_errors
+from ..utils.storage import check_output, check_writable, clear_errors, clear_output_errors
 from .checkpoints import CURRENT, FINAL, LAST, check_fits_evaluation, check_same_data, load_model, read_checkpoint
 from .config import check_config, device_of
 from .data import Dataset, build_dataset, long_tailed_subset
@@ -90,6 +91,7 @@ def evaluate(cfg) -> dict:
         if model.calibration is not None:
             model.calibration.prepare(model.activation)
             model.calibration.check_classes(images.class_names, "the training set")
+            check_saved_files(model.calibration, cfg.MODEL.WEIGHTS)
         scores = predict(model.to(device), test, cfg.TEST.IMS_PER_BATCH, device)
         with clear_errors(folder), replacing(os.path.join(folder, "config.yaml")) as file:
             file.write(cfg.dump())
@@ -115,16 +117,17 @@ def collect_logits(cfg) -> LogitStatistics:
         raise InputError("MODEL.WEIGHTS is empty; set it to the checkpoint of which the logits are collected.")
     device, cfg = device_of(cfg), cfg.clone()
     cfg.defrost()
-    cfg.MODEL.CALIBRATION.NAME = ""
+    cfg.MODEL.CALIBRATION.NAME, cfg.MODEL.WEIGHTS = "", os.path.expanduser(cfg.MODEL.WEIGHTS)
+    content = read_checkpoint(cfg.MODEL.WEIGHTS)
+    path = path_next_to(cfg.MODEL.WEIGHTS, STATISTICS_SUFFIX)
+    check_output(path)
     images = training_set(cfg, dataset_from_config(cfg))
     model = build_model(cfg, images.num_classes, images.prior)
-    content = read_checkpoint(cfg.MODEL.WEIGHTS)
     check_fits_evaluation(content["config"], cfg, cfg.MODEL.WEIGHTS)
     check_same_data(content, images, cfg.MODEL.WEIGHTS)
     load_model(model, content, cfg.MODEL.WEIGHTS)
     statistics = statistics_of(model.to(device), images, cfg.TEST.IMS_PER_BATCH, device, cfg.MODEL.WEIGHTS)
-    path = os.path.splitext(cfg.MODEL.WEIGHTS)[0] + STATISTICS_SUFFIX
-    with clear_errors(os.path.dirname(path) or "."):
+    with clear_output_errors(path):
         statistics.save(path)
     logger.info("Statistics of the logits saved in %s", path)
     return statistics

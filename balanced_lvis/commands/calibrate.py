@@ -8,7 +8,7 @@ import logging
 import os
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from detectron2.utils import comm
 
@@ -23,12 +23,14 @@ from ..engine.run import check, read_config
 from ..experiments.calibration_grid import (
     Grid,
     Plan,
+    Setting,
     check_settings,
+    default_grids,
     evaluate_settings,
     settings_of,
     warnings_of,
 )
-from ..experiments.calibration_report import calibration_lines, config_of, write_report
+from ..experiments.calibration_report import REPORT_FILES, calibration_lines, config_of, write_report
 from ..utils.errors import InputError
 from ..utils.io import replacing, write_json
 from ..utils.job_lock import only_job_in
@@ -49,8 +51,8 @@ Evaluate a checkpoint under many calibrations in one pass of inference, and choo
         --holdout 0.5 MODEL.WEIGHTS output/r50_rfs_softmax/model_final.pth
 
 --calibration can be given several times, each with its own --grid options; all combinations of their values are tried.
-Without --calibration, all calibrations that fit the activation are tried, and without --grid the default values of a
-calibration. The scores without calibration are always included.
+Without --calibration, all calibrations that can be used with the model are tried, and without --grid the default values
+of a calibration. The scores without calibration are always included.
 
 table.md, table.json, tradeoff.png (APr against APf) and best.yaml are written to OUTPUT_DIR/calibration. best.yaml is a
 config with the best setting:
@@ -61,6 +63,7 @@ A setting that was chosen on the images of a test set is too good on them: --hol
 and reports on the other. See docs/calibration.md.
 """
 FOLDER = "calibration"  # in OUTPUT_DIR
+_TABLE, _BEST = "table.json", "best.yaml"
 # Overrides that are not part of best.yaml.
 _OF_THIS_RUN = ("MODEL.WEIGHTS", "OUTPUT_DIR")
 
@@ -117,16 +120,28 @@ def _parser() -> argparse.ArgumentParser:
 class _Report:
     """
     Attributes:
-        warnings: of the results.
         base: ``--config-file``.
         overrides: {key: value} of the command line.
         command: the command line.
     """
 
-    warnings: tuple[str, ...]
     base: str
     overrides: dict[str, object]
     command: str
+
+
+@dataclass
+class _Tried:
+    """
+    What is known only after datasets have been read.
+
+    Attributes:
+        settings: of all grids.
+        warnings: of calibrations that are not tried.
+    """
+
+    settings: tuple[Setting, ...] = ()
+    warnings: list[str] = field(default_factory=list)
 
 
 def _start(args: argparse.Namespace) -> None:
@@ -141,21 +156,21 @@ def _start(args: argparse.Namespace) -> None:
     if not cfg.MODEL.WEIGHTS:
         raise InputError("A calibration corrects a trained model: add MODEL.WEIGHTS path/to/model_final.pth.")
     reported_on = tuple(cfg.DATASETS.TEST)
+    tried = _Tried(settings_of(cfg, args.grids))
     plan = Plan(
         dataset=_dataset(args.dataset, reported_on),
-        settings=settings_of(cfg, args.grids),
+        settings=(),  # those of tried
         select=args.select,
         holdout=args.holdout,
         seed=args.seed,
         output=args.output or os.path.join(os.path.dirname(cfg.OUTPUT_DIR), FOLDER),
     )
     plan.check()
-    if len(plan.settings) == 1:
-        raise InputError("There is nothing to compare with: name a --calibration, whose --grid changes its options.")
+    _check_base(args.config_file, plan.output)
     cfg.DATASETS.TEST, cfg.OUTPUT_DIR = (plan.dataset,), plan.output
     cfg.MODEL.ROI_BOX_HEAD.CALIBRATION.NAME = ""
     cfg.freeze()
-    report = _Report((), args.config_file, _given(args), args.command)
+    report = _Report(args.config_file, _given(args), args.command)
 
     with contextlib.ExitStack() as stack:
 
@@ -165,9 +180,13 @@ def _start(args: argparse.Namespace) -> None:
             check_writable(plan.output)
             log_to_files(plan.output, job.rank)
             check(cfg, args, job)
-            check_settings(cfg, plan.settings)
+            if args.grids:
+                check_settings(cfg, tried.settings)
+            else:
+                grids, tried.warnings = default_grids(cfg)
+                tried.settings = settings_of(cfg, grids)
 
-        launch(job, prepare, _work, (cfg, plan, reported_on, report), cfg.MODEL.DEVICE, Limits.from_config(cfg))
+        launch(job, prepare, _work, (cfg, plan, tried, reported_on, report), cfg.MODEL.DEVICE, Limits.from_config(cfg))
 
 
 def _dataset(name: str | None, reported_on: tuple[str, ...]) -> str:
@@ -176,6 +195,16 @@ def _dataset(name: str | None, reported_on: tuple[str, ...]) -> str:
     if len(reported_on) != 1:
         raise InputError(f"DATASETS.TEST is {reported_on}; name the dataset to evaluate on with --dataset.")
     return reported_on[0]
+
+
+def _check_base(config_file: str, output: str) -> None:
+    """best.yaml is based on the config, and can't be based on itself."""
+    best = os.path.join(output, _BEST)
+    if config_file and os.path.realpath(config_file) == os.path.realpath(best):
+        raise InputError(
+            f"--config-file is {config_file}, which this command writes; name the config that it is based on, or "
+            "another folder with --output."
+        )
 
 
 def _given(args: argparse.Namespace) -> dict[str, object]:
@@ -191,7 +220,7 @@ def _given(args: argparse.Namespace) -> dict[str, object]:
     return given
 
 
-def _work(cfg, plan: Plan, reported_on: tuple[str, ...], report: _Report) -> None:
+def _work(cfg, plan: Plan, tried: _Tried, reported_on: tuple[str, ...], report: _Report) -> None:
     """Evaluates in every process of the job."""
     import_modules(cfg.IMPORTS)
     keep_freed_memory(cfg.MODEL.DEVICE)
@@ -200,26 +229,35 @@ def _work(cfg, plan: Plan, reported_on: tuple[str, ...], report: _Report) -> Non
         if comm.get_world_size() > 1:
             prepare_datasets(cfg)  # each process has its own catalogs
             resolve_num_classes(cfg)
+        tried = comm.all_gather(tried)[0]  # others of torchrun have not prepared
+        plan, warnings = replace(plan, settings=tried.settings), []
         if comm.is_main_process():
-            warnings = warnings_of(cfg, plan.dataset, reported_on, plan.holdout)
-            report = replace(report, warnings=tuple(warnings))
+            _remove_outputs(plan.output)
+            warnings = [*tried.warnings, *warnings_of(cfg, plan.dataset, reported_on, plan.holdout)]
             for warning in warnings:
                 logger.warning("%s", warning)
         logger.info("%d settings on %s", len(plan.settings), plan.dataset)
         found = evaluate_settings(cfg, plan)
         if found is not None:
-            _write(found, plan, cfg.MODEL.WEIGHTS, report)
+            _write(found, plan, cfg.MODEL.WEIGHTS, warnings, report)
 
 
-def _write(found: dict, plan: Plan, weights: str, report: _Report) -> None:
-    content = {**found, "weights": weights, "warnings": list(report.warnings), "command": report.command}
-    write_json(os.path.join(plan.output, "table.json"), content, indent=1)
-    print_text(write_report(found, plan.output, report.warnings, f"`{report.command}`"))
+def _remove_outputs(folder: str) -> None:
+    """Those of an earlier call, which this one may not replace: without a best setting, there is no best.yaml."""
+    for name in (_TABLE, _BEST, *REPORT_FILES):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, name))
+
+
+def _write(found: dict, plan: Plan, weights: str, warnings: list[str], report: _Report) -> None:
+    content = {**found, "weights": weights, "warnings": warnings, "command": report.command}
+    write_json(os.path.join(plan.output, _TABLE), content, indent=1)
+    print_text(write_report(found, plan.output, warnings, f"`{report.command}`"))
     if found["best"] is None:
         logger.warning("%s has no value in any setting, so there is no best setting.", found["select"])
         return
     best = found["settings"][found["best"]]
-    path = os.path.join(plan.output, "best.yaml")
+    path = os.path.join(plan.output, _BEST)
     with replacing(path) as file:
         file.write(config_of(best, report.base, report.overrides, plan.output))
     print_text(f"The best setting, as the config {path}:\n\n{calibration_lines(best)}")

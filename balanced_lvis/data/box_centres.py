@@ -30,7 +30,8 @@ def box_centres(records) -> np.ndarray:
 
     Returns:
         (A, 2) float64, x and y of the centre of each object's box as fractions of the image's width and height, image
-        after image as in :class:`~balanced_lvis.priors.ClassLists`. NaN for a box that is not finite.
+        after image as in :class:`~balanced_lvis.priors.ClassLists`. NaN or infinite for a box that is not finite, or
+        an image of size 0.
 
     Raises:
         InputError: if a record has no size, or an annotation no box.
@@ -76,9 +77,10 @@ def centres_of_boxes(boxes: np.ndarray, width, height) -> np.ndarray:
     Returns:
         (A, 2), the centres as fractions of the image.
     """
-    with np.errstate(invalid="ignore", over="ignore"):
+    # An image may have a size of 0; the centres of its boxes are not finite.
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         x, y = boxes[:, 0] + boxes[:, 2] / 2, boxes[:, 1] + boxes[:, 3] / 2
-    return np.stack([x / width, y / height], axis=1)
+        return np.stack([x / width, y / height], axis=1)
 
 
 def _centres_of(record: Mapping) -> np.ndarray:

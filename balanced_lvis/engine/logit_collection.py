@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import torch
 from detectron2.modeling import GeneralizedRCNN
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
+from detectron2.utils.file_io import PathManager
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,6 +23,8 @@ from ..data.samplers import class_names_from_config
 from ..data.training_set import training_records
 from ..modeling.box_predictor import ActivationOutputLayers
 from ..utils.errors import InputError
+from ..utils.io import cached_sha256
+from ..utils.storage import check_output
 from .checkpoints.identity import Identity
 from .checkpoints.weights import check_weights, load_for_evaluation
 from .trainer import Trainer
@@ -28,7 +32,7 @@ from .trainer import Trainer
 logger = logging.getLogger(__name__)
 
 
-def collect_logit_statistics(cfg, num_images: int = 0) -> LogitStatistics:
+def collect_logit_statistics(cfg, num_images: int = 0, output: str | os.PathLike = "") -> LogitStatistics:
     """
     Mean and standard deviation of the logit of each class, over the RoIs of training images.
 
@@ -38,10 +42,12 @@ def collect_logit_statistics(cfg, num_images: int = 0) -> LogitStatistics:
     Args:
         cfg: config of the checkpoint in ``MODEL.WEIGHTS``. Its calibration is ignored.
         num_images: number of images, rounded up to whole batches; 0: as many as the training set has.
+        output: file that the statistics will be saved to, checked before the pass; empty for none.
 
     Raises:
         InputError: if the config, the training set or the checkpoint is invalid, or if the model has no single
             classifier.
+        StorageError: if ``output`` can't be written.
     """
     if num_images < 0:
         raise InputError(f"--images is {num_images}; it must be 0 or more.")
@@ -50,6 +56,9 @@ def collect_logit_statistics(cfg, num_images: int = 0) -> LogitStatistics:
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     _check(cfg)
+    if output:
+        check_output(output)
+    digest = cached_sha256(PathManager.get_local_path(cfg.MODEL.WEIGHTS.split("?", 1)[0]))
     seed_all_rng(max(cfg.SEED, 0))
     model = _model(cfg)
     wanted = num_images or len(training_records(cfg))
@@ -62,13 +71,18 @@ def collect_logit_statistics(cfg, num_images: int = 0) -> LogitStatistics:
             bar.update(len(batch))
             if seen >= wanted:
                 break
-    return collector.statistics(class_names_from_config(cfg), cfg.MODEL.WEIGHTS)
+    return collector.statistics(class_names_from_config(cfg), cfg.MODEL.WEIGHTS, digest)
 
 
 def _check(cfg) -> None:
     if not cfg.MODEL.WEIGHTS or not cfg.DATASETS.TRAIN:
         key, what = ("MODEL.WEIGHTS", "a checkpoint") if not cfg.MODEL.WEIGHTS else ("DATASETS.TRAIN", "its dataset")
         raise InputError(f"{key} is empty; set it to {what}, of which the logits are collected.")
+    if cfg.MODEL.LOAD_PROPOSALS or cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals":
+        raise InputError(
+            "The config reads precomputed proposals (MODEL.LOAD_PROPOSALS, MODEL.PROPOSAL_GENERATOR.NAME "
+            "PrecomputedProposals), with which logits can't be collected; use a model with an RPN."
+        )
     prepare_datasets(cfg)
     resolve_num_classes(cfg)
     check_datasets(cfg.DATASETS.TRAIN)

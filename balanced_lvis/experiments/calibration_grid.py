@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import logging
 import math
@@ -25,7 +26,12 @@ from ..engine.processes.watchdog import note
 from ..engine.trainer import Trainer
 from ..evaluation.grid_evaluator import GridEvaluator
 from ..evaluation.lvis_api import IOU_TYPES, METRICS
-from ..modeling.box_predictor import activation_from_config, calibration_from_config
+from ..modeling.box_predictor import (
+    activation_from_config,
+    calibration_from_config,
+    check_calibration,
+    prior_source,
+)
 from ..modeling.calibration_grid import GridDetector
 from ..utils.errors import InputError, did_you_mean
 from ..utils.keyword_options import chosen_options, keyword_options
@@ -114,42 +120,48 @@ class Plan:
             raise InputError(f"--seed is {self.seed}; it must be 0 or more.")
 
 
-def settings_of(cfg, grids: Sequence[Grid] = ()) -> tuple[Setting, ...]:
+def settings_of(cfg, grids: Sequence[Grid]) -> tuple[Setting, ...]:
     """
     The distinct settings of some grids; the first is without calibration.
 
     Args:
         cfg: options that a grid does not vary have their values in this config.
-        grids: empty for all calibrations that fit the activation, with their default grids.
+        grids: as the user gave them, or from :func:`default_grids`.
 
     Raises:
-        InputError: for an unknown calibration, option or type of value, or if no calibration can be used.
+        InputError: for an unknown calibration, option or type of value.
     """
-    grids = grids or _default_grids(cfg)
     distinct: dict[tuple[str, str], Setting] = {}
     for setting in (Setting(), *itertools.chain.from_iterable(_settings(cfg, grid) for grid in grids)):
         distinct.setdefault((setting.calibration, repr(setting.options)), setting)
     return tuple(distinct.values())
 
 
-def _default_grids(cfg) -> list[Grid]:
-    """Of all calibrations that can be used with the activation, the class prior and the files of a checkpoint."""
+def default_grids(cfg) -> tuple[list[Grid], list[str]]:
+    """
+    The default grids of all calibrations that can be used with the activation, the class prior and the checkpoint.
+
+    Args:
+        cfg: as for :func:`check_settings`.
+
+    Returns:
+        the grids; a warning for each calibration that can't be used.
+
+    Raises:
+        InputError: if no calibration can be used.
+    """
     reasons = {name: reason for name in calibration_names() if (reason := _why_not(cfg, name))}
     if len(reasons) == len(calibration_names()):
         lines = "".join(f"\n  {name}: {reason}" for name, reason in reasons.items())
         raise InputError(f"No calibration can be used with this model:{lines}")
-    for name, reason in reasons.items():
-        logger.warning("Calibration %s is not tried: %s", name, reason)
-    return [Grid(name, {}) for name in calibration_names() if name not in reasons]
+    grids = [Grid(name, {}) for name in calibration_names() if name not in reasons]
+    return grids, [f"The calibration {name} was not tried: {reason}" for name, reason in reasons.items()]
 
 
 def _why_not(cfg, name: str) -> str:
-    """Why a calibration can't be used; empty if it can, as far as is known before datasets are read."""
+    """Why a calibration can't be used; empty if it can."""
     try:
-        settings = [_of_config(cfg, name)]
-        build_calibrations(cfg, settings)
-        if cfg.MODEL.CLASS_PRIOR.FILE and cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-            check_settings(cfg, settings)
+        check_settings(cfg, settings_of(cfg, [Grid(name, {})]))
     except InputError as error:
         return one_line(str(error))
     return ""
@@ -201,36 +213,36 @@ def _parsed(calibration: str, option: str, word: str, default: object) -> object
 
 def build_calibrations(cfg, settings: Sequence[Setting]) -> list[Calibration | None]:
     """
-    The calibrations of some settings, as configs with them build them.
+    The calibrations of some settings, as configs with them build them. They share the class prior, which is read once.
 
     Raises:
         InputError: for an invalid option, or a calibration that doesn't fit the activation.
     """
-    calibrations = []
+    calibrations, prior = [], functools.lru_cache(maxsize=None)(prior_source(cfg))
     for setting in settings:
         changed = thawed(cfg)
         node = changed.MODEL.ROI_BOX_HEAD.CALIBRATION
         node.NAME = setting.calibration
         for name, value in setting.options:
             node[setting.calibration.upper()][name.upper()] = value
-        calibrations.append(calibration_from_config(changed))
+        calibrations.append(calibration_from_config(changed, prior))
     return calibrations
 
 
 def check_settings(cfg, settings: Sequence[Setting]) -> None:
     """
-    Build all calibrations and read the class prior, if one of them needs it.
+    Build and check all calibrations, as an evaluation with each of them does.
 
     Args:
-        cfg: a config with registered datasets.
+        cfg: a config with registered datasets, in which ``MODEL.ROI_HEADS.NUM_CLASSES`` is known.
 
     Raises:
-        InputError: for an invalid option, or a class prior that is missing or doesn't fit.
+        InputError: for an invalid option, or as :func:`.box_predictor.check_calibration`.
     """
     activation = activation_from_config(cfg)
     for calibration in build_calibrations(cfg, settings):
         if calibration is not None:
-            calibration.prepare(activation)
+            check_calibration(cfg, calibration, activation)
 
 
 # ------------------------------------------------------------------ evaluation
@@ -288,18 +300,14 @@ def _found(plan: Plan, evaluator: GridEvaluator) -> dict:
     best = best_of(results, select)
     settings = [_record(*pair) for pair in zip(plan.settings, results)]
     found = {"dataset": plan.dataset, "images": len(chosen_on), "select": select, "best": best, "settings": settings}
-    reported = {} if not held_out else _reported(plan.settings, results, select)
-    return {
-        **found,
-        "holdout": {
-            "share": plan.holdout,
-            "seed": plan.seed,
-            "images": len(held_out),
-            "results": {str(index): evaluator.metrics(index, held_out) for index in reported},
-        }
-        if held_out
-        else None,
-    }
+    if not held_out:
+        return {**found, "holdout": None}
+    reported = {}
+    for index in _reported(plan.settings, results, select):
+        note(f"evaluating setting {index} on held-out images", slow=True)
+        reported[str(index)] = evaluator.metrics(index, held_out)
+    split = {"share": plan.holdout, "seed": plan.seed, "images": len(held_out)}
+    return {**found, "holdout": {**split, "results": reported}}
 
 
 def _record(setting: Setting, results: Results) -> dict:
@@ -389,7 +397,15 @@ def warnings_of(cfg, dataset: str, reported_on: Sequence[str], holdout: float) -
         )
     if holdout:
         return found
-    names = [name for name in reported_on if name == dataset or _shares_images(cfg, dataset, name)]
+    names = []
+    for name in reported_on:
+        try:
+            names += [name] if name == dataset or _share_images(cfg, dataset, name) else []
+        except InputError as error:
+            found.append(
+                f"{one_line(name)} in DATASETS.TEST can't be read, so it is not known whether it has images of "
+                f"{one_line(dataset)}, for which results on it would be optimistic: {one_line(str(error))}"
+            )
     if names:
         same = "is" if dataset in names else f"has images of {', '.join(map(one_line, names))}, which is"
         found.append(
@@ -400,15 +416,8 @@ def warnings_of(cfg, dataset: str, reported_on: Sequence[str], holdout: float) -
     return found
 
 
-def _shares_images(cfg, dataset: str, other: str) -> bool:
-    try:
-        return not set(_images_of(cfg, dataset)).isdisjoint(_images_of(cfg, other))
-    except InputError as error:
-        logger.info(
-            "DATASETS.TEST: %s can't be read, so it is not known whether it has images of %s: %s",
-            one_line(other), one_line(dataset), one_line(str(error)),
-        )  # fmt: skip
-        return False
+def _share_images(cfg, dataset: str, other: str) -> bool:
+    return not set(_images_of(cfg, dataset)).isdisjoint(_images_of(cfg, other))
 
 
 def _images_of(cfg, name: str) -> list[str]:

@@ -13,6 +13,7 @@ from ..prediction.lettering import label_text
 from .plots import COLORS, MARKERS, plt
 from .tables import TASKS, markdown_table, number, percent
 
+REPORT_FILES = ("table.md", "tradeoff.png")  # of write_report
 _METRICS = ("AP", "APr", "APc", "APf")
 _CALIBRATION = ("MODEL", "ROI_BOX_HEAD", "CALIBRATION")
 
@@ -160,12 +161,13 @@ def _nested(keys: Mapping[str, object]) -> dict:
 
 def write_report(found: dict, folder: str | os.PathLike, warnings: Sequence[str], command: str) -> str:
     """
-    Write ``table.md`` and ``tradeoff.png``.
+    Write :data:`REPORT_FILES`.
 
     Returns:
         the tables.
     """
     tables = tables_of(found, warnings)
-    Path(folder, "table.md").write_text(f"# Calibrations\n\n{tables}\n{command}\n", encoding="utf-8")
-    plot_tradeoff(found, Path(folder, "tradeoff.png"))
+    table, plot = (Path(folder, name) for name in REPORT_FILES)
+    table.write_text(f"# Calibrations\n\n{tables}\n{command}\n", encoding="utf-8")
+    plot_tradeoff(found, plot)
     return tables

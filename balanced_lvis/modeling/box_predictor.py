@@ -7,6 +7,7 @@ Shape shorthand: R RoIs of all images together, K foreground classes, C outputs 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,8 +21,9 @@ from torch import nn
 
 from ..activations import Activation, build_activation
 from ..calibration import Calibration, build_calibration, calibration_class
-from ..calibration.base import check_fits, with_saved_files
+from ..calibration.base import check_fits, check_saved_files, with_saved_files
 from ..data.training_prior import class_prior_from_config
+from ..priors import ClassPrior
 from ..utils.errors import InputError
 from ..utils.keyword_options import chosen_options
 from .box_selection import EncodedBoxes, fast_rcnn_inference
@@ -200,7 +202,9 @@ def activation_from_config(cfg) -> Activation:
         InputError: for an unknown name or an invalid option.
     """
     node = cfg.MODEL.ROI_BOX_HEAD.ACTIVATION
-    return _build(cfg, build_activation, node.NAME, chosen_options(node, node.NAME))
+    prior = functools.partial(prior_source(cfg), False)
+    options: dict[str, Any] = chosen_options(node, node.NAME)
+    return build_activation(node.NAME, cfg.MODEL.ROI_HEADS.NUM_CLASSES, prior, **options)
 
 
 def check_classification(cfg, training: bool) -> None:
@@ -211,16 +215,36 @@ def check_classification(cfg, training: bool) -> None:
         training: whether losses will be computed.
 
     Raises:
-        InputError: for an unknown name, an invalid option, or a class prior that is missing or doesn't fit.
+        InputError: for an unknown name, an invalid option, a class prior that is missing or doesn't fit, or a file of
+            the calibration that is of another checkpoint or other classes.
     """
     activation, calibration = activation_from_config(cfg), calibration_from_config(cfg)
     if training:
         activation.prepare()
     if calibration is not None:
-        calibration.prepare(activation)
-        for name in cfg.DATASETS.TEST:
-            if name in DatasetCatalog and (class_names := MetadataCatalog.get(name).get("thing_classes")):
-                calibration.check_classes(class_names, f"dataset {name!r}")
+        check_calibration(cfg, calibration, activation)
+
+
+def check_calibration(cfg, calibration: Calibration, activation: Activation) -> None:
+    """
+    Check what a calibration reads: the class prior, if it is needed, and its files.
+
+    Files next to the checkpoint state its SHA-256, so the checkpoint is read once; call this in one process of a job.
+
+    Args:
+        cfg: with the checkpoint and registered datasets.
+        calibration: from :func:`calibration_from_config`.
+        activation: from :func:`activation_from_config`.
+
+    Raises:
+        InputError: if the class prior is missing or doesn't fit, or if a file is of another checkpoint or other classes
+            than those of ``DATASETS.TEST``.
+    """
+    calibration.prepare(activation)
+    check_saved_files(calibration, cfg.MODEL.WEIGHTS)
+    for name in cfg.DATASETS.TEST:
+        if name in DatasetCatalog and (class_names := MetadataCatalog.get(name).get("thing_classes")):
+            calibration.check_classes(class_names, f"dataset {name!r}")
 
 
 def prepare_losses(model) -> None:
@@ -230,9 +254,12 @@ def prepare_losses(model) -> None:
             module.prepare()
 
 
-def calibration_from_config(cfg) -> Calibration | None:
+def calibration_from_config(cfg, prior: Callable[[bool], ClassPrior] | None = None) -> Calibration | None:
     """
     The calibration of ``MODEL.ROI_BOX_HEAD.CALIBRATION``, as :func:`activation_from_config`; None if ``NAME`` is empty.
+
+    Args:
+        prior: returns the class prior, with fractal dimensions if its argument is True; None for that of the config.
 
     Raises:
         InputError: for an unknown name, an invalid option, or a calibration that doesn't fit the activation or the
@@ -254,11 +281,13 @@ def calibration_from_config(cfg) -> Calibration | None:
             "classifier, and the heads have one per stage; choose another calibration, or none."
         )
     options = with_saved_files(name, chosen_options(box_head.CALIBRATION, name), cfg.MODEL.WEIGHTS)
-    return _build(cfg, build_calibration, name, options, kind.needs_boxes)
+    prior = prior or prior_source(cfg)
+    return build_calibration(
+        name, cfg.MODEL.ROI_HEADS.NUM_CLASSES, functools.partial(prior, kind.needs_boxes), **options
+    )
 
 
-def _build(cfg, build, name: str, options: dict, boxes: bool = False):
-    """``build`` the class of a name, with its options and the config's class prior."""
+def prior_source(cfg) -> Callable[[bool], ClassPrior]:
+    """A function that returns the class prior of a config, with fractal dimensions if its argument is True."""
     # Of a config's clone, as the prior may be looked up after the config has changed.
-    prior = functools.partial(class_prior_from_config, cfg.clone(), boxes)
-    return build(name, cfg.MODEL.ROI_HEADS.NUM_CLASSES, prior, **options)
+    return functools.partial(class_prior_from_config, cfg.clone())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import math
@@ -165,6 +166,17 @@ def sha256_of(path: str | os.PathLike) -> str:
         while content := file.read(_HASHED):
             digest.update(content)
     return digest.hexdigest()
+
+
+def cached_sha256(path: str | os.PathLike) -> str:
+    """As :func:`sha256_of`, but a file is read again only if its size or time of modification has changed."""
+    found = os.stat(path)
+    return _sha256_of(os.path.abspath(path), found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _sha256_of(path: str, size: int, mtime_ns: int) -> str:
+    return sha256_of(path)
 
 
 def _nan_to_none(content):

@@ -315,7 +315,7 @@ def test_statistics_are_those_of_all_batches_together():
 
 
 def test_statistics_are_saved_and_loaded(tmp_path):
-    saved = LogitStatistics(NAMES, MEAN, STD, 100, "x.pth")
+    saved = LogitStatistics(NAMES, MEAN, STD, 100, "x.pth", "5e1f")
     saved.save(tmp_path / "statistics.json")
     loaded = LogitStatistics.load(tmp_path / "statistics.json")
     for field in ("class_names", "num_rois", "weights"):

@@ -1,5 +1,7 @@
 """Every calibration in image classification, whose activations have no background."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from balanced_lvis.classification.model import build_model
 from balanced_lvis.classification.run import collect_logits, dataset_from_config, training_set
 from balanced_lvis.commands.train_classifier import main
 from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.io import sha256_of
 from tests import reference_calibration as naive
 from tests.classification.made import characters_config, characters_opts
 
@@ -88,6 +91,17 @@ def test_statistics_of_other_classes_are_refused(cache, trained, tmp_path):
     options = {"MODEL__CALIBRATION__LOGN__STATISTICS": tmp_path / "others.json"}
     with pytest.raises(InputError, match="of other classes than the training set"):
         evaluate(config("logn", cache, tmp_path, trained, **options))
+
+
+def test_statistics_of_an_earlier_training_are_refused(cache, trained, tmp_path):
+    cfg = config("logn", cache, tmp_path, trained)
+    saved = collect_logits(cfg)
+    assert saved.weights_sha256 == sha256_of(trained)
+    path = trained.with_name("model_final.logits.json")
+    dataclasses.replace(saved, weights_sha256="of another file").save(path)
+    with pytest.raises(InputError, match="was written for another checkpoint than .* train-classifier --collect-log"):
+        evaluate(cfg)
+    path.unlink()
 
 
 def test_what_does_not_fit_the_activation_is_refused(cache, trained, tmp_path):

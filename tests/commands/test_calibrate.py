@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from balanced_lvis.calibration import calibration_class
 from balanced_lvis.commands import calibrate
 from balanced_lvis.commands.train import main as train
 from balanced_lvis.experiments import calibration_grid
@@ -144,7 +145,36 @@ def test_several_processes_write_the_same_table(table, rendered, trained, tmp_pa
     assert read(tmp_path / "calibration")["settings"] == read(table)["settings"]
 
 
+def test_what_cannot_be_tried_is_in_the_report_and_earlier_files_are_removed(rendered, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration_grid, "calibration_names", lambda: ["fracal", "logn", "norcal"])
+    monkeypatch.setattr(calibration_class("norcal"), "grid", {"gamma": (0.5,)})
+    monkeypatch.setattr(calibration_grid, "best_of", lambda *_: None)
+    prior = json.loads((trained.parent / "class_prior.json").read_text(encoding="utf-8"))
+    for record in prior["classes"]:
+        del record["fractal_dimension"]
+    (tmp_path / "prior.json").write_text(json.dumps(prior))
+    (tmp_path / "calibration").mkdir()
+    (tmp_path / "calibration" / "best.yaml").write_text("of an earlier call")
+    opts = ["MODEL.CLASS_PRIOR.FILE", tmp_path / "prior.json", "MODEL.ROI_HEADS.NUM_CLASSES", "0"]
+    assert calibrate.main(words_of(rendered, trained, tmp_path, "--holdout", "0.5", opts=opts)) == 0
+    found = read(tmp_path / "calibration")
+    assert [setting["calibration"] for setting in found["settings"]] == ["", "norcal"]
+    fracal, logn = found["warnings"]
+    assert "The calibration fracal was not tried:" in fracal and "needs the fractal dimension" in fracal
+    assert "The calibration logn was not tried: statistics of logn is empty" in logn
+    page = (tmp_path / "calibration" / "table.md").read_text(encoding="utf-8")
+    assert fracal in page and logn in page
+    assert not (tmp_path / "calibration" / "best.yaml").exists()
+
+
 # ------------------------------------------------------------------ invalid input
+
+
+def test_the_written_config_cannot_be_based_on_itself(rendered, trained, tmp_path, capsys):
+    (tmp_path / "best.yaml").write_text(f"_BASE_: {CONFIG}\n")
+    words = words_of(rendered, trained, tmp_path, "--output", tmp_path)
+    assert calibrate.main([words[0], str(tmp_path / "best.yaml"), *words[2:]]) == InputError.exit_status
+    assert "best.yaml, which this command writes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

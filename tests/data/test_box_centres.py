@@ -44,6 +44,11 @@ def test_boxes_that_are_not_finite_are_left_out_with_a_warning(caplog):
     assert found[0] == pytest.approx(naive.fractal_dimension([(x / 200, 0) for x in (0, 50, 150, 199)]))
 
 
+def test_an_image_without_a_size_is_left_out_without_a_numerical_warning(recwarn):
+    assert not np.isfinite(box_centres([record(annotation([0, 0, 9, 9]), width=0)])).all()
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize("missing", ["width", "bbox"])
 def test_records_without_a_size_or_a_box_are_named(missing):
     made = record(annotation([1, 1, 1, 1]))

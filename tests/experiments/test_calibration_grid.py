@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from balanced_lvis.calibration import Calibration, base, calibration_class, calibration_names
+from balanced_lvis.calibration import Calibration, LogitStatistics, base, calibration_class, calibration_names
 from balanced_lvis.config import default_config, load_config
 from balanced_lvis.experiments.calibration_grid import (
     Grid,
@@ -15,18 +15,34 @@ from balanced_lvis.experiments.calibration_grid import (
     Setting,
     best_of,
     build_calibrations,
+    check_settings,
+    default_grids,
     settings_of,
     split_images,
     warnings_of,
 )
 from balanced_lvis.experiments.calibration_report import calibration_lines, config_of, plot_tradeoff, tables_of
+from balanced_lvis.modeling import box_predictor
+from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
+
+K = 4
+NAMES = tuple("abcd")
 
 
 @pytest.fixture
 def cfg():
     cfg = default_config()
     cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME = "softmax"
+    return cfg
+
+
+@pytest.fixture
+def prior_cfg(cfg, tmp_path):
+    """With a class prior that serves all calibrations."""
+    prior = ClassPrior(NAMES, [1, 2, 3, 4], 9, [1, 2, 3, 4], fractal_dimension=[1.0, 1.2, 1.5, 2.0])
+    prior.save(tmp_path / "prior.json")
+    cfg.merge_from_list(["MODEL.CLASS_PRIOR.FILE", str(tmp_path / "prior.json"), "MODEL.ROI_HEADS.NUM_CLASSES", K])
     return cfg
 
 
@@ -57,18 +73,22 @@ def test_equal_settings_are_evaluated_once(cfg):
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_by_default_all_calibrations_of_the_family_are_tried_with_their_grids(cfg, activation):
+def test_by_default_all_calibrations_of_the_family_are_tried_with_their_grids(prior_cfg, activation):
+    cfg = prior_cfg
     cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME = activation
-    settings = settings_of(cfg)
+    grids, _ = default_grids(cfg)
+    settings = settings_of(cfg, grids)
     tried = list(dict.fromkeys(setting.calibration for setting in settings))
-    assert tried[0] == "" and "logit_adjustment" in tried and set(tried[1:]) <= set(calibration_names())
+    assert tried[0] == "" and {"logit_adjustment", "norcal", "fracal"} <= set(tried[1:]) <= set(calibration_names())
     for name in tried[1:]:
         own = [setting for setting in settings if setting.calibration == name]
         assert len(own) == math.prod(map(len, calibration_class(name).grid.values()))
     build_calibrations(cfg, settings)  # the values of default grids are valid
 
 
-def test_a_calibration_that_lacks_something_is_not_tried_by_default(cfg, tmp_path, monkeypatch, caplog):
+def test_a_calibration_that_lacks_something_is_not_tried_by_default(prior_cfg, monkeypatch):
+    cfg = prior_cfg
+
     class Needy(Calibration):
         families = ("softmax",)
 
@@ -77,14 +97,44 @@ def test_a_calibration_that_lacks_something_is_not_tried_by_default(cfg, tmp_pat
 
     monkeypatch.setitem(base._CALIBRATIONS._classes, "needy", Needy)
     cfg.MODEL.ROI_BOX_HEAD.CALIBRATION.NEEDY = type(cfg)()
-    settings = settings_of(cfg)
-    assert "needy" not in {setting.calibration for setting in settings} and len(settings) > 1
-    assert "Calibration needy is not tried: the file is missing" in caplog.text
+    grids, warnings = default_grids(cfg)
+    assert grids and "needy" not in {grid.calibration for grid in grids}
+    assert "The calibration needy was not tried: the file is missing" in warnings
     with pytest.raises(InputError, match="the file is missing"):
         build_calibrations(cfg, settings_of(cfg, [Grid("needy", {})]))
     monkeypatch.setattr(base._CALIBRATIONS, "_classes", {"needy": Needy})
     with pytest.raises(InputError, match="No calibration can be used with this model:\n  needy: the file is missing"):
-        settings_of(cfg)
+        default_grids(cfg)
+
+
+def test_fracal_alone_is_not_tried_where_annotations_cannot_be_read(cfg):
+    """As for a checkpoint of Detectron2, which has no class_prior.json: the counts are in the metadata of LVIS-1.0."""
+    cfg.merge_from_list(["DATASETS.TRAIN", ("lvis_v1_train",), "MODEL.ROI_HEADS.NUM_CLASSES", 1203])
+    grids, warnings = default_grids(cfg)
+    assert {"logit_adjustment", "norcal"} <= {grid.calibration for grid in grids}
+    assert [warning for warning in warnings if "fracal" in warning and "lvis_v1_train" in warning]
+    assert "fracal" not in {grid.calibration for grid in grids}
+
+
+def test_statistics_of_other_classes_are_refused_as_in_an_evaluation(tiny_cfg, tmp_path):
+    tiny_cfg.merge_from_list(["MODEL.WEIGHTS", str(tmp_path / "model.pth"), "DATASETS.TEST", ("rendered_val",)])
+    number = tiny_cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    tiny_cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME = "softmax"
+    names = [f"c{i}" for i in range(number)]
+    LogitStatistics(names, [0.0] * number, [1.0] * number, 9).save(tmp_path / "model.logits.json")
+    with pytest.raises(InputError, match="of other classes than dataset 'rendered_val'"):
+        check_settings(tiny_cfg, settings_of(tiny_cfg, [Grid("logn", {})]))
+
+
+def test_all_settings_share_the_class_prior(prior_cfg, monkeypatch):
+    reads, read = [], box_predictor.class_prior_from_config
+    monkeypatch.setattr(box_predictor, "class_prior_from_config", lambda *of: reads.append(of[1]) or read(*of))
+    grids = [Grid("logit_adjustment", {}), Grid("norcal", {}), Grid("fracal", {})]
+    settings = settings_of(prior_cfg, grids)
+    calibrations = build_calibrations(prior_cfg, settings)
+    assert not reads  # until they are needed
+    assert len({id(each.prior) for each in calibrations[1:]}) == 2 < len(settings)
+    assert sorted(reads) == [False, True]  # with the fractal dimensions, for fracal
 
 
 def test_a_calibration_without_a_grid_is_tried_with_its_options(cfg, monkeypatch):
@@ -117,7 +167,7 @@ def test_a_calibration_of_another_family_is_an_error(cfg, monkeypatch):
         build_calibrations(cfg, settings_of(cfg, [Grid("logit_adjustment", {})]))
     monkeypatch.setattr(base._CALIBRATIONS, "_classes", {"logit_adjustment": calibration_class("logit_adjustment")})
     with pytest.raises(InputError, match="No calibration can be used with this model:\n  logit_adjustment: Cal"):
-        settings_of(cfg)
+        default_grids(cfg)
 
 
 @pytest.mark.parametrize(
@@ -175,8 +225,9 @@ def test_other_datasets_of_the_same_images_are_warned_of(tiny_cfg, rendered, own
     assert "my_val has images of rendered_val, which is in DATASETS.TEST" in warning
 
 
-def test_a_reported_dataset_that_is_missing_is_no_error(tiny_cfg):
-    assert not warnings_of(tiny_cfg, "rendered_val", ["lvis_v1_val"], 0)
+def test_a_reported_dataset_that_is_missing_is_warned_of(tiny_cfg):
+    (warning,) = warnings_of(tiny_cfg, "rendered_val", ["lvis_v1_val"], 0)
+    assert "lvis_v1_val in DATASETS.TEST can't be read, so it is not known whether it has images" in warning
 
 
 # ------------------------------------------------------------------ report

@@ -1,6 +1,8 @@
 """Every calibration in whole detectors: on checkpoints of Detectron2, and on one of this package."""
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,11 +17,12 @@ from balanced_lvis.commands import export_checkpoint
 from balanced_lvis.commands.collect_logits import main as collect_logits
 from balanced_lvis.config import load_config
 from balanced_lvis.data.training_prior import SAVED_PRIOR
+from balanced_lvis.engine import logit_collection
 from balanced_lvis.engine.logit_collection import collect_logit_statistics
 from balanced_lvis.modeling.box_predictor import ActivationOutputLayers, check_classification
 from balanced_lvis.prediction.predictor import Predictor
 from balanced_lvis.priors import ClassPrior
-from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.errors import InputError, StorageError
 from balanced_lvis.utils.io import sha256_of
 from tests import reference
 from tests import reference_calibration as naive
@@ -140,10 +143,38 @@ def test_the_command_saves_them_where_the_calibration_finds_them(rendered, train
         "logit statistics": sha256_of(path)
     }
     content = json.loads(path.read_text())
+    assert content["weights_sha256"] == sha256_of(trained / "model_final.pth")
     content["classes"][0]["name"] = "another"
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match="other classes than dataset 'rendered_val': 'another' in place of"):
         check_classification(logn_config(rendered, trained), training=False)
+
+
+def test_statistics_of_an_earlier_training_are_refused(rendered, trained, tmp_path, caplog):
+    shutil.copy(trained / "model_final.pth", tmp_path)
+    classes = MetadataCatalog.get("rendered_val").thing_classes
+    saved = LogitStatistics(classes, MEAN, STD, 100, "any", "of another file")
+    saved.save(tmp_path / "model_final.logits.json")
+    with pytest.raises(InputError, match="was written for another checkpoint than .* `balanced-lvis collect-logits`"):
+        check_classification(logn_config(rendered, tmp_path), training=False)
+    with pytest.raises(InputError, match="was written for another checkpoint"):
+        Predictor.from_checkpoint(tmp_path / "model_final.pth", trained / "config.yaml", opts=[NAME, "logn"])
+    saved.save(tmp_path / "chosen.json")
+    option = ["MODEL.ROI_BOX_HEAD.CALIBRATION.LOGN.STATISTICS", tmp_path / "chosen.json"]
+    check_classification(logn_config(rendered, tmp_path, *option), training=False)
+    dataclasses.replace(saved, weights_sha256="").save(tmp_path / "model_final.logits.json")
+    check_classification(logn_config(rendered, tmp_path), training=False)
+    assert "doesn't state of which checkpoint it is" in caplog.text
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_pass(rendered, trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(logit_collection, "build_train_loader", lambda *_, **__: pytest.fail("the pass has started"))
+    (tmp_path / "file").touch()
+    words = [*rendered_opts(rendered, trained / "unused"), "MODEL.WEIGHTS", trained / "model_final.pth"]
+    config = ["--config-file", str(CONFIGS / "rendered" / "rfs_softmax_logn.yaml")]
+    output = ["--output", str(tmp_path / "file" / "x.json")]
+    assert collect_logits([*config, *output, *map(str, words)]) == StorageError.exit_status
+    assert "x.json' can't be written: a file has this name" in capsys.readouterr().err
 
 
 def test_what_statistics_cannot_be_collected_of_is_told(rendered, trained):
@@ -152,6 +183,9 @@ def test_what_statistics_cannot_be_collected_of_is_told(rendered, trained):
     with pytest.raises(InputError, match="MODEL.WEIGHTS is empty; set it to a checkpoint"):
         collect_logit_statistics(logn_config(rendered, trained, "MODEL.WEIGHTS", ""))
     cascade = ["MODEL.ROI_HEADS.NAME", "LongTailCascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True"]
+    proposals = ["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]
+    with pytest.raises(InputError, match="reads precomputed proposals"):
+        collect_logit_statistics(logn_config(rendered, trained, *proposals))
     with pytest.raises(InputError, match="'LongTailCascadeROIHeads' has no single classifier"):
         collect_logit_statistics(logn_config(rendered, trained, *cascade))
 
