@@ -128,8 +128,8 @@ METHODS = {
         Method("class_balanced", "Class-Balanced loss", CLASS_BALANCED),
         Method("sigmoid_background", "Sigmoid with background", None),  # first stage of BACL
         Method("eqlv2", "Equalization Loss v2", EQUALIZATION_V2),
-        Method("seesaw", "Seesaw Loss", SEESAW),
-        Method("seesaw_linear_mask", "Seesaw Loss without normalized masks", SEESAW),
+        Method("seesaw", "Seesaw Loss with normalized masks", SEESAW),
+        Method("seesaw_linear_mask", "Seesaw Loss", SEESAW),
         Method("decoupled_loce", "Equilibrium Loss", LOCE, "rfs_softmax"),
         Method("decoupled_acsl", "ACSL", ACSL, "sigmoid"),
         Method("decoupled_bacl", "FCBL", BACL, "sigmoid_background"),
@@ -143,10 +143,10 @@ METHODS = {
         _at_test_time("rfs_softmax_fracal", "FRACAL", FRACTAL_CALIBRATION, "rfs_softmax"),
         _at_test_time("rfs_softmax_logn", "LogN", LOGIT_NORMALIZATION, "rfs_softmax", preparation="collect-logits"),
         # The thresholds of NMS and masks that their papers report results with; all others have 0.5 for both.
-        _at_test_time("gol_published_thresholds", "Thresholds 0.3 and 0.4", GUMBEL, "gol"),
+        _at_test_time("gol_published_thresholds", "GOL, NMS 0.3 and masks 0.4", GUMBEL, "gol"),
         _at_test_time(
             "rfs_softmax_fracal_published_thresholds",
-            "FRACAL, thresholds 0.3 and 0.4",
+            "FRACAL, NMS 0.3 and masks 0.4",
             FRACTAL_CALIBRATION,
             "rfs_softmax",
         ),
