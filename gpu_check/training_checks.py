@@ -13,8 +13,10 @@ from pathlib import Path
 
 import torch
 
+from balanced_lvis.config import load_config
 from balanced_lvis.experiments.arguments import choose_methods
 from balanced_lvis.experiments.methods import GROUPS, METHODS
+from balanced_lvis.experiments.runs import preparations_of
 from balanced_lvis.experiments.small_rendered import SMALL_RENDERED, override_words
 from balanced_lvis.utils.parent_process import child_environment
 
@@ -35,9 +37,9 @@ def methods(context: Context):
         method = METHODS[key]
         first = method.first_stage
         overrides = {"MODEL.WEIGHTS": _weights(context, first)} if first else {}
-        if method.preparation:
-            tool = f"{method.preparation.replace('-', '_')}.py"
-            _run(context, tool, key, *_overrides(context, key, overrides))
+        cfg = load_config(context.root / "configs" / "rendered" / f"{key}.yaml")
+        for tool in preparations_of(cfg).values():
+            _run(context, f"{tool.replace('-', '_')}.py", key, *_overrides(context, key, overrides))
         if method.evaluates_only:
             _evaluate(context, key, key, overrides)
         else:

@@ -379,6 +379,7 @@ def copy_paste(image, objects, source_image, pasted, min_area, max_box_shift):
     for label, box, mask in pasted:
         cut = [[mask[y][x] if y < len(mask) and x < len(mask[0]) else 0 for x in range(width)] for y in range(height)]
         shown += _still_seen(label, box, mask, cut, min_area, max_box_shift)
+    shown = [one for one in shown if any(map(any, one[2]))]
     if not shown:
         return image, objects
     covered = [[any(mask[y][x] for _, _, mask in shown) for x in range(width)] for y in range(height)]
@@ -393,13 +394,15 @@ def copy_paste(image, objects, source_image, pasted, min_area, max_box_shift):
 def _still_seen(label, box, before, after, min_area, max_box_shift) -> list:
     """The object, or nothing if too little of it is left."""
     area = sum(map(sum, after))
+    if area == sum(map(sum, before)):
+        return [(label, box, after)]
     if area == 0:
         return []
     old, new = box_of_mask(before), box_of_mask(after)
     moved = max(abs(a - b) for a, b in zip(old, new))
     if area <= min_area and moved > max_box_shift:
         return []
-    return [(label, box if area == sum(map(sum, before)) else new, after)]
+    return [(label, new, after)]
 
 
 def box_of_mask(mask):

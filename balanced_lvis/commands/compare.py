@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments_of_both = {
         "methods": args.methods,
         "seeds": args.seeds or (QUICK_SEEDS if args.quick else SEEDS),
-        "train_net": None,
+        "program": None,
         "output": args.output or Path("output/compare_quick" if args.quick else "output/compare"),
         "configs": args.configs,
         "overrides": [*(QUICK if args.quick else ()), *overrides, *import_overrides(args.imports)],

@@ -37,8 +37,8 @@ class CopyPaste:
     - Objects keep their pixel coordinates. Parts outside the image are cut off.
 
     An object that is partly cut off or hidden by pasted objects is removed if what remains has at most ``min_area``
-    pixels and a side of its box has moved by more than ``max_box_shift`` pixels. The defaults are those of the authors'
-    code, for images of 1024 x 1024 pixels.
+    pixels and a side of its box has moved by more than ``max_box_shift`` pixels, or if nothing remains. The defaults
+    are those of the authors' code, for images of 1024 x 1024 pixels. Objects without a pixel are not pasted.
 
     Args:
         dataset_dicts: N training images in Detectron2's standard format, or a dataset with class lists. Crowd regions
@@ -130,7 +130,8 @@ class CopyPaste:
         cut = torch.zeros(len(masks), *size, dtype=torch.bool)
         height, width = (min(sides) for sides in zip(size, objects.image_size))
         cut[:, :height, :width] = masks[:, :height, :width]
-        return self._visible(objects, masks, cut)
+        pasted = self._visible(objects, masks, cut)
+        return pasted[_areas(pasted.gt_masks.tensor) > 0]  # a tiny polygon may have no pixel
 
     def _hide(self, objects: Instances, covered: Tensor) -> Instances:
         """The objects under the (H, W) covered pixels, without those of which too little remains."""
@@ -146,13 +147,15 @@ class CopyPaste:
         """
         area, boxes = _areas(after), objects.gt_boxes.tensor.clone()
         shift = torch.zeros(len(objects))
-        changed = torch.nonzero(area < _areas(before)).flatten()
+        is_whole = area == _areas(before)
+        changed = torch.nonzero(~is_whole).flatten()
         boxes[changed] = _boxes(after[changed])
         shift[changed] = (boxes[changed] - _boxes(before[changed])).abs().amax(1)
         result = Instances(
             tuple(after.shape[1:]), gt_boxes=Boxes(boxes), gt_classes=objects.gt_classes, gt_masks=BitMasks(after)
         )
-        return result[(area > 0) & ((area > self.min_area) | (shift <= self.max_box_shift))]
+        seen = (area > 0) & ((area > self.min_area) | (shift <= self.max_box_shift))
+        return result[is_whole | seen]
 
 
 def build_copy_paste(cfg, dataset_dicts) -> CopyPaste | None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import yaml
 
+from ..config.calibration_keys import calibration_keys
 from ..prediction.lettering import label_text
 from .plots import COLORS, MARKERS, plt
 from .tables import TASKS, markdown_table, number, percent
 
 REPORT_FILES = ("table.md", "tradeoff.png")  # of write_report
 _METRICS = ("AP", "APr", "APc", "APf")
-_CALIBRATION = ("MODEL", "ROI_BOX_HEAD", "CALIBRATION")
 
 
 def tables_of(found: dict, warnings: Sequence[str] = ()) -> str:
@@ -122,7 +122,7 @@ def _curves(settings: Sequence[dict]) -> dict[str, list[tuple[str, dict]]]:
 
 def calibration_lines(setting: dict) -> str:
     """The yaml lines of a setting, with all options of its calibration."""
-    return yaml.safe_dump(_nested(_calibration_keys(setting)), sort_keys=False)
+    return yaml.safe_dump(_nested(calibration_keys(setting["calibration"], setting["options"])), sort_keys=False)
 
 
 def config_of(setting: dict, base: str, overrides: Mapping[str, object], folder: str | os.PathLike) -> str:
@@ -135,17 +135,11 @@ def config_of(setting: dict, base: str, overrides: Mapping[str, object], folder:
         overrides: {key: value} of the command line.
         folder: folder that the config is written to.
     """
-    keys = {**overrides, **_calibration_keys(setting)}
+    keys = {**overrides, **calibration_keys(setting["calibration"], setting["options"])}
     content = _nested({key: list(value) if isinstance(value, tuple) else value for key, value in keys.items()})
     if base:
         content = {"_BASE_": os.path.relpath(base, folder) if os.path.exists(base) else base, **content}
     return f"# Written by `balanced-lvis calibrate`: {setting['label']}.\n{yaml.safe_dump(content, sort_keys=False)}"
-
-
-def _calibration_keys(setting: dict) -> dict[str, object]:
-    node, name = ".".join(_CALIBRATION), setting["calibration"]
-    options = {f"{node}.{name.upper()}.{option.upper()}": value for option, value in setting["options"].items()}
-    return {f"{node}.NAME": name, **options}
 
 
 def _nested(keys: Mapping[str, object]) -> dict:

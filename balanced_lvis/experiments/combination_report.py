@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .comparison_report import DIFFERENCE_COLUMNS, MASK_COLUMNS, METRICS
-from .tables import TASKS, markdown_table, mean_and_deviation, number, percent, statistics_of
+from .tables import TASKS, markdown_table, mean_and_deviation, number, or_lowest, percent, statistics_of
 
 _COLUMNS = {**MASK_COLUMNS, "AP_box_r": "APr box"}
 
@@ -110,14 +110,10 @@ def _margin_cell(margin: Mapping) -> str:
 
 
 def _ranking(search: Mapping[str, dict], titles: Mapping[str, str], metric: str) -> str:
-    order = sorted(search, key=lambda key: -_or_lowest(search[key][metric]))
+    order = sorted(search, key=lambda key: -or_lowest(search[key][metric]))
     rows = [[titles[key], *(percent(search[key][column]) for column in _COLUMNS)] for key in order]
     return markdown_table([["", *_COLUMNS.values()], *rows])
 
 
 def _mean(found: Mapping) -> float:
-    return _or_lowest(found["mean"])
-
-
-def _or_lowest(value: float | None) -> float:
-    return float("-inf") if value is None else value
+    return or_lowest(found["mean"])

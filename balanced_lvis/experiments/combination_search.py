@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..config import load_config
 from ..console.printing import print_text
 from ..data.config_datasets import rendered_root, rendered_spec, uses_rendered
 from ..data.rendered import annotation_file, render_dataset
@@ -15,15 +16,15 @@ from ..utils.io import replacing, write_json
 from ..utils.job_lock import only_job_in
 from .arguments import check_overrides, check_seeds, choose_methods
 from .combination_report import combinations_page, compared_with_all
-from .combinations import FOLDER, Combination, Combinations
+from .combinations import SEARCH, Combination, Combinations
 from .compare import all_methods, run_all
 from .comparison_report import METRICS, statistics_table
 from .comparison_runs import comparison_runs
 from .methods import full_titles
+from .tables import or_lowest
 
 PAGE = "combinations.md"
 TABLE = "combinations.json"
-SPLIT = "search"  # name of the split that combinations are ranked on
 KEPT = 4
 FINALISTS = 3
 
@@ -31,7 +32,7 @@ FINALISTS = 3
 def search_combinations(
     methods: Sequence[str],
     seeds: Sequence[int],
-    train_net: Path | None,
+    program: Path | None,
     output: Path,
     configs: str,
     overrides: Sequence[str] = (),
@@ -52,7 +53,7 @@ def search_combinations(
     Args:
         methods: as of :func:`.compare.compare`.
         seeds: seeds of the comparison.
-        train_net, output, configs, overrides, jobs, command: as of :func:`.compare.compare`; ``combinations.md`` and
+        program, output, configs, overrides, jobs, command: as of :func:`.compare.compare`; ``combinations.md`` and
             ``combinations.json`` are written to ``output``.
         search_seed: seed that combinations are trained with for the search.
         metric: key of :data:`.comparison_report.METRICS` to rank by; "AP" is mask AP.
@@ -71,15 +72,15 @@ def search_combinations(
     seeds, (search_seed,) = check_seeds(seeds), check_seeds([search_seed])
     check_overrides(overrides)
     with only_job_in(output, "--output"):
-        combinations = Combinations(table, files, output, overrides)
+        split, images = search_split(load_config(files[next(iter(table))], overrides))
+        combinations = Combinations(table, files, output, overrides, search_seed, split)
         singles = comparison_runs(table, files, seeds, output, overrides)
-        search = _Search(combinations, output, search_seed, metric, train_net, jobs)
-        scores = search.scores()
+        scores = _Search(combinations, output, metric, program, jobs).scores()
         best = [c for c in sorted(scores, key=lambda c: -_value(scores[c], metric)) if not combinations.method(c)]
         best = best[:FINALISTS]
         finals = {(c, seed): combinations.run(c, seed) for c in best for seed in seeds}
         chosen = [*singles.values(), *finals.values()]
-        run_all(chosen, [*chosen, *combinations.runs()], train_net, output, jobs)
+        run_all(chosen, [*chosen, *combinations.runs()], program, output, jobs)
         results = {c.key: [finals[c, seed].results() for seed in seeds] for c in best}
         results_of_singles = {key: [singles[key, seed].results() for seed in seeds] for key in table}
         content = {
@@ -93,7 +94,7 @@ def search_combinations(
         titles = {c.key: combinations.title(c) for c in scores} | full_titles(table)
         minutes = (time.monotonic() - start) / 60
         made_by = f"Made by `{command or 'search_combinations'}` in {minutes:.1f} minutes."
-        page = combinations_page(content, titles, search.images, made_by)
+        page = combinations_page(content, titles, images, made_by)
         with replacing(output / PAGE) as file:
             file.write(page)
         write_json(output / TABLE, content, indent=1)
@@ -104,16 +105,16 @@ def search_combinations(
 class _Search:
     """The ranking of combinations on the search split."""
 
-    def __init__(self, combinations: Combinations, output: Path, seed: int, metric: str, train_net, jobs):
-        self._combinations, self._output, self._seed, self._metric = combinations, output, seed, metric
-        self._train_net, self._jobs = train_net, jobs
+    def __init__(self, combinations: Combinations, output: Path, metric: str, program, jobs):
+        self._combinations, self._output, self._metric = combinations, output, metric
+        self._program, self._jobs = program, jobs
         self._scores: dict[Combination, dict] = {}
-        first = combinations.model_run(combinations.trained()[0], seed)
-        self._words, self.images = search_split(first.config(), output / FOLDER)
 
     def scores(self) -> dict[Combination, dict]:
         """{combination: its results on the search split}, in the order in which they were tried."""
         parts = self._combinations
+        if missing := parts.unknown_samplers():
+            print(f"Search without {', '.join(missing)}: --configs has no config of that method", flush=True)
         self._rank(parts.trained())
         self._rank(parts.with_samplers(self._best()))
         self._rank(parts.with_second_stages(self._best()))
@@ -124,22 +125,24 @@ class _Search:
         return sorted(self._scores, key=lambda c: -_value(self._scores[c], self._metric))[:KEPT]
 
     def _rank(self, new: list[Combination]) -> None:
-        runs = {c: self._combinations.run_on(c, self._seed, SPLIT, self._words) for c in new}
+        runs = {c: self._combinations.search_run(c) for c in new}
         if not runs:
             return
         print(f"Search: {len(runs)} combinations, {', '.join(c.key for c in runs)}", flush=True)
-        run_all(list(runs.values()), self._combinations.runs(), self._train_net, self._output, self._jobs)
+        run_all(list(runs.values()), self._combinations.runs(), self._program, self._output, self._jobs)
         self._scores |= {c: run.results() for c, run in runs.items()}
 
 
-def search_split(cfg, folder: Path) -> tuple[list[str], int]:
+def search_split(cfg) -> tuple[list[str], int]:
     """
     Render the split of the search: validation images with the next seed, and thus no image of the reported split.
 
+    Its annotation file has no frequency groups, so that they are those of the training set: another seed has other
+    numbers of training images. It is in the rendered dataset and not in the folder of the comparison, which can then be
+    moved.
+
     Args:
         cfg: config of the comparison.
-        folder: folder for its annotation file. Frequency groups are left out there, so that they are those of the
-            training set: another seed has other numbers of training images.
 
     Returns:
         ``KEY VALUE`` pairs that select it for evaluation; its number of images.
@@ -152,15 +155,16 @@ def search_split(cfg, folder: Path) -> tuple[list[str], int]:
     cfg = cfg.clone()
     cfg.DATASETS.RENDERED.SEED += 1
     if cfg.DATASETS.RENDERED.ROOT:
-        cfg.DATASETS.RENDERED.ROOT += f"_{SPLIT}"
+        cfg.DATASETS.RENDERED.ROOT += f"_{SEARCH}"
     root = render_dataset(rendered_spec(cfg), rendered_root(cfg))
     content = json.loads(annotation_file(root, "val").read_text(encoding="utf-8"))
     for category in content["categories"]:
         del category["frequency"]
-    path = folder / f"{SPLIT}.json"
-    write_json(path, content)
-    name = f"DATASETS.CUSTOM.{SPLIT}"
-    words = ["DATASETS.TEST", f"('{SPLIT}',)", f"{name}.JSON", str(path), f"{name}.IMAGES", str(root)]
+    path = annotation_file(root, "val").with_name(f"{SEARCH}.json")
+    if not path.exists():
+        write_json(path, content)
+    name = f"DATASETS.CUSTOM.{SEARCH}"
+    words = ["DATASETS.TEST", f"('{SEARCH}',)", f"{name}.JSON", str(path), f"{name}.IMAGES", str(root)]
     return words, len(content["images"])
 
 
@@ -169,5 +173,4 @@ def _metrics(results: dict) -> dict[str, float | None]:
 
 
 def _value(results: dict, metric: str) -> float:
-    value = _metrics(results)[metric]
-    return float("-inf") if value is None else value
+    return or_lowest(_metrics(results)[metric])

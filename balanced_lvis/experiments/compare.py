@@ -19,7 +19,7 @@ from .run_processes import number_of_jobs, train_all
 from .run_progress import Reporter
 from .runs import Run, discard_stale, unfinished, with_first_stages
 from .tables import TASKS
-from .time_estimate import note_seconds, time_line
+from .time_estimate import time_line
 
 TABLE = "table.json"
 PAGE = "table.md"
@@ -36,7 +36,7 @@ QUICK = (
 def compare(
     methods,
     seeds,
-    train_net: Path | None,
+    program: Path | None,
     output: Path,
     configs: str,
     overrides: tuple[str, ...] | list[str] = (),
@@ -54,7 +54,7 @@ def compare(
         methods: keys of :data:`METHODS`, and paths of configs of other methods
             (:func:`.comparison_runs.method_of_config`); the first stages of second stages are added.
         seeds: whole numbers from 0, for training only: the rendered dataset is the same for all.
-        train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis train``.
+        program: path of a program with the commands of ``balanced-lvis``; None: ``balanced-lvis`` itself.
         output: folder for the runs and the results.
         configs: start of the paths of the configs, before ``METHOD.yaml``.
         overrides: ``KEY VALUE`` pairs, for all runs.
@@ -77,7 +77,7 @@ def compare(
     runs = comparison_runs(table, files, seeds, output, tuple(overrides))
     chosen = {key: run for key, run in runs.items() if key[0] in chosen_methods}
     with only_job_in(output, "--output"):
-        to_do, kept = run_all(list(chosen.values()), list(runs.values()), train_net, output, jobs)
+        to_do, kept = run_all(list(chosen.values()), list(runs.values()), program, output, jobs)
         minutes = (time.monotonic() - start) / 60
         made_by = (
             f"Made by `{command or 'compare'}` with {len(seeds)} seed{'s' * (len(seeds) > 1)}: {to_do} runs in "
@@ -116,7 +116,7 @@ def all_methods(
 
 
 def run_all(
-    chosen: list[Run], runs: list[Run], train_net: Path | None, output: Path, jobs: int | None = None
+    chosen: list[Run], runs: list[Run], program: Path | None, output: Path, jobs: int | None = None
 ) -> tuple[int, int]:
     """
     Start the runs that have not finished and those that they build on, after a line with the estimated time.
@@ -124,7 +124,7 @@ def run_all(
     Args:
         chosen: the runs to finish.
         runs: these and all others in the folder that may start from them.
-        train_net: as of :func:`compare`.
+        program: as of :func:`compare`.
         output: folder of the experiment, for messages.
         jobs: as of :func:`compare`.
 
@@ -141,13 +141,7 @@ def run_all(
     print(f"{len(to_do)} runs to train and evaluate, {len(chosen) - len(to_do)} already finished", flush=True)
     if line := time_line(to_do, chosen, number_of_jobs(to_do, jobs, len(chosen))):
         print(line, flush=True)
-    report = Reporter(len(to_do))
-
-    def on_end(run: Run, seconds: float) -> None:
-        note_seconds(run, seconds)
-        report(run, seconds)
-
-    train_all(to_do, train_net, jobs, on_end, num_runs=len(chosen))
+    train_all(to_do, program, jobs, Reporter(len(to_do)), num_runs=len(chosen))
     return len(to_do), len(chosen) - len(to_do)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from .methods import GROUPS
 from .published_results import PAPER_COLUMNS, PAPER_TABLE_2
-from .tables import markdown_table, mean_and_deviation, number, percent, statistics_of
+from .tables import markdown_table, mean_and_deviation, number, or_lowest, percent, statistics_of
 
 # Name of the metric in table.json: its place in results.json.
 METRICS = {
@@ -84,15 +84,11 @@ def grouped(table: Mapping[str, dict], groups: Mapping[str, str], metric: str) -
     found = {
         group: sorted(
             (method for method in table if groups[method] == group),
-            key=lambda method: -_or_lowest(table[method][metric]["mean"]),
+            key=lambda method: -or_lowest(table[method][metric]["mean"]),
         )
         for group in GROUPS
     }
     return {group: methods for group, methods in found.items() if methods}
-
-
-def _or_lowest(value: float | None) -> float:
-    return float("-inf") if value is None else value
 
 
 def seeds_table(

@@ -38,11 +38,12 @@ def comparison_runs(
         {(key, seed): run}.
     """
     runs: dict[RunKey, Run] = {}
+    configs = {key: load_config(files[key], overrides) for key, method in methods.items() if method.evaluates_only}
     for seed in seeds:
         for method in sorted(methods.values(), key=lambda method: _depth(method, methods)):
             after: Run | None = runs[method.first_stage, seed] if method.first_stage else None
-            if after and method.preparation:
-                after = PreparationRun.of(after, method.preparation)
+            if after and method.evaluates_only:
+                after = PreparationRun.of(after, configs[method.key])
             runs[method.key, seed] = new_run(
                 f"{method.key}/seed_{seed}", seed, files[method.key], output, overrides, after, method.evaluates_only
             )
@@ -101,16 +102,37 @@ def method_of_config(path: str, known: Mapping[str, Method], overrides: Sequence
         overrides: ``KEY VALUE`` pairs, such as ``IMPORTS``.
 
     Raises:
-        InputError: if the config is missing or invalid, or if its name is taken or unsuitable for a folder.
+        InputError: if the config is missing or invalid, if its name is taken or unsuitable for a folder, or if it needs
+            a trained model and ``MODEL.WEIGHTS`` is not the final model of a known method.
     """
     key = Path(path).name.removesuffix(CONFIG_SUFFIX)
     if key in known:
         raise InputError(f"--methods: {path} has the name of another method, {key!r}; rename the file.")
     if not re.fullmatch(r"\w[\w.-]*", key):
         raise InputError(f"--methods: {path}: the file's name is the name of a folder; use letters, digits and _ only.")
-    cfg = load_config(path, overrides)
+    # An override of MODEL.WEIGHTS is for first stages.
+    pairs = [pair for pair in zip(overrides[::2], overrides[1::2]) if pair[0] != "MODEL.WEIGHTS"]
+    cfg = load_config(path, [word for pair in pairs for word in pair])
     first_stage = _first_stage(cfg.MODEL.WEIGHTS, known)
+    if first_stage is None and (what := _needs_a_model(cfg)):
+        raise InputError(
+            f"--methods: {path} {what}, but its MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} is not the final model of a known "
+            f"method, such as output/rendered/rfs/{FINAL_WEIGHTS}; set it to the one to start from."
+        )
     return Method(key, key, None, first_stage, evaluates_only=first_stage is not None and not is_second_stage(cfg))
+
+
+def _needs_a_model(cfg) -> str:
+    """Why a config can't be trained end to end, for the message; empty if it can."""
+    if is_second_stage(cfg):
+        return "is a second stage"
+    # Training may also start from pretrained weights, and be evaluated with a calibration.
+    calibration = cfg.MODEL.ROI_BOX_HEAD.CALIBRATION.NAME
+    return f"calibrates a checkpoint with {calibration!r}" if calibration and _is_checkpoint(cfg.MODEL.WEIGHTS) else ""
+
+
+def _is_checkpoint(weights: str) -> bool:
+    return "://" not in weights and Path(weights).suffix == Path(FINAL_WEIGHTS).suffix
 
 
 def _first_stage(weights: str, known: Mapping[str, Method]) -> str | None:

@@ -64,8 +64,6 @@ class Method:
         first_stage: key of the method whose model it starts from; None for end-to-end training.
         evaluates_only: whether the model of ``first_stage`` is evaluated with another config, such as a calibration,
             without training.
-        preparation: command of ``balanced-lvis`` that writes what the evaluation needs next to the weights of
-            ``first_stage``; None if they are enough.
     """
 
     key: str
@@ -73,7 +71,6 @@ class Method:
     paper: Paper | None
     first_stage: str | None = None
     evaluates_only: bool = False
-    preparation: str | None = None
 
     @property
     def group(self) -> str:
@@ -95,10 +92,8 @@ def _full_title(method: Method, methods: Mapping[str, Method]) -> str:
     return f"{method.title} ({'on' if method.evaluates_only else 'stage 2 of'} {first})"
 
 
-def _at_test_time(
-    key: str, title: str, paper: Paper | None, first_stage: str, preparation: str | None = None
-) -> Method:
-    return Method(key, title, paper, first_stage, evaluates_only=True, preparation=preparation)
+def _at_test_time(key: str, title: str, paper: Paper | None, first_stage: str) -> Method:
+    return Method(key, title, paper, first_stage, evaluates_only=True)
 
 
 METHODS = {
@@ -128,8 +123,8 @@ METHODS = {
         Method("class_balanced", "Class-Balanced loss", CLASS_BALANCED),
         Method("sigmoid_background", "Sigmoid with background", None),  # first stage of BACL
         Method("eqlv2", "Equalization Loss v2", EQUALIZATION_V2),
-        Method("seesaw", "Seesaw Loss", SEESAW),
-        Method("seesaw_linear_mask", "Seesaw Loss without normalized masks", SEESAW),
+        Method("seesaw", "Seesaw Loss with normalized masks", SEESAW),
+        Method("seesaw_linear_mask", "Seesaw Loss", SEESAW),
         Method("decoupled_loce", "Equilibrium Loss", LOCE, "rfs_softmax"),
         Method("decoupled_acsl", "ACSL", ACSL, "sigmoid"),
         Method("decoupled_bacl", "FCBL", BACL, "sigmoid_background"),
@@ -141,12 +136,12 @@ METHODS = {
         _at_test_time("rfs_softmax_norcal", "NorCal", NORMALIZED_CALIBRATION, "rfs_softmax"),
         _at_test_time("rfs_softmax_iif", "IIF", INVERSE_FREQUENCY, "rfs_softmax"),
         _at_test_time("rfs_softmax_fracal", "FRACAL", FRACTAL_CALIBRATION, "rfs_softmax"),
-        _at_test_time("rfs_softmax_logn", "LogN", LOGIT_NORMALIZATION, "rfs_softmax", preparation="collect-logits"),
+        _at_test_time("rfs_softmax_logn", "LogN", LOGIT_NORMALIZATION, "rfs_softmax"),
         # The thresholds of NMS and masks that their papers report results with; all others have 0.5 for both.
-        _at_test_time("gol_published_thresholds", "Thresholds 0.3 and 0.4", GUMBEL, "gol"),
+        _at_test_time("gol_published_thresholds", "GOL, NMS 0.3 and masks 0.4", GUMBEL, "gol"),
         _at_test_time(
             "rfs_softmax_fracal_published_thresholds",
-            "FRACAL, thresholds 0.3 and 0.4",
+            "FRACAL, NMS 0.3 and masks 0.4",
             FRACTAL_CALIBRATION,
             "rfs_softmax",
         ),

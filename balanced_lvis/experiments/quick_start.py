@@ -56,7 +56,7 @@ class Candidate:
 def quick_start(
     candidates: list[Candidate],
     seeds: list[int],
-    train_net: Path | None,
+    program: Path | None,
     output: Path,
     overrides: tuple[str, ...] | list[str] = (),
 ) -> dict:
@@ -69,7 +69,7 @@ def quick_start(
     Args:
         candidates: the methods to compare; two give a row of differences.
         seeds: whole numbers from 0, for training only; the dataset is the same for all.
-        train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis train``.
+        program: path of a program with the commands of ``balanced-lvis``; None: ``balanced-lvis`` itself.
         output: folder for the results.
         overrides: ``KEY VALUE`` pairs, for all runs.
 
@@ -97,7 +97,7 @@ def quick_start(
             flush=True,
         )
         print(f"{len(to_do)} runs to train and evaluate, {len(in_order) - len(to_do)} already finished", flush=True)
-        train_all(to_do, train_net, on_end=Reporter(len(to_do)), num_runs=len(in_order))
+        train_all(to_do, program, on_end=Reporter(len(to_do)), num_runs=len(in_order))
         results = {key: [run.load(RESULTS) for run in group] for key, group in runs.items()}
         _draw({titles[key]: group for key, group in runs.items()}, rendered_root(configs[0]), output)
         table = comparison_table({titles[key]: found for key, found in results.items()})

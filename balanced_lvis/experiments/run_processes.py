@@ -16,6 +16,7 @@ from ..utils.errors import InputError, StorageError
 from ..utils.parent_process import child_environment
 from .run_progress import Progress
 from .runs import SCREEN, Run
+from .time_estimate import note_seconds
 
 POLL_SECONDS = 0.1
 GPUS = "CUDA_VISIBLE_DEVICES"
@@ -23,7 +24,7 @@ GPUS = "CUDA_VISIBLE_DEVICES"
 
 def train_all(
     runs: list[Run],
-    train_net: Path | None = None,
+    program: Path | None = None,
     jobs: int | None = None,
     on_end: Callable[[Run, float], None] | None = None,
     num_runs: int | None = None,
@@ -37,7 +38,7 @@ def train_all(
 
     Args:
         runs: the training runs. An ``after`` that is not among them is not waited for.
-        train_net: path of a script like ``tools/train_net.py``; None: ``balanced-lvis`` with the command of the run.
+        program: path of a program with the commands of ``balanced-lvis``; None: ``balanced-lvis`` itself.
         jobs: number of simultaneous runs; by default one per core, or one per GPU if they use GPUs.
         on_end: called with each run that has succeeded and its seconds in this call.
         num_runs: number of runs that share the cores, those that have finished included, so that the last run of a
@@ -60,19 +61,23 @@ def train_all(
                 for run in _ready(waiting, ended, runs)[: jobs - len(running)]:
                     waiting.remove(run)
                     gpu = _least_used(gpus, [process.gpu for process in running])
-                    running.append(_Process(run, train_net, environment, gpu))
+                    running.append(_Process(run, program, environment, gpu))
                 for process in [process for process in running if not process.runs()]:
                     process.check()
                     running.remove(process)
                     ended.append(process.run)
+                    seconds = time.monotonic() - process.start
+                    note_seconds(process.run, seconds)
                     if on_end:
-                        on_end(process.run, time.monotonic() - process.start)
+                        on_end(process.run, seconds)
                 progress(ended, [process.run for process in running], waiting)
                 time.sleep(POLL_SECONDS)
         finally:
             for process in running:
                 process.end()
             progress.close()
+            for process in running:  # interrupted or failed: they may be resumed
+                note_seconds(process.run, time.monotonic() - process.start)
 
 
 def number_of_jobs(runs: list[Run], jobs: int | None, num_runs: int) -> int:
@@ -117,7 +122,7 @@ def _ready(waiting, ended, runs) -> list[Run]:
 class _Process:
     """The process of a run, on a GPU of its own if ``gpu`` names one."""
 
-    def __init__(self, run: Run, train_net: Path | None, environment: dict, gpu: str | None):
+    def __init__(self, run: Run, program: Path | None, environment: dict, gpu: str | None):
         self.run = run
         self.gpu = gpu
         self.start = time.monotonic()
@@ -127,7 +132,7 @@ class _Process:
         run.note_start()
         with open(run.output / SCREEN, "w", encoding="utf-8") as screen:
             self._process = subprocess.Popen(
-                [*map(str, run.command(train_net))],
+                [*map(str, run.command(program))],
                 stdout=screen,
                 stderr=subprocess.STDOUT,
                 env=child_environment(environment),

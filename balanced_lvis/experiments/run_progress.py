@@ -11,6 +11,7 @@ from ..console.printing import print_text
 from ..console.time_left import TimeLeft
 from .runs import PreparationRun, Run
 from .tables import percent
+from .time_estimate import typical_seconds
 
 BAR_SECONDS = 1.0
 LINE_SECONDS = 20.0
@@ -27,7 +28,7 @@ class Progress:
 
     def __init__(self, runs: list[Run]):
         self._iterations = {run.key: run.iterations() for run in runs}
-        self._time_left = TimeLeft(sum(self._iterations.values()))
+        self._time_left = TimeLeft(sum(self._seconds(run) for run in runs))
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=self._time_left.total, bar_format=_BAR_FORMAT, dynamic_ncols=True, disable=not self._terminal
@@ -41,8 +42,9 @@ class Progress:
             return
         self._next = time.monotonic() + self._every
         status = [(run, *self._status(run)) for run in running]
-        done = sum(self._iterations[run.key] for run in ended) + sum(count for _, count, _ in status)
-        done += sum(self._status(run)[0] for run in waiting)  # of an interrupted call
+        done = sum(self._seconds(run) for run in ended)
+        # Waiting runs may have iterations of an interrupted call.
+        done += sum(typical_seconds(run)[0] * self._status(run)[0] for run in (*running, *waiting))
         words = [f"{run.title} {message}" for run, _, message in status]
         text = ", ".join([*words, f"{len(waiting)} waiting"] if waiting else words)
         # The time left comes first: a narrow terminal cuts off the end.
@@ -51,10 +53,15 @@ class Progress:
             self._bar.n = done
             self._bar.set_description_str(line)
         elif text:
-            print_text(f"{100 * done // self._time_left.total}%, {line}")
+            print_text(f"{100 * done / self._time_left.total:.0f}%, {line}")
 
     def close(self) -> None:
         self._bar.close()
+
+    def _seconds(self, run: Run) -> float:
+        """Typical seconds of a whole run, as iterations of second stages are cheaper than others."""
+        per_iteration, per_run = typical_seconds(run)
+        return per_iteration * self._iterations[run.key] + per_run
 
     def _status(self, run: Run) -> tuple[int, str]:
         """Number of finished iterations, and the status to show."""

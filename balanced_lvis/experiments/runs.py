@@ -13,15 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from ..calibration.base import calibration_class
+from ..calibration.logit_statistics import STATISTICS_SUFFIX
 from ..utils.errors import InputError
 from ..utils.io import replacing, sha256_of, write_json
+from ..utils.iteration_lines import iteration_of, read_lines
 from ..utils.job_lock import only_job_in
+from ..utils.keyword_options import chosen_options
 
 FINAL_WEIGHTS = "model_final.pth"
 RESULTS = "results.json"
 EVALUATION = "evaluation"  # folder of --eval-only, in OUTPUT_DIR
 FIRST_STAGE = "first_stage.json"  # which weights the run started from
 _PREPARED = "prepared.json"
+_WRITERS = {STATISTICS_SUFFIX: "collect-logits"}  # commands that write files of calibrations, by their suffix
 SCREEN = "screen.txt"
 TAIL_LINES = 15
 _CONSOLE_COMMAND = Path(__file__).resolve().parents[2] / "balanced_lvis_cli.py"
@@ -84,16 +89,18 @@ class Run:
         """The number of iterations of the whole run."""
         return self.config().SOLVER.MAX_ITER
 
-    def command(self, script: Path | None) -> list:
+    def command(self, program: Path | None = None) -> list:
         """
         The command that trains and evaluates, and that continues an interrupted run.
 
         Args:
-            script: path of a script like ``tools/train_net.py``; None: ``balanced-lvis`` with :attr:`subcommand`.
+            program: path of a program with the commands of ``balanced-lvis``; None: ``balanced-lvis`` itself.
         """
-        program = [_CONSOLE_COMMAND, self.subcommand] if script is None else [script]
-        words = [*program, "--resume", "--config-file", self.config_file]
-        return [sys.executable, *words, *self.overrides, "OUTPUT_DIR", self.output]
+        return self._command(program, self.subcommand, "--resume")
+
+    def _command(self, program: Path | None, *words: str) -> list:
+        start = [sys.executable, program or _CONSOLE_COMMAND, *words]
+        return [*start, "--config-file", self.config_file, *self.overrides, "OUTPUT_DIR", self.output]
 
     @property
     def weights(self) -> Path:
@@ -112,12 +119,10 @@ class Run:
     def progress(self) -> tuple[int, float]:
         """Number of finished iterations and the last logged loss; 0 and NaN before the first."""
         done, loss = 0, math.nan
-        try:
-            for line in (self.output / "metrics.json").read_text(encoding="utf-8").splitlines():
-                metrics = json.loads(line)
-                done, loss = metrics["iteration"] + 1, metrics.get("total_loss", loss)
-        except (OSError, ValueError):  # no file yet, or an incomplete last line
-            pass
+        for line in read_lines(self.output / "metrics.json"):
+            iteration = iteration_of(line)
+            if iteration < math.inf:  # the last line may be incomplete
+                done, loss = int(iteration) + 1, json.loads(line).get("total_loss", loss)
         return done, loss
 
     def finished(self, cfg) -> bool:
@@ -192,7 +197,7 @@ class Run:
 
     def _is_of(self, cfg) -> bool:
         path = self._config_path
-        return path.exists() and _same_run(self.saved_config(path), cfg, self.output)
+        return path.exists() and same_run(self.saved_config(path), cfg, self.output)
 
     def saved_config(self, path: Path):
         """
@@ -214,9 +219,9 @@ class EvaluationRun(Run):
     verb: ClassVar[str] = "Evaluation of"
     trains: ClassVar[bool] = False
 
-    def command(self, script: Path | None) -> list:
+    def command(self, program: Path | None = None) -> list:
         """As in the base class, with ``--eval-only``."""
-        return ["--eval-only" if word == "--resume" else word for word in super().command(script)]
+        return self._command(program, self.subcommand, "--eval-only")
 
     @property
     def folder(self) -> Path:
@@ -253,24 +258,45 @@ class PreparationRun(Run):
 
     Attributes:
         tool: the command of ``balanced-lvis``.
+        suffix: of the file, in place of that of the weights.
     """
 
     verb: ClassVar[str] = "Preparation of"
     trains: ClassVar[bool] = False
 
     tool: str = ""
+    suffix: str = ""
 
     @classmethod
-    def of(cls, model: Run, tool: str) -> PreparationRun:
-        """The preparation by ``tool`` of a model, in a folder below its own."""
+    def of(cls, model: Run, cfg) -> Run:
+        """
+        The preparation of a model for an evaluation, in a folder below its own.
+
+        Args:
+            model: the run that trains it.
+            cfg: config of the evaluation.
+
+        Returns:
+            ``model`` if its weights are enough.
+        """
+        for suffix, tool in preparations_of(cfg).items():
+            model = cls._by(model, tool, suffix)
+        return model
+
+    @classmethod
+    def _by(cls, model: Run, tool: str, suffix: str) -> PreparationRun:
         overrides = (*model.overrides, "MODEL.WEIGHTS", str(model.weights))
         title, output = f"{tool} of {model.title}", model.output / tool
-        return cls(f"{model.key}/{tool}", title, model.config_file, output, overrides, model, tool)
+        return cls(f"{model.key}/{tool}", title, model.config_file, output, overrides, model, tool, suffix)
 
-    def command(self, script: Path | None) -> list:
+    def command(self, program: Path | None = None) -> list:
         """The command that writes the file."""
-        words = [_CONSOLE_COMMAND if script is None else script, self.tool, "--config-file", self.config_file]
-        return [sys.executable, *words, *self.overrides, "OUTPUT_DIR", self.output]
+        return self._command(program, self.tool)
+
+    @property
+    def file(self) -> Path:
+        """The file, next to the weights, where :func:`.calibration.base.with_saved_files` looks for it."""
+        return Path(os.path.splitext(self.weights)[0] + self.suffix)
 
     @property
     def weights(self) -> Path:
@@ -282,16 +308,18 @@ class PreparationRun(Run):
         """As in the base class, with the config, which the command doesn't write."""
         (self.output / _PREPARED).unlink(missing_ok=True)
         super().note_start()
+        cfg = self.config().clone()
+        cfg.OUTPUT_DIR = str(self.output)  # the weights are compared relative to it
         with replacing(self._config_path) as file:
-            file.write(self.config().dump())
+            file.write(cfg.dump())
 
     def note_success(self) -> None:
         """Note that the file is complete."""
-        write_json(self.output / _PREPARED, {})
+        write_json(self.output / _PREPARED, {"file": self.file.name})
 
     def has_results(self) -> bool:
-        """Whether the file has been written, with any config."""
-        return (self.output / _PREPARED).exists()
+        """Whether the file has been written, with any config, and still exists."""
+        return (self.output / _PREPARED).exists() and self.file.exists()
 
     def finished(self, cfg) -> bool:
         """Whether the file has been written with this config from the weights that the model has now."""
@@ -306,6 +334,24 @@ class PreparationRun(Run):
         return 0, math.nan
 
 
+def preparations_of(cfg) -> dict[str, str]:
+    """
+    What an evaluation needs next to the weights.
+
+    Args:
+        cfg: config of the evaluation.
+
+    Returns:
+        {suffix of a file: command of ``balanced-lvis`` that writes it}, of the calibration's
+        :attr:`~balanced_lvis.calibration.Calibration.saved_files` for which the config has no path.
+    """
+    node = cfg.MODEL.ROI_BOX_HEAD.CALIBRATION
+    if not node.NAME:
+        return {}
+    options, files = chosen_options(node, node.NAME), calibration_class(node.NAME).saved_files
+    return {suffix: _WRITERS[suffix] for name, suffix in files.items() if suffix in _WRITERS and not options.get(name)}
+
+
 @functools.cache
 def _digest_of(path: str, size: int, mtime_ns: int) -> str:
     """``size`` and ``mtime_ns`` are for the cache: a file that is replaced is read again."""
@@ -317,7 +363,7 @@ def _digest(path: Path) -> str:
     return _digest_of(str(path), found.st_size, found.st_mtime_ns)
 
 
-def _same_run(one, other, output: Path) -> bool:
+def same_run(one, other, output: Path) -> bool:
     """Whether two configs define the same run, regardless of device, output folder and imported modules."""
     one, other = one.clone(), other.clone()
     if _from_folder(one.MODEL.WEIGHTS, one.OUTPUT_DIR) == _from_folder(other.MODEL.WEIGHTS, output):

@@ -35,6 +35,11 @@ def number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
+def or_lowest(value: float | None) -> float:
+    """The value, to sort by; minus infinity for None."""
+    return -math.inf if value is None else value
+
+
 def statistics_of(runs: Sequence[float | None]) -> dict:
     """
     Mean and sample standard deviation.

@@ -17,8 +17,19 @@ _PER_ITERATION, _PER_LATER_ITERATION, _PER_RUN = 0.22, 0.09, 30.0
 
 
 def note_seconds(run: Run, seconds: float) -> None:
-    """Add the seconds of a call to those that the run has taken before."""
+    """Add the seconds of a call, which may have been interrupted, to those that the run has taken before."""
     write_json(run.output / SECONDS, {"seconds": round(seconds + (_noted(run) or 0.0), 1)})
+
+
+def typical_seconds(run: Run) -> tuple[float, float]:
+    """
+    Returns:
+        typical seconds of an iteration of a run, and of its start-up and evaluation: of the rendered dataset on one CPU
+        core, elsewhere in proportion.
+    """
+    if not run.trains:
+        return 0.0, _PER_RUN
+    return _PER_LATER_ITERATION if run.after else _PER_ITERATION, _PER_RUN
 
 
 def time_line(to_do: Sequence[Run], runs: Sequence[Run], jobs: int) -> str:
@@ -58,9 +69,8 @@ def _estimate(run: Run, finished: Sequence[Run]) -> tuple[float | None, bool]:
     cfg = run.config()
     if "rendered_train" not in cfg.DATASETS.TRAIN or (cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available()):
         return None, False
-    if not run.trains:
-        return _PER_RUN, False
-    return _PER_RUN + run.iterations() * (_PER_LATER_ITERATION if run.after else _PER_ITERATION), False
+    per_iteration, per_run = typical_seconds(run)
+    return per_run + run.iterations() * per_iteration, False
 
 
 def _kind(run: Run) -> tuple[type[Run], bool]:

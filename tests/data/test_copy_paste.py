@@ -116,6 +116,21 @@ def test_an_object_goes_if_little_of_it_is_left_and_its_box_has_moved(sides, opt
     assert maker(record, source)["instances"].gt_classes.tolist() == ([1, 0] if kept else [0])
 
 
+def test_an_object_without_a_pixel_stays_but_is_not_pasted(monkeypatch):
+    """A polygon that is tiny after resizing may have no pixel, and still has a box to learn."""
+    size = (20, 20)
+    tiny = square(size, 12, 12, 12, 12, label=2)
+    objects = Instances.cat([tiny, square(size, 0, 0, 5, 5, label=1)])
+    record = {"image": torch.zeros(3, *size), "instances": objects}
+    maker = copy_paste()
+    monkeypatch.setattr(maker, "draw_objects", lambda classes: np.arange(len(classes)))
+    source = {"image": torch.ones(3, *size), "instances": Instances.cat([square(size, 0, 0, 9, 9), tiny])}
+    found = maker(record, source)["instances"]
+    assert found.gt_classes.tolist() == [2, 0]
+    assert found.gt_boxes.tensor[0].tolist() == tiny.gt_boxes.tensor[0].tolist()
+    assert maker(record, {**source, "instances": tiny}) is record
+
+
 def test_boxes_of_untouched_objects_stay_as_annotated_and_others_are_those_of_the_masks(monkeypatch):
     size = (30, 30)
     objects = Instances.cat([square(size, 2, 2, 12, 12), square(size, 20, 20, 25, 25, label=1)])

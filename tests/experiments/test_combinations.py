@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from balanced_lvis.calibration import calibration_names
+from balanced_lvis.calibration.base import misfit
 from balanced_lvis.commands import compare as command
 from balanced_lvis.config import load_config
 from balanced_lvis.experiments import combination_search
@@ -14,7 +16,7 @@ from balanced_lvis.experiments.combinations import SAMPLERS, Combination, Combin
 from balanced_lvis.experiments.compare import QUICK
 from balanced_lvis.experiments.comparison_report import statistics_table
 from balanced_lvis.experiments.comparison_runs import comparison_runs
-from balanced_lvis.experiments.methods import METHODS
+from balanced_lvis.experiments.methods import METHODS, SECOND_STAGE
 from balanced_lvis.experiments.runs import EvaluationRun, with_first_stages
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS
@@ -24,8 +26,8 @@ KEYS = ("rfs", "crt", "decoupled_balanced_sigmoid", "rfs_softmax", "decoupled_ba
 FILES = {key: CONFIGS / "rendered" / f"{key}.yaml" for key in METHODS}
 
 
-def parts(output=Path("out"), keys=KEYS, overrides=()):
-    return Combinations({key: METHODS[key] for key in keys}, FILES, output, overrides)
+def parts(output=Path("out"), keys=KEYS, overrides=(), split=()):
+    return Combinations({key: METHODS[key] for key in keys}, FILES, output, overrides, 0, split)
 
 
 def keys_of(combinations):
@@ -36,7 +38,7 @@ def test_every_part_is_combined_with_every_part_that_fits():
     found = parts()
     assert keys_of(found.trained()) == ["rfs", "rfs_softmax"]
     assert keys_of(found.with_samplers(found.trained())) == [
-        f"{key}+{sampler}" for key in ("rfs", "rfs_softmax") for sampler in SAMPLERS
+        f"{key}+{sampler}" for key in ("rfs", "rfs_softmax") for sampler in SAMPLERS if sampler != "repeat_factor"
     ]
     # cRT trains a new classifier, the others keep that of the first stage.
     assert keys_of(found.with_second_stages(found.trained())) == [
@@ -44,7 +46,61 @@ def test_every_part_is_combined_with_every_part_that_fits():
     ]  # fmt: skip
     softmax_crt = Combination("rfs_softmax", second_stage="crt")  # whose classifier has sigmoids
     assert keys_of(found.with_calibrations([*found.trained(), softmax_crt])) == [
-        "rfs+rfs_logit_adjustment", "rfs_softmax+crt+rfs_logit_adjustment",
+        "rfs+rfs_logit_adjustment", "rfs_softmax+rfs_logit_adjustment", "rfs_softmax+crt+rfs_logit_adjustment",
+    ]  # fmt: skip
+
+
+def test_what_equals_a_method_or_an_earlier_combination_is_not_tried():
+    keys = ("sigmoid", "rfs", "irfs", "copy_paste", "balanced_sigmoid_sampled")
+    found = parts(keys=keys)
+    assert keys_of(found.with_samplers(found.trained())) == [
+        "sigmoid+class_aware", "sigmoid+copy_paste", "irfs+copy_paste", "copy_paste+class_aware",
+        *(f"balanced_sigmoid_sampled+{sampler}" for sampler in ("every_image_once", "instance_aware", "class_aware")),
+    ]  # fmt: skip
+    without = parts(keys=("rfs",))
+    assert keys_of(without.with_samplers(without.trained()))[:2] == ["rfs+every_image_once", "rfs+instance_aware"]
+
+
+def test_samplers_have_the_values_of_the_configs_that_they_are_from():
+    found = parts(keys=("sigmoid", "balanced_sigmoid"))
+    cfg = found.model_run(Combination("sigmoid", "instance_aware"), 0).config()
+    assert (cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER.REPEAT_THRESHOLD) == (
+        "InstanceAwareRepeatFactorTrainingSampler", 0.0625,
+    )  # fmt: skip
+    cfg = found.model_run(Combination("balanced_sigmoid", "copy_paste"), 0).config()
+    assert cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler"
+    assert cfg.INPUT.COPY_PASTE == load_config(FILES["copy_paste"]).INPUT.COPY_PASTE and cfg.INPUT.COPY_PASTE.ENABLED
+    files = {**FILES, "copy_paste": Path("nowhere.yaml")}
+    without = Combinations({"rfs": METHODS["rfs"]}, files, Path("out"))
+    assert without.unknown_samplers() == ["copy_paste"]
+    assert "rfs+copy_paste" not in keys_of(without.with_samplers(without.trained()))
+
+
+def test_a_second_stage_continues_only_where_the_frozen_parts_are_its_own():
+    found = parts(keys=("rfs", "seesaw", "seesaw_linear_mask", "federated_detectron2", "crt", "decoupled_sigmoid"))
+    assert keys_of(found.with_second_stages(found.trained())) == [
+        "rfs+crt", "rfs+decoupled_sigmoid", "seesaw_linear_mask+crt",
+    ]  # fmt: skip
+    everything = parts(keys=tuple(METHODS))
+    methods = [key for key in METHODS if METHODS[key].group == SECOND_STAGE]
+    fitting = everything.with_second_stages(everything.trained())
+    assert [everything.method(c) for c in fitting if everything.method(c)] == sorted(
+        methods, key=lambda key: (list(METHODS).index(METHODS[key].first_stage), methods.index(key))
+    )
+
+
+def test_each_calibration_is_tried_once_and_where_it_fits_whatever_the_family():
+    found = parts(keys=tuple(METHODS))
+    for key in ("gol", "ecm", "seesaw", "sigmoid_background", "eqlv2", "rfs", "rfs_softmax"):
+        tried = [c.calibration for c in found.with_calibrations([Combination(key)])]
+        names = [load_config(FILES[one]).MODEL.ROI_BOX_HEAD.CALIBRATION.NAME for one in tried]
+        activation = load_config(FILES[key]).MODEL.ROI_BOX_HEAD.ACTIVATION.NAME
+        assert len(set(names)) == len(names)
+        assert set(names) == {name for name in calibration_names() if not misfit(name, activation)}
+    # Where a method of the comparison has the calibration, it is that method.
+    assert [found.method(c) for c in found.with_calibrations([Combination("rfs_softmax")])] == [
+        "rfs_softmax_logit_adjustment", "rfs_softmax_norcal", "rfs_softmax_fracal", "rfs_softmax_iif",
+        "rfs_softmax_logn",
     ]  # fmt: skip
 
 
@@ -65,11 +121,12 @@ def test_combinations_that_are_methods_are_the_runs_of_the_comparison():
         Combination("rfs", second_stage="crt", calibration="rfs_logit_adjustment"),
     ):
         assert found.method(combination) is None
-        assert found.run(combination, 0).output == Path("out") / "combinations" / combination.key / "seed_0"
+        folder = Path("out") / "combinations" / ("validation" if combination.calibration else "")
+        assert found.run(combination, 0).output == folder / combination.key / "seed_0"
 
 
 def test_a_calibrated_second_stage_of_another_sampler_has_the_config_of_all_its_parts():
-    found = parts(overrides=("SOLVER.MAX_ITER", "7"))
+    found = parts(overrides=("SOLVER.MAX_ITER", "7"), split=("DATASETS.TEST", "('search',)"))
     combination = Combination("rfs", "class_aware", "decoupled_balanced_sigmoid", "rfs_logit_adjustment")
     assert found.title(combination) == ("RFS + class-aware sampling + second stage Balanced Sigmoid + Logit adjustment")
     first, second, last = with_first_stages([found.run(combination, 3)])
@@ -81,8 +138,25 @@ def test_a_calibrated_second_stage_of_another_sampler_has_the_config_of_all_its_
     assert cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME == "balanced_sigmoid"
     assert {run.config().SOLVER.MAX_ITER for run in (first, second, last)} == {7}
     assert cfg.DATASETS.TEST == ("rendered_val",)
-    other = found.run_on(combination, 3, "search", ("DATASETS.TEST", "('search',)"))
-    assert other.config().DATASETS.TEST == ("search",) and other.output != last.output and other.after == second
+    other = found.search_run(combination)
+    assert other.config().DATASETS.TEST == ("search",) and other.output != last.output
+    assert other.after == found.model_run(combination, 0) != second
+
+
+def test_what_only_the_search_trains_is_evaluated_on_the_search_split_by_its_training():
+    found = parts(split=("DATASETS.TEST", "('search',)"))
+    combination = Combination("rfs", "class_aware", "crt")
+    ranked, final = found.search_run(combination), found.run(combination, 0)
+    assert ranked.trains and ranked.config().DATASETS.TEST == ranked.after.config().DATASETS.TEST == ("search",)
+    assert isinstance(final, EvaluationRun) and final.after == ranked
+    assert final.config().DATASETS.TEST == ("rendered_val",) and final.output != ranked.output
+    other_seed = found.run(combination, 1)
+    assert other_seed.trains and other_seed.config().DATASETS.TEST == ("rendered_val",)
+    method = Combination("rfs", second_stage="crt")  # shared with the comparison
+    assert found.run(method, 0).trains and found.run(method, 0).config().DATASETS.TEST == ("rendered_val",)
+    assert isinstance(found.search_run(method), EvaluationRun) and found.search_run(method).after == found.run(
+        method, 0
+    )
 
 
 @pytest.fixture
@@ -96,10 +170,10 @@ def no_other_samplers(monkeypatch):
 
 
 def search(comparison, keys=KEYS, **named):
-    log = comparison.train_net.parent / "log.txt"
+    log = comparison.program.parent / "log.txt"
     log.unlink(missing_ok=True)
     content = search_combinations(
-        keys, (0, 1), comparison.train_net, comparison.output, RENDERED, tiny(comparison.data), **named
+        keys, (0, 1), comparison.program, comparison.output, RENDERED, tiny(comparison.data), **named
     )
     return content, comparison.started()
 
@@ -128,18 +202,18 @@ def test_a_search_shares_runs_with_the_comparison_and_is_resumed(comparison, no_
     assert search(comparison) == (content, {"rfs/seed_0": "evaluate"})
 
 
-def test_the_search_split_has_other_images_and_the_categories_of_the_training_set(rendered, tmp_path):
+def test_the_search_split_has_other_images_and_the_categories_of_the_training_set(rendered):
     cfg = load_config(CONFIGS / "rendered" / "rfs.yaml", [*QUICK, *tiny(rendered)])
-    words, images = search_split(cfg, tmp_path)
+    words, images = search_split(cfg)
     assert images == 12
-    found = json.loads((tmp_path / "search.json").read_text())
+    found = json.loads(Path(words[words.index("DATASETS.CUSTOM.search.JSON") + 1]).read_text())
     own = json.loads((rendered / "annotations" / "rendered_val.json").read_text())
     assert [c["name"] for c in found["categories"]] == [c["name"] for c in own["categories"]]
     assert all("frequency" not in category for category in found["categories"])
     assert [a["bbox"] for a in found["annotations"]] != [a["bbox"] for a in own["annotations"]]
     assert load_config(CONFIGS / "rendered" / "rfs.yaml", words).DATASETS.TEST == ("search",)
     with pytest.raises(InputError, match="needs a dataset to render"):
-        search_split(load_config(CONFIGS / "r50_rfs.yaml"), tmp_path)
+        search_split(load_config(CONFIGS / "r50_rfs.yaml"))
 
 
 def results(ap):

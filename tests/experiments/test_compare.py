@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import os
 import re
@@ -34,26 +33,26 @@ def tiny(root, **extra):
 
 
 class Comparison:
-    """Calls ``compare`` with fake_train_net.py on the ``rendered`` fixture's data."""
+    """Calls ``compare`` with fake_program.py on the ``rendered`` fixture's data."""
 
     def __init__(self, folder, data):
-        self.train_net, self.output, self.data = folder / "fake" / "train_net.py", folder / "compare", data
-        self.train_net.parent.mkdir()
-        shutil.copy(Path(__file__).with_name("fake_train_net.py"), self.train_net)
+        self.program, self.output, self.data = folder / "fake" / "program.py", folder / "compare", data
+        self.program.parent.mkdir()
+        shutil.copy(Path(__file__).with_name("fake_program.py"), self.program)
         self.behave({})
 
     def behave(self, behaviour):
-        (self.train_net.parent / "behaviour.json").write_text(json.dumps(behaviour))
+        (self.program.parent / "behaviour.json").write_text(json.dumps(behaviour))
 
     def __call__(self, methods, seeds=(0,), **overrides):
         """{run: its events} of this call."""
-        log = self.train_net.parent / "log.txt"
+        log = self.program.parent / "log.txt"
         log.unlink(missing_ok=True)
-        self.table = compare(methods, seeds, self.train_net, self.output, RENDERED, tiny(self.data, **overrides))
+        self.table = compare(methods, seeds, self.program, self.output, RENDERED, tiny(self.data, **overrides))
         return self.started()
 
     def started(self):
-        log = self.train_net.parent / "log.txt"
+        log = self.program.parent / "log.txt"
         words = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
         return {name: word for word, name, _ in words if word != "end"}
 
@@ -99,10 +98,14 @@ def test_what_each_run_sets_itself_cannot_be_overridden(comparison):
 
 def test_tables_and_plots_of_all_methods(comparison, capsys):
     started = comparison(METHODS, seeds=(0, 2))
+    preparation = "seed_{}/collect-logits"
     assert started == {
-        f"{key}/seed_{seed}": "evaluate" if method.evaluates_only else "start"
-        for key, method in METHODS.items()
-        for seed in (0, 2)
+        **{preparation.format(seed): "prepare" for seed in (0, 2)},
+        **{
+            f"{key}/seed_{seed}": "evaluate" if method.evaluates_only else "start"
+            for key, method in METHODS.items()
+            for seed in (0, 2)
+        },
     }
     table = json.loads((comparison.output / "table.json").read_text())
     assert table == comparison.table and list(table) == list(METHODS)
@@ -116,7 +119,7 @@ def test_tables_and_plots_of_all_methods(comparison, capsys):
     assert table["rfs"]["APr"] == {"mean": None, "std": None, "runs": [None, None]}
     page = (comparison.output / "table.md").read_text()
     assert re.search(r"\| cRT \(stage 2 of RFS\) +\| 12\.0 ± 2\.8 \|", page)
-    assert "on LVIS-1.0" in page and f"Made by `compare` with 2 seeds: {2 * len(METHODS)} runs in " in page
+    assert "on LVIS-1.0" in page and f"Made by `compare` with 2 seeds: {2 * len(METHODS) + 2} runs in " in page
     for name in ("ap_by_frequency", "ap_of_rare_categories"):
         assert min(Image.open(comparison.output / f"mask_{name}.png").size) > 400
         name = f"box_{name}"
@@ -183,25 +186,64 @@ def test_what_started_from_weights_that_were_replaced_runs_again(comparison):
     assert comparison(["crt", "rfs_logit_adjustment"]) == {}
 
 
-def test_a_preparation_is_made_once_per_model_and_again_for_other_weights(comparison, monkeypatch):
-    method = METHODS["rfs_logit_adjustment"]
-    prepared = dataclasses.replace(method, preparation="collect-logits")
-    monkeypatch.setitem(METHODS, "rfs_logit_adjustment", prepared)
-    started = comparison(["rfs_logit_adjustment"])
+def test_a_preparation_is_made_once_per_model_and_again_for_other_weights(comparison):
+    methods = ["rfs_softmax_logn"]
+    started = comparison(methods)
     assert started == {
-        "rfs/seed_0": "start", "seed_0/collect-logits": "prepare", "rfs_logit_adjustment/seed_0": "evaluate",
+        "rfs_softmax/seed_0": "start", "seed_0/collect-logits": "prepare", "rfs_softmax_logn/seed_0": "evaluate",
     }  # fmt: skip
     assert list(started)[1] == "seed_0/collect-logits"
-    weights = comparison.output / "rfs" / "seed_0" / "model_final.pth"
+    weights = comparison.output / "rfs_softmax" / "seed_0" / "model_final.pth"
     assert weights.with_suffix(".logits.json").read_text() == weights.read_text()
-    assert comparison(["rfs_logit_adjustment"]) == {}
-    (comparison.output / "rfs_logit_adjustment" / "seed_0" / "evaluation" / "results.json").unlink()
-    assert comparison(["rfs_logit_adjustment"]) == {"rfs_logit_adjustment/seed_0": "evaluate"}
+    assert comparison(methods) == {}
+    (comparison.output / "rfs_softmax_logn" / "seed_0" / "evaluation" / "results.json").unlink()
+    assert comparison(methods) == {"rfs_softmax_logn/seed_0": "evaluate"}
     weights.write_text("other weights")
     (weights.parent / "results.json").touch()
-    again = comparison(["rfs_logit_adjustment"])
-    assert again == {"seed_0/collect-logits": "prepare", "rfs_logit_adjustment/seed_0": "evaluate"}
+    again = {"seed_0/collect-logits": "prepare", "rfs_softmax_logn/seed_0": "evaluate"}
+    assert comparison(methods) == again
     assert weights.with_suffix(".logits.json").read_text() == "other weights"
+    moved = comparison.output.parent / "moved"
+    shutil.move(comparison.output, moved)
+    comparison.output = moved
+    assert comparison(methods) == {}
+    (moved / "rfs_softmax" / "seed_0" / "model_final.logits.json").unlink()
+    assert comparison(methods) == again
+
+
+def test_what_the_calibration_of_ones_own_config_needs_is_prepared(comparison, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(f'_BASE_: "{RENDERED}rfs_softmax_logn.yaml"\n')
+    started = comparison(["mine.yaml"])
+    assert started == {
+        "rfs_softmax/seed_0": "start", "seed_0/collect-logits": "prepare", "mine/seed_0": "evaluate",
+    }  # fmt: skip
+    statistics = 'MODEL:\n  ROI_BOX_HEAD:\n    CALIBRATION:\n      LOGN:\n        STATISTICS: "some.json"\n'
+    Path("given.yaml").write_text(f'_BASE_: "{RENDERED}rfs_softmax_logn.yaml"\n{statistics}')
+    assert comparison(["given.yaml"]) == {"given/seed_0": "evaluate"}
+
+
+@pytest.mark.parametrize(
+    ("base", "weights", "what"),
+    [
+        ("crt", "", "is a second stage"),
+        ("crt", "output/other/model_final.pth", "is a second stage"),
+        ("rfs_softmax_logn", "some/checkpoint.pth", "calibrates a checkpoint with 'logn'"),
+    ],
+)
+def test_a_config_that_needs_an_unknown_model_is_an_error(comparison, tmp_path, monkeypatch, base, weights, what):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(f'_BASE_: "{RENDERED}{base}.yaml"\nMODEL:\n  WEIGHTS: "{weights}"\n')
+    with pytest.raises(
+        InputError, match=rf"mine.yaml {what}, but its MODEL.WEIGHTS '{weights}' is not the final model"
+    ):
+        comparison(["mine.yaml"])
+
+
+def test_a_trained_model_may_be_evaluated_with_a_calibration(comparison, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(f'_BASE_: "{RENDERED}rfs_norcal.yaml"\nMODEL:\n  WEIGHTS: ""\n')
+    assert comparison(["mine.yaml"]) == {"mine/seed_0": "start"}
 
 
 def test_nothing_is_deleted_before_the_data_is_prepared(comparison, monkeypatch):
@@ -287,10 +329,10 @@ def test_a_first_stage_without_weights_is_named(comparison):
 def start_in_background(comparison, methods):
     code = (
         "import sys; from pathlib import Path; from balanced_lvis.experiments.compare import compare\n"
-        "train_net, output, configs, methods, *opts = sys.argv[1:]\n"
-        "compare(methods.split(), [0], Path(train_net), Path(output), configs, opts, jobs=2)"
+        "program, output, configs, methods, *opts = sys.argv[1:]\n"
+        "compare(methods.split(), [0], Path(program), Path(output), configs, opts, jobs=2)"
     )
-    arguments = [comparison.train_net, comparison.output, RENDERED, " ".join(methods), *tiny(comparison.data)]
+    arguments = [comparison.program, comparison.output, RENDERED, " ".join(methods), *tiny(comparison.data)]
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.DEVNULL)
 
 
@@ -313,7 +355,7 @@ def test_a_killed_comparison_ends_its_runs_and_goes_on_where_it_was(comparison, 
         comparison(["rfs", "eql", "crt"])
     process.send_signal(number)
     process.wait(10)
-    wait_for(lambda: not running(comparison.train_net))
+    wait_for(lambda: not running(comparison.program))
     comparison.behave({})
     assert comparison(["rfs", "eql", "crt"]) == {"eql/seed_0": "resume"}
 

@@ -14,9 +14,7 @@ from balanced_lvis.experiments import quick_start as quick_start_module
 from balanced_lvis.experiments.quick_start import Candidate, quick_start
 from balanced_lvis.experiments.small_rendered import override_words
 from balanced_lvis.utils.errors import InputError
-from tests.common import CONFIGS, ROOT, rendered_opts
-
-TRAIN_NET = ROOT / "tools" / "train_net.py"
+from tests.common import CONFIGS, rendered_opts
 
 
 def candidates():
@@ -39,7 +37,7 @@ def finished(rendered, tmp_path_factory):
     output = tmp_path_factory.mktemp("quick_start") / "output"
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        summary = quick_start(candidates(), [0, 3], TRAIN_NET, output, overrides(rendered))
+        summary = quick_start(candidates(), [0, 3], None, output, overrides(rendered))
     return output, summary, printed.getvalue()
 
 
@@ -110,26 +108,26 @@ def test_an_interrupted_quick_start_keeps_its_finished_runs(finished, copied, re
     results = copied / "baseline" / "seed_3" / "results.json"
     results.rename(copied / "results.json")
     with pytest.raises(FileNotFoundError):
-        quick_start(candidates(), [0, 3], TRAIN_NET, copied, overrides(rendered))
+        quick_start(candidates(), [0, 3], None, copied, overrides(rendered))
     assert trained == ["baseline/seed_3"]
     (copied / "results.json").rename(results)
-    again = quick_start(candidates(), [0, 3], TRAIN_NET, copied, overrides(rendered))
+    again = quick_start(candidates(), [0, 3], None, copied, overrides(rendered))
     assert {**again, "seconds": 0} == {**finished[1], "seconds": 0} and trained == ["baseline/seed_3"]
 
 
 def test_an_interrupted_quick_start_trains_other_seeds_and_configs(copied, rendered, trained):
     (copied / "summary.json").unlink()
     with pytest.raises(FileNotFoundError):
-        quick_start(candidates(), [0, 4], TRAIN_NET, copied, overrides(rendered))
+        quick_start(candidates(), [0, 4], None, copied, overrides(rendered))
     assert trained == ["baseline/seed_4", "balanced_sigmoid/seed_4"]
     with pytest.raises(FileNotFoundError):
-        quick_start(candidates(), [0], TRAIN_NET, copied, overrides(rendered, **{"SOLVER.BASE_LR": 0.1}))
+        quick_start(candidates(), [0], None, copied, overrides(rendered, **{"SOLVER.BASE_LR": 0.1}))
     assert trained[2:] == ["baseline/seed_0", "balanced_sigmoid/seed_0"]
 
 
 def test_a_finished_quick_start_starts_from_the_beginning(copied, rendered, trained):
     with pytest.raises(FileNotFoundError):
-        quick_start(candidates(), [0, 3], TRAIN_NET, copied, overrides(rendered))
+        quick_start(candidates(), [0, 3], None, copied, overrides(rendered))
     assert trained == ["baseline/seed_0", "balanced_sigmoid/seed_0", "baseline/seed_3", "balanced_sigmoid/seed_3"]
     assert not (copied / "summary.json").exists() and not (copied / "table.md").exists()
 
@@ -145,13 +143,13 @@ def test_a_finished_quick_start_starts_from_the_beginning(copied, rendered, trai
 )
 def test_nothing_is_deleted_for_invalid_arguments(copied, rendered, seeds, words, message):
     with pytest.raises(InputError, match=message):
-        quick_start(candidates(), seeds, TRAIN_NET, copied, [*overrides(rendered), *words])
+        quick_start(candidates(), seeds, None, copied, [*overrides(rendered), *words])
     assert (copied / "summary.json").exists() and (copied / "baseline" / "seed_0" / "model_final.pth").exists()
 
 
 def test_a_run_that_fails_ends_the_quick_start(rendered, tmp_path):
     with pytest.raises(InputError, match=r"Training .* failed with status 2:(?s:.*)error: "):
-        quick_start(candidates(), [0], TRAIN_NET, tmp_path, overrides(rendered, **{"DATASETS.TEST": "('nowhere',)"}))
+        quick_start(candidates(), [0], None, tmp_path, overrides(rendered, **{"DATASETS.TEST": "('nowhere',)"}))
 
 
 def test_the_command_takes_seeds_and_overrides(monkeypatch):

@@ -14,10 +14,10 @@ from tests.common import CONFIGS
 
 @pytest.fixture
 def fake(tmp_path):
-    """Path of a copy of fake_train_net.py, whose log and behaviour lie beside it."""
-    path = tmp_path / "fake" / "train_net.py"
+    """Path of a copy of fake_program.py, whose log and behaviour lie beside it."""
+    path = tmp_path / "fake" / "program.py"
     path.parent.mkdir()
-    shutil.copy(Path(__file__).with_name("fake_train_net.py"), path)
+    shutil.copy(Path(__file__).with_name("fake_program.py"), path)
     behave(path)
     return path
 
@@ -107,6 +107,20 @@ def test_the_first_failure_ends_the_others_and_shows_the_end_of_its_output(fake,
     with pytest.raises(InputError, match=r"Training bad failed with status 5:\nline 15\n(?s:.*)line 29$"):
         train_all([run(tmp_path, "slow"), run(tmp_path, "bad"), run(tmp_path, "never")], fake, jobs=2)
     assert set(events(fake)) == {"start slow", "start bad"}
+
+
+def test_the_seconds_of_all_calls_are_added_up(fake, tmp_path):
+    one, other = run(tmp_path, "one"), run(tmp_path, "other")
+    behave(fake, one="hang", other="fail")
+    with pytest.raises(InputError, match="Training other failed"):
+        train_all([one, other], fake, jobs=2)
+    before = [json.loads((run.output / "seconds.json").read_text())["seconds"] for run in (one, other)]
+    assert min(before) > 0
+    behave(fake, one=1.0)
+    ended = {}
+    train_all([one, other], fake, 2, lambda run, seconds: ended.setdefault(run.key, seconds))
+    after = [json.loads((run.output / "seconds.json").read_text())["seconds"] for run in (one, other)]
+    assert after == pytest.approx([before[0] + ended["one"], before[1] + ended["other"]], abs=0.11)
 
 
 def test_jobs_have_to_be_positive(fake, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from balanced_lvis.console.time_left import TimeLeft
 from balanced_lvis.experiments import run_progress
 from balanced_lvis.experiments.run_progress import Progress, Reporter
-from balanced_lvis.experiments.runs import Run
+from balanced_lvis.experiments.runs import EvaluationRun, Run
 from tests.common import CONFIGS
 
 
@@ -70,8 +70,9 @@ def test_without_a_terminal_lines_have_share_time_and_state_of_the_runs(runs, mo
     first, second, third, fourth = capsys.readouterr().out.splitlines()
     assert first.endswith(" elapsed, ? left: first starting, second starting, 1 waiting") and first.startswith("0%, ")
     assert second.endswith(" elapsed, ? left: first 10/100 loss 2.50, second starting, 1 waiting")
-    assert third.startswith("50%, ") and third.endswith("left: first evaluating, second 50/100 loss 1.25, 1 waiting")
-    assert fourth.startswith("50%, ") and fourth.endswith("left: second 50/100 loss 1.25, third starting")
+    # A run of 100 iterations takes 22 s, and 30 s to start and evaluate: (22 + 11) / 156 and (52 + 11) / 156.
+    assert third.startswith("21%, ") and third.endswith("left: first evaluating, second 50/100 loss 1.25, 1 waiting")
+    assert fourth.startswith("40%, ") and fourth.endswith("left: second 50/100 loss 1.25, third starting")
     assert "? left" not in third + fourth
 
 
@@ -80,7 +81,18 @@ def test_iterations_of_a_waiting_run_count_from_the_start(runs, monkeypatch, cap
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     record(runs[2], 60)
     Progress(runs)([], runs[:1], runs[1:])
-    assert capsys.readouterr().out.startswith("20%, ")
+    assert capsys.readouterr().out.startswith("8%, ")  # 0.6 * 22 / 156
+
+
+def test_runs_count_by_what_they_typically_take(runs, monkeypatch, capsys):
+    monkeypatch.setattr(run_progress, "BAR_SECONDS", 0)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    first = runs[0]
+    second = Run("later", "later", first.config_file, first.output.parent / "later", first.overrides, first)
+    third = EvaluationRun("test", "test", first.config_file, first.output.parent / "test", (), first)
+    # In seconds: 22 + 30, 9 + 30 and 30.
+    Progress([first, second, third])([first], [second], [third])
+    assert capsys.readouterr().out.startswith("43%, ")
 
 
 def test_on_a_terminal_there_is_a_bar_with_the_time_left_first(runs, monkeypatch, capsys):
@@ -91,7 +103,7 @@ def test_on_a_terminal_there_is_a_bar_with_the_time_left_first(runs, monkeypatch
     progress([], runs[:1], runs[1:])
     progress.close()
     shown = terminal.getvalue().split("\r")[-1]
-    assert " 20%|" in shown and shown.index(" left: ") < shown.index("first 60/100 loss 2.50, 2 waiting")
+    assert "  8%|" in shown and shown.index(" left: ") < shown.index("first 60/100 loss 2.50, 2 waiting")
     assert capsys.readouterr().out == ""
 
 

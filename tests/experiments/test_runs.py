@@ -21,7 +21,7 @@ def run(folder, name, seed, after=None, finished=True):
     """A run of seed 0 whose folder has the output of a run of ``seed``."""
     found = SmallRun(name, name, folder / "none.yaml", folder / name, ("SEED", 0), after)
     found.output.mkdir()
-    cfg = found.config()
+    cfg = found.config().clone()
     cfg.SEED = seed
     (found.output / "config.yaml").write_text(cfg.dump())
     if finished:

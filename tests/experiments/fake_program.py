@@ -1,6 +1,6 @@
 """
-Stands in for tools/train_net.py where only what is started when matters: writes in milliseconds what a run leaves, or
-with --eval-only what an evaluation leaves.
+Stands in for ``balanced-lvis`` where only what is started when matters: ``train`` writes in milliseconds what a run
+leaves, or with --eval-only what an evaluation leaves, and ``collect-logits`` what it saves.
 
 Copied beside a ``behaviour.json``, {"method/seed_0": "fail", "hang" or seconds}; appends to ``log.txt`` beside it.
 """
@@ -52,12 +52,13 @@ def metrics(base, seed):
 
 
 watch_parent()
-if sys.argv[1] == "collect-logits":  # a preparation: writes its file next to the weights
+if sys.argv[1] == "collect-logits":
     log("prepare")
     weights = Path(PAIRS["MODEL.WEIGHTS"])
     weights.with_suffix(".logits.json").write_text(weights.read_text())
     log("end")
     sys.exit()
+assert sys.argv[1] == "train"
 log("evaluate" if EVALUATES else "resume" if (OUTPUT / "checkpoint").exists() else "start")
 if EVALUATES:
     PAIRS["OUTPUT_DIR"] = str(OUTPUT / "evaluation")
