@@ -7,6 +7,7 @@ Shape shorthand: R RoIs of all images together, K foreground classes, C outputs 
 from __future__ import annotations
 
 import functools
+import logging
 from typing import Any
 
 import torch
@@ -20,11 +21,13 @@ from torch import nn
 
 from ..activations import Activation, build_activation
 from ..calibration import Calibration, build_calibration, calibration_class
-from ..calibration.base import check_fits, with_saved_files
+from ..calibration.base import check_fits, corrects_twice, with_saved_files
 from ..data.training_prior import class_prior_from_config
 from ..utils.errors import InputError
 from ..utils.keyword_options import chosen_options
 from .box_selection import EncodedBoxes, fast_rcnn_inference
+
+logger = logging.getLogger(__name__)
 
 
 class ActivationOutputLayers(FastRCNNOutputLayers):
@@ -243,6 +246,8 @@ def calibration_from_config(cfg) -> Calibration | None:
     if not name:
         return None
     check_fits(name, box_head.ACTIVATION.NAME)
+    if corrects_twice(name, box_head.ACTIVATION.NAME):
+        _report_double_correction(name, box_head.ACTIVATION.NAME)
     kind = calibration_class(name)
     if (
         kind.of_one_classifier
@@ -255,6 +260,15 @@ def calibration_from_config(cfg) -> Calibration | None:
         )
     options = with_saved_files(name, chosen_options(box_head.CALIBRATION, name), cfg.MODEL.WEIGHTS)
     return _build(cfg, build_calibration, name, options, kind.needs_boxes)
+
+
+@functools.cache
+def _report_double_correction(name: str, activation_name: str) -> None:
+    logger.warning(
+        "Calibration %s uses the class prior, and the training loss of activation %s has corrected for it already: "
+        "rare classes are favoured twice. Calibrate a model that was trained with a plain loss, or without the prior.",
+        name, activation_name,
+    )  # fmt: skip
 
 
 def _build(cfg, build, name: str, options: dict, boxes: bool = False):
