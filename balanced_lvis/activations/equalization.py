@@ -40,7 +40,7 @@ class Equalization(TailClasses, Sigmoid):
 
     Args:
         num_classes: K.
-        prior: the training set's :class:`ClassPrior`.
+        prior: the training set's :class:`~balanced_lvis.priors.ClassPrior`.
         background: as in :class:`.base.Activation`.
         threshold: lambda, in (0, 1]: classes in less than this share of the training images are the tail. The paper
             uses 1.76e-3 on LVIS-0.5, later work 1.1e-3 on LVIS-1.0, where 1.00625e-3 selects exactly the rare and

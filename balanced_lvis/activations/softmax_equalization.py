@@ -56,7 +56,7 @@ class SoftmaxEqualization(TailClasses, Softmax):
 
     Args:
         num_classes: K.
-        prior: the training set's :class:`ClassPrior`.
+        prior: the training set's :class:`~balanced_lvis.priors.ClassPrior`.
         background: as in :class:`.base.Activation`. Background RoIs have all classes as negatives.
         threshold: lambda, in (0, 1]: classes in less than this share of the training images are the tail.
         gamma: probability in [0, 1] that a tail class is left out; 0 gives the plain softmax.
