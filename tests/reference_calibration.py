@@ -31,6 +31,51 @@ def norcal_sigmoid(logits, counts, gamma):
     return out
 
 
+def with_odds_times(p, factor):
+    """The probability whose odds are those of p times a factor."""
+    return p * factor / (p * factor + 1 - p)
+
+
+def own_scores(probabilities, counts, dimensions, name, strength):
+    """
+    Calibrated probabilities of the K classes, of which each is one of its own, such as a sigmoid's.
+
+    Logit adjustment divides odds by (K n_c / n)^strength, NorCal by n_c^strength, and FRACAL multiplies p by one with
+    other odds.
+    """
+    k, total = len(counts), sum(counts)
+    out = []
+    for row in probabilities:
+        if name == "logit_adjustment":
+            out.append([with_odds_times(p, (total / (k * n)) ** strength) for p, n in zip(row, counts)])
+        elif name == "norcal":
+            out.append([p / n**strength / (p / n**strength + 1 - p) for p, n in zip(row, counts)])
+        else:
+            powers = [d**strength for d in dimensions]
+            shifts = [math.log10(total / (k * n)) - math.log10(k * d / sum(powers)) for n, d in zip(counts, powers)]
+            out.append([p * with_odds_times(p, math.exp(shift)) for p, shift in zip(row, shifts)])
+    return out
+
+
+def norcal_normalised(scores, counts, gamma):
+    """Scores of K classes and the background, divided by n_c^gamma and 1, normalised again."""
+    out = []
+    for row in scores:
+        parts = [s / n**gamma for s, n in zip(row, counts)] + [row[-1]]
+        out.append([part / sum(parts) for part in parts])
+    return out
+
+
+def seesaw_scores(logits, factors):
+    """Softmax of the K classes, whose exponentials have factors, times that of "object" against background."""
+    out = []
+    for row in logits:
+        parts = [math.exp(z) * factor for z, factor in zip(row, factors)]
+        is_object, background = softmax(row[len(factors) :])
+        out.append([is_object * part / sum(parts) for part in parts] + [background])
+    return out
+
+
 def inverse_frequency(f, total, variant):
     return {
         "raw": lambda: math.log(1 / f),

@@ -58,6 +58,12 @@ def gumbel(x: float) -> float:
     return math.exp(-math.exp(-x))
 
 
+def gumbel_log_odds(x: float) -> float:
+    """log(p / (1 - p)), from u = -log p: p / (1 - p) = 1 / (e^u - 1). For a large u, e^u - 1 is e^u."""
+    u = math.exp(-x)
+    return -u if u > 500 else -math.log(math.expm1(u))
+
+
 def gumbel_loss(logits, gt_classes, weights=None) -> float:
     """Binary cross entropy of exp(-exp(-x)), x cut to [-4, 10]; over R. Logits, weights (R, K)."""
     total = 0.0
@@ -152,7 +158,7 @@ def positives(gt_classes, num_classes) -> int:
 
 
 def sample_mean_weights(counts, beta) -> list[float]:
-    """Inverse effective numbers, times what makes their mean over all samples 1."""
-    inverse = [1 / sum(beta**i for i in range(n)) for n in counts]
+    """Inverse effective numbers, times what makes their mean over all samples 1. A class of none has half a sample."""
+    inverse = [1 / sum(beta**i for i in range(n)) if n else (1 - beta) / (1 - beta**0.5) for n in counts]
     of_samples = [w for w, n in zip(inverse, counts) for _ in range(n)]
     return [w * len(of_samples) / sum(of_samples) for w in inverse]

@@ -48,6 +48,7 @@ FIRST_STAGES = {
     "balanced_softmax": {**BFLOAT16, **AVERAGE, **ACCUMULATE},
     "federated": {**FLOAT16, **ACCUMULATE},
     "drop_loss": BFLOAT16,
+    "gumbel": BFLOAT16,
     "gol": {**FLOAT16, **AVERAGE},
     "ecm": BFLOAT16,
     "sigmoid_focal": FLOAT16,

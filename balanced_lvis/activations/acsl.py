@@ -10,8 +10,7 @@ from ..utils.errors import InputError
 from .base import full_precision, register_activation
 from .prior_module import PriorSource
 from .sigmoid import Sigmoid, one_hot_targets, sigmoid_loss
-
-_GROUPS = "rcf"
+from .tail import GROUPS
 
 
 @register_activation("acsl")
@@ -69,7 +68,7 @@ class AdaptiveClassSuppression(Sigmoid):
         return self.from_prior("group", self._group)
 
     def _group(self, prior: ClassPrior) -> Tensor:
-        return torch.tensor([_GROUPS.index(group) for group in prior.groups().tolist()])
+        return torch.tensor([GROUPS.index(group) for group in prior.groups().tolist()])
 
     def loss(self, logits, gt_classes, roi_weight=None):
         self._check(logits, roi_weight)
@@ -82,7 +81,7 @@ class AdaptiveClassSuppression(Sigmoid):
     def _counts(self, logits: Tensor, gt_classes: Tensor) -> Tensor:
         """(R, K) bool: which entries have a loss."""
         is_background = gt_classes == self.num_classes
-        drawn = torch.stack([_random_subset(is_background, self.shares[group]) for group in _GROUPS], dim=1)
+        drawn = torch.stack([_random_subset(is_background, self.shares[group]) for group in GROUPS], dim=1)
         on_foreground = (logits.detach().sigmoid() >= self.threshold) | (one_hot_targets(logits, gt_classes) != 0)
         return torch.where(is_background[:, None], drawn[:, self.group], on_foreground)
 

@@ -20,6 +20,7 @@ from ..utils.registry import Registry
 from .prior_module import PriorModule, PriorSource
 
 REDUCTIONS = ("sum", "mean")
+LINEAR = "linear"  # the kind of classifier of most activations
 _INITIAL_STD = 0.01  # of a classifier's weights, as in Detectron2
 
 _ACTIVATIONS: Registry[Activation] = Registry("activation")
@@ -55,6 +56,10 @@ class Activation(PriorModule):
     # its own, as of a sigmoid.
     normalized_scores = False
 
+    # Whether the loss has margins for rare classes that are not a training_shift(), as they depend on training or the
+    # loss has weights, too. As with a shift, a calibration by the class prior would correct the scores twice.
+    has_margins = False
+
     def __init__(self, num_classes: int, prior: PriorSource = None, background: bool = True):
         super().__init__(num_classes, prior)
         self.background = background
@@ -76,6 +81,16 @@ class Activation(PriorModule):
         outputs, keeps Detectron2's own classifier.
         """
         return self._initialized(nn.Linear(in_features, self.num_outputs))
+
+    @property
+    def classifier_kind(self) -> str:
+        """
+        Kind of the classifier in words, such as "normalized with temperature 20"; checkpoints record it.
+
+        Classifiers whose parameters have the same names and shapes, but which compute other logits, differ in it.
+        """
+        overridden = type(self).classifier is not Activation.classifier
+        return f"that of {type(self).__name__}" if overridden else LINEAR
 
     def _initialized(self, linear: nn.Linear) -> nn.Linear:
         nn.init.normal_(linear.weight, std=_INITIAL_STD)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .base import full_precision, register_activation
 from .equalization import Equalization
-from .sigmoid import one_hot_targets, sigmoid_loss
+from .sigmoid import sigmoid_loss, without_negatives
 
 
 def tail_share(gt_classes: Tensor, tail: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def drop_loss_weights(logits: Tensor, gt_classes: Tensor, tail: Tensor, noise: T
     """
     foreground = gt_classes < logits.shape[1]
     dropped = foreground[:, None] | (noise >= tail_share(gt_classes, tail))
-    return 1 - (dropped & tail).to(logits.dtype) * (1 - one_hot_targets(logits, gt_classes))
+    return without_negatives(logits, gt_classes, dropped & tail)
 
 
 def random_drop_weights(logits: Tensor, gt_classes: Tensor, tail: Tensor, roi_weight: Tensor | None = None) -> Tensor:

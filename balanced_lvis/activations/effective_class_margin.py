@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ..priors import ClassPrior, check_count
 from ..utils.errors import InputError
-from .base import Activation, full_precision, register_activation
-from .ldam import CosineClassifier
+from .base import full_precision, register_activation
+from .normalized_linear import NormalizedLinear, check_temperature, normalized_kind
 from .prior_module import PriorSource
+from .sigmoid_background import SigmoidBackground
 
 
 def output_counts(prior: ClassPrior, background_ratio: float | None = 6.3313, count: str = "image") -> np.ndarray:
@@ -81,16 +82,13 @@ def effective_class_margin_loss(
 
 
 @register_activation("effective_class_margin")
-class EffectiveClassMargin(Activation):
+class EffectiveClassMargin(SigmoidBackground):
     """
     One-versus-rest classifiers, of the background too, with margins that follow from the class counts.
 
     In training, output j has the probability sigmoid(2 z_j + log(n_j / (n - n_j)) / 4), so that rare classes need
-    higher logits. The classifier is a :class:`CosineClassifier` with bias. The score of class j is sigmoid(z_j) times
-    1 - sigmoid(z_background): without shift and without the factor 2.
-
-    The logits are not those of a sigmoid, and scores depend on the background's: calibrations for sigmoids can't be
-    used, nor can the checkpoint be evaluated with a sigmoid.
+    higher logits. The scores are those of :class:`SigmoidBackground`, without shift and without the factor 2. The
+    classifier is a :class:`NormalizedLinear` whose bias starts at 0, as in the authors' code.
 
     Args:
         num_classes: K.
@@ -99,14 +97,14 @@ class EffectiveClassMargin(Activation):
         background_ratio: count of the background over the sum of the class counts. The paper measured 6.3313
             background RoIs per foreground RoI on LVIS-1.0.
         count: "image" or "instance", what n_j counts.
-        scale: of the cosine classifier.
+        temperature: of the :class:`NormalizedLinear` classifier.
 
     Raises:
         InputError: for an invalid option.
     """
 
-    family = "effective_class_margin"
     needs_prior = True
+    has_margins = True
     neutral_at_uniform_counts = False  # margins depend on a class's share of all samples, not on imbalance only
 
     def __init__(
@@ -117,20 +115,23 @@ class EffectiveClassMargin(Activation):
         *,
         background_ratio: float = 6.3313,
         count: str = "image",
-        scale: float = 20.0,
+        temperature: float = 20.0,
     ):
-        super().__init__(num_classes, prior, background)
+        super().__init__(num_classes, prior, background, prior_probability=0.5)  # a bias of 0
         if not 0 <= background_ratio < math.inf:
             raise InputError(
                 f"background_ratio of effective_class_margin is {background_ratio}; it must be the number of "
                 "background RoIs per foreground RoI, such as 6.3313."
             )
-        if not 0 < scale < math.inf:
-            raise InputError(f"scale of effective_class_margin is {scale}; it must be positive, such as 20.")
-        self.background_ratio, self.count, self.scale = background_ratio, check_count(count), scale
+        self.background_ratio, self.count = background_ratio, check_count(count)
+        self.temperature = check_temperature(temperature, "temperature of effective_class_margin")
+
+    @property
+    def classifier_kind(self):
+        return normalized_kind(self.temperature)
 
     def classifier(self, in_features):
-        return CosineClassifier(in_features, self.num_outputs, self.scale, bias=True)
+        return self._initialized(NormalizedLinear(in_features, self.num_outputs, self.temperature))
 
     def _counts(self, prior: ClassPrior) -> np.ndarray:
         return output_counts(prior, self.background_ratio if self.background else None, self.count)
@@ -150,19 +151,3 @@ class EffectiveClassMargin(Activation):
         return effective_class_margin_loss(
             full_precision(logits), gt_classes, self.shift, self.output_weight, roi_weight
         )
-
-    def unshifted_loss(self, logits, gt_classes):
-        """Binary cross entropy of sigmoid(logit) of all outputs, the background included."""
-        self._check(logits)
-        logits = full_precision(logits)
-        shift, weight = logits.new_zeros(self.num_outputs), logits.new_ones(self.num_outputs)
-        return effective_class_margin_loss(logits / 2, gt_classes, shift, weight)
-
-    def scores(self, logits):
-        self._check(logits)
-        logits = full_precision(logits)
-        scores = self.class_logits(logits).sigmoid()
-        if not self.background:
-            return scores
-        background = logits[:, self.num_classes :]
-        return torch.cat([scores * (-background).sigmoid(), background.sigmoid()], dim=1)

@@ -24,7 +24,7 @@ class Equilibrium(Softmax):
     (1 - ``decay``) s_j in each update in which any process has RoIs of class j, where s_j is the mean of their scores.
     In the authors' code, each object of a batch is a step of the average, and the current batch is included.
 
-    LOCE also draws features of past objects (memory-augmented feature sampling), which this is not.
+    LOCE also draws features of past objects (memory-augmented feature sampling), which this does not.
 
     Args:
         num_classes: K.
@@ -36,6 +36,8 @@ class Equilibrium(Softmax):
     Raises:
         InputError: for an invalid option.
     """
+
+    has_margins = True
 
     def __init__(
         self,

@@ -78,7 +78,7 @@ class ForegroundBalance(SigmoidBackground):
         logits = full_precision(logits)
         is_foreground = (gt_classes < self.num_classes)[:, None]
         own = gt_classes.clamp(max=self.num_classes - 1)  # of a background RoI, any class, whose values aren't used
-        margin = self.margins[own].to(logits.dtype) * is_foreground
+        margin = self.margins.to(logits.dtype)[own] * is_foreground
         counts = self._counts(logits.detach(), own) | ~is_foreground
         beyond = (0, int(self.background))
         weight = F.pad(counts.to(logits.dtype), beyond, value=1.0)

@@ -48,9 +48,9 @@ class Federated(Sigmoid):
     Sigmoids of which each batch trains some: those of the classes of its RoIs, and other classes drawn at random.
 
     LVIS is a federated dataset: an image without objects of a class may contain objects of that class that are not
-    annotated. A class that is not in the batch is therefore no negative in most batches. Classes are drawn at rates
-    proportional to ``image_count ** power``, from torch's random generator of the logits' device, in each process for
-    its own RoIs.
+    annotated. A class that is not in the batch is therefore not used as a negative in most batches. Classes are drawn
+    at rates proportional to ``image_count ** power``, from torch's random generator of the logits' device, in each
+    process for its own RoIs.
 
     With the same state of the generator, the loss equals that of Detectron2's ``FastRCNNOutputLayers`` with
     ``USE_SIGMOID_CE`` and ``USE_FED_LOSS``. Detectron2 has no initial bias: ``prior_probability`` 0.5.

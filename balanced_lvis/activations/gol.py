@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from ..priors import ClassPrior
-from .base import full_precision, register_activation
+from .base import register_activation
 from .drop_loss import random_drop_weights
-from .equalization import check_tail_groups, check_threshold, tail_classes
 from .gumbel import Gumbel, gumbel_loss
 from .prior_module import PriorSource
+from .tail import TailClasses
 
 
 @register_activation("gol")
-class GOL(Gumbel):
+class GOL(TailClasses, Gumbel):
     """
     :class:`Gumbel` with the weights of :class:`~balanced_lvis.activations.DropLoss`.
 
@@ -29,8 +25,8 @@ class GOL(Gumbel):
         InputError: for an invalid option.
     """
 
-    needs_prior = True
     deterministic = False
+    _name = "gol"
 
     def __init__(
         self,
@@ -43,18 +39,9 @@ class GOL(Gumbel):
         initial_bias: float = -2.0,
     ):
         super().__init__(num_classes, prior, background, initial_bias=initial_bias)
-        self.threshold = check_threshold(threshold, "gol")
-        self.tail_groups = check_tail_groups(tail_groups, "gol")
-
-    @property
-    def tail(self) -> Tensor:
-        """(K,) bool: whether each class is in the tail."""
-        return self.from_prior("tail", self._tail)
-
-    def _tail(self, prior: ClassPrior) -> Tensor:
-        return torch.as_tensor(tail_classes(prior, self.threshold, self.tail_groups))
+        self.set_tail(threshold, tail_groups)
 
     def loss(self, logits, gt_classes, roi_weight=None):
         self._check(logits, roi_weight)
-        logits = self.class_logits(full_precision(logits))
+        logits = self._of_classes(logits)
         return gumbel_loss(logits, gt_classes, random_drop_weights(logits, gt_classes, self.tail, roi_weight))

@@ -24,20 +24,18 @@ class CosineClassifier(nn.Module):
         in_features: D.
         num_outputs: C.
         logit_scale: the factor s.
-        bias: whether a bias, 0 at first, is added to the logits.
     """
 
-    def __init__(self, in_features: int, num_outputs: int, logit_scale: float, bias: bool = False):
+    def __init__(self, in_features: int, num_outputs: int, logit_scale: float):
         super().__init__()
         self.logit_scale = logit_scale
         self.weight = nn.Parameter(F.normalize(torch.randn(num_outputs, in_features), dim=1))
-        self.bias = nn.Parameter(torch.zeros(num_outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(R, D) to (R, C), between -s and s without bias."""
-        cosine = F.linear(F.normalize(full_precision(x), dim=1), F.normalize(self.weight, dim=1))
-        logits = self.logit_scale * cosine
-        return logits if self.bias is None else logits + self.bias
+        """(R, D) to (R, C), between -s and s, in full precision under autocast, too."""
+        features = F.normalize(full_precision(x), dim=1)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.logit_scale * F.linear(features, F.normalize(self.weight, dim=1))
 
 
 def ldam_margins(prior: ClassPrior, max_margin: float = 0.5, count: str = "image") -> np.ndarray:
@@ -115,6 +113,10 @@ class LDAM(WeightedSoftmax):
         if not 0 < scale < math.inf:
             raise InputError(f"scale of ldam is {scale}; it must be positive, such as 30.")
         self.max_margin, self.scale, self.beta = max_margin, scale, check_beta(beta)
+
+    @property
+    def classifier_kind(self):
+        return f"cosine with scale {self.scale:g}"
 
     def classifier(self, in_features):
         return CosineClassifier(in_features, self.num_outputs, self.scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -35,6 +36,11 @@ def check_temperature(temperature: float, name: str) -> float:
     return temperature
 
 
+def normalized_kind(temperature: float) -> str:
+    """Description of a normalized classifier or mask predictor, which checkpoints record."""
+    return f"normalized with temperature {temperature:g}"
+
+
 class NormalizedLinear(nn.Linear):
     """
     Linear layer of a cosine: z_j = t cos(theta_j) + b_j, where theta_j is the angle between features and weights.
@@ -50,6 +56,7 @@ class NormalizedLinear(nn.Linear):
         self.temperature = temperature
 
     def forward(self, x: Tensor) -> Tensor:
-        """(R, D) to (R, C)."""
+        """(R, D) to (R, C), in full precision under autocast, too."""
         features = self.temperature * unit_vectors(full_precision(x))
-        return F.linear(features, unit_vectors(self.weight), self.bias)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(features, unit_vectors(self.weight), self.bias)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..utils.errors import InputError
 from .base import Activation, full_precision, register_activation
-from .normalized_linear import NormalizedLinear, check_temperature
+from .normalized_linear import NormalizedLinear, check_temperature, normalized_kind
 from .prior_module import PriorSource
 
 
@@ -99,6 +99,10 @@ class Seesaw(Activation):
     @property
     def num_outputs(self):
         return self.num_classes + 2 * int(self.background)
+
+    @property
+    def classifier_kind(self):
+        return normalized_kind(self.temperature)
 
     def classifier(self, in_features):
         return self._initialized(NormalizedLinear(in_features, self.num_outputs, self.temperature))

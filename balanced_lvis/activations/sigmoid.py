@@ -40,6 +40,18 @@ def sigmoid_loss(logits: Tensor, gt_classes: Tensor, weight: Tensor | None = Non
     return (losses * weight.to(logits.dtype)).sum() / logits.shape[0]
 
 
+def without_negatives(logits: Tensor, gt_classes: Tensor, ignored: Tensor) -> Tensor:
+    """
+    (R, K) weights for :func:`sigmoid_loss`, of ``logits``' dtype: 0 for ignored entries that are negatives, else 1.
+
+    Args:
+        logits: (R, K), for their dtype and shape.
+        gt_classes: (R,) int64 in 0..K, K for background.
+        ignored: (R, K) bool.
+    """
+    return 1 - ignored.to(logits.dtype) * (1 - one_hot_targets(logits, gt_classes))
+
+
 def weight_rows(roi_weight: Tensor | None) -> Tensor | None:
     """(R,) weights of RoIs as the (R, 1) weight of :func:`sigmoid_loss`; None stays None."""
     return None if roi_weight is None else roi_weight[:, None]

@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..priors import ClassPrior
 from ..utils.errors import InputError
 from .base import full_precision, register_activation
-from .equalization import check_threshold, tail_classes
 from .prior_module import PriorSource
 from .sigmoid import one_hot_targets
 from .softmax import Softmax, softmax_loss
+from .tail import TailClasses
 
 _IGNORED = -1e9  # a logit with probability 0; minus infinity times a RoI's weight of 0 would not be a number
 
@@ -44,7 +43,7 @@ def softmax_equalization_loss(
 
 
 @register_activation("softmax_equalization")
-class SoftmaxEqualization(Softmax):
+class SoftmaxEqualization(TailClasses, Softmax):
     """
     Softmax in which tail classes are left out of the denominators of other classes' RoIs, at random.
 
@@ -57,7 +56,7 @@ class SoftmaxEqualization(Softmax):
 
     Args:
         num_classes: K.
-        prior: the training set's :class:`ClassPrior`.
+        prior: the training set's :class:`~balanced_lvis.priors.ClassPrior`.
         background: as in :class:`.base.Activation`. Background RoIs have all classes as negatives.
         threshold: lambda, in (0, 1]: classes in less than this share of the training images are the tail.
         gamma: probability in [0, 1] that a tail class is left out; 0 gives the plain softmax.
@@ -66,8 +65,8 @@ class SoftmaxEqualization(Softmax):
         InputError: for an invalid option.
     """
 
-    needs_prior = True
     deterministic = False
+    _name = "softmax_equalization"
     # neutral_at_uniform_counts holds for up to 1 / threshold classes, 200 by default; with more, all are in the tail.
 
     def __init__(
@@ -82,16 +81,8 @@ class SoftmaxEqualization(Softmax):
         super().__init__(num_classes, prior, background)
         if not 0 <= gamma <= 1:
             raise InputError(f"gamma of softmax_equalization is {gamma}; it must be a probability, between 0 and 1.")
-        self.threshold = check_threshold(threshold, "softmax_equalization")
+        self.set_tail(threshold)
         self.gamma = gamma
-
-    @property
-    def tail(self) -> Tensor:
-        """(K,) bool: whether each class is in the tail."""
-        return self.from_prior("tail", self._tail)
-
-    def _tail(self, prior: ClassPrior) -> Tensor:
-        return torch.as_tensor(tail_classes(prior, self.threshold))
 
     def loss(self, logits, gt_classes, roi_weight=None):
         self._check(logits, roi_weight)

@@ -54,14 +54,18 @@ def effective_number_weights(
     counts = prior.class_counts(count)
     weights = (1 - check_beta(beta)) / (1 - np.power(beta, counts))
     if check_mean(mean_over) == "samples":
-        return weights / np.average(weights, weights=counts)
+        return _with_mean_one(weights, prior, counts)
     return _with_mean_one(weights, prior)
 
 
-def _with_mean_one(weights: np.ndarray, prior: ClassPrior) -> np.ndarray:
-    """Divided by the mean over the classes that have samples: others would take most of the sum, and have no loss."""
+def _with_mean_one(weights: np.ndarray, prior: ClassPrior, counts: np.ndarray | None = None) -> np.ndarray:
+    """
+    Divided by the mean over the classes, each ``counts`` times, that have samples: others would take most of the sum,
+    and have no loss.
+    """
     seen = prior.image_count > 0
-    return weights / weights[seen if seen.any() else slice(None)].mean()
+    share = (np.ones(len(weights)) if counts is None else counts) * (seen if seen.any() else 1.0)
+    return weights / np.average(weights, weights=share)
 
 
 def check_beta(beta: float) -> float:

@@ -177,6 +177,21 @@ def misfit(name: str, activation_name: str) -> str:
     return ""
 
 
+def corrects_twice(name: str, activation_name: str) -> bool:
+    """
+    Whether the calibration corrects, by the class prior, scores that the training loss has corrected already.
+
+    Args:
+        name, activation_name: as for :func:`check_fits`.
+
+    Raises:
+        InputError: for an unknown name.
+    """
+    activation = activation_class(activation_name)
+    shifts = activation.training_shift is not Activation.training_shift
+    return calibration_class(name).needs_prior and (shifts or activation.has_margins)
+
+
 def with_saved_files(name: str, options: Mapping[str, object], weights: str) -> dict[str, object]:
     """
     The options of a calibration, with the files next to a checkpoint in place of empty :attr:`Calibration.saved_files`.

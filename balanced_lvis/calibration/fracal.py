@@ -22,7 +22,9 @@ class FRACAL(Calibration):
 
     With w_c = tau log(n / (K n_c)) and the fractal dimension D_c of the class's box centres:
 
-    - softmax and other normalised scores: p_c ∝ exp(z_c + w_c) / D_c^strength and p_background ∝ exp(z_background);
+    - softmax: p_c ∝ exp(z_c + w_c) / D_c^strength and p_background ∝ exp(z_background);
+    - other normalised scores, as of Seesaw Loss: the activation's scores with z_c + w_c - strength log D_c in place of
+      z_c. In Seesaw Loss, these are normalised among the classes, and the score of "object" is unchanged;
     - sigmoid and others of which each class has its own: the score of z_c times the score of
       z_c + w_c - log10(K D_c^strength / sum_j D_j^strength).
 

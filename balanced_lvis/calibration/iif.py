@@ -67,6 +67,10 @@ class IIF(Calibration):
     is 0, stays comparable. The paper's factors are w_c, to which a classifier is trained; among the classes, the
     difference from w_c / w_mean is a temperature.
 
+    Two properties limit its use without training. With "add" and "raw", it is logit adjustment with tau = 1. And a
+    product depends on a common offset of the logits, which a softmax is invariant to: classifiers with equal scores can
+    have different calibrated ones, and a factor above 1 lowers the negative logits of a rare class.
+
     Args:
         num_classes: K.
         prior: the training set's :class:`~balanced_lvis.priors.ClassPrior`.
@@ -84,7 +88,7 @@ class IIF(Calibration):
 
     families = ("softmax", "seesaw")
     needs_prior = True
-    grid: ClassVar = {"form": FORMS}
+    grid: ClassVar = {"variant": ("raw", "smooth")}  # those that are above 0 for every frequency
 
     def __init__(
         self,

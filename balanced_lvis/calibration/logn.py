@@ -27,6 +27,9 @@ class LogN(Calibration):
     mu_c and sigma_c are the mean and standard deviation of the logit of class c over all RoIs of training images, those
     of the background included. The logit of the background is unchanged. No class prior is needed.
 
+    It is for softmaxes. The logits of sigmoids are negative almost everywhere, and the shift raises none. Dividing them
+    by the sigma_c below 1 of a rare class then lowers its scores rather than raising them.
+
     Args:
         num_classes: K.
         prior: not used.
@@ -38,6 +41,7 @@ class LogN(Calibration):
         InputError: if ``statistics`` is empty, can't be read or is of another number of classes.
     """
 
+    families = ("softmax", "seesaw")
     of_one_classifier = True
     saved_files: ClassVar = {"statistics": STATISTICS_SUFFIX}
 

@@ -45,7 +45,7 @@ SEESAW = Paper("Wang et al., CVPR 2021", "2008.10032")
 LOGIT_ADJUSTMENT = Paper("Menon et al., ICLR 2021", "2007.07314")
 NORMALIZED_CALIBRATION = Paper("Pan et al., NeurIPS 2021", "2107.02170")
 INVERSE_FREQUENCY = Paper("Alexandridis et al., 2022", "2209.04861")
-LOGIT_NORMALIZATION = Paper("Zhao et al., 2022", "2203.17020")
+LOGIT_NORMALIZATION = Paper("Zhao et al., IJCV 2024", "2203.17020")
 FRACTAL_CALIBRATION = Paper("Alexandridis et al., CVPR 2025", "2410.11774")
 
 # Groups of methods in tables and plots, in their order.
@@ -117,6 +117,7 @@ METHODS = {
         Method("federated", "Federated loss", FEDERATED),
         Method("federated_detectron2", "Federated loss, Detectron2's settings", FEDERATED),
         Method("drop_loss", "DropLoss", DROP_LOSS),
+        Method("gumbel", "Gumbel activation", GUMBEL),
         Method("gol", "GOL", GUMBEL),
         Method("ecm", "ECM", CLASS_MARGINS),
         Method("sigmoid_focal", "Focal loss", FOCAL),

@@ -7,6 +7,7 @@ Shape shorthand: R RoIs of all images together, K foreground classes, C outputs 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -21,12 +22,14 @@ from torch import nn
 
 from ..activations import Activation, build_activation
 from ..calibration import Calibration, build_calibration, calibration_class
-from ..calibration.base import check_fits, check_saved_files, with_saved_files
+from ..calibration.base import check_fits, check_saved_files, corrects_twice, with_saved_files
 from ..data.training_prior import class_prior_from_config
 from ..priors import ClassPrior
 from ..utils.errors import InputError
 from ..utils.keyword_options import chosen_options
 from .box_selection import EncodedBoxes, fast_rcnn_inference
+
+logger = logging.getLogger(__name__)
 
 
 class ActivationOutputLayers(FastRCNNOutputLayers):
@@ -270,6 +273,8 @@ def calibration_from_config(cfg, prior: Callable[[bool], ClassPrior] | None = No
     if not name:
         return None
     check_fits(name, box_head.ACTIVATION.NAME)
+    if corrects_twice(name, box_head.ACTIVATION.NAME):
+        _report_double_correction(name, box_head.ACTIVATION.NAME)
     kind = calibration_class(name)
     if (
         kind.of_one_classifier
@@ -285,6 +290,15 @@ def calibration_from_config(cfg, prior: Callable[[bool], ClassPrior] | None = No
     return build_calibration(
         name, cfg.MODEL.ROI_HEADS.NUM_CLASSES, functools.partial(prior, kind.needs_boxes), **options
     )
+
+
+@functools.cache
+def _report_double_correction(name: str, activation_name: str) -> None:
+    logger.warning(
+        "Calibration %s uses the class prior, and the training loss of activation %s has corrected for it already: "
+        "rare classes are favoured twice. Calibrate a model that was trained with a plain loss, or without the prior.",
+        name, activation_name,
+    )  # fmt: skip
 
 
 def prior_source(cfg) -> Callable[[bool], ClassPrior]:

@@ -21,7 +21,7 @@ from ..data.broken_images import reason_of
 from ..data.class_names import class_names_of
 from ..data.image_files import pil_to_array, read_image
 from ..data.mapper import ResizeShortestEdge
-from ..engine.checkpoints.identity import Identity
+from ..engine.checkpoints.identity import Identity, kinds_of_heads
 from ..engine.checkpoints.weights import check_weights, load_for_evaluation
 from ..engine.saved_prior import saved_prior
 from ..engine.speed import apply_speed, check_speed
@@ -121,7 +121,8 @@ class Predictor:
         check_classification(self.cfg, training=False)
         self._model = build_model(self.cfg).eval()
         apply_speed(self.cfg, self._model)
-        expected = Identity([], activation_class(self.cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).family, "")
+        family = activation_class(self.cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).family
+        expected = Identity([], family, "", *kinds_of_heads(self.cfg))
         identity = load_for_evaluation(self._model, weights, expected, trust or self.cfg.MODEL.TRUST_WEIGHTS)
         self.class_names = _class_names(self.cfg, identity, classes)
         inputs = self.cfg.INPUT

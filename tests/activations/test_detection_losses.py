@@ -1,12 +1,15 @@
 """The losses of long-tailed detectors, each against its naive derivation."""
 
+import logging
 import math
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from balanced_lvis.activations import (
+    NormalizedLinear,
     build_activation,
     drop_loss_weights,
     effective_number_weights,
@@ -15,8 +18,6 @@ from balanced_lvis.activations import (
     sigmoid_loss,
     tail_share,
 )
-from balanced_lvis.calibration import build_calibration
-from balanced_lvis.calibration.base import check_fits
 from balanced_lvis.data.training_prior import class_prior_of_dataset
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
@@ -244,6 +245,33 @@ def test_training_logits_are_clamped_and_test_scores_are_not():
     assert not scores[:, 1].any()
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 3e-6)])
+def test_gumbel_log_odds_equal_the_naive_ones_and_are_inverted(dtype, tolerance):
+    values = torch.linspace(-6, 30, 500, dtype=torch.float64)
+    logits = F.pad(values.to(dtype)[:, None], (0, 1), value=0.5)
+    activation = build_activation("gumbel", 1)
+    log_odds = activation.class_logits(logits)
+    np.testing.assert_allclose(log_odds[:, 0], [detection.gumbel_log_odds(x) for x in logits[:, 0].tolist()], tolerance)
+    np.testing.assert_allclose(activation.with_class_logits(logits, log_odds), logits, tolerance, tolerance)
+    torch.testing.assert_close(log_odds.sigmoid(), activation.scores(logits)[:, :1], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_gumbel_log_odds_of_extreme_logits_are_finite_and_in_order(dtype):
+    logits = torch.tensor([-6e4, -90, -80, -40, -4, 0, 4, 20, 40, 90, 6e4], dtype=dtype)[:, None]
+    activation = build_activation("gumbel", 1, background=False)
+    log_odds = activation.class_logits(logits)
+    assert log_odds.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert torch.isfinite(log_odds).all() and (log_odds.diff(dim=0) >= 0).all()
+    assert (log_odds[2:].diff(dim=0) > 0).all(), "the class of the highest score stays the same"
+    assert torch.equal(log_odds[-3:], logits[-3:].to(log_odds.dtype))
+    for shift in (-1e4, 0.0, 1e4):
+        shifted = activation.with_class_logits(logits, log_odds + shift)
+        assert torch.isfinite(shifted).all()
+        scores = activation.scores(shifted)
+        assert torch.isfinite(scores).all() and (scores >= 0).all() and (scores <= 1).all()
+
+
 def test_the_first_gumbel_score_is_low():
     activation = build_activation("gol", K, PRIOR)
     bias = torch.empty(K + 1)
@@ -288,16 +316,10 @@ def test_a_class_of_all_samples_has_finite_margins():
     assert torch.isfinite(torch.autograd.grad(loss, logits)[0]).all()
 
 
-def test_its_cosine_classifier_has_a_bias_that_starts_at_zero():
-    torch.manual_seed(0)
-    classifier = build_activation("effective_class_margin", K, scale=20.0).classifier(4)
-    assert set(dict(classifier.named_parameters())) == {"weight", "bias"} and not classifier.bias.any()
-    x = torch.randn(5, 4)
-    before = classifier(x)
-    assert before.abs().max() <= 20
-    with torch.no_grad():
-        classifier.bias.fill_(0.5)
-    torch.testing.assert_close(classifier(x), before + 0.5)
+def test_its_normalized_classifier_has_a_bias_that_starts_at_zero():
+    classifier = build_activation("effective_class_margin", K, temperature=15.0).classifier(4)
+    assert isinstance(classifier, NormalizedLinear) and classifier.temperature == 15
+    assert not classifier.bias.any() and classifier.weight.std() < 0.03
 
 
 # ------------------------------------------------------------------ controls
@@ -314,11 +336,18 @@ def test_focal_loss_over_positives_equals_naive_loops(batch, weighted):
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.9, 0.99])
-def test_weights_over_samples_equal_naive_loops(beta):
-    expected = detection.sample_mean_weights(COUNTS, beta)
-    np.testing.assert_allclose(effective_number_weights(PRIOR, beta, mean_over="samples"), expected)
-    activation = build_activation("class_balanced", K, PRIOR, beta=beta, mean_over="samples")
+@pytest.mark.parametrize("counts", [COUNTS, [0, *COUNTS[1:]], [0, 0, 0, 2, 1, 400]])
+def test_weights_over_samples_equal_naive_loops(beta, counts):
+    prior = ClassPrior(tuple("abcdef"), counts, NUM_IMAGES)
+    expected = detection.sample_mean_weights(counts, beta)
+    np.testing.assert_allclose(effective_number_weights(prior, beta, mean_over="samples"), expected)
+    activation = build_activation("class_balanced", K, prior, beta=beta, mean_over="samples")
     assert activation.class_weight.tolist() == pytest.approx([*expected, 1.0])
+
+
+def test_weights_without_any_samples_are_finite():
+    prior = ClassPrior(tuple("abcdef"), [0] * K, NUM_IMAGES)
+    assert effective_number_weights(prior, 0.9, mean_over="samples").tolist() == pytest.approx([1.0] * K)
 
 
 def test_the_figures_for_lvis_in_the_docs():
@@ -351,20 +380,16 @@ def test_first_losses_on_lvis_are_of_one_size(name, first, of_background):
     assert activation.loss(logits[:5], background).item() == pytest.approx(of_background, abs=0.05)
 
 
-# ------------------------------------------------------------------ families and options
+# ------------------------------------------------------------------ options
 
 
-@pytest.mark.parametrize("name", ["gumbel", "gol", "effective_class_margin"])
-def test_calibrations_for_sigmoids_refuse_logits_that_are_no_log_odds(name):
-    with pytest.raises(InputError, match=f"of the family '{build_activation(name, K, PRIOR).family}'"):
-        check_fits("iif", name)
-
-
-@pytest.mark.parametrize("name", ["federated", "drop_loss"])
-def test_calibrations_for_sigmoids_fit_sigmoids(name):
-    calibration = build_calibration("logit_adjustment", K, PRIOR, tau=1.0)
-    check_fits("logit_adjustment", name)
-    assert calibration.scores(build_activation(name, K, PRIOR), random_logits()).shape == (R, K + 1)
+@pytest.mark.parametrize("name", ["equalization", "drop_loss", "gol", "softmax_equalization"])
+def test_a_warning_about_an_empty_tail_names_the_activation(name, caplog):
+    activation = build_activation(name, K, PRIOR, threshold=1e-6)
+    with caplog.at_level(logging.WARNING, "balanced_lvis"):
+        logging.getLogger("balanced_lvis").addHandler(caplog.handler)
+        assert not activation.tail.any()
+    assert f"{name} treats no class differently: no class is in the tail (threshold 1e-06" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -380,7 +405,7 @@ def test_calibrations_for_sigmoids_fit_sigmoids(name):
         ("gol", {"tail_groups": "x"}, "tail_groups of gol is 'x'"),
         ("gumbel", {"initial_bias": -5}, "initial_bias is -5"),
         ("effective_class_margin", {"background_ratio": -1}, "background_ratio of effective_class_margin is -1"),
-        ("effective_class_margin", {"scale": 0}, "scale of effective_class_margin is 0"),
+        ("effective_class_margin", {"temperature": 0}, "temperature of effective_class_margin is 0"),
         ("effective_class_margin", {"count": "pixel"}, "'pixel'"),
         ("sigmoid_focal", {"divisor": "images"}, "divisor of sigmoid_focal is 'images'"),
         ("class_balanced", {"mean_over": "images"}, "mean_over is 'images'"),

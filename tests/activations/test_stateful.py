@@ -209,6 +209,14 @@ def test_the_classifier_of_seesaw_is_normalized_and_starts_undecided():
     assert classifier(x.bfloat16()).dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["seesaw", "effective_class_margin", "ldam"])
+def test_products_of_normalized_classifiers_are_in_full_precision_under_autocast(name):
+    classifier, x = build_activation(name, K).classifier(50), torch.randn(3, 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = classifier(x)
+    assert torch.equal(logits, classifier(x))
+
+
 # ------------------------------------------------------------------ Equilibrium Loss (LOCE)
 
 

@@ -53,6 +53,7 @@ METHODS = {
     "federated": set(),
     "federated_detectron2": {"MODEL.ROI_HEADS.SCORE_THRESH_TEST"},
     "drop_loss": set(),
+    "gumbel": set(),
     "gol": set(),
     "ecm": {
         "SOLVER.WARMUP_ITERS",

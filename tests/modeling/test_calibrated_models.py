@@ -40,8 +40,7 @@ NAME = "MODEL.ROI_BOX_HEAD.CALIBRATION.NAME"
 def expected_scores(name, sigmoid, logits):
     """By the naive derivations, of K+1 outputs."""
     if name == "logn":
-        calibrated = naive.logn(logits, MEAN, STD)
-        return [[naive.sigmoid(z) for z in row[:K]] if sigmoid else naive.softmax(row) for row in calibrated]
+        return [naive.softmax(row) for row in naive.logn(logits, MEAN, STD)]
     if name == "logit_adjustment":
         return reference.adjusted_scores(logits, COUNTS, 1.0, "sigmoid" if sigmoid else "softmax")[:, :K]
     if name == "iif":
@@ -80,8 +79,8 @@ def test_a_checkpoint_of_detectron2_is_evaluated_with_each_calibration(stock, na
     sigmoid, model, folder = stock
     opts = [NAME, name, "MODEL.CLASS_PRIOR.FILE", str(folder / "prior.json")]
     make = lambda: Predictor.from_checkpoint(folder / "theirs.pth", opts=opts, threshold=0.0)  # noqa: E731
-    if name == "iif" and sigmoid:
-        with pytest.raises(InputError, match="'iif' can't be combined with activation 'sigmoid'"):
+    if name in ("iif", "logn") and sigmoid:
+        with pytest.raises(InputError, match=f"'{name}' can't be combined with activation 'sigmoid'"):
             make()
         return
     predictor = make()

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from tests.engine.test_second_stage import tensors, train
 K = 12
 NAME = "MODEL__ROI_BOX_HEAD__ACTIVATION__NAME"
 CALIBRATION = "MODEL.ROI_BOX_HEAD.CALIBRATION.NAME"
+SOFTMAX = ["MODEL.ROI_BOX_HEAD.ACTIVATION.NAME", "softmax"]
 SHORT = {"SOLVER__MAX_ITER": 2, "TEST__EVAL_PERIOD": 0, "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0}
 
 
@@ -216,9 +218,9 @@ def test_a_calibration_is_not_part_of_a_checkpoint(tiny_cfg, tmp_path):
             [CALIBRATION, "iif", "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME", toys.OBJECTNESS],
             "Calibration 'iif' can't be combined with activation 'toy_objectness': it is for the families softmax",
         ),
-        ([CALIBRATION, "logn"], "statistics of logn is empty"),
+        ([CALIBRATION, "logn", *SOFTMAX], "statistics of logn is empty"),
         (
-            [CALIBRATION, "logn", "MODEL.ROI_HEADS.NAME", "LongTailCascadeROIHeads"],
+            [CALIBRATION, "logn", *SOFTMAX, "MODEL.ROI_HEADS.NAME", "LongTailCascadeROIHeads"],
             "'logn' can't be combined with MODEL.ROI_HEADS.NAME 'LongTailCascadeROIHeads'",
         ),
     ],
@@ -226,6 +228,16 @@ def test_a_calibration_is_not_part_of_a_checkpoint(tiny_cfg, tmp_path):
 def test_a_calibration_that_does_not_fit_is_refused(opts, message):
     with pytest.raises(InputError, match=message):
         calibration_from_config(load_config("", opts))
+
+
+def test_calibrating_with_the_prior_what_was_trained_with_it_is_warned_of(caplog):
+    with caplog.at_level(logging.WARNING, "balanced_lvis"):
+        logging.getLogger("balanced_lvis").addHandler(caplog.handler)
+        for activation in ("sigmoid", "balanced_sigmoid", "balanced_sigmoid"):
+            opts = [CALIBRATION, "norcal", "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME", activation]
+            calibration_from_config(load_config("", opts))
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(set(warnings)) == 1 and "activation balanced_sigmoid has corrected for it already" in warnings[0]
 
 
 def test_evaluation_needs_no_prior(tiny_cfg):

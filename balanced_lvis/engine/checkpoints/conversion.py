@@ -113,7 +113,8 @@ def convert_checkpoint(
     done.dropped = [str(key) for key in content if key not in _KEPT]
     done.num_tensors = len(state)
     stage = identity.stage if identity else _END_TO_END
-    _write(output, {"model": state, Identity.KEY: Identity(names, family, stage).state_dict()})
+    heads = (identity.classifier, identity.mask_predictor) if identity else ()
+    _write(output, {"model": state, Identity.KEY: Identity(names, family, stage, *heads).state_dict()})
     return done
 
 

@@ -139,14 +139,15 @@ def load_for_evaluation(model, path: str, identity: Identity | None = None, trus
     Load a checkpoint that must provide every parameter of the model.
 
     Args:
-        identity: identity of the evaluated model. A checkpoint with another identity is rejected.
+        identity: identity of the evaluated model. A checkpoint with another identity is rejected; one without, as of
+            other programs, must be for a linear classifier and a plain mask predictor.
         trust: as for :func:`.checkpoint_file.read_checkpoint`.
 
     Returns:
         identity of the checkpoint; None if it has none, as those of other programs.
 
     Raises:
-        InputError: if the file is broken, or tensors are missing or have another shape.
+        InputError: if the file is broken or of another identity, or tensors are missing or have another shape.
     """
     found = _load(
         _StrictCheckpointer(model, trust=trust), path, "evaluating it would use random values for",
@@ -155,6 +156,7 @@ def load_for_evaluation(model, path: str, identity: Identity | None = None, trus
     if identity is None:
         return found
     if found is None:
+        identity.check_heads(_unstated(), f"MODEL.WEIGHTS {path!r}")
         logger.warning(_UNKNOWN_FAMILY, path, identity.family, {"sigmoid": "softmax"}.get(identity.family, "sigmoid"))
         return None
     identity.check_class_names(found, f"MODEL.WEIGHTS {path!r}")
@@ -164,6 +166,7 @@ def load_for_evaluation(model, path: str, identity: Identity | None = None, trus
             f"MODEL.ROI_BOX_HEAD.ACTIVATION.NAME is of the {identity.family} family; the scores would "
             "be meaningless. Use the config that the checkpoint was trained with."
         )
+    identity.check_heads(found, f"MODEL.WEIGHTS {path!r}")
     return found
 
 
@@ -175,7 +178,8 @@ def load_first_stage(model, path: str, identity: Identity, trust: bool = False) 
     other family of activations, sigmoid or softmax, a warning is logged.
 
     Raises:
-        InputError: if the file is broken or has other classes, or tensors are missing or have another shape.
+        InputError: if the file is broken, has other classes or kinds of heads, or tensors are missing or have another
+            shape.
     """
     whole_classifier = not model.stage.from_scratch
     checkpointer = _StrictCheckpointer(model, model.fresh_keys, whole_classifier, trust)
@@ -183,6 +187,7 @@ def load_first_stage(model, path: str, identity: Identity, trust: bool = False) 
         checkpointer, path, "the second stage would freeze random values of",
         "Use the config of the first stage; only META_ARCHITECTURE, DECOUPLED and ACTIVATION may differ.",
     )  # fmt: skip
+    identity.check_heads(found or _unstated(), f"MODEL.WEIGHTS {path!r}", classifier=whole_classifier)
     if found is None:
         logger.info("%s doesn't state its classes and activation; they are assumed to match.", path)
         return
@@ -194,6 +199,11 @@ def load_first_stage(model, path: str, identity: Identity, trust: bool = False) 
             "classifier.",
             path, found.family, identity.family,
         )  # fmt: skip
+
+
+def _unstated() -> Identity:
+    """Of a checkpoint that has none: its heads are Detectron2's."""
+    return Identity([], "", "")
 
 
 def _load(checkpointer: _StrictCheckpointer, path: str, consequence: str, remedy: str) -> Identity | None:
