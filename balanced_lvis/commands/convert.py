@@ -51,8 +51,9 @@ def _content(done: Conversion) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("convert", DESCRIPTION)
     add = parser.add_argument
-    add("input", help="checkpoint of balanced_lvis, Detectron2 (.pth, or .pkl of its model zoo), EQL, BALMS, mmdetection "
-        "(Mask or Faster R-CNN), or a ResNet of torchvision or timm")  # fmt: skip
+    add("input",
+        help="checkpoint of balanced_lvis, Detectron2 (.pth, or .pkl of its model zoo), EQL, BALMS, mmdetection (Mask "
+        "or Faster R-CNN), or a ResNet of torchvision or timm")  # fmt: skip
     add("output", help="file to write: .pth, or .pkl for the format of the model zoo")
     add("--to", choices=LAYOUTS, default="balanced_lvis",
         help="layout to write: balanced_lvis (default) has K+1 outputs, like Detectron2; no_background has K outputs, "

@@ -17,8 +17,8 @@ from .settings import contradicted, in_words, read_settings
 logger = logging.getLogger(__name__)
 
 _OTHER_SETTINGS = (
-    "MODEL.WEIGHTS {!r} was trained with other settings than those of the config; with these, its results are wrong. Set "
-    "{}. (configs/base/torchvision_weights.yaml has those of images.)"
+    "MODEL.WEIGHTS {!r} was trained with other settings than those of the config; with these, its results are wrong. "
+    "Set {}. (configs/base/torchvision_weights.yaml has those of images.)"
 )
 
 
@@ -76,8 +76,8 @@ class Checkpointer(DetectionCheckpointer):
             return
         if state.keys().isdisjoint(self.model.state_dict()):
             raise InputError(
-                f"MODEL.WEIGHTS {filename!r} has the names of torchvision, timm or mmdetection, none of which the model "
-                "has; convert it with `balanced-lvis convert INPUT OUTPUT` first."
+                f"MODEL.WEIGHTS {filename!r} has the names of torchvision, timm or mmdetection, none of which the "
+                "model has; convert it with `balanced-lvis convert INPUT OUTPUT` first."
             )
 
     def _report(self, message: str) -> None:

@@ -77,8 +77,8 @@ def convert_checkpoint(
     Write the weights of a checkpoint in another layout, without training state.
 
     Args:
-        source: checkpoint of balanced_lvis, of Detectron2 (``.pth``, or ``.pkl`` of its model zoo), EQL or BALMS; Mask or
-            Faster R-CNN of mmdetection; or a ResNet of torchvision or timm.
+        source: checkpoint of balanced_lvis, of Detectron2 (``.pth``, or ``.pkl`` of its model zoo), EQL or BALMS; Mask
+            or Faster R-CNN of mmdetection; or a ResNet of torchvision or timm.
         output: path of a ``.pth`` file, or of a ``.pkl`` file in the format of Detectron2's model zoo.
         layout: "balanced_lvis" for K+1 outputs, as Detectron2 has them, with class names and family; or
             "no_background" for K outputs, for sigmoids only.
@@ -103,6 +103,10 @@ def convert_checkpoint(
         if family or class_names or num_classes or layout != "balanced_lvis":
             raise InputError(f"{source!r} is a backbone, which has no classes; give only the files.")
         return _write_backbone(output, content, convert_resnet(source, state), steps)
+    if any(name.startswith("backbone.body.") for name in state):
+        raise InputError(
+            f"{source!r} is a detector of torchvision, whose first class is the background; these can't be converted."
+        )
     identity = Identity.read(content, source)
     settings, dropped = settings_entry.read_settings(content, repr(source)), []
     if is_mmdetection(state):

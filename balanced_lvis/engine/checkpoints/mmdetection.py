@@ -1,8 +1,9 @@
 """
 Mask and Faster R-CNN of mmdetection, version 2 or 3, in Detectron2's layout.
 
-The models are the same, and so are the orders of classes (the background is the last), anchors, box deltas and channels.
-Names, images and the convolution with the stride differ (:mod:`.settings`). Where the programs compute differently:
+The models are the same, and so are the orders of classes (the background is the last), anchors, box deltas and
+channels. Names, images and the convolution with the stride differ (:mod:`.settings`). Where the programs compute
+differently:
 
 * Sides of boxes shrink by a factor of 1000/16 at most in mmdetection, and without limit in Detectron2.
 * A RoI's level is computed with 1e-6 in mmdetection and with 1e-8 in Detectron2, so that a RoI of exactly 112, 224 or
@@ -20,7 +21,7 @@ import torch
 from detectron2.modeling import build_model
 from torch import Tensor
 
-from ...activations import activation_names, state_keys
+from ...activations import state_keys
 from ...config import load_config
 from ...config_files.names import shipped_config
 from ...data.class_names import class_names_of
@@ -95,8 +96,8 @@ def convert_mmdetection(source: str, state: Mapping[str, Tensor], meta: Any, num
     check_supported(source, config, is_seesaw)
     architecture = resnet_settings(source, found.state, _BACKBONE)
     heads = _head_settings(found.state, num_classes, SEESAW if is_seesaw else "softmax")
-    if _COUNTS in found.state:
-        found.state[_COUNTS] = found.state[_COUNTS][:num_classes].round().long()
+    if (counts := found.state.get(_COUNTS)) is not None and counts.dim() == 1:  # the last one is the background's
+        found.state[_COUNTS] = counts[:num_classes].double().round().long()
     _check_complete(source, found, {**architecture, **heads}, resnet_name(architecture))
     found.settings = {**settings_in(config), **architecture, **heads}
     found.steps = [
@@ -156,19 +157,12 @@ def _is_seesaw(source: str, outputs: int, num_classes: int) -> bool:
             f"{source!r} has a classifier of {outputs} outputs for {num_classes} classes; those of mmdetection have "
             f"{num_classes + 1}, or {num_classes + 2} with Seesaw Loss. Give the classes that it was trained with."
         )
-    if SEESAW not in activation_names():
-        raise InputError(
-            f"{source!r} has {outputs} outputs for {num_classes} classes, as Seesaw Loss has, but there is no activation "
-            f"{SEESAW!r}; import the module that registers it."
-        )
     return True
 
 
 def _head_settings(state: Mapping[str, Tensor], num_classes: int, activation: str) -> dict:
     """Config values of the heads, where they may differ."""
-    boxes, masks = (
-        state.get(f"roi_heads.{name}.bias") for name in ("box_predictor.bbox_pred", "mask_head.predictor")
-    )
+    boxes, masks = (state.get(f"roi_heads.{name}.bias") for name in ("box_predictor.bbox_pred", "mask_head.predictor"))
     agnostic_boxes = num_classes > 1 and boxes is not None and boxes.numel() == 4
     agnostic_masks = num_classes > 1 and masks is not None and masks.numel() == 1
     return {

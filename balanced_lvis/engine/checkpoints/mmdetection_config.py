@@ -1,8 +1,8 @@
 """
 The config in a checkpoint of mmdetection: Python source, which is parsed and never run.
 
-Parameters don't show everything: the stride of a caffe-style ResNet, the normalisation of images and the coding of boxes
-are in the config only.
+Parameters don't show everything: the stride of a caffe-style ResNet, the normalisation of images and the coding of
+boxes are in the config only.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ def parse_config(text: str) -> dict:
         raise ValueError("too long")
     try:
         assignments = [node for node in ast.parse(text).body if isinstance(node, ast.Assign)]
-        return {
-            target.id: _value(node.value) for node in assignments for target in node.targets if isinstance(target, ast.Name)
-        }
+        named = [(node.targets[0], node.value) for node in assignments]
+        return {target.id: _value(value) for target, value in named if isinstance(target, ast.Name)}
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(str(error)) from error
 
@@ -177,10 +176,14 @@ def _node(config: Mapping, path: str) -> dict:
 
 def _temperature(predictor: Mapping) -> float:
     value = predictor.get("tempearture", 20)  # spelt so in mmdetection
-    return float(value) if isinstance(value, (int, float)) else 20.0
+    return float(value) if _is_number(value) else 20.0
 
 
 def _numbers(values) -> list[float] | None:
     """Three numbers; None for anything else."""
-    is_valid = isinstance(values, list) and len(values) == 3 and all(isinstance(v, (int, float)) for v in values)
+    is_valid = isinstance(values, list) and len(values) == 3 and all(map(_is_number, values))
     return [float(value) for value in values] if is_valid else None
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < 1e9  # larger integers can't become a float

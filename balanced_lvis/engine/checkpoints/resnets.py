@@ -1,8 +1,8 @@
 """
 ResNets of torchvision and timm, and those in mmdetection's checkpoints, in Detectron2's layout.
 
-The programs have the same ResNet under other names. They differ from Detectron2's own pretrained weights (MSRA's) in the
-order of the channels, in the normalisation of images and in the convolution with the stride (:mod:`.settings`).
+The programs have the same ResNet under other names. They differ from Detectron2's own pretrained weights (MSRA's) in
+the order of the channels, in the normalisation of images and in the convolution with the stride (:mod:`.settings`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 Config values that converted weights rely on, kept in their checkpoints.
 
-Another order of the channels, another normalisation or the stride in another convolution gives no error: the weights fit,
-and all results are wrong. So a converted checkpoint has these values, and loading compares them with the model.
+Another order of the channels, another normalisation or the stride in another convolution gives no error: the weights
+fit, and all results are wrong. So a converted checkpoint has these values, and loading compares them with the model.
 """
 
 from __future__ import annotations
