@@ -63,7 +63,7 @@ def shapes(num_classes: int, num_outputs: int) -> dict[str, tuple[int, ...]]:
 def random_state(num_classes: int, num_outputs: int, seed: int = 0) -> dict[str, torch.Tensor]:
     """Random weights with which boxes move, scores differ and values stay of the order of 1."""
     generator = torch.Generator().manual_seed(seed)
-    gains = {"neck": 0.3, "rpn_head.rpn_reg": 0.02, "rpn_head.rpn_cls": 0.3, "roi_head.bbox_head.fc_cls": 1.0}
+    gains = {"neck": 0.3, "rpn_head.rpn_reg": 0.02, "rpn_head.rpn_cls": 0.3, "roi_head.bbox_head.fc_": 0.5}
     state = {}
     for name, shape in shapes(num_classes, num_outputs).items():
         layer, _, part = name.rpartition(".")

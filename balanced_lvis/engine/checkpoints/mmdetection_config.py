@@ -47,7 +47,7 @@ def _value(node: ast.expr) -> Any:
         return [_value(element) for element in node.elts]
     try:
         return ast.literal_eval(node)
-    except (ValueError, TypeError):  # not a literal, which is not equal to anything that is looked for
+    except (ValueError, TypeError):  # not a literal, hence of no value that is expected
         return ast.unparse(node)
 
 

@@ -23,7 +23,7 @@ DEPTH = "MODEL.RESNETS.DEPTH"
 _STATISTICS = "(weight|bias|running_mean|running_var)"
 _STAGES = ("res2", "res3", "res4", "res5")
 # Depth by the kind of blocks and their number in each stage, as in Detectron2.
-_DEPTHS = {
+_DEPTHS: dict[tuple[bool, tuple[int, ...]], int] = {
     (False, (2, 2, 2, 2)): 18,
     (False, (3, 4, 6, 3)): 34,
     (True, (3, 4, 6, 3)): 50,
@@ -85,7 +85,8 @@ def resnet_settings(source: str, state: Mapping[str, Tensor], prefix: str = "") 
         )
     if not bottleneck:
         return {DEPTH: depth, "MODEL.RESNETS.RES2_OUT_CHANNELS": 64}
-    shape = state[f"{prefix}res2.0.conv2.weight"].shape if f"{prefix}res2.0.conv2.weight" in state else ()
+    weight = state.get(f"{prefix}res2.0.conv2.weight")
+    shape = tuple(weight.shape) if weight is not None else ()
     groups = shape[0] // shape[1] if len(shape) == 4 and shape[1] else 0
     width = shape[0] // groups if groups else 0
     if not width or (groups, width) == (1, 64):

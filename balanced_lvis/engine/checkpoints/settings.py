@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -84,12 +85,12 @@ def _numbers(name: str) -> Callable:
 def _stride_in_1x1(model) -> bool | None:
     """Whether the first convolution of res3 has the stride; None if res3 has no bottleneck blocks."""
     backbone = getattr(model, "backbone", None)
-    block = next(iter(getattr(getattr(backbone, "bottom_up", backbone), "res3", ())), None)
+    block: Any = next(iter(getattr(getattr(backbone, "bottom_up", backbone), "res3", ())), None)
     return block.conv1.stride[0] > 1 if hasattr(block, "conv3") else None
 
 
 def _mask_temperature(model) -> float | None:
-    mask_head = getattr(getattr(model, "roi_heads", None), "mask_head", None)
+    mask_head: Any = getattr(getattr(model, "roi_heads", None), "mask_head", None)
     return float(getattr(mask_head.predictor, "temperature", 0.0)) if hasattr(mask_head, "predictor") else None
 
 

@@ -202,7 +202,9 @@ def test_images_and_strides_are_those_of_the_config_in_the_file(config, format_,
 def test_the_config_is_parsed_without_being_run():
     found = parse_config("a = dict(b=[1, -2.5], c=(None, 'x'))\nd = {'e': print('run')}\nimport os\nx.y = 1")
     assert found == {"a": {"b": [1, -2.5], "c": [None, "x"]}, "d": {"e": "print('run')"}}
-    assert convert_mmdetection("a.pth", empty(), {"cfg": f"img_norm_cfg = dict(mean=[1, 2, {10**400}])"}).settings
+    assert convert_mmdetection(
+        "a.pth", empty(), {"cfg": f"{VERSION_2}\nimg_norm_cfg = dict(mean=[1, 2, {10**400}])"}
+    ).settings
     for text in ("a = (", "(" * 5000, "x" * (1 << 21)):
         with pytest.raises(ValueError):
             parse_config(text)
