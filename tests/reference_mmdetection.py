@@ -87,10 +87,12 @@ class Detector:
         num_classes: K.
         seesaw: normalized classifier of K+2 outputs with Seesaw Loss's scores.
         normed_mask: normalized mask predictor.
+        most: maximum number of proposals and of detections.
     """
 
-    def __init__(self, state, num_classes, seesaw=False, normed_mask=False):
+    def __init__(self, state, num_classes, seesaw=False, normed_mask=False, most=(1000, 300)):
         self.state, self.num_classes, self.seesaw, self.normed_mask = state, num_classes, seesaw, normed_mask
+        self.most = most
 
     def _conv(self, x, name, **options):
         return F.conv2d(x, self.state[f"{name}.weight"], self.state.get(f"{name}.bias"), **options)
@@ -156,7 +158,7 @@ class Detector:
             boxes.append(decoded[keep])
             scores.append(score[keep])
         score, order = torch.cat(scores).sort(descending=True)
-        return torch.cat(boxes)[order[:1000]], score[:1000]
+        return torch.cat(boxes)[order[: self.most[0]]], score[: self.most[0]]
 
     def _decode(self, boxes, deltas, stds, height, width):
         dx, dy, dw, dh = (deltas * torch.tensor(stds, dtype=torch.float32)).unbind(1)
@@ -181,20 +183,33 @@ class Detector:
     def _unit(self, x, factor=1.0):
         return x / (x.norm(dim=1, keepdim=True) + 1e-6) * factor
 
-    def _scores(self, x):
+    def _logits(self, x):
         name = "roi_head.bbox_head.fc_cls"
         if not self.seesaw:
-            return self._linear(x, name).softmax(1)[:, : self.num_classes]
-        weight, bias = self._unit(self.state[f"{name}.weight"]), self.state[f"{name}.bias"]
-        logits = F.linear(self._unit(x, 20), weight, bias)
+            return self._linear(x, name)
+        return F.linear(self._unit(x, 20), self._unit(self.state[f"{name}.weight"]), self.state[f"{name}.bias"])
+
+    def _scores(self, x):
+        logits = self._logits(x)
+        if not self.seesaw:
+            return logits.softmax(1)[:, : self.num_classes]
         classes, objectness = logits[:, : self.num_classes], logits[:, self.num_classes :]
         return classes.softmax(1) * objectness.softmax(1)[:, :1]
 
-    def detections(self, levels, proposals, height, width):
-        """Boxes (n, 4), scores (n,), classes (n,), best first."""
+    def _box_features(self, levels, proposals):
         x = self._pooled(levels, proposals, 7).flatten(1)
         for number in (0, 1):
             x = self._linear(x, f"roi_head.bbox_head.shared_fcs.{number}").relu()
+        return x
+
+    def centre_logits_(self, levels, proposals):
+        """Change the bias of the classifier such that no output is the largest for most proposals."""
+        bias = self.state["roi_head.bbox_head.fc_cls.bias"]
+        bias -= self._logits(self._box_features(levels, proposals)).mean(0)
+
+    def detections(self, levels, proposals, height, width):
+        """Boxes (n, 4), scores (n,), classes (n,), best first."""
+        x = self._box_features(levels, proposals)
         scores, deltas = self._scores(x), self._linear(x, "roi_head.bbox_head.fc_reg")
         found = []
         for j in range(self.num_classes):
@@ -204,7 +219,7 @@ class Detector:
             keep = nms(boxes, score, 0.5)
             found.append((boxes[keep], score[keep], torch.full((len(keep),), j)))
         boxes, score, classes = (torch.cat(parts) for parts in zip(*found))
-        order = score.argsort(descending=True)[:300]
+        order = score.argsort(descending=True)[: self.most[1]]
         return boxes[order], score[order], classes[order]
 
     def masks(self, levels, boxes, classes):

@@ -10,7 +10,6 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from balanced_lvis.activations import activation_names
 from balanced_lvis.config import load_config
 from balanced_lvis.engine.checkpoints.conversion import convert_checkpoint
 from balanced_lvis.engine.checkpoints.weights import load_for_evaluation
@@ -60,20 +59,23 @@ def their_detections(detector, bgr):
     [(SOFTMAX, K + 1, "mmdetection/r50_softmax"), (SEESAW, K + 2, "mmdetection/r50_seesaw")],
 )
 def test_it_finds_the_same_objects(name, outputs, config, tmp_path):
-    if "seesaw" in config and "seesaw" not in activation_names():
-        pytest.skip("there is no activation seesaw")
     detector, text = detector_of(name, outputs)
+    small = torch.randint(0, 256, (1, 3, 12, 16)).float()
+    bgr = torch.nn.functional.interpolate(small, (HEIGHT, WIDTH), mode="bicubic")[0].clamp(0, 255).round().byte()
+    classifier, logits = detector.roi_head.bbox_head.fc_cls, []
+    with classifier.register_forward_hook(lambda module, inputs, output: logits.append(output)):
+        their_detections(detector, bgr)
+    classifier.bias.data -= logits[0].mean(0)  # so that no class is that of most RoIs
+    expected = their_detections(detector, bgr)
+    expected = expected[(expected.bboxes[:, 2:] > expected.bboxes[:, :2]).all(1)]  # as Detectron2 does at the end
     torch.save({"state_dict": detector.state_dict(), "meta": {"config": text}}, tmp_path / "a.pth")
     convert_checkpoint(tmp_path / "a.pth", tmp_path / "b.pth")
     opts = ["MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.NUM_CLASSES", K]
     model = build_model(load_config(CONFIGS / f"{config}.yaml", opts)).eval()
     load_for_evaluation(model, str(tmp_path / "b.pth"))
-    small = torch.randint(0, 256, (1, 3, 12, 16)).float()
-    bgr = torch.nn.functional.interpolate(small, (HEIGHT, WIDTH), mode="bicubic")[0].clamp(0, 255).round().byte()
-    expected = their_detections(detector, bgr)
     with torch.no_grad():
         found = model([{"image": bgr.flip(0), "height": HEIGHT, "width": WIDTH}])[0]["instances"]
-    assert len(expected) == len(found) == 300 and len(expected.labels.unique()) > 5
+    assert len(expected) == len(found) > 250 and len(expected.labels.unique()) > 5
     assert torch.equal(found.pred_classes, expected.labels)
     torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(found.pred_boxes.tensor, expected.bboxes, rtol=1e-4, atol=1e-2)
