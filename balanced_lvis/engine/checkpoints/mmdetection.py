@@ -29,7 +29,7 @@ from ...utils.errors import InputError
 from .mmdetection_config import check_supported, class_names_in, config_in, settings_in
 from .other_layouts import Renamed, Rule, check_shapes, rename
 from .resnets import resnet_name, resnet_rules, resnet_settings
-from .settings import FORMAT, MEAN, STD
+from .settings import FORMAT, MASK_TEMPERATURE, MEAN, STD
 
 SEESAW = "seesaw"
 _BACKBONE = "backbone.bottom_up."
@@ -100,6 +100,8 @@ def convert_mmdetection(source: str, state: Mapping[str, Tensor], meta: Any, num
         found.state[_COUNTS] = counts[:num_classes].double().round().long()
     _check_complete(source, found, {**architecture, **heads}, resnet_name(architecture))
     found.settings = {**settings_in(config), **architecture, **heads}
+    if is_seesaw and config:  # the configs of Seesaw Loss have either predictor
+        found.settings.setdefault(MASK_TEMPERATURE, 0.0)
     found.steps = [
         f"{resnet_name(architecture)} detector of mmdetection: names changed to those of Detectron2",
         _remark(found.settings, bool(config)),

@@ -8,6 +8,7 @@ boxes are in the config only.
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +31,10 @@ def parse_config(text: str) -> dict:
     if len(text) > _LONGEST:
         raise ValueError("too long")
     try:
-        assignments = [node for node in ast.parse(text).body if isinstance(node, ast.Assign)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's, on doubtful syntax
+            parsed = ast.parse(text)
+        assignments = [node for node in parsed.body if isinstance(node, ast.Assign)]
         named = [(node.targets[0], node.value) for node in assignments]
         return {target.id: _value(value) for target, value in named if isinstance(target, ast.Name)}
     except (SyntaxError, RecursionError, MemoryError) as error:

@@ -155,6 +155,16 @@ def test_seesaw_with_its_normalized_layers_and_objectness_finds_the_same(state, 
         loaded(tmp_path / "b.pth", "r50_seesaw_linear_mask")
 
 
+@pytest.mark.parametrize(("predictor", "temperature"), [("NormedConv2d", 20.0), ("Conv", 0.0)])
+def test_the_mask_predictor_of_seesaw_is_that_of_the_config_in_the_file(predictor, temperature):
+    config = SEESAW.replace("NormedConv2d", predictor)
+    settings = convert_mmdetection("a.pth", empty(num_outputs=K + 2), {"cfg": config}).settings
+    assert settings["MODEL.ROI_MASK_HEAD.TEMPERATURE"] == temperature
+    assert (
+        "MODEL.ROI_MASK_HEAD.TEMPERATURE" not in convert_mmdetection("a.pth", empty(num_outputs=K + 2), None).settings
+    )
+
+
 def test_what_is_kept_and_left_out_is_reported(converted):
     path, done = converted
     assert done.dropped == ["53 of num_batches_tracked", "meta", "optimizer"]
