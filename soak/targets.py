@@ -30,13 +30,14 @@ from balanced_lvis.data.samplers import class_repeat_factors
 from balanced_lvis.data.validation import validate_annotations
 from balanced_lvis.engine.checkpoints.checkpoint_file import read_checkpoint
 from balanced_lvis.engine.checkpoints.checkpoint_folder import newest_checkpoint
+from balanced_lvis.engine.checkpoints.mmdetection_config import check_supported, config_in, settings_in
 from balanced_lvis.evaluation.backends import evaluate_tasks
 from balanced_lvis.evaluation.lvis_api import LVIS
 from balanced_lvis.evaluation.submission import ImageList, read_predictions, validate_submission
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
 
-from .mutations import mutated_json, mutated_pickle, mutated_torch_file, mutated_yaml
+from .mutations import mutated_bytes, mutated_json, mutated_pickle, mutated_torch_file, mutated_yaml
 from .stored import UNDAMAGED, drawn_damage, export_damaged
 
 
@@ -76,9 +77,20 @@ def targets() -> list[Target]:
         Target("config", "config.yaml", yaml.safe_dump(_config()).encode(), mutated_yaml, load_config),
         Target("checkpoint, .pth", "model.pth", _torch_file(_checkpoint()), mutated_torch_file, read_checkpoint),
         Target("checkpoint, .pkl", "model.pkl", _pickle(), mutated_pickle, read_checkpoint),
+        Target("config of mmdetection", "config.py", _MMDETECTION, mutated_bytes, _use_mmdetection_config),
         Target("checkpoint to resume", "model_0000001.pth", _torch_file(_checkpoint()), mutated_torch_file, _resume),
         Target("chunks of an export", "damage.json", UNDAMAGED, drawn_damage, export_damaged),
     ]
+
+
+_MMDETECTION = b"""model = dict(
+    type='MaskRCNN',
+    data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
+    backbone=dict(type='ResNet', depth=50, style='pytorch'),
+    rpn_head=dict(anchor_generator=dict(scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64])),
+    roi_head=dict(mask_head=dict(predictor_cfg=dict(type='NormedConv2d', tempearture=20))))
+img_norm_cfg = {'mean': (103.53, 116.28, 123.675), 'to_rgb': False}
+"""
 
 
 def _annotations() -> dict:
@@ -235,3 +247,11 @@ def _resume(path: Path) -> None:
     found = newest_checkpoint(path.parent)
     if found:
         read_checkpoint(found)
+
+
+def _use_mmdetection_config(path: Path) -> None:
+    config = config_in({"config": path.read_text(encoding="latin-1")})
+    settings_in(config)
+    for seesaw in (False, True):
+        with contextlib.suppress(InputError):
+            check_supported("file.pth", config, seesaw)

@@ -33,6 +33,8 @@ def read_checkpoint(path: str | os.PathLike, trust: bool = False) -> dict:
     """
     Read a checkpoint: PyTorch's (``.pth``), the Detectron2 or Detectron model zoo's (``.pkl``) or pycls's (``.pyth``).
 
+    The weights may be under "model", "model_state" or "state_dict", or be the whole file.
+
     The format is detected from the first bytes, not from the file name. Tensors and plain containers are read without
     running code from the file. Files that need more are rejected before any of their code runs.
 
@@ -142,6 +144,9 @@ def _normalised(path: str, content) -> dict:
         return {"model": state, "__author__": "pycls", "matching_heuristics": True}
     if "model" in content:
         return {**content, "model": _state(path, content["model"])}
+    if isinstance(content.get("state_dict"), dict):  # mmdetection, timm and others
+        state = _state(path, content.pop("state_dict"))
+        return {**content, "model": state}
     blobs = content.get("blobs", content)
     if blobs is not content or all(isinstance(value, np.ndarray) for value in content.values()):  # Detectron
         if isinstance(blobs, dict):

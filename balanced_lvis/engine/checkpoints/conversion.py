@@ -2,7 +2,8 @@
 Conversion of checkpoints from and to the layouts of other programs.
 
 K is the number of classes. Classifiers of Detectron2 and balanced_lvis have K+1 outputs, the last for the background.
-The published sigmoid classifiers of EQL (Tan et al., CVPR 2020) and BALMS (Ren et al., NeurIPS 2020) have K.
+The published sigmoid classifiers of EQL (Tan et al., CVPR 2020) and BALMS (Ren et al., NeurIPS 2020) have K. Files of
+torchvision, timm and mmdetection are recognized by their names of parameters.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ import torch
 from ...utils.errors import InputError
 from ...utils.io import replacing
 from ...utils.storage import clear_output_errors
+from . import settings as settings_entry
 from .checkpoint_file import read_checkpoint
 from .identity import Identity
+from .mmdetection import convert_mmdetection, is_mmdetection, model_config
+from .other_layouts import Renamed, summary
+from .resnets import convert_resnet, is_resnet
 
 FAMILIES = ("sigmoid", "softmax")
 LAYOUTS = ("balanced_lvis", "no_background")
-_KEPT = ("model", Identity.KEY, "matching_heuristics", "__author__")
+_KEPT = ("model", Identity.KEY, settings_entry.KEY, "matching_heuristics", "__author__")
 _END_TO_END = "an end-to-end training"
 _CLASSIFIER = re.compile(r"^(.*roi_heads\.box_predictor(?:\.\d+)?)\.cls_score\.(weight|bias|scale)$")
 _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel's and torch.compile's
@@ -35,11 +40,12 @@ class Conversion:
     Summary of a conversion.
 
     Attributes:
-        num_classes: K.
+        num_classes: K; 0 for a backbone.
         had_background: whether the classifier had K+1 outputs before the conversion.
         has_background: whether it has them afterwards.
-        family: "sigmoid" or "softmax".
+        family: "sigmoid", "softmax" or that of another activation; empty for a backbone.
         class_names: K names; empty if unknown.
+        settings: config values that the weights rely on; empty if they are those of Detectron2's own weights.
         num_tensors: number of tensors written.
         dropped: entries of the file that were not written, such as the state of the optimizer.
         steps: descriptions of the other changes.
@@ -50,6 +56,7 @@ class Conversion:
     has_background: bool
     family: str
     class_names: list[str]
+    settings: dict = field(default_factory=dict)
     num_tensors: int = 0
     dropped: list[str] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
@@ -69,7 +76,8 @@ def convert_checkpoint(
     Write the weights of a checkpoint in another layout, without training state.
 
     Args:
-        source: checkpoint of balanced_lvis, of Detectron2 (``.pth``, or ``.pkl`` of its model zoo), EQL or BALMS.
+        source: checkpoint of balanced_lvis, of Detectron2 (``.pth``, or ``.pkl`` of its model zoo), EQL or BALMS; Mask
+            or Faster R-CNN of mmdetection; or a ResNet of torchvision or timm.
         output: path of a ``.pth`` file, or of a ``.pkl`` file in the format of Detectron2's model zoo.
         layout: "balanced_lvis" for K+1 outputs, as Detectron2 has them, with class names and family; or
             "no_background" for K outputs, for sigmoids only.
@@ -83,14 +91,27 @@ def convert_checkpoint(
         summary of the conversion.
 
     Raises:
-        InputError: if the file can't be read, is not a checkpoint of a detector, or lacks information that must be
-            given. Nothing is written then.
+        InputError: if the file can't be read, is not a checkpoint of a detector or a ResNet, lacks information that
+            must be given, or has tensors that are missing, too many or of another shape. Nothing is written then.
     """
     source, output = os.fspath(source), os.fspath(output)
     _check_arguments(source, output, layout, family, num_classes)
     content = read_checkpoint(source, trust)
-    identity = Identity.read(content, source)
     state, steps = _unwrapped(content["model"])
+    if is_resnet(state):
+        if family or class_names or num_classes or layout != "balanced_lvis":
+            raise InputError(f"{source!r} is a backbone, which has no classes; give only the files.")
+        return _write_backbone(output, content, convert_resnet(source, state), steps)
+    if any(name.startswith("backbone.body.") for name in state):
+        raise InputError(
+            f"{source!r} is a detector of torchvision, whose first class is the background; these can't be converted."
+        )
+    identity = Identity.read(content, source)
+    settings, dropped = settings_entry.read_settings(content, repr(source)), []
+    if is_mmdetection(state):
+        found = convert_mmdetection(source, state, content.get("meta"), num_classes or len(class_names or ()))
+        state, settings, dropped, steps = found.state, found.settings, found.dropped, steps + found.steps
+        identity = Identity.of_model(model_config(settings), found.class_names, _END_TO_END)
     outputs = _num_outputs(source, content, state)
     names = _class_names(source, identity, class_names)
     known = num_classes if num_classes is not None else len(names) or _classes_of_other_heads(state)
@@ -103,19 +124,32 @@ def convert_checkpoint(
             f"{source!r} has a {family} classifier with {outputs} outputs for {known} classes, which "
             "layout 'no_background' can't represent; use layout 'balanced_lvis'."
         )
-    done = Conversion(known, background, layout != "no_background", family, names, steps=steps)
+    done = Conversion(known, background, layout != "no_background", family, names, settings, steps=steps)
     if done.has_background and not background:
         _change_classifier(state, _with_background)
         done.steps.append("added a background output to the classifier, which sigmoids ignore")
     elif background and not done.has_background:
         _change_classifier(state, lambda value, _: value[:-1].clone())
         done.steps.append("removed the unused background output of the classifier")
-    done.dropped = [str(key) for key in content if key not in _KEPT]
+    done.dropped = [*summary(dropped), *_not_kept(content)]
     done.num_tensors = len(state)
     stage = identity.stage if identity else _END_TO_END
     heads = (identity.classifier, identity.mask_predictor) if identity else ()
-    _write(output, {"model": state, Identity.KEY: Identity(names, family, stage, *heads).state_dict()})
+    entries = {Identity.KEY: Identity(names, family, stage, *heads).state_dict()}
+    _write(output, {"model": state, **entries, **({settings_entry.KEY: settings} if settings else {})})
     return done
+
+
+def _not_kept(content: dict) -> list[str]:
+    """Entries of a file that are not written."""
+    return [str(key) for key in content if key not in _KEPT]
+
+
+def _write_backbone(output: str, content: dict, found: Renamed, steps: list[str]) -> Conversion:
+    # Matching heuristics: names lack the prefix that depends on the model. Detectron2's own converter writes them, too.
+    _write(output, {"model": found.state, settings_entry.KEY: found.settings, "matching_heuristics": True})
+    dropped = [*summary(found.dropped), *_not_kept(content)]
+    return Conversion(0, False, False, "", [], found.settings, len(found.state), dropped, steps + found.steps)
 
 
 def _check_arguments(source: str, output: str, layout: str, family: str | None, num_classes: int | None) -> None:

@@ -49,8 +49,13 @@ class Identity:
         if evaluation:
             data_sets = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
         names = (MetadataCatalog.get(name).get("thing_classes") for name in data_sets)
+        return cls.of_model(cfg, next(filter(None, names), ()), stage_in_words(cfg))
+
+    @classmethod
+    def of_model(cls, cfg, class_names, stage: str) -> Identity:
+        """Identity with the family and the kinds of heads of a config's model."""
         family = activation_class(cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME).family
-        return cls(next(filter(None, names), ()), family, stage_in_words(cfg), *kinds_of_heads(cfg))
+        return cls(class_names, family, stage, *kinds_of_heads(cfg))
 
     @classmethod
     def read(cls, content: dict, source: str) -> Identity | None:

@@ -109,6 +109,9 @@ class _StrictCheckpointer(Checkpointer):
         self.whole_classifier = whole_classifier
         self.fresh_state: list[str] = []
 
+    def _report(self, message):
+        raise InputError(message)
+
     def _load_model(self, checkpoint):
         state = self.model.state_dict()
         fresh = {key: state[key].clone() for key in self.fresh}

@@ -151,6 +151,7 @@ def agnostic(outputs):
         (agnostic(13), {"family": "gumbel"}, "valid: sigmoid, softmax"),
         (agnostic(13), {"layout": "mmdetection"}, "valid: balanced_lvis"),
         ({"res2.weight": torch.zeros(1)}, {}, "backbone"),
+        ({**agnostic(91), "backbone.body.x": torch.zeros(1)}, {"num_classes": 90}, "a detector of torchvision"),
         (
             {f"roi_heads.box_predictor.{i}.cls_score.bias": torch.zeros(3 + i) for i in range(2)},
             {},

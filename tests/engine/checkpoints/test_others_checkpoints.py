@@ -1,4 +1,4 @@
-"""Evaluation and prediction with checkpoints of every layout, and the commands of two pages of the docs."""
+"""Evaluation and prediction with checkpoints of every layout, and the commands of three pages of the docs."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 import torch
+import torchvision
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from PIL import Image
@@ -19,6 +20,7 @@ from balanced_lvis.engine.checkpoints.conversion import convert_checkpoint
 from balanced_lvis.engine.checkpoints.identity import Identity
 from balanced_lvis.engine.run import check, read_config, run
 from tests.common import CONFIGS, ROOT, load_tool, rendered_opts
+from tests.reference_mmdetection import random_state
 
 CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
 
@@ -80,7 +82,7 @@ _BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 
 def documented():
     """(command, what it prints) of every console block."""
-    pages = "".join((ROOT / "docs" / f"{page}.md").read_text() for page in ("checkpoints", "prediction"))
+    pages = "".join((ROOT / "docs" / f"{page}.md").read_text() for page in ("checkpoints", "prediction", "backbones"))
     for block in _BLOCK.findall(pages):
         command, _, printed = block.partition("\n")
         assert command.startswith("$ ")
@@ -101,6 +103,9 @@ def folder(rendered, tmp_path, monkeypatch):
     torch.save({"model": large, "iteration": 3, "optimizer": {}}, "balms.pth")
     torch.save({"model": without_background(state)}, "published.pth")
     torch.save({"model": state, "extra": _Attack()}, "untrusted.pth")
+    torch.save(torchvision.models.resnet50(weights=None).state_dict(), "resnet50.pth")
+    of_mmdetection = {"state_dict": random_state(3, 4), "meta": {"CLASSES": ("a", "b", "c"), "config": _MMDETECTION}}
+    torch.save(of_mmdetection, "mask_rcnn_r50_lvis_v1.pth")
     pictures = sorted(rendered.glob("val/*.jpg"))[:3]
     os.mkdir("photos")
     for path in pictures[:2]:
@@ -108,6 +113,9 @@ def folder(rendered, tmp_path, monkeypatch):
     Image.open(pictures[2]).save("holiday.png")
     (tmp_path / "configs").symlink_to(CONFIGS)
     return opts
+
+
+_MMDETECTION = "model = dict(type='MaskRCNN', backbone=dict(type='ResNet', style='pytorch'))"
 
 
 class _Attack:
@@ -126,7 +134,7 @@ def without_numbers(text):
 def test_the_commands_of_the_page_print_what_it_shows(folder, tmp_path, capfd):
     """Up to the numbers, which are those of the model at hand."""
     commands = list(documented())
-    assert len(commands) == 6
+    assert len(commands) == 8
     for command, printed in commands:
         tool, *arguments = shlex.split(command)
         if tool.endswith("train_net.py"):
