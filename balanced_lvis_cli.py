@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": ("predict", "detect objects in images, draw them and write them as JSON"),
     "export": ("export", "write, convert or validate an LVIS submission"),
     "analyze": ("analyze", "show the class frequencies of a dataset"),
+    "analyze-results": ("analyze_results", "show why AP is what it is: errors, confusion, calibration, uncertainty"),
     "convert": ("convert", "convert checkpoints between Detectron2, balanced_lvis, EQL and BALMS"),
     "compare": ("compare", "train every method with several seeds and compare them"),
     "quickstart": ("quickstart", "train and compare two methods on a rendered dataset, without a GPU"),

@@ -19,6 +19,7 @@ TOOLS = {
     "predict": "predict",
     "export": "export_submission",
     "analyze": "analyze_dataset",
+    "analyze-results": "analyze_results",
     "convert": "convert_checkpoint",
     "compare": "compare",
     "quickstart": "quick_start",
