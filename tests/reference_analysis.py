@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-RECALLS = [i / 100 for i in range(101)]
+import numpy as np
+
+RECALLS = np.linspace(0, 1, 101).tolist()  # as in the LVIS API; not all are the float nearest to i / 100
 
 
 def box_iou(first, second) -> float:
@@ -74,7 +76,7 @@ def average_precision(ranked: list[tuple[float, bool]], number: int) -> float:
     for count, (_, is_true) in enumerate(sorted(ranked, key=lambda one: -one[0]), 1):
         true += is_true
         points.append((true / number, true / count))
-    return sum(max((p for r, p in points if r >= recall - 1e-12), default=0) for recall in RECALLS) / len(RECALLS)
+    return sum(max((p for r, p in points if r >= recall), default=0) for recall in RECALLS) / len(RECALLS)
 
 
 def ap50_by_category(content, ranked: dict[int, list[tuple[float, bool]]], removed=None) -> dict[int, float]:

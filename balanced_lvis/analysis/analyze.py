@@ -203,7 +203,8 @@ class _TaskAnalysis:
         return result, Matches(table, self.errors, resamples)
 
     def _fixed(self) -> tuple[FixedAP, np.ndarray]:
-        precision, recall = precision_and_recall(self.fixed_table)
+        same = self.fixed_table is self.table  # no limit leaves out a detection
+        precision, recall = (self.precision, self.recall) if same else precision_and_recall(self.fixed_table)
         metrics = lvis_metrics(self.fixed_table, precision, recall)
         classes = np.bincount(self.detections.classes)
         full = np.count_nonzero(classes >= DETECTIONS_PER_CATEGORY)

@@ -11,6 +11,7 @@ Shape shorthand: S resamples, I images, K categories, T IoU thresholds; of one c
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -26,9 +27,9 @@ THREADS = 2
 
 
 def image_weights(num_images: int, samples: int, seed: int) -> np.ndarray:
-    """(S, I) float32: how often each image is drawn in each resample."""
+    """(S, I) int16: how often each image is drawn in each resample."""
     rng = np.random.default_rng(seed)
-    weights = np.empty((samples, num_images), np.float32)
+    weights = np.empty((samples, num_images), np.int16)
     for row in weights:
         row[:] = np.bincount(rng.integers(num_images, size=num_images), minlength=num_images)
     return weights
@@ -45,7 +46,7 @@ def resampled_ap(table: MatchTable, weights: np.ndarray) -> np.ndarray:
     """
     groups = groups_of(table)
     members = np.stack([in_group(groups, pool) for pool in POOLS], axis=1).astype(np.float64)
-    parts = np.array_split(np.arange(len(weights)), max(THREADS, len(weights) // 250))
+    parts = np.array_split(np.arange(len(weights)), min(len(weights), max(THREADS, len(weights) // 250)))
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(lambda part: _means(table, weights[part], members), parts))
     return np.concatenate(found)
@@ -86,41 +87,58 @@ def _category_ap(table: MatchTable, category: int, by_image: np.ndarray, drawn: 
     if not len(images):
         return total
     weights = by_image[images]
-    ranked = np.cumsum(weights, axis=0)
+    ranked = np.cumsum(weights, axis=0, dtype=np.int32)
+    recalls = _Recalls(drawn)
     for at_threshold in status:
         true = np.flatnonzero(at_threshold == TRUE)
         if len(true):
             ignored = np.flatnonzero(at_threshold == IGNORED)
             counts = ranked[true]
             if len(ignored):
-                before = np.cumsum(weights[ignored], axis=0)
-                before = np.append(np.zeros((1, before.shape[1]), np.float32), before, axis=0)
+                before = np.cumsum(weights[ignored], axis=0, dtype=np.int32)
+                before = np.append(np.zeros((1, before.shape[1]), np.int32), before, axis=0)
                 counts = counts - before[np.searchsorted(ignored, true)]
-            total += _mean_precision(np.cumsum(weights[true], axis=0), counts, drawn)
+            total += _mean_precision(np.cumsum(weights[true], axis=0, dtype=np.int32), counts, recalls)
     return total / len(status)
 
 
-def _mean_precision(true: np.ndarray, counts: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+def _mean_precision(true: np.ndarray, counts: np.ndarray, recalls: _Recalls) -> np.ndarray:
     """
     Mean over 101 recalls of the interpolated precision.
 
     Args:
         true: (J, S) number of true positives up to each one.
         counts: (J, S) number of true and false positives up to each.
-        drawn: (S,) number of objects.
+        recalls: of the number of objects.
     """
     precision = true / (counts + np.spacing(1))
     precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    reached = recalls_reached(true, drawn)
-    steps = np.diff(reached, axis=0, prepend=0)
-    return (precision * steps).sum(axis=0) / len(RECALLS)
+    steps = np.diff(recalls.reached(true), axis=0, prepend=0)
+    return np.einsum("js,js->s", precision, steps) / len(RECALLS)
 
 
-def recalls_reached(true: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """(J, S) how many of the 101 recall thresholds are at most ``true / drawn``."""
-    recall = true.astype(np.float64) / np.maximum(drawn, 1)
-    nearest = np.rint(recall * (len(RECALLS) - 1)).astype(np.int64)
-    return nearest + (RECALLS[nearest] <= recall)
+class _Recalls:
+    """
+    How many of the 101 recall thresholds some true positives reach, of each number of objects.
+
+    Args:
+        drawn: (S,) number of objects in each resample.
+    """
+
+    def __init__(self, drawn: np.ndarray):
+        numbers, which = np.unique(drawn.astype(np.int64), return_inverse=True)
+        self._table = np.concatenate([recalls_reached(number) for number in numbers.tolist()])
+        self._begins = (np.cumsum(numbers + 1) - numbers - 1)[which]
+
+    def reached(self, true: np.ndarray) -> np.ndarray:
+        """(J, S) of (J, S) numbers of true positives."""
+        return self._table[true + self._begins]
+
+
+@functools.lru_cache(2048)
+def recalls_reached(number: int) -> np.ndarray:
+    """(number + 1,) how many of the 101 recall thresholds 0, 1, ... ``number`` of ``number`` objects reach."""
+    return np.searchsorted(RECALLS, np.arange(number + 1) / max(number, 1), side="right").astype(np.uint8)
 
 
 def centred_interval(value: float, resamples: np.ndarray, level: float = LEVEL) -> Interval:

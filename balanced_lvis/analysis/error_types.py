@@ -102,70 +102,10 @@ def _best_of_each(objects: np.ndarray, table: MatchTable, candidates: np.ndarray
     return best
 
 
-@dataclass(frozen=True)
-class RankedDetections:
-    """
-    True and false positives at an IoU threshold of 0.5.
-
-    Attributes:
-        categories: (N,) ranks of the categories.
-        scores: (N,) scores.
-        true: (N,) bool, true positives.
-        num_objects: (K,) number of objects of each category.
-    """
-
-    categories: np.ndarray
-    scores: np.ndarray
-    true: np.ndarray
-    num_objects: np.ndarray
-
-    def average_precision(self, had_objects: np.ndarray) -> np.ndarray:
-        """
-        Args:
-            had_objects: (K,) bool, categories that have objects in the dataset.
-
-        Returns:
-            (K,) AP50 in 0..1; NaN without objects in the dataset, 1 if all objects were removed.
-        """
-        order = np.lexsort((-self.scores, self.categories))
-        categories, true = self.categories[order], self.true[order]
-        bounds = np.searchsorted(categories, np.arange(len(had_objects) + 1))
-        result = np.where(had_objects, 1.0, np.nan)
-        for category in np.flatnonzero((self.num_objects > 0) & had_objects):
-            own = true[bounds[category] : bounds[category + 1]]
-            result[category] = curve(own, ~own, int(self.num_objects[category]))[0].mean()
-        return result
-
-
 def counted(table: MatchTable) -> tuple[np.ndarray, np.ndarray]:
     """(M,) bool: true positives, and detections that are not ignored, at an IoU threshold of 0.5."""
     status = table.status[AT_50, ALL_AREAS]
     return status == TRUE, (status == TRUE) | (status == FALSE)
-
-
-def fix_errors(table: MatchTable, errors: Errors, name: str, detections: np.ndarray, objects: np.ndarray):
-    """
-    Correct errors of one type.
-
-    Args:
-        name: one of :data:`ERROR_TYPES`.
-        detections: (M,) bool, whether an error of this detection is corrected.
-        objects: (G,) bool, whether a missed object is removed.
-
-    Returns:
-        the corrected :class:`RankedDetections`.
-    """
-    true, kept = counted(table)
-    num_objects = table.objects.per_category(table.num_categories)
-    if name == MISSED:
-        gone = table.objects.categories[errors.missed & objects]
-        num_objects = num_objects - np.bincount(gone, minlength=table.num_categories)
-        return RankedDetections(table.categories[kept], table.scores[kept], true[kept], num_objects)
-    changed = (errors.types == _index(name)) & detections
-    fixed = changed & errors.fixes
-    categories = np.where(fixed, table.objects.categories[errors.objects], table.categories)
-    kept = kept & (~changed | fixed)
-    return RankedDetections(categories[kept], table.scores[kept], (true | fixed)[kept], num_objects)
 
 
 def error_areas(table: MatchTable, errors: Errors) -> np.ndarray:
@@ -177,27 +117,75 @@ def ap_lost(table: MatchTable, errors: Errors) -> tuple[np.ndarray, np.ndarray]:
     """
     AP50 that each error type costs: AP50 with all its errors corrected, minus AP50.
 
+    A classification or localisation error that finds its object becomes a true positive, of the category of the object;
+    all other false positives are removed. Missed objects are removed. If a category has no other objects, its AP50 is
+    then 100.
+
     Returns:
         (E, K) of each category, and (E, S) mean over categories when only errors of each of :data:`SIZES` are
         corrected; in percent.
     """
-    all_detections, all_objects = np.ones(len(table), bool), np.ones(len(table.objects), bool)
-    true, kept = counted(table)
     number = table.objects.per_category(table.num_categories)
-    had_objects = number > 0
-    ranked = RankedDetections(table.categories[kept], table.scores[kept], true[kept], number)
-    before = ranked.average_precision(had_objects)
+    ranked = _ranked_with_corrections(table, errors)
+    lost = np.full((1 + len(SIZES), len(ERROR_TYPES), table.num_categories), np.nan)
+    missed = _missed(table, errors)
+    for category in np.flatnonzero(number):
+        own = slice(*ranked.bounds[category : category + 2])
+        values = curve(ranked.true[:, own], ranked.false[:, own], int(number[category]))[0].mean(axis=1)
+        lost[:, :-1, category] = (values[1:] - values[0]).reshape(len(lost), -1)
+        before = ranked.true[0, own], ranked.false[0, own]
+        for size, gone in enumerate(missed[:, category].tolist()):
+            left = int(number[category]) - gone
+            after = curve(*before, left)[0].mean() if gone and left else 1.0 if gone else values[0]
+            lost[size, -1, category] = after - values[0]
+    lost *= 100
+    by_size = np.nanmean(lost[1:], axis=2) if number.any() else lost[1:, :, 0]
+    return lost[0], by_size.T
 
-    def lost(name: str, detections: np.ndarray, objects: np.ndarray) -> np.ndarray:
-        return 100 * (fix_errors(table, errors, name, detections, objects).average_precision(had_objects) - before)
 
-    by_category = np.stack([lost(name, all_detections, all_objects) for name in ERROR_TYPES])
-    areas = error_areas(table, errors)
-    by_size = np.zeros((len(ERROR_TYPES), len(SIZES)))
-    for size, (low, high) in enumerate(_disjoint_ranges()):
-        chosen = (areas >= low) & (areas < high), (table.objects.areas >= low) & (table.objects.areas < high)
-        by_size[:, size] = [np.nanmean(lost(name, *chosen)) for name in ERROR_TYPES]
-    return by_category, by_size
+@dataclass(frozen=True)
+class _Ranked:
+    """
+    Detections by category and falling score, and what they are after V corrections.
+
+    Attributes:
+        bounds: (K+1,) the detections of category k are ``bounds[k]`` to ``bounds[k + 1]``.
+        true, false: (V, N) true and false positives. The first row is without a correction; then come all sizes
+            together and each size, with the types of :data:`ERROR_TYPES` but missed objects for each.
+    """
+
+    bounds: np.ndarray
+    true: np.ndarray
+    false: np.ndarray
+
+
+def _ranked_with_corrections(table: MatchTable, errors: Errors) -> _Ranked:
+    true, kept = counted(table)
+    own = np.flatnonzero(kept)
+    # Detections that become true positives of another category have a second entry there.
+    moved = np.flatnonzero(errors.fixes & (errors.types == _index(CLASSIFICATION)))
+    detections = np.append(own, moved)
+    categories = np.append(table.categories[own], table.objects.categories[errors.objects[moved]])
+    order = np.lexsort((-table.scores[detections], categories))
+    detections, is_moved = detections[order], (np.arange(len(detections)) >= len(own))[order]
+    is_true, fixes, types = true[detections], errors.fixes[detections], errors.types[detections]
+    sizes = size_of(error_areas(table, errors))[detections]
+    rows = [(is_true & ~is_moved, ~is_true & ~is_moved)]
+    for of_size in (np.ones(len(detections), bool), *(sizes == size for size in range(len(SIZES)))):
+        for name in ERROR_TYPES[:-1]:
+            corrected = (types == _index(name)) & of_size
+            in_place = is_moved if name == CLASSIFICATION else ~is_moved & (name == LOCALISATION)
+            rows.append((rows[0][0] | (corrected & fixes & in_place), rows[0][1] & ~corrected))
+    bounds = np.searchsorted(categories[order], np.arange(table.num_categories + 1))
+    return _Ranked(bounds, *(np.stack(column) for column in zip(*rows)))
+
+
+def _missed(table: MatchTable, errors: Errors) -> np.ndarray:
+    """(1 + S, K) number of missed objects, of all sizes and of each."""
+    objects = table.objects
+    sizes = size_of(objects.areas)
+    chosen = [errors.missed, *(errors.missed & (sizes == size) for size in range(len(SIZES)))]
+    return np.stack([np.bincount(objects.categories[own], minlength=table.num_categories) for own in chosen])
 
 
 def size_of(areas: np.ndarray) -> np.ndarray:

@@ -120,7 +120,7 @@ class BoxRegions:
 
 
 class MaskRegions:
-    """RLE masks of detections and objects. Those of objects are rasterised when needed, and not kept."""
+    """RLE masks of detections and objects."""
 
     def __init__(self, truth: GroundTruth, detections: Detections):
         self._detections = detections
@@ -141,11 +141,4 @@ class MaskRegions:
 
     def objects(self, objects: np.ndarray) -> list[dict]:
         """RLE masks of objects."""
-        return [self._object(self._truth.annotations[index]) for index in objects.tolist()]
-
-    def _object(self, annotation: dict) -> dict:
-        segmentation = annotation["segmentation"]
-        if isinstance(segmentation, list):
-            image = self._truth.lvis.imgs[annotation["image_id"]]
-            return mask_util.merge(mask_util.frPyObjects(segmentation, image["height"], image["width"]))
-        return self._truth.lvis.ann_to_rle(annotation)
+        return [self._truth.mask(index) for index in objects.tolist()]

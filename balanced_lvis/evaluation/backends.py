@@ -151,6 +151,7 @@ class GroundTruth:
 
     def __init__(self, lvis_gt: LVIS):
         self.lvis = lvis_gt
+        self._masks: dict[int, dict] = {}
         self.image_ids = np.unique(np.fromiter(lvis_gt.imgs, np.int64))
         self.category_ids = np.unique(np.fromiter(lvis_gt.cats, np.int64))
         self._rank_of_category = {category_id: rank for rank, category_id in enumerate(self.category_ids.tolist())}
@@ -184,6 +185,18 @@ class GroundTruth:
         for row, image_id in zip(listed, self.image_ids.tolist()):
             row[self._listed(image_id, "not_exhaustive_category_ids")] = True
         return listed
+
+    def mask(self, index: int) -> dict:
+        """RLE of an annotation, as the API rasterises it; kept for the next call."""
+        if index not in self._masks:
+            annotation = self.annotations[index]
+            parts = annotation["segmentation"]
+            if isinstance(parts, list):
+                image = self.lvis.imgs[annotation["image_id"]]
+                self._masks[index] = mask_util.merge(mask_util.frPyObjects(parts, image["height"], image["width"]))
+            else:
+                self._masks[index] = self.lvis.ann_to_rle(annotation)
+        return self._masks[index]
 
     def to_hotcoco(self, with_masks: bool, first: int = 0, end: int | None = None):
         """A ``hotcoco.COCO`` with ranks as ids and with the annotations of categories ``first`` to ``end``."""
