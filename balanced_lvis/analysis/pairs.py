@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_util
@@ -55,7 +56,7 @@ def areas_and_pairs(
     Returns:
         (M,) areas in pixels, and the pairs, by indices 0..M-1 and 0..G-1.
     """
-    regions = BoxRegions(truth, detections) if iou_type == "bbox" else MaskRegions(truth, detections)
+    regions: Any = BoxRegions(truth, detections) if iou_type == "bbox" else MaskRegions(truth, detections)
     areas = np.zeros(len(rows))
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for chosen, by_image in blocks_of_images(rows, images, truth):

@@ -42,8 +42,8 @@ def _ap_table(result: TaskResult) -> str:
             rows.append([name, *(_number(metrics[f"AP{end}"]) for end in ends)])
     rows.append(["AP-pool", *(_number(result.fixed.pooled[group]) for group in ("all", "r", "c", "f"))])
     if result.bootstrap:
-        metrics = result.bootstrap.metrics
-        rows.insert(1, [f"  {100 * result.bootstrap.level:g}% of resamples", *map(interval_text, metrics.values())])
+        intervals = map(interval_text, result.bootstrap.metrics.values())
+        rows.insert(1, [f"  {100 * result.bootstrap.level:g}% interval", *intervals])
     return _table(rows, ["", "all", "rare", "common", "frequent", "AP50", "AP75", "small", "medium", "large"])
 
 
