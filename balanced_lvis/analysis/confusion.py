@@ -60,7 +60,7 @@ def _costs(table: MatchTable, errors: Errors, wrong, which, first, second) -> np
         gain[pair] = _without(table, true, kept, a, number, own) - before[a]
         if len(fixed):
             gain[pair] += _with(table, true, kept, b, number, fixed) - before[b]
-    return 100 * gain / max(np.count_nonzero(number), 1)
+    return 100 * gain / max(int(np.count_nonzero(number)), 1)
 
 
 def _ap50(table, true, kept, category, number) -> float:

@@ -6,6 +6,8 @@ import argparse
 import os
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..analysis.analyze import BOOTSTRAPPED, Matches, Options, analyze_detections
 from ..analysis.bootstrap import SAMPLES, paired_difference
 from ..analysis.export import write_files
@@ -71,6 +73,11 @@ class _Found:
     analysis: Analysis
     matches: dict[str, Matches]
 
+    def value(self, task: str, metric: str) -> tuple[float, np.ndarray]:
+        """A metric, and its values in the resamples."""
+        resamples = self.matches[task].resamples[:, BOOTSTRAPPED.index(metric)]
+        return self.analysis.tasks[task].metrics[metric], resamples
+
 
 def _analyze(results: str, annotations: str, options: Options) -> _Found:
     lvis_gt = LVIS(annotations)
@@ -88,10 +95,8 @@ def differences_of(first: _Found, second: _Found) -> dict[str, dict[str, Interva
     """
     result = {}
     for task in [task for task in first.matches if task in second.matches]:
-        pairs = [(found.analysis.tasks[task].metrics, found.matches[task].resamples) for found in (first, second)]
         result[task] = {
-            name: paired_difference(*((metrics[name], resamples[:, column]) for metrics, resamples in pairs))
-            for column, name in enumerate(BOOTSTRAPPED)
+            name: paired_difference(first.value(task, name), second.value(task, name)) for name in BOOTSTRAPPED
         }
     return result
 
