@@ -24,6 +24,7 @@ COMMANDS = {
     "export": ("export", "write, convert or validate an LVIS submission"),
     "analyze": ("analyze", "show the class frequencies of a dataset"),
     "collect-logits": ("collect_logits", "write statistics of a checkpoint's logits, for the calibration LogN"),
+    "analyze-results": ("analyze_results", "show why AP is what it is: errors, confusion, calibration, uncertainty"),
     "convert": ("convert", "convert checkpoints between Detectron2, balanced_lvis, EQL and BALMS"),
     "compare": ("compare", "train every method with several seeds and compare them"),
     "quickstart": ("quickstart", "train and compare two methods on a rendered dataset, without a GPU"),

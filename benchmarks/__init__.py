@@ -8,7 +8,7 @@ from balanced_lvis import _detectron2
 
 _detectron2.require()
 
-from . import boxes, growth, lvis_evaluation, mask_encoding, masks, models, startup, submission_validation  # noqa: E402
+from . import analysis, boxes, growth, lvis_evaluation, mask_encoding, masks, models, startup, submission_validation  # noqa: E402
 from .measure import Options, machine  # noqa: E402
 from .table import table  # noqa: E402
 
@@ -25,8 +25,9 @@ SUITES = {
     "growth": growth.growth,
     "val": lvis_evaluation.val,
     "floor": lvis_evaluation.floor,
+    "analysis": analysis.analysis,
 }
-# Suites with a comparison. The others have sizes at which the stock implementation would need 20 GB.
-ALL = tuple(name for name in SUITES if name not in ("submission", "val", "floor"))
+# Suites with a comparison at every size. At the sizes of the others, the stock implementation would need 20 GB.
+ALL = tuple(name for name in SUITES if name not in ("submission", "val", "floor", "analysis"))
 
 __all__ = ["ALL", "SUITES", "Options", "machine", "table"]

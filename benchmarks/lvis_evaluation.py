@@ -69,7 +69,7 @@ def val(options: Options) -> list[dict]:
 def run_whole(job: dict) -> dict:
     """A complete evaluation in this process."""
     start = time.perf_counter()
-    lvis_gt, detections = _load(job)
+    lvis_gt, detections = load_data(job)
     found = list(evaluate_tasks(lvis_gt, detections, IOU_TYPES))
     return {"seconds": time.perf_counter() - start, "tasks": [task for task, *_ in found]}
 
@@ -94,7 +94,7 @@ def floor(options: Options) -> list[dict]:
 
 def run_floor(job: dict) -> dict:
     """pycocotools' C code on the masks of the same image and category; seconds of processor time."""
-    lvis_gt, detections = _load(job)
+    lvis_gt, detections = load_data(job)
     objects, found = defaultdict(list), defaultdict(list)
     for annotation in lvis_gt.anns.values():
         objects[annotation["image_id"], annotation["category_id"]].append(annotation["segmentation"])
@@ -132,7 +132,7 @@ def _compare(job: dict, rounds: int) -> dict:
 
 def run_stock(job: dict) -> dict:
     """``lvis`` on dicts, as Detectron2 calls it."""
-    lvis_gt, detections = _load(job)
+    lvis_gt, detections = load_data(job)
     results = [record for batch in detections.records() for record in batch]
     del detections
     if job["iou_type"] == "segm":
@@ -150,7 +150,7 @@ def run_stock(job: dict) -> dict:
 
 def run_native(job: dict) -> dict:
     """The fast backend on the stored arrays."""
-    lvis_gt, detections = _load(job)
+    lvis_gt, detections = load_data(job)
     start = time.perf_counter()
     metrics, _ = evaluate_detections(lvis_gt, detections, job["iou_type"], "fast")
     seconds = time.perf_counter() - start
@@ -158,7 +158,8 @@ def run_native(job: dict) -> dict:
     return {"seconds": seconds, "metrics": [None if math.isnan(value) else value for value in values]}
 
 
-def _load(job: dict) -> tuple[LVIS, Detections]:
+def load_data(job: dict) -> tuple[LVIS, Detections]:
+    """Ground truth and detections of :func:`make_data`."""
     logging.disable(logging.WARNING)  # lvis warns about every list of results
     folder = Path(job["folder"])
     return LVIS(str(folder / "annotations.json")), Detections(folder / "detections")

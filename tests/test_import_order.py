@@ -16,6 +16,7 @@ ORDER = (
     ("calibration", "meta"),
     ("data",),
     ("modeling", "evaluation", "config"),
+    ("analysis",),
     ("engine",),
     ("prediction",),
     ("experiments",),

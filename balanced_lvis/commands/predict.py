@@ -43,6 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         args.config_file,
         [*overrides_of(args), *overrides, *args.overrides],
         threshold=args.threshold,
+        thresholds=args.thresholds,
         classes=args.classes,
         trust=args.trust,
     )
@@ -134,6 +135,9 @@ def _parser() -> argparse.ArgumentParser:
         default=0.5,
         help="minimum score of objects to draw and write (default: %(default)s)",
     )
+    add("--thresholds", metavar="FILE",
+        help="minimum score of each class, from the thresholds.json of analyze-results; --threshold is used for "
+        "classes without one")  # fmt: skip
     add("--classes", metavar="NAME_OR_JSON",
         help="class names for a checkpoint without them: a registered dataset, such as lvis_v1_val, or an annotation "
         "file")  # fmt: skip

@@ -110,11 +110,11 @@ def evaluate_tasks(
         iou_type, metrics, per_category.
     """
     check_backend(backend)
-    _check_images(lvis_gt, detections)
+    check_images(lvis_gt, detections)
     if backend == "fast":
-        with _no_garbage_collection():
-            truth = _GroundTruth(lvis_gt)
-            oddity = truth.oddity() or _oddity_of_detections(detections)
+        with no_garbage_collection():
+            truth = GroundTruth(lvis_gt)
+            oddity = truth.oddity() or oddity_of_detections(detections)
             counted = None if oddity else _Counted(truth, detections, max_dets)
         if counted is not None:
             for iou_type in iou_types:
@@ -126,14 +126,18 @@ def evaluate_tasks(
         yield iou_type, *evaluate_on_lvis(lvis_gt, results, iou_type, max_dets)
 
 
-def _check_images(lvis_gt: LVIS, detections: Detections) -> None:
+def check_images(lvis_gt: LVIS, detections: Detections) -> None:
+    """
+    Raises:
+        InputError: if there are detections on images that are not in the ground truth.
+    """
     found = detections.images
     unknown = set(found["id"][found["detections"] > 0].tolist()) - set(lvis_gt.imgs)
     if unknown:
         raise unknown_images(unknown)
 
 
-class _GroundTruth:
+class GroundTruth:
     """
     The part of an annotation file that the LVIS API evaluates. Images and categories are numbered by rank of their ids.
 
@@ -147,13 +151,14 @@ class _GroundTruth:
 
     def __init__(self, lvis_gt: LVIS):
         self.lvis = lvis_gt
+        self._masks: dict[int, dict] = {}
         self.image_ids = np.unique(np.fromiter(lvis_gt.imgs, np.int64))
         self.category_ids = np.unique(np.fromiter(lvis_gt.cats, np.int64))
         self._rank_of_category = {category_id: rank for rank, category_id in enumerate(self.category_ids.tolist())}
         selected = lvis_gt.get_ann_ids(img_ids=self.image_ids.tolist(), cat_ids=self.category_ids.tolist())
         self.annotations = lvis_gt.load_anns(selected)
-        self.images = _ranks(self.image_ids, [a["image_id"] for a in self.annotations])
-        self.categories = _ranks(self.category_ids, [a["category_id"] for a in self.annotations])
+        self.images = ranks(self.image_ids, [a["image_id"] for a in self.annotations])
+        self.categories = ranks(self.category_ids, [a["category_id"] for a in self.annotations])
 
     def oddity(self) -> str | None:
         """Description of content that the fast backend does not support, or None."""
@@ -173,6 +178,25 @@ class _GroundTruth:
         for row, image_id in zip(judged, self.image_ids.tolist()):
             row[self._listed(image_id, "neg_category_ids")] = True
         return judged
+
+    def not_exhaustive(self) -> np.ndarray:
+        """(I, K+1) bool: whether some objects of a category in an image may have no annotation."""
+        listed = np.zeros((len(self.image_ids), len(self.category_ids) + 1), bool)
+        for row, image_id in zip(listed, self.image_ids.tolist()):
+            row[self._listed(image_id, "not_exhaustive_category_ids")] = True
+        return listed
+
+    def mask(self, index: int) -> dict:
+        """RLE of an annotation, as the API rasterises it; kept for the next call."""
+        if index not in self._masks:
+            annotation = self.annotations[index]
+            parts = annotation["segmentation"]
+            if isinstance(parts, list):
+                image = self.lvis.imgs[annotation["image_id"]]
+                self._masks[index] = mask_util.merge(mask_util.frPyObjects(parts, image["height"], image["width"]))
+            else:
+                self._masks[index] = self.lvis.ann_to_rle(annotation)
+        return self._masks[index]
 
     def to_hotcoco(self, with_masks: bool, first: int = 0, end: int | None = None):
         """A ``hotcoco.COCO`` with ranks as ids and with the annotations of categories ``first`` to ``end``."""
@@ -219,7 +243,7 @@ class _GroundTruth:
         return self.lvis.ann_to_rle(annotation)
 
 
-def _ranks(sorted_ids: np.ndarray, ids) -> np.ndarray:
+def ranks(sorted_ids: np.ndarray, ids) -> np.ndarray:
     """Position of each id in ``sorted_ids``; ``len(sorted_ids)`` for unknown ids."""
     ids = np.asarray(ids, np.int64)
     if not len(sorted_ids):
@@ -229,7 +253,8 @@ def _ranks(sorted_ids: np.ndarray, ids) -> np.ndarray:
     return np.where(known, found, len(sorted_ids))
 
 
-def _oddity_of_detections(detections: Detections) -> str | None:
+def oddity_of_detections(detections: Detections) -> str | None:
+    """Description of detections that only the LVIS API evaluates, or None."""
     if not np.isfinite(detections.scores).all() or not np.isfinite(detections.boxes).all():
         return "Scores or boxes that are not finite"
     return None
@@ -245,17 +270,17 @@ class _Counted:
         categories: (M,) rank of the category of each.
     """
 
-    def __init__(self, truth: _GroundTruth, detections: Detections, max_dets: int):
+    def __init__(self, truth: GroundTruth, detections: Detections, max_dets: int):
         found = detections.images
-        images = np.repeat(_ranks(truth.image_ids, found["id"]), found["detections"])
-        categories = _ranks(truth.category_ids, detections.category_ids_of_classes())[detections.classes]
+        images = np.repeat(ranks(truth.image_ids, found["id"]), found["detections"])
+        categories = ranks(truth.category_ids, detections.category_ids_of_classes())[detections.classes]
         kept = truth.judged()[images, categories] & highest_per_image(images, detections.scores, max_dets)
         self.rows = np.flatnonzero(kept)
         self.images, self.categories = images[self.rows], categories[self.rows]
 
 
 @contextlib.contextmanager
-def _no_garbage_collection():
+def no_garbage_collection():
     """Disable garbage collection while millions of live dicts exist: it would take longer than the work itself."""
     enabled = gc.isenabled()
     gc.disable()
@@ -266,8 +291,8 @@ def _no_garbage_collection():
             gc.enable()
 
 
-@_no_garbage_collection()
-def _evaluate_fast(truth: _GroundTruth, detections: Detections, counted: _Counted, iou_type: str):
+@no_garbage_collection()
+def _evaluate_fast(truth: GroundTruth, detections: Detections, counted: _Counted, iou_type: str):
     """Evaluate some categories at a time; after the limit per image, they are independent."""
     rows, images, categories = counted.rows, counted.images, counted.categories
     official = lvis.eval.Params(iou_type)
@@ -287,7 +312,7 @@ def _evaluate_fast(truth: _GroundTruth, detections: Detections, counted: _Counte
                 _take(running.pop(0), precision, recall)
         for one in running:
             _take(one, precision, recall)
-    return summarise(_Summary(truth, official, precision, recall))
+    return summarise(Summary(truth, official, precision, recall))
 
 
 def _parts(categories: np.ndarray, num_categories: int) -> list[tuple[int, int]]:
@@ -298,7 +323,7 @@ def _parts(categories: np.ndarray, num_categories: int) -> list[tuple[int, int]]
     return list(zip(bounds, bounds[1:]))
 
 
-def _mask_areas(rles: list[dict]) -> np.ndarray:
+def mask_areas(rles: list[dict]) -> np.ndarray:
     """(N,) areas in pixels. pycocotools stores the length of a list in 8 bits, so longer lists raise with NumPy 2."""
     batches = [mask_util.area(rles[start : start + 255]) for start in range(0, len(rles), 255)]
     return np.concatenate([np.zeros(0), *batches])
@@ -341,7 +366,7 @@ def _load(ground_truth, table: np.ndarray, rles: list[dict] | None):
     Returns:
         ground truth and detections.
     """
-    areas = table[:, 3] * table[:, 4] if rles is None else _mask_areas(rles)
+    areas = table[:, 3] * table[:, 4] if rles is None else mask_areas(rles)
     counted = (areas > 0) & (areas < np.inf)  # as in the LVIS API, which drops all others
     if not counted.all():
         table, areas = table[counted], areas[counted]
@@ -381,10 +406,10 @@ def _take(matched: tuple[int, int, Future], precision: np.ndarray, recall: np.nd
     precision[:, :, first:end], recall[:, first:end] = result.result()
 
 
-class _Summary(LVISEval):
+class Summary(LVISEval):
     """The averages of the LVIS API, from precision and recall that are computed elsewhere."""
 
-    def __init__(self, truth: _GroundTruth, params: lvis.eval.Params, precision: np.ndarray, recall: np.ndarray):
+    def __init__(self, truth: GroundTruth, params: lvis.eval.Params, precision: np.ndarray, recall: np.ndarray):
         self.lvis_gt = truth.lvis
         self.params = params
         self.params.img_ids = truth.image_ids.tolist()

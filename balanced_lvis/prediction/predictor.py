@@ -32,6 +32,7 @@ from ..utils.text import one_line
 from ..utils.user_paths import path_of
 from .drawing import draw_objects
 from .lettering import lettering
+from .thresholds import ClassThresholds, read_thresholds
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,8 @@ class Predictor:
             config of a Detectron2 model works too.
         weights: path of a checkpoint of balanced_lvis, or of any layout that Detectron2 loads.
         threshold: lowest score of a detection, in 0..1.
+        thresholds: path of a JSON list of {"name", "threshold"} with the lowest score of each class, as ``balanced-lvis
+            analyze-results`` writes it. ``threshold`` is used for classes with null.
         classes: K class names, name of a dataset or an annotation file, for a checkpoint without class names.
         trust: as for :func:`~balanced_lvis.engine.checkpoints.checkpoint_file.read_checkpoint`.
 
@@ -111,12 +114,23 @@ class Predictor:
             this machine does not support.
     """
 
-    def __init__(self, cfg, weights: str | os.PathLike, *, threshold: float = 0.5, classes=None, trust: bool = False):
+    def __init__(
+        self,
+        cfg,
+        weights: str | os.PathLike,
+        *,
+        threshold: float = 0.5,
+        thresholds: str | os.PathLike | None = None,
+        classes=None,
+        trust: bool = False,
+    ):
         if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
             raise InputError(f"threshold is {threshold!r:.80}; it must be a number between 0 and 1.")
         cfg, weights = thawed(cfg), path_of(weights, "weights")
         check_weights(weights, "evaluation")
-        self.cfg = _config_for_prediction(cfg, weights, threshold)
+        self._thresholds = own = _class_thresholds(thresholds, threshold)
+        # The model keeps higher scores only; a detection with exactly the threshold of its class is kept.
+        self.cfg = _config_for_prediction(cfg, weights, threshold if own is None else own.just_below())
         check_speed(self.cfg)
         check_classification(self.cfg, training=False)
         self._model = build_model(self.cfg).eval()
@@ -125,6 +139,8 @@ class Predictor:
         expected = Identity([], family, "", *kinds_of_heads(self.cfg))
         identity = load_for_evaluation(self._model, weights, expected, trust or self.cfg.MODEL.TRUST_WEIGHTS)
         self.class_names = _class_names(self.cfg, identity, classes)
+        if own is not None:
+            own.check(self.class_names, named=classes is not None or bool(identity and identity.class_names))
         inputs = self.cfg.INPUT
         self._resize = ResizeShortestEdge([inputs.MIN_SIZE_TEST] * 2, inputs.MAX_SIZE_TEST)
 
@@ -183,7 +199,10 @@ class Predictor:
         resized = self._resize.get_transform(given).apply_image(given)
         image = torch.from_numpy(resized.astype(np.float32).transpose(2, 0, 1).copy())
         (found,) = model([{"image": image, "height": height, "width": width}])
-        return found["instances"].to("cpu")
+        instances = found["instances"].to("cpu")
+        if self._thresholds is None:
+            return instances
+        return instances[instances.scores >= torch.from_numpy(self._thresholds.scores)[instances.pred_classes]]
 
 
 def _rgb_pixels(image, channels: str) -> np.ndarray:
@@ -233,6 +252,10 @@ def attempt(path: str, failed: list[str], work: Callable[..., T], *arguments) ->
         failed.append(reason if isinstance(error, InputError) else f"Image {one_line(path)}: {reason}")
         logger.warning("%s", failed[-1])
         return None
+
+
+def _class_thresholds(path: str | os.PathLike | None, default: float) -> ClassThresholds | None:
+    return None if path is None else read_thresholds(path_of(path, "thresholds"), default)
 
 
 def _config_for_prediction(cfg, weights: str, threshold: float):

@@ -21,6 +21,7 @@ TOOLS = {
     "export": "export_submission",
     "analyze": "analyze_dataset",
     "collect-logits": "collect_logits",
+    "analyze-results": "analyze_results",
     "convert": "convert_checkpoint",
     "compare": "compare",
     "quickstart": "quick_start",

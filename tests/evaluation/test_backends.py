@@ -76,8 +76,8 @@ def test_any_polygons_become_the_official_apis_rles(polygons):
 
 
 def assert_same_rles(lvis_gt):
-    truth = backends._GroundTruth(lvis_gt).to_hotcoco(with_masks=True)
-    annotations = backends._GroundTruth(lvis_gt).annotations
+    truth = backends.GroundTruth(lvis_gt).to_hotcoco(with_masks=True)
+    annotations = backends.GroundTruth(lvis_gt).annotations
     for ours, annotation in zip(truth.load_anns(truth.get_ann_ids()), annotations):
         assert truth.ann_to_rle(ours) == lvis_gt.ann_to_rle(annotation)
 

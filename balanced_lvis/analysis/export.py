@@ -1,0 +1,130 @@
+"""Files of an analysis."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..utils.io import replacing, write_json
+from .analyze import BOOTSTRAPPED, Matches
+from .error_types import AT_50, ERROR_TYPES
+from .matching import ALL_AREAS
+from .model import Analysis, CategoryResult
+
+ANALYSIS_FILE = "analysis.json"
+# The thresholds of the masks, or of boxes if there are no masks, are in THRESHOLDS_FILE.
+THRESHOLDS_FILE = "thresholds.json"
+THRESHOLD_KINDS = ("best_f1", "lrp")
+
+
+def write_files(analysis: Analysis, matches: dict[str, Matches], folder: str | os.PathLike) -> list[Path]:
+    """
+    Write all files of an analysis; docs/analysis.md describes them.
+
+    Args:
+        analysis, matches: from :func:`~balanced_lvis.analysis.analyze.analyze_detections`.
+        folder: path of the folder, created if needed.
+
+    Returns:
+        paths of the files.
+    """
+    folder = Path(folder)
+    written = [folder / ANALYSIS_FILE]
+    analysis.save(written[0])
+    for task, result in analysis.tasks.items():
+        written.append(folder / f"per_category_{task}.csv")
+        write_categories(written[-1], result.categories)
+        written.append(folder / f"confusion_{task}.csv")
+        names = {category.id: category.name for category in result.categories}
+        rows = [
+            {"detected_name": names[pair.detected], "annotated_name": names[pair.annotated], **dataclasses.asdict(pair)}
+            for pair in result.confusion
+        ]
+        _write_csv(written[-1], rows)
+        written.append(folder / f"matches_{task}.npz")
+        write_matches(written[-1], matches[task])
+        if result.bootstrap:
+            written.append(folder / f"bootstrap_{task}.npz")
+            _write_arrays(written[-1], dict(zip(BOOTSTRAPPED, matches[task].resamples.T)))
+    for kind in THRESHOLD_KINDS:
+        written.append(folder / (THRESHOLDS_FILE if kind == THRESHOLD_KINDS[0] else f"thresholds_{kind}.json"))
+        write_json(written[-1], thresholds_of(analysis, kind), indent=1)
+    return written
+
+
+def thresholds_of(analysis: Analysis, kind: str = "best_f1", task: str | None = None) -> list[dict]:
+    """
+    Score thresholds of all categories, for ``predict --thresholds``.
+
+    Args:
+        kind: "best_f1" or "lrp".
+        task: "bbox" or "segm"; None for masks if they were analysed.
+
+    Returns:
+        one {"name", "threshold"} per category, in the order of the classes of a model; None for a category without
+        a threshold.
+    """
+    result = analysis.tasks[task or ("segm" if "segm" in analysis.tasks else "bbox")]
+    rows = []
+    for category in result.categories:
+        value = getattr(category, kind).threshold
+        rows.append({"name": category.name, "threshold": None if math.isnan(value) else value})
+    return rows
+
+
+def write_categories(path: str | os.PathLike, categories: list[CategoryResult]) -> None:
+    """Write one row per category; nested numbers are columns such as ``best_f1_threshold``."""
+    _write_csv(path, [_flat(dataclasses.asdict(category)) for category in categories])
+
+
+def _flat(content: dict, prefix: str = "") -> dict:
+    flat: dict = {}
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        flat.update(_flat(value, f"{name}_") if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def _write_csv(path: str | os.PathLike, rows: list[dict]) -> None:
+    """NaN and None become empty."""
+    with replacing(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(rows[0] if rows else ())
+        for row in rows:
+            writer.writerow("" if value is None or value != value else value for value in row.values())
+
+
+def write_matches(path: str | os.PathLike, matches: Matches) -> None:
+    """Write what became of each detection and object at an IoU threshold of 0.5, as NumPy arrays."""
+    table, errors = matches.table, matches.errors
+    ids = np.append(table.objects.ids, -1)
+    _write_arrays(
+        path,
+        {
+            "error_types": np.array(ERROR_TYPES),
+            "row": table.rows,
+            "image_id": table.truth.image_ids[table.images],
+            "category_id": table.truth.category_ids[table.categories],
+            "score": table.scores,
+            "area": table.areas,
+            "status": table.status[AT_50, ALL_AREAS],
+            "matched_id": ids[table.matched_objects(AT_50)],
+            "matched_iou": table.matched_ious(AT_50),
+            "error": errors.types.astype(np.int8),
+            "error_id": ids[errors.objects],
+            "annotation_id": table.objects.ids,
+            "annotation_image_id": table.truth.image_ids[table.objects.images],
+            "annotation_category_id": table.truth.category_ids[table.objects.categories],
+            "annotation_missed": errors.missed,
+        },
+    )
+
+
+def _write_arrays(path: str | os.PathLike, arrays: dict[str, np.ndarray]) -> None:
+    with replacing(path, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)

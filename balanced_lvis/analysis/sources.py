@@ -1,0 +1,110 @@
+"""Detections to analyse: a folder of stored detections, a results file, or the folder of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..evaluation.detection_store import FILES, Detections
+from ..evaluation.lvis_api import IOU_TYPES, LVIS
+from ..evaluation.submission import ImageList, read_predictions
+from ..utils.errors import InputError
+from ..utils.user_paths import path_of
+
+RESULTS_FILE = "lvis_instances_results.json"
+# Where training and `evaluate` write results, below the folder of a run.
+_INFERENCE = ("", "inference", "evaluation/inference")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """
+    Detections that are ready to be analysed.
+
+    Attributes:
+        path: path of the results.
+        detections: stored detections, with the category ids of the annotation file.
+        tasks: "bbox", "segm" or both.
+    """
+
+    path: str
+    detections: Detections
+    tasks: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def opened(results: str | os.PathLike | Detections, annotations: str, lvis_gt: LVIS) -> Iterator[Opened]:
+    """
+    Open results. A results file is validated and stored in a temporary folder while it is open.
+
+    Args:
+        results: a results file in LVIS format (JSON or zip), a folder of stored detections, the folder of a run, or
+            stored detections.
+        annotations: path of the annotation file.
+        lvis_gt: its content.
+
+    Raises:
+        InputError: if the results can't be read.
+    """
+    if isinstance(results, Detections):
+        yield Opened(os.fspath(results.folder), results, _tasks_of(results))
+        return
+    path = results_path(results)
+    if os.path.isdir(path):
+        detections = Detections(path, sorted(lvis_gt.cats))
+        detections.require_whole()
+        yield Opened(path, detections, _tasks_of(detections))
+        return
+    with tempfile.TemporaryDirectory(prefix="analysis_") as folder:
+        detections, tasks, _ = read_predictions(path, ImageList(annotations), folder)
+        yield Opened(path, detections, tasks)
+
+
+def results_path(results: str | os.PathLike) -> str:
+    """
+    Args:
+        results: path of a results file, of stored detections, or of the folder of a run.
+
+    Returns:
+        path of the results file or the stored detections.
+
+    Raises:
+        InputError: if there are none.
+    """
+    path = path_of(results, "results")
+    if os.path.isfile(path) or is_store(path):
+        return path
+    if not os.path.isdir(path):
+        raise InputError(
+            f"results {path} doesn't exist; pass a results file, stored detections or the folder of a run."
+        )
+    found = [str(file) for place in _INFERENCE if (file := Path(path, place, RESULTS_FILE)).is_file()]
+    if not found:
+        raise InputError(
+            f"{path} has no inference/{RESULTS_FILE}, where an evaluation writes its detections; evaluate the run "
+            "first, or pass a results file. With several datasets in DATASETS.TEST, pass the file of one of them."
+        )
+    if len(found) > 1:
+        raise InputError(f"{path} has several results files; pass one of them: {', '.join(found)}.")
+    return found[0]
+
+
+def is_store(path: str | os.PathLike) -> bool:
+    """Whether a folder has stored detections."""
+    return all(Path(path, name).is_file() for name in FILES)
+
+
+def config_of_run(results: str) -> str | None:
+    """Path of the config in the folder of a run, or above its results; None without one."""
+    for folder in (Path(results), *Path(os.path.abspath(results)).parents[:3]):
+        if (found := folder / "config.yaml").is_file():
+            return str(found)
+    return None
+
+
+def _tasks_of(detections: Detections) -> tuple[str, ...]:
+    return IOU_TYPES if detections.has_masks or not len(detections) else IOU_TYPES[:1]

@@ -1,0 +1,241 @@
+"""The whole analysis: its sources, its files, its command and its Python interface."""
+
+import csv
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from balanced_lvis.analysis import Analysis, Options, analyze_results, summary, thresholds_of
+from balanced_lvis.analysis.error_types import ERROR_TYPES
+from balanced_lvis.data.registered_files import evaluation_file_of
+from balanced_lvis.evaluation import evaluate_on_lvis
+from balanced_lvis.utils.errors import InputError
+from tests.analysis.made import random_case
+from tests.common import load_tool
+from tests.evaluation.made import box_mask, lvis_of, made_content, stored
+
+BOX = [4, 4, 10, 8]
+QUICK = Options(samples=20)
+
+
+@pytest.fixture
+def case(tmp_path):
+    """Paths of an annotation file, of stored detections and of a results file with the same detections."""
+    content, results = random_case(0)
+    annotations = tmp_path / "annotations.json"
+    annotations.write_text(json.dumps(content))
+    detections = stored(tmp_path / "store", results)
+    detections.save_json(tmp_path / "results.json")
+    return annotations, tmp_path / "store", tmp_path / "results.json"
+
+
+def without_source(analysis: Analysis) -> str:
+    """As text, in which NaN equals itself."""
+    content = analysis.to_json()
+    content.pop("source")
+    return json.dumps(content)
+
+
+def test_stored_detections_a_results_file_and_a_run_are_analysed_alike(case, tmp_path):
+    annotations, store, results = case
+    run = tmp_path / "run" / "inference"
+    run.mkdir(parents=True)
+    results.rename(run / "lvis_instances_results.json")
+    sources = (store, run / "lvis_instances_results.json", run.parent)
+    found = [analyze_results(source, annotations, QUICK) for source in sources]
+    assert {without_source(analysis) for analysis in found} == {without_source(found[0])}
+    assert found[2].source.results == str(run / "lvis_instances_results.json")
+    assert list(found[0].tasks) == ["bbox", "segm"]
+
+
+def test_the_numbers_of_the_parts_belong_together(case):
+    annotations, store, _ = case
+    analysis = analyze_results(store, annotations, QUICK)
+    content = json.loads(annotations.read_text())
+    for task, result in analysis.tasks.items():
+        records = [
+            {"image_id": i, "category_id": c, "bbox": box, "score": s, "segmentation": box_mask(box)}
+            for i, c, box, s in random_case(0)[1]
+        ]
+        metrics, per_category = evaluate_on_lvis(lvis_of(content), records, task)
+        np.testing.assert_array_equal(list(result.metrics.values()), list(metrics.values()))
+        assert {c.id: c.ap for c in result.categories} == per_category
+        assert np.mean([c.ap50 for c in result.categories]) == pytest.approx(metrics["AP50"])
+        assert np.mean([c.ap75 for c in result.categories]) == pytest.approx(metrics["AP75"])
+        assert np.mean([c.ar for c in result.categories]) == pytest.approx(metrics["AR@300"])
+        assert result.fixed.metrics["AP"] == metrics["AP"]  # no limit is reached
+        assert result.fixed.categories_below_limit == 4 + 1
+        if task == "segm":
+            assert np.mean([c.ap_boundary for c in result.categories]) == pytest.approx(result.boundary["AP"])
+        for name in ERROR_TYPES:
+            lost = [c.ap_lost[name] for c in result.categories]
+            assert result.errors.ap_lost[name]["all"] == pytest.approx(np.mean(lost))
+            counts = result.errors.counts[name]
+            assert counts["all"] == sum(c.errors[name] for c in result.categories)
+            assert counts["all"] == counts["r"] + counts["c"] + counts["f"]
+            assert counts["all"] == counts["small"] + counts["medium"] + counts["large"]
+        interval = result.bootstrap.metrics["APr"]
+        assert interval.value == metrics["APr"] and interval.low < interval.high
+        assert result.calibration["all"].laece == pytest.approx(np.mean([c.laece for c in result.categories]))
+        assert sum(b.count for b in result.calibration["all"].reliability) == sum(
+            c.detections for c in result.categories
+        )
+    assert sum(c.objects for c in analysis.tasks["bbox"].categories) == len(content["annotations"])
+
+
+def test_an_analysis_is_read_as_it_was_written(case, tmp_path):
+    annotations, store, _ = case
+    analysis = analyze_results(store, annotations, QUICK, output=tmp_path / "out")
+    read = Analysis.load(tmp_path / "out" / "analysis.json")
+    assert repr(read) == repr(analysis)  # NaN, which is null in JSON, included
+    assert "NaN" not in (tmp_path / "out" / "analysis.json").read_text()
+    for content in ("[]", "{", '{"format": 1}', '{"format": 2}'):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(InputError, match=r"(format 1; write it|not valid JSON|not a complete analysis)"):
+            Analysis.load(tmp_path / "bad.json")
+    with pytest.raises(InputError, match="can't be read"):
+        Analysis.load(tmp_path / "nowhere.json")
+
+
+def test_files_have_a_row_per_category_and_an_entry_per_detection(case, tmp_path):
+    annotations, store, _ = case
+    analysis = analyze_results(store, annotations, QUICK, output=tmp_path / "out")
+    for task, result in analysis.tasks.items():
+        with open(tmp_path / "out" / f"per_category_{task}.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [float(row["ap"]) for row in rows] == [c.ap for c in result.categories]
+        assert [float(row["best_f1_threshold"]) for row in rows] == [c.best_f1.threshold for c in result.categories]
+        assert [int(row["errors_missed"]) for row in rows] == [c.errors["missed"] for c in result.categories]
+        with open(tmp_path / "out" / f"confusion_{task}.csv", newline="") as file:
+            assert [int(row["count"]) for row in csv.DictReader(file)] == [p.count for p in result.confusion]
+        matches = np.load(tmp_path / "out" / f"matches_{task}.npz")
+        counts = np.bincount(matches["error"][matches["error"] >= 0], minlength=6)
+        assert counts.tolist()[:5] == [result.errors.counts[name]["all"] for name in ERROR_TYPES[:5]]
+        assert matches["annotation_missed"].sum() == result.errors.counts["missed"]["all"]
+        found = matches["matched_id"] >= 0
+        assert (matches["status"][found] == 1).all() and (matches["matched_iou"][found] >= 0.5).all()
+        resamples = np.load(tmp_path / "out" / f"bootstrap_{task}.npz")
+        assert resamples["AP"].std(ddof=1) == pytest.approx(result.bootstrap.metrics["AP"].standard_error)
+    assert json.loads((tmp_path / "out" / "thresholds.json").read_text()) == thresholds_of(analysis)
+    assert len(list((tmp_path / "out").iterdir())) == 11
+
+
+def test_boxes_only_without_resamples(tmp_path):
+    annotations = tmp_path / "annotations.json"
+    annotations.write_text(json.dumps(made_content([(1, 1, BOX)])))
+    store = stored(tmp_path / "store", [(1, 1, BOX, 0.5)], with_masks=False)
+    analysis = analyze_results(store, annotations, Options(samples=0), output=tmp_path / "out")
+    assert list(analysis.tasks) == ["bbox"]
+    result = analysis.tasks["bbox"]
+    assert result.boundary is None and result.bootstrap is None
+    assert thresholds_of(analysis) == [
+        {"name": "c1", "threshold": 0.5}, *({"name": f"c{c}", "threshold": None} for c in (2, 3, 4)),
+    ]  # fmt: skip
+    assert math.isnan(result.categories[1].ap)
+    assert "Boxes" in summary(analysis) and "Masks" not in summary(analysis)
+
+
+def test_no_detections_and_no_objects_in_a_group(tmp_path):
+    annotations = tmp_path / "annotations.json"
+    annotations.write_text(json.dumps(made_content([(1, 1, BOX)])))
+    analysis = analyze_results(stored(tmp_path / "store", []), annotations, QUICK, output=tmp_path / "out")
+    for result in analysis.tasks.values():
+        assert result.metrics["AP"] == 0 and math.isnan(result.metrics["APf"])
+        assert result.errors.ap_lost["missed"]["all"] == 100
+        assert not result.confusion
+    assert "missed" in summary(analysis)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["annotations"].clear(), "has no objects"),
+        (lambda c: c["annotations"][0].update(ignore=1), "Ignored annotations can't be analysed"),
+        (lambda c: c["categories"][0].pop("frequency"), "frequency"),
+        (lambda c: c["images"].pop(), r"not in the annotation file"),
+    ],
+)
+def test_what_can_not_be_analysed_is_named(case, change, message):
+    annotations, store, _ = case
+    content = json.loads(annotations.read_text())
+    change(content)
+    annotations.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        analyze_results(store, annotations, QUICK)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [Options(score_threshold=2), Options(samples=1), Options(samples=-1), Options(seed=-1), Options(level=95)],
+)
+def test_invalid_options_are_named_with_their_value(case, options):
+    with pytest.raises(InputError, match=r"is (2|1|-1|95); it must be"):
+        analyze_results(case[1], case[0], options)
+
+
+def test_missing_results_are_named_with_the_remedy(case, tmp_path):
+    with pytest.raises(InputError, match="doesn't exist; pass a results file"):
+        analyze_results(tmp_path / "nowhere", case[0])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no inference/lvis_instances_results.json.*evaluate the run first"):
+        analyze_results(tmp_path / "empty", case[0])
+    for place in ("inference", "evaluation/inference"):
+        (tmp_path / "empty" / place).mkdir(parents=True)
+        (tmp_path / "empty" / place / "lvis_instances_results.json").write_text("[]")
+    with pytest.raises(InputError, match="several results files; pass one of them"):
+        analyze_results(tmp_path / "empty", case[0])
+
+
+# ------------------------------------------------------------------ the command
+
+
+@pytest.fixture
+def command():
+    return load_tool("analyze_results").main
+
+
+def test_the_command_prints_a_summary_and_writes_the_files(case, tmp_path, command, capsys):
+    annotations, _, results = case
+    words = ["--dataset", str(annotations), "--samples", "20"]
+    assert command([str(results), *words, "--output", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("AP-fixed", "AP-pool", "boundary AP", "classification", "LaECE", "confused"))
+    assert len(shown.splitlines()) < 70 and max(map(len, shown.splitlines())) < 140
+    analysis = Analysis.load(tmp_path / "out" / "analysis.json")
+    assert f"{analysis.tasks['segm'].metrics['AP']:.2f}" in shown
+
+
+def test_two_results_are_compared(case, tmp_path, command, capsys):
+    annotations, _, results = case
+    weaker = json.loads(results.read_text())[::2]
+    (tmp_path / "weaker.json").write_text(json.dumps(weaker))
+    words = ["--dataset", str(annotations), "--samples", "50", "--compare", str(tmp_path / "weaker.json")]
+    assert command([str(results), *words, "--output", str(tmp_path / "out")]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if re.match(r"Boxes +[+-]\d", line))
+    stored_values = json.loads((tmp_path / "out" / "comparison.json").read_text())["tasks"]["bbox"]
+    assert f"{stored_values['AP']['value']:+.2f}" in line
+    assert stored_values["AP"]["low"] < stored_values["AP"]["value"] < stored_values["AP"]["high"]
+
+
+def test_errors_of_the_command_line_are_shown(case, tmp_path, command, capsys):
+    annotations, _, results = case
+    assert command([str(results)]) == 2
+    assert "no config.yaml that names its dataset; add --dataset" in capsys.readouterr().err
+    words = [str(results), "--dataset", str(annotations), "--samples", "0"]
+    assert command([*words, "--compare", str(results)]) == 2
+    assert "--compare needs resamples" in capsys.readouterr().err
+
+
+def test_the_dataset_of_a_run_is_that_of_its_config(rendered, tiny_cfg, tmp_path, command, capsys):
+    run = tmp_path / "run"
+    (run / "inference").mkdir(parents=True)
+    (run / "config.yaml").write_text(tiny_cfg.dump())
+    annotation = json.loads(Path(evaluation_file_of("rendered_val")).read_text())["annotations"][0]
+    record = {key: annotation[key] for key in ("image_id", "category_id", "bbox")}
+    (run / "inference" / "lvis_instances_results.json").write_text(json.dumps([{**record, "score": 0.5}]))
+    assert command([str(run), "--samples", "0"]) == 0
+    assert "Boxes" in capsys.readouterr().out

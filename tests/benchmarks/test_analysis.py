@@ -1,0 +1,31 @@
+"""The suite of the analysis on a small dataset, in this process."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from benchmarks import SUITES, Options, analysis, lvis_evaluation
+
+
+@pytest.fixture(autouse=True)
+def _logging():
+    yield
+    logging.disable(logging.NOTSET)  # the suite disables logging
+
+
+def test_ap_fixed_and_the_bootstrap_are_those_of_plain_implementations(monkeypatch):
+    def here(function, job):
+        name = function.split(":")[1]
+        return {"peak_mb": 1.0, **getattr(analysis if hasattr(analysis, name) else lvis_evaluation, name)(job)}
+
+    monkeypatch.setattr(analysis, "in_fresh_process", here)
+    monkeypatch.setattr(analysis, "COMPARED_RESAMPLES", 3)
+    monkeypatch.setattr(analysis, "AnalysisOptions", lambda: analysis_options)
+    from balanced_lvis.analysis import Options as AnalysisOptions
+
+    analysis_options = AnalysisOptions(samples=5)
+    rows = SUITES["analysis"](Options(images=20))
+    assert [row["size"].split(", ")[-1] for row in rows] == ["AP-fixed", "3 bootstrap resamples", "everything"]
+    assert [row["identical"] for row in rows] == [True, True, None]
+    assert all(np.isfinite(row["ours_seconds"]) for row in rows)
