@@ -5,14 +5,19 @@ import pytest
 import torch
 from detectron2 import model_zoo
 from detectron2.data import DatasetMapper, detection_utils
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 
+from balanced_lvis.calibration import calibration_class
+from balanced_lvis.calibration.logit_statistics import LogitStatistics
 from balanced_lvis.config import load_config
 from balanced_lvis.data.config_datasets import register_rendered
 from balanced_lvis.data.rendered import RenderedSpec, render_dataset
 from balanced_lvis.data.training_prior import class_prior_of_dataset
 from balanced_lvis.engine.optimizer import build_optimizer
+from balanced_lvis.experiments.methods import METHODS
+from balanced_lvis.modeling.box_predictor import ActivationOutputLayers
 from benchmarks.trained import calibrate_frozen_norms
 from tests.common import CONFIGS, SHARED_DATA, rendered_opts
 
@@ -94,8 +99,31 @@ def test_lvis_models_build_step_and_infer_on_photographs(depth, photographs, ful
     assert len(out[0]["instances"]) <= 300
 
 
+def _only_evaluates(path):
+    method = METHODS.get(path.stem.removeprefix("r50_").removeprefix("r101_"))
+    return method is not None and method.evaluates_only
+
+
+LVIS_CONFIGS = sorted(CONFIGS.glob("r*.yaml"))
+SMALL_CONFIGS = sorted([*CONFIGS.glob("rendered/**/*.yaml"), *CONFIGS.glob("quick_start/*.yaml")])
+EVALUATION_CONFIGS = [path for path in (*LVIS_CONFIGS, *SMALL_CONFIGS) if _only_evaluates(path)]
+
+
+@pytest.mark.parametrize("path", EVALUATION_CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_every_config_for_evaluation_alone_builds_its_predictor(path, tmp_path):
+    cfg = load_config(path, ["MODEL.WEIGHTS", str(tmp_path / "model.pth")])
+    number = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    LogitStatistics(range(number), [0.0] * number, [1.0] * number, 9).save(tmp_path / "model.logits.json")
+    predictor = ActivationOutputLayers(cfg, ShapeSpec(channels=8))
+    name = cfg.MODEL.ROI_BOX_HEAD.CALIBRATION.NAME
+    assert name or path.stem.endswith("_published_thresholds")
+    assert isinstance(predictor.calibration, calibration_class(name) if name else type(None))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("r*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in LVIS_CONFIGS if not _only_evaluates(path)], ids=lambda path: path.stem
+)
 def test_every_lvis_config_builds_and_steps(path, photographs, full_vocabulary):
     """On small images with few RoIs: what differs between methods is behind them."""
     few = {"RPN.POST_NMS_TOPK_TRAIN": 50, "RPN.PRE_NMS_TOPK_TRAIN": 100, "ROI_HEADS.BATCH_SIZE_PER_IMAGE": 16}
@@ -119,10 +147,11 @@ def _rendered_records(root):
     return DatasetCatalog.get("rendered_train")[:2]
 
 
-SMALL_CONFIGS = sorted([*CONFIGS.glob("rendered/**/*.yaml"), *CONFIGS.glob("quick_start/*.yaml")])
-
-
-@pytest.mark.parametrize("path", SMALL_CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize(
+    "path",
+    [path for path in SMALL_CONFIGS if not _only_evaluates(path)],
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
+)
 def test_every_small_config_builds_and_steps(path, rendered, tmp_path):
     from detectron2.data import DatasetCatalog
 
