@@ -401,6 +401,7 @@ def test_end_to_end(rendered, tmp_path, methods):
     assert list(table) == methods
     for method in methods:
         results = json.loads((tmp_path / "out" / method / "seed_0" / "results.json").read_text())
-        assert table[method]["AP_box"] == {"mean": results["bbox"]["AP"], "std": None, "runs": [results["bbox"]["AP"]]}
+        found_ap = {key: table[method]["AP_box"][key] for key in ("mean", "std", "runs")}
+        assert found_ap == {"mean": results["bbox"]["AP"], "std": None, "runs": [results["bbox"]["AP"]]}
     page = (tmp_path / "out" / "table.md").read_text()
     assert page in found.stdout and f"--methods {' '.join(methods)} " in page

@@ -112,6 +112,8 @@ def convert_checkpoint(
         found = convert_mmdetection(source, state, content.get("meta"), num_classes or len(class_names or ()))
         state, settings, dropped, steps = found.state, found.settings, found.dropped, steps + found.steps
         identity = Identity.of_model(model_config(settings), found.class_names, _END_TO_END)
+        if settings_entry.MASK_TEMPERATURE not in settings:
+            identity.mask_predictor = ""  # unknown
     outputs = _num_outputs(source, content, state)
     names = _class_names(source, identity, class_names)
     known = num_classes if num_classes is not None else len(names) or _classes_of_other_heads(state)

@@ -88,8 +88,9 @@ def converted(state, tmp_path_factory):
 
 
 def loaded(path, config):
-    model = build_model(config_of(config)).eval()
-    load_for_evaluation(model, str(path), Identity(NAMES, "seesaw" if "seesaw" in config else "softmax", ""))
+    cfg = config_of(config)
+    model = build_model(cfg).eval()
+    load_for_evaluation(model, str(path), Identity.of_model(cfg, NAMES, ""))
     return model
 
 
