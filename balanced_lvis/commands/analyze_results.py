@@ -1,4 +1,4 @@
-"""The command ``analyze-results``: why AP is what it is."""
+"""The command ``analyze-results``: AP by error type, category and size."""
 
 from __future__ import annotations
 
