@@ -129,7 +129,7 @@ def ap_lost(table: MatchTable, errors: Errors) -> tuple[np.ndarray, np.ndarray]:
     ranked = _ranked_with_corrections(table, errors)
     lost = np.full((1 + len(SIZES), len(ERROR_TYPES), table.num_categories), np.nan)
     missed = _missed(table, errors)
-    for category in np.flatnonzero(number):
+    for category in np.flatnonzero(number).tolist():
         true, false = ranked.of_category(category)
         values = curve(true, false, int(number[category]))[0].mean(axis=1)
         lost[:, :-1, category] = (values[1:] - values[0]).reshape(len(lost), -1)
