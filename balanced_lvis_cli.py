@@ -22,9 +22,9 @@ COMMANDS = {
     "predict": ("predict", "detect objects in images, draw them and write them as JSON"),
     "calibrate": ("calibrate", "evaluate many calibrations of a checkpoint in one pass"),
     "export": ("export", "write, convert or validate an LVIS submission"),
-    "analyze": ("analyze", "show the class frequencies of a dataset"),
+    "analyze-dataset": ("analyze_dataset", "show the class frequencies of a dataset"),
     "collect-logits": ("collect_logits", "write statistics of a checkpoint's logits, for the calibration LogN"),
-    "analyze-results": ("analyze_results", "show why AP is what it is: errors, confusion, calibration, uncertainty"),
+    "analyze-results": ("analyze_results", "break AP down by error type, category and size; compare two results"),
     "convert": ("convert", "convert checkpoints between Detectron2, balanced_lvis, EQL and BALMS"),
     "compare": ("compare", "train every method with several seeds and compare them"),
     "quickstart": ("quickstart", "train and compare two methods on a rendered dataset, without a GPU"),
@@ -36,6 +36,8 @@ COMMANDS = {
     "train-classifier": ("train_classifier", "train and evaluate a long-tailed image classifier"),
     "classification": ("classification", "train image classifiers with every method and compare them"),
 }
+# Former names, which still work.
+ALIASES = {"analyze": "analyze-dataset"}
 _WITHOUT_DETECTRON2 = ("train-classifier", "classification")
 # Of balanced_lvis.utils.errors, which can't be imported here.
 _PREEMPTED, _INPUT_ERROR = 75, 2
@@ -56,13 +58,16 @@ def main() -> int:
     if words[0] == "--version":
         print(f"{PROGRAM} {importlib.import_module('balanced_lvis').__version__}")
         return 0
-    if words[0] not in COMMANDS:
+    command = ALIASES.get(words[0], words[0])
+    if command != words[0]:
+        print(f"`{PROGRAM} {words[0]}` is deprecated; use `{PROGRAM} {command}`.", file=sys.stderr)
+    if command not in COMMANDS:
         print(f"error: {_unknown(words[0])}", file=sys.stderr)
         return _INPUT_ERROR
-    sys.argv = [f"{PROGRAM} {words[0]}", *words[1:]]
-    if words[0] in _WITHOUT_DETECTRON2:
+    sys.argv = [f"{PROGRAM} {command}", *words[1:]]
+    if command in _WITHOUT_DETECTRON2:
         import_without_detectron2()
-    return importlib.import_module(f"balanced_lvis.commands.{COMMANDS[words[0]][0]}").main()
+    return importlib.import_module(f"balanced_lvis.commands.{COMMANDS[command][0]}").main()
 
 
 def import_without_detectron2() -> None:

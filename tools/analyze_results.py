@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Shows why AP is what it is: the command ``balanced-lvis analyze-results``."""
+"""Breaks AP down by error type, category and size: the command ``balanced-lvis analyze-results``."""
 
 import sys
 

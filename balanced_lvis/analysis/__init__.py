@@ -17,21 +17,26 @@ from __future__ import annotations
 
 import os
 
+from ..evaluation.annotation_loader import load_annotations
 from ..evaluation.detection_store import Detections
-from ..evaluation.lvis_api import LVIS
+from ..utils.user_paths import path_of
 from .analyze import Matches, Options, analyze_detections
 from .bootstrap import paired_difference
+from .compare import compare_results
 from .export import thresholds_of, write_files
-from .model import Analysis
-from .sources import opened
-from .summary import summary
+from .model import Analysis, Comparison
+from .sources import check_results, opened
+from .summary import comparison_text, summary
 
 __all__ = [
     "Analysis",
+    "Comparison",
     "Matches",
     "Options",
     "analyze_detections",
     "analyze_results",
+    "compare_results",
+    "comparison_text",
     "paired_difference",
     "summary",
     "thresholds_of",
@@ -58,11 +63,11 @@ def analyze_results(
     Raises:
         InputError: if the results or the annotations can't be read, or as :func:`analyze_detections`.
     """
-    lvis_gt = LVIS(os.fspath(annotations))
-    with opened(results, os.fspath(annotations), lvis_gt) as found:
-        analysis, matches = analyze_detections(
-            lvis_gt, found.detections, found.tasks, options, found.path, os.fspath(annotations)
-        )
+    check_results(results)
+    path = path_of(annotations, "annotations")
+    lvis_gt = load_annotations(path)
+    with opened(results, path, lvis_gt) as found:
+        analysis, matches = analyze_detections(lvis_gt, found.detections, found.tasks, options, found.path, path)
         if output is not None:
             write_files(analysis, matches, output)
     return analysis

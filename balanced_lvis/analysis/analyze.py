@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..data.frequency import missing_groups, source_of_groups
-from ..evaluation.backends import GroundTruth, check_images, oddity_of_detections
+from ..evaluation.backends import GroundTruth, check_images, oddity_of_detections, ranks
 from ..evaluation.detection_store import Detections
 from ..evaluation.lvis_api import LVIS, METRICS, check_iou_type
 from ..utils.errors import InputError
@@ -135,14 +135,19 @@ def analyze_detections(
     for task in tasks:
         check_iou_type(task)
     truth = _checked_truth(lvis_gt, detections)
+    if "segm" in tasks:
+        _check_masks(truth)
     found = detections.images
     _, which = np.unique(found["id"], return_inverse=True)
+    per_image = np.bincount(which, found["detections"]).astype(np.int64)
+    most = int(per_image.max(initial=0))
     source = Source(
         results,
         annotations,
         len(truth.image_ids),
         len(detections),
-        int(np.bincount(which, found["detections"]).max(initial=0)),
+        most,
+        int(np.count_nonzero(per_image == most)),
         source_of_groups(lvis_gt.dataset),
     )
     weights = image_weights(len(truth.image_ids), options.samples, options.seed)
@@ -166,6 +171,15 @@ def _checked_truth(lvis_gt: LVIS, detections: Detections) -> GroundTruth:
     if oddity := oddity_of_detections(detections):
         raise InputError(f"{oddity} can't be analysed; remove these detections.")
     return truth
+
+
+def _check_masks(truth: GroundTruth) -> None:
+    without = [a for a in truth.annotations if not a.get("segmentation")]
+    if without:
+        raise InputError(
+            f"{len(without):,} annotations have no 'segmentation', the first being annotation {without[0]['id']}, so "
+            "that masks can't be analysed; add it, or pass results with boxes only."
+        )
 
 
 class _TaskAnalysis:
@@ -206,13 +220,15 @@ class _TaskAnalysis:
         same = self.fixed_table is self.table  # no limit leaves out a detection
         precision, recall = (self.precision, self.recall) if same else precision_and_recall(self.fixed_table)
         metrics = lvis_metrics(self.fixed_table, precision, recall)
-        classes = np.bincount(self.detections.classes)
-        full = np.count_nonzero(classes >= DETECTIONS_PER_CATEGORY)
+        categories = ranks(self.table.truth.category_ids, self.detections.category_ids_of_classes())
+        number = self.table.num_categories
+        found = np.bincount(categories[self.detections.classes], minlength=number + 1)[:number]
+        below = (self.num_objects > 0) & (found < DETECTIONS_PER_CATEGORY)
         fixed = FixedAP(
             {name: metrics[name] for name in AP_METRICS},
             pooled_ap(self.fixed_table),
             DETECTIONS_PER_CATEGORY,
-            int(self.table.num_categories - full),
+            int(np.count_nonzero(below)),
         )
         return fixed, precision
 

@@ -21,6 +21,8 @@ from .matching import ALL_AREAS, AREA_RANGES, FALSE, OFFICIAL, THRESHOLDS, TRUE,
 
 RECALLS: np.ndarray = OFFICIAL.rec_thrs
 POOLS = ("all", *LETTERS)
+# Rows times detections of which curves are computed at once, to limit memory.
+BLOCK = 1 << 21
 
 
 def curve(true: np.ndarray, false: np.ndarray, num_objects: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +39,18 @@ def curve(true: np.ndarray, false: np.ndarray, num_objects: int) -> tuple[np.nda
     """
     shape, number = true.shape[:-1], true.shape[-1]
     true, false = (flags.reshape(math.prod(shape), number) for flags in (true, false))
-    true_sum, false_sum = np.cumsum(true, axis=1), np.cumsum(false, axis=1)
+    precision, recall = np.zeros((len(true), len(RECALLS))), np.zeros(len(true))
+    block = max(1, BLOCK // max(number, 1))
+    for begin in range(0, len(true) if number else 0, block):
+        part = slice(begin, begin + block)
+        precision[part], recall[part] = _curves(true[part], false[part], num_objects)
+    return precision.reshape(*shape, len(RECALLS)), recall.reshape(shape)
+
+
+def _curves(true: np.ndarray, false: np.ndarray, num_objects: int) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`curve` of (V, N) detections, N > 0."""
+    number = true.shape[1]
+    true_sum, false_sum = (np.cumsum(flags, axis=1, dtype=np.int32) for flags in (true, false))
     values = true_sum / (false_sum + true_sum + np.spacing(1))
     values = np.maximum.accumulate(values[:, ::-1], axis=1)[:, ::-1]
     # The first detection with enough true positives, found in all rows at once: later rows have higher numbers.
@@ -45,8 +58,7 @@ def curve(true: np.ndarray, false: np.ndarray, num_objects: int) -> tuple[np.nda
     numbered = (true_sum + row * (num_objects + 1)).ravel()
     place = np.searchsorted(numbered, needed(num_objects) + row * (num_objects + 1)) - row * number
     precision = np.append(values, np.zeros((len(true), 1)), axis=1)[row, np.minimum(place, number)]
-    recall = true_sum[:, -1] / num_objects if number else np.zeros(len(true))
-    return precision.reshape(*shape, len(RECALLS)), recall.reshape(shape)
+    return precision, true_sum[:, -1] / num_objects
 
 
 @functools.lru_cache(4096)
@@ -112,7 +124,15 @@ def pooled_ap(table: MatchTable) -> dict[str, float]:
     for pool in POOLS:
         chosen = in_group(groups, pool)
         own = order[chosen[table.categories[order]]]
-        number = counts[chosen].sum()
-        status = table.status[:, ALL_AREAS, own]
-        result[pool] = 100 * float(curve(status == TRUE, status == FALSE, int(number))[0].mean()) if number else np.nan
+        number = int(counts[chosen].sum())
+        result[pool] = 100 * _mean_of_thresholds(table, own, number) if number else np.nan
     return result
+
+
+def _mean_of_thresholds(table: MatchTable, own: np.ndarray, number: int) -> float:
+    """Mean precision of detections that are ranked together. One threshold at a time, to limit memory."""
+    means = []
+    for at_threshold in table.status[:, ALL_AREAS]:
+        status = at_threshold[own]
+        means.append(curve(status == TRUE, status == FALSE, number)[0].mean())
+    return float(np.mean(means))

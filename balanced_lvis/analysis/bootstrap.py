@@ -22,6 +22,10 @@ from .model import Interval
 
 SAMPLES = 1000
 LEVEL = 0.95
+# Possible values of AP, and of a difference of two.
+PERCENT, DIFFERENCE = (0.0, 100.0), (-100.0, 100.0)
+# Detections of a category times resamples that are processed at once, to limit memory.
+BLOCK = 1 << 21
 # One thread per core; NumPy releases the GIL.
 THREADS = 2
 
@@ -86,9 +90,25 @@ def _category_ap(table: MatchTable, category: int, by_image: np.ndarray, drawn: 
     total = np.zeros(by_image.shape[1])
     if not len(images):
         return total
-    weights = by_image[images]
+    block = max(1, BLOCK // len(images))
+    for begin in range(0, len(total), block):
+        part = slice(begin, begin + block)
+        total[part] = _ap_of_block(status, by_image[images, part], _Recalls(drawn[part]))
+    return total
+
+
+def _ap_of_block(status: np.ndarray, weights: np.ndarray, recalls: _Recalls) -> np.ndarray:
+    """
+    Args:
+        status: (T, n) of the detections of a category.
+        weights: (n, S) of their images, in some resamples.
+        recalls: of the number of objects in these.
+
+    Returns:
+        (S,) AP in 0..1.
+    """
+    total = np.zeros(weights.shape[1])
     ranked = np.cumsum(weights, axis=0, dtype=np.int32)
-    recalls = _Recalls(drawn)
     for at_threshold in status:
         true = np.flatnonzero(at_threshold == TRUE)
         if len(true):
@@ -141,23 +161,28 @@ def recalls_reached(number: int) -> np.ndarray:
     return np.searchsorted(RECALLS, np.arange(number + 1) / max(number, 1), side="right").astype(np.uint8)
 
 
-def centred_interval(value: float, resamples: np.ndarray, level: float = LEVEL) -> Interval:
+def centred_interval(
+    value: float, resamples: np.ndarray, level: float = LEVEL, limits: tuple[float, float] = PERCENT
+) -> Interval:
     """
-    Percentile interval, shifted so that the mean of the resamples is the value.
+    Centred percentile interval: quantiles of the resamples, shifted so that their mean is the value.
 
-    A resample has about 63% of the images, so that its categories are ranked among fewer detections: its AP is higher
-    on average. This shift is removed, as it is not uncertainty, and reported as the bias.
+    It estimates the expected value on another sample of equally many images. The mean of the resamples is above the
+    value mainly because a category counts only in resamples that contain its images, where these have a mean weight
+    above 1: 1 / (1 - 1/e) = 1.58 for a category of one image. This shift is a property of resampling. It is removed,
+    and reported as the bias.
 
     Args:
         value: value on the dataset, in percent.
         resamples: (S,) values of the resamples; NaN are left out.
         level: share of the resamples inside the interval.
+        limits: lowest and highest value that is possible; the interval is clipped to them.
     """
     known = resamples[~np.isnan(resamples)]
     if len(known) < 2 or np.isnan(value):
         return Interval(value, *(np.nan,) * 4)
     bias = float(known.mean()) - value
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2]) - bias
+    low, high = np.clip(np.quantile(known, [(1 - level) / 2, (1 + level) / 2]) - bias, *limits)
     return Interval(value, float(low), float(high), float(known.std(ddof=1)), bias)
 
 
@@ -174,4 +199,4 @@ def paired_difference(
     Returns:
         the interval of the first minus the second.
     """
-    return centred_interval(first[0] - second[0], first[1] - second[1], level)
+    return centred_interval(first[0] - second[0], first[1] - second[1], level, DIFFERENCE)

@@ -129,11 +129,11 @@ def ap_lost(table: MatchTable, errors: Errors) -> tuple[np.ndarray, np.ndarray]:
     ranked = _ranked_with_corrections(table, errors)
     lost = np.full((1 + len(SIZES), len(ERROR_TYPES), table.num_categories), np.nan)
     missed = _missed(table, errors)
-    for category in np.flatnonzero(number):
-        own = slice(*ranked.bounds[category : category + 2])
-        values = curve(ranked.true[:, own], ranked.false[:, own], int(number[category]))[0].mean(axis=1)
+    for category in np.flatnonzero(number).tolist():
+        true, false = ranked.of_category(category)
+        values = curve(true, false, int(number[category]))[0].mean(axis=1)
         lost[:, :-1, category] = (values[1:] - values[0]).reshape(len(lost), -1)
-        before = ranked.true[0, own], ranked.false[0, own]
+        before = true[0], false[0]
         for size, gone in enumerate(missed[:, category].tolist()):
             left = int(number[category]) - gone
             after = curve(*before, left)[0].mean() if gone and left else 1.0 if gone else values[0]
@@ -146,38 +146,66 @@ def ap_lost(table: MatchTable, errors: Errors) -> tuple[np.ndarray, np.ndarray]:
 @dataclass(frozen=True)
 class _Ranked:
     """
-    Detections by category and falling score, and what they are after V corrections.
+    N detections by category and falling score.
+
+    Detections that become true positives of another category have a second entry there.
 
     Attributes:
         bounds: (K+1,) the detections of category k are ``bounds[k]`` to ``bounds[k + 1]``.
-        true, false: (V, N) true and false positives. The first row is without a correction; then come all sizes
-            together and each size, with the types of :data:`ERROR_TYPES` but missed objects for each.
+        true, false: (N,) bool, true and false positives; neither for a second entry.
+        moved: (N,) bool, second entries.
+        types, fixes: (N,) of :class:`Errors`.
+        sizes: (N,) index in :data:`SIZES`.
     """
 
     bounds: np.ndarray
     true: np.ndarray
     false: np.ndarray
+    moved: np.ndarray
+    types: np.ndarray
+    fixes: np.ndarray
+    sizes: np.ndarray
+
+    def of_category(self, category: int) -> tuple[np.ndarray, np.ndarray]:
+        """
+        The detections of a category after V corrections.
+
+        Returns:
+            (V, n) true and false positives. The first row is without a correction; then come all sizes together and
+            each size, with the types of :data:`ERROR_TYPES` but missed objects for each. All rows of the dataset at
+            once would need too much memory.
+        """
+        own = slice(*self.bounds[category : category + 2])
+        true, false, moved, types, fixes, sizes = (
+            column[own] for column in (self.true, self.false, self.moved, self.types, self.fixes, self.sizes)
+        )
+        rows = [(true, false)]
+        for of_size in (np.ones(len(true), bool), *(sizes == size for size in range(len(SIZES)))):
+            for name in ERROR_TYPES[:-1]:
+                corrected = (types == _index(name)) & of_size
+                in_place = moved if name == CLASSIFICATION else ~moved & (name == LOCALISATION)
+                rows.append((true | (corrected & fixes & in_place), false & ~corrected))
+        return np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
 
 
 def _ranked_with_corrections(table: MatchTable, errors: Errors) -> _Ranked:
     true, kept = counted(table)
     own = np.flatnonzero(kept)
-    # Detections that become true positives of another category have a second entry there.
     moved = np.flatnonzero(errors.fixes & (errors.types == _index(CLASSIFICATION)))
     detections = np.append(own, moved)
     categories = np.append(table.categories[own], table.objects.categories[errors.objects[moved]])
     order = np.lexsort((-table.scores[detections], categories))
     detections, is_moved = detections[order], (np.arange(len(detections)) >= len(own))[order]
-    is_true, fixes, types = true[detections], errors.fixes[detections], errors.types[detections]
-    sizes = size_of(error_areas(table, errors))[detections]
-    rows = [(is_true & ~is_moved, ~is_true & ~is_moved)]
-    for of_size in (np.ones(len(detections), bool), *(sizes == size for size in range(len(SIZES)))):
-        for name in ERROR_TYPES[:-1]:
-            corrected = (types == _index(name)) & of_size
-            in_place = is_moved if name == CLASSIFICATION else ~is_moved & (name == LOCALISATION)
-            rows.append((rows[0][0] | (corrected & fixes & in_place), rows[0][1] & ~corrected))
-    bounds = np.searchsorted(categories[order], np.arange(table.num_categories + 1))
-    return _Ranked(bounds, *(np.stack(column) for column in zip(*rows)))
+    is_true = true[detections]
+    return _Ranked(
+        np.searchsorted(categories[order], np.arange(table.num_categories + 1)),
+        is_true & ~is_moved,
+        ~is_true & ~is_moved,
+        is_moved,
+        errors.types[detections],
+        errors.fixes[detections],
+        size_of(error_areas(table, errors))[detections],
+    )
 
 
 def _missed(table: MatchTable, errors: Errors) -> np.ndarray:

@@ -14,9 +14,10 @@ from ..utils.io import replacing, write_json
 from .analyze import BOOTSTRAPPED, Matches
 from .error_types import AT_50, ERROR_TYPES
 from .matching import ALL_AREAS
-from .model import Analysis, CategoryResult
+from .model import Analysis, CategoryResult, ConfusedPair
 
 ANALYSIS_FILE = "analysis.json"
+COMPARISON_FILE = "comparison.json"
 # The thresholds of the masks, or of boxes if there are no masks, are in THRESHOLDS_FILE.
 THRESHOLDS_FILE = "thresholds.json"
 THRESHOLD_KINDS = ("best_f1", "lrp")
@@ -45,7 +46,7 @@ def write_files(analysis: Analysis, matches: dict[str, Matches], folder: str | o
             {"detected_name": names[pair.detected], "annotated_name": names[pair.annotated], **dataclasses.asdict(pair)}
             for pair in result.confusion
         ]
-        _write_csv(written[-1], rows)
+        _write_csv(written[-1], rows, ["detected_name", "annotated_name", *_fields(ConfusedPair)])
         written.append(folder / f"matches_{task}.npz")
         write_matches(written[-1], matches[task])
         if result.bootstrap:
@@ -79,7 +80,8 @@ def thresholds_of(analysis: Analysis, kind: str = "best_f1", task: str | None = 
 
 def write_categories(path: str | os.PathLike, categories: list[CategoryResult]) -> None:
     """Write one row per category; nested numbers are columns such as ``best_f1_threshold``."""
-    _write_csv(path, [_flat(dataclasses.asdict(category)) for category in categories])
+    rows = [_flat(dataclasses.asdict(category)) for category in categories]
+    _write_csv(path, rows, list(rows[0]) if rows else _fields(CategoryResult))
 
 
 def _flat(content: dict, prefix: str = "") -> dict:
@@ -90,13 +92,19 @@ def _flat(content: dict, prefix: str = "") -> dict:
     return flat
 
 
-def _write_csv(path: str | os.PathLike, rows: list[dict]) -> None:
+def _fields(kind: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _write_csv(path: str | os.PathLike, rows: list[dict], columns: list[str]) -> None:
     """NaN and None become empty."""
     with replacing(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(rows[0] if rows else ())
+        writer.writerow(columns)
         for row in rows:
-            writer.writerow("" if value is None or value != value else value for value in row.values())
+            writer.writerow(
+                "" if value is None or value != value else value for value in (row[column] for column in columns)
+            )
 
 
 def write_matches(path: str | os.PathLike, matches: Matches) -> None:

@@ -130,7 +130,7 @@ class FixedAP:
         metrics: AP, AP50, AP75, APs, APm, APl, APr, APc and APf.
         pooled: AP-pool of "all", "r", "c" and "f".
         detections_per_category: limit, over the dataset.
-        categories_below_limit: categories with fewer detections: more could raise AP-fixed.
+        categories_below_limit: categories with objects that have fewer detections: more could raise AP-fixed.
     """
 
     metrics: dict[str, float]
@@ -262,6 +262,7 @@ class Source:
         annotations: path of the annotation file.
         images, detections: number of images in the annotation file, and of stored detections.
         most_per_image: largest number of detections of an image.
+        images_with_most: number of images with this number of detections.
         groups: definition of rare, common and frequent categories.
     """
 
@@ -270,6 +271,7 @@ class Source:
     images: int
     detections: int
     most_per_image: int
+    images_with_most: int
     groups: str
 
 
@@ -331,6 +333,48 @@ class Analysis:
         except ValueError as error:
             raise InputError(f"Analysis {os.fspath(path)} is not valid JSON ({error}); write it again.") from error
         return cls.from_json(content)
+
+
+@dataclass(frozen=True)
+class ComparedMetric:
+    """
+    A metric of two results.
+
+    Attributes:
+        first, second: of each.
+        difference: first minus second.
+    """
+
+    first: Interval
+    second: Interval
+    difference: Interval
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    A comparison of two results on the same images.
+
+    Attributes:
+        first, second: what was compared.
+        samples: number of bootstrap resamples, which are the same for both.
+        seed: seed of the random numbers.
+        level: share of the resamples in an interval.
+        tasks: AP, APr, APc and APf by task.
+        direction: of the differences.
+    """
+
+    first: Source
+    second: Source
+    samples: int
+    seed: int
+    level: float
+    tasks: dict[str, dict[str, ComparedMetric]]
+    direction: str = "first minus second"
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a JSON file."""
+        write_json(path, dataclasses.asdict(self), indent=1)
 
 
 def _read(kind: Any, content: Any) -> Any:

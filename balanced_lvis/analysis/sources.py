@@ -16,6 +16,7 @@ from ..utils.errors import InputError
 from ..utils.user_paths import path_of
 
 RESULTS_FILE = "lvis_instances_results.json"
+TASK_NAMES = {"bbox": "Boxes", "segm": "Masks"}
 # Where training and `evaluate` write results, below the folder of a run.
 _INFERENCE = ("", "inference", "evaluation/inference")
 
@@ -36,6 +37,17 @@ class Opened:
     tasks: tuple[str, ...]
 
 
+def check_results(results: str | os.PathLike | Detections) -> None:
+    """
+    Check that results exist, before work that their absence would waste.
+
+    Raises:
+        InputError: as for :func:`results_path`.
+    """
+    if not isinstance(results, Detections):
+        results_path(results)
+
+
 @contextlib.contextmanager
 def opened(results: str | os.PathLike | Detections, annotations: str, lvis_gt: LVIS) -> Iterator[Opened]:
     """
@@ -48,15 +60,17 @@ def opened(results: str | os.PathLike | Detections, annotations: str, lvis_gt: L
         lvis_gt: its content.
 
     Raises:
-        InputError: if the results can't be read.
+        InputError: if the results can't be read, or have more classes than the annotation file.
     """
     if isinstance(results, Detections):
+        _check_classes(results, os.fspath(results.folder), annotations)
         yield Opened(os.fspath(results.folder), results, _tasks_of(results))
         return
     path = results_path(results)
     if os.path.isdir(path):
         detections = Detections(path, sorted(lvis_gt.cats))
         detections.require_whole()
+        _check_classes(detections, path, annotations)
         yield Opened(path, detections, _tasks_of(detections))
         return
     with tempfile.TemporaryDirectory(prefix="analysis_") as folder:
@@ -99,11 +113,32 @@ def is_store(path: str | os.PathLike) -> bool:
 
 
 def config_of_run(results: str) -> str | None:
-    """Path of the config in the folder of a run, or above its results; None without one."""
-    for folder in (Path(results), *Path(os.path.abspath(results)).parents[:3]):
+    """
+    Config of the run that wrote a results file. Other files have none: a config in a folder above may be unrelated.
+
+    Args:
+        results: path of the results, from :func:`results_path`.
+
+    Returns:
+        path of the config.yaml of the run; None without one.
+    """
+    file = Path(os.path.abspath(results))
+    if file.name != RESULTS_FILE:
+        return None
+    run = file.parent.parent if file.parent.name.startswith("inference") else file.parent
+    for folder in (run, run.parent) if run.name == "evaluation" else (run,):
         if (found := folder / "config.yaml").is_file():
             return str(found)
     return None
+
+
+def _check_classes(detections: Detections, path: str, annotations: str) -> None:
+    highest, known = int(detections.classes.max(initial=-1)), len(detections.category_ids_of_classes())
+    if highest >= known:
+        raise InputError(
+            f"Stored detections {path} have a class of index {highest:,}, but {annotations} has {known:,} categories; "
+            "pass the annotation file of the dataset that they were made for."
+        )
 
 
 def _tasks_of(detections: Detections) -> tuple[str, ...]:

@@ -76,7 +76,8 @@ class FRACAL(Calibration):
                 "Calibration 'fracal' needs the fractal dimension of each class, which this class prior doesn't have: "
                 "it is of an older version, or was counted without the boxes of objects (image classification has "
                 "none, and Detectron2's metadata of LVIS-1.0 neither). Write it from the training annotations with "
-                "`balanced-lvis analyze DATASET --boxes --json prior.json`, and set MODEL.CLASS_PRIOR.FILE to it."
+                "`balanced-lvis analyze-dataset DATASET --boxes --json prior.json`, and set MODEL.CLASS_PRIOR.FILE to "
+                "it."
             )
         return (self.strength * torch.tensor(prior.fractal_dimension).log()).float()
 

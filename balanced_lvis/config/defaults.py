@@ -49,7 +49,7 @@ def _add_methods(cfg: CN) -> None:
 
     # Class frequencies of the training set. Empty: from the metadata or the annotations of DATASETS.TRAIN.
     cfg.MODEL.CLASS_PRIOR = CN()
-    cfg.MODEL.CLASS_PRIOR.FILE = ""  # a JSON file written by ClassPrior.save() or `balanced-lvis analyze --json`
+    cfg.MODEL.CLASS_PRIOR.FILE = ""  # a JSON file of ClassPrior.save() or `balanced-lvis analyze-dataset --json`
     # Frequencies of the images that DATALOADER.SAMPLER_TRAIN shows, repeated ones included, not of the dataset.
     cfg.MODEL.CLASS_PRIOR.SAMPLED = False
 

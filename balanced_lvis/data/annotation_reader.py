@@ -137,11 +137,11 @@ def read_records(
             record = readers[key](element)
         except RecordError as error:
             record = error
-            error.record = _name(key, number[key], element)
+            error.record = name_of_record(key, number[key], element)
         yield key, record
 
 
-def _name(key: str, number: int, element) -> str:
+def name_of_record(key: str, number: int, element) -> str:
     """The record's name for messages, by the ids in the file if there are any."""
     kind = {"images": "image", "categories": "category", "annotations": "annotation"}[key]
     if not isinstance(element, dict) or type(element.get("id")) is not int:

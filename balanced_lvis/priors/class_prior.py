@@ -325,7 +325,7 @@ def _report_unknown_images(path: str, num_images: int) -> None:
     logger.warning(
         "Class prior %s doesn't state which images its num_images (%s) counts. Older versions counted all images, "
         "including those without objects, which training leaves out by default. Before training with it, write it "
-        "again with `balanced-lvis analyze --json`.",
+        "again with `balanced-lvis analyze-dataset --json`.",
         path,
         f"{num_images:,}",
     )

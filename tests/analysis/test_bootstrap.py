@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 
+from balanced_lvis.analysis import average_precision, bootstrap
 from balanced_lvis.analysis.average_precision import lvis_metrics, precision_and_recall
 from balanced_lvis.analysis.bootstrap import (
     centred_interval,
@@ -81,6 +82,61 @@ def test_the_interval_is_centred_and_leaves_out_undefined_resamples():
     assert (interval.low, interval.high) == pytest.approx((29.1, 30.9))
     assert interval.standard_error == pytest.approx(1)
     assert np.isnan(centred_interval(30.0, np.array([np.nan, 1])).low)
+
+
+def test_intervals_are_clipped_to_possible_values():
+    skewed = np.append(np.full(90, 100.0), np.linspace(0, 20, 10))
+    assert centred_interval(99.0, skewed, level=0.9).high == 100
+    assert centred_interval(1.0, 100 - skewed, level=0.9).low == 0
+    difference = paired_difference((-98.0, -skewed), (0.0, np.zeros(100)), level=0.9)
+    assert difference.low == -100 and difference.value == -98
+
+
+def test_the_bias_of_a_category_of_one_image_is_that_of_its_mean_weight():
+    """Where the image is drawn at all, it is drawn 1 / (1 - 1/e) = 1.58 times on average."""
+    weights = image_weights(400, 3000, 0)[:, 0]
+    assert weights[weights > 0].mean() == pytest.approx(1.58, abs=0.04)
+
+
+def test_about_95_percent_of_the_intervals_contain_the_expected_ap(tmp_path):
+    """Datasets of 40 images are drawn from one population; each has an interval for the mean AP of all."""
+    datasets, images = 100, 40
+    rng = np.random.default_rng(5)
+    objects, results = [], []
+    for image in range(1, datasets * images + 1):
+        box = [4, 4, 10, 10]
+        category = int(rng.integers(1, 3))
+        objects.append((image, category, box))
+        if rng.random() < 0.7:
+            results.append((image, category, box, float(rng.beta(3, 2))))
+        if rng.random() < 0.5:
+            results.append((image, category, [18, 12, 10, 10], float(rng.beta(2, 3))))
+    table = table_of(tmp_path, made_content(objects, images=datasets * images, categories=2), results)
+    own = image_weights(images, 200, 1)
+    values, intervals = [], []
+    for first in range(0, datasets * images, images):
+        weights = np.zeros((len(own) + 1, datasets * images), np.int16)
+        weights[0, first : first + images], weights[1:, first : first + images] = 1, own
+        inside = (table.images >= first) & (table.images < first + images)
+        value, *resamples = resampled_ap(table.select(inside), weights)[:, 0]
+        values.append(value)
+        intervals.append(centred_interval(value, np.array(resamples)))
+    expected = np.mean(values)
+    covered = np.mean([interval.low <= expected <= interval.high for interval in intervals])
+    assert 0.89 <= covered <= 0.99
+
+
+@pytest.mark.parametrize("block", [1, 7, 50])
+def test_blocks_that_limit_memory_do_not_change_the_numbers(tmp_path, monkeypatch, block):
+    content, results = random_case(1)
+    table = table_of(tmp_path, content, results)
+    weights = image_weights(len(content["images"]), 12, 0)
+    expected, whole = resampled_ap(table, weights), precision_and_recall(table)
+    monkeypatch.setattr(bootstrap, "BLOCK", block)
+    monkeypatch.setattr(average_precision, "BLOCK", block)
+    np.testing.assert_allclose(resampled_ap(table, weights), expected, rtol=1e-12)
+    for found, known in zip(precision_and_recall(table), whole):
+        np.testing.assert_array_equal(found, known)
 
 
 def test_the_difference_of_a_result_with_itself_is_certain(tmp_path):

@@ -1,6 +1,7 @@
 """The whole analysis: its sources, its files, its command and its Python interface."""
 
 import csv
+import dataclasses
 import json
 import math
 import re
@@ -9,8 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from balanced_lvis.analysis import Analysis, Options, analyze_results, summary, thresholds_of
+from balanced_lvis.analysis import (
+    Analysis,
+    Options,
+    analyze_results,
+    compare,
+    compare_results,
+    summary,
+    thresholds_of,
+)
 from balanced_lvis.analysis.error_types import ERROR_TYPES
+from balanced_lvis.analysis.sources import config_of_run
 from balanced_lvis.data.registered_files import evaluation_file_of
 from balanced_lvis.evaluation import evaluate_on_lvis
 from balanced_lvis.utils.errors import InputError
@@ -148,6 +158,11 @@ def test_no_detections_and_no_objects_in_a_group(tmp_path):
         assert result.errors.ap_lost["missed"]["all"] == 100
         assert not result.confusion
     assert "missed" in summary(analysis)
+    header = (tmp_path / "out" / "confusion_bbox.csv").read_text().strip().split(",")
+    assert header == [
+        "detected_name", "annotated_name", "detected", "annotated", "count", "above_threshold", "opportunities",
+        "ap_lost",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -190,6 +205,103 @@ def test_missing_results_are_named_with_the_remedy(case, tmp_path):
         analyze_results(tmp_path / "empty", case[0])
 
 
+def changed(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["images"][1].pop("neg_category_ids"), r"in its images, image 2: has no 'neg_category_ids'"),
+        (lambda c: c["images"][0].update(not_exhaustive_category_ids=None), "not_exhaustive_category_ids is None"),
+        (lambda c: c["annotations"][3].pop("area"), r"annotation 4 of image \d+: has no 'area'"),
+        (lambda c: c["annotations"][0].pop("bbox"), "annotation 1 of image .* has no 'bbox'"),
+        (lambda c: c.pop("categories"), "it has no list 'categories'"),
+    ],
+)
+def test_a_file_that_is_not_in_lvis_format_is_named_with_its_first_wrong_record(case, change, message):
+    changed(case[0], change)
+    with pytest.raises(InputError, match=rf"Annotations .*json can't be used: .*{message}.*; correct the file, or"):
+        analyze_results(case[1], case[0], QUICK)
+
+
+def test_annotations_that_can_not_be_read_are_named(case, tmp_path):
+    with pytest.raises(InputError, match="nowhere.json can't be read: it doesn't exist"):
+        analyze_results(case[1], tmp_path / "nowhere.json")
+    for content, message in (("{", "are not valid JSON"), ("[]", "of type list")):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(InputError, match=message):
+            analyze_results(case[1], tmp_path / "bad.json")
+
+
+def test_masks_can_not_be_analysed_without_masks_of_objects(case):
+    changed(case[0], lambda c: c["annotations"][2].pop("segmentation"))
+    with pytest.raises(InputError, match="1 annotations have no 'segmentation', the first being annotation 3"):
+        analyze_results(case[1], case[0], QUICK)
+
+
+def test_stored_detections_of_more_classes_than_the_file_has_are_rejected(case):
+    changed(case[0], lambda c: c.update(categories=c["categories"][:2]))
+    with pytest.raises(InputError, match=r"have a class of index 4, but .*json has 2 categories"):
+        analyze_results(case[1], case[0], QUICK)
+
+
+def test_the_hint_needs_several_images_with_the_highest_number_of_detections(case):
+    analysis = analyze_results(case[1], case[0], Options(samples=0))
+    assert "AP-fixed may be" not in summary(analysis)
+    for most, images, shown in ((300, 2, True), (300, 1, False), (12, 5, False)):
+        source = dataclasses.replace(analysis.source, most_per_image=most, images_with_most=images)
+        assert ("AP-fixed may be" in summary(dataclasses.replace(analysis, source=source))) is shown
+
+
+def test_only_the_config_of_the_run_that_wrote_the_results_names_the_dataset(tmp_path):
+    run = tmp_path / "run"
+    (run / "evaluation" / "inference").mkdir(parents=True)
+    (run / "config.yaml").touch()
+    name = "lvis_instances_results.json"
+    for place in ("inference", "evaluation/inference", "inference_lvis_v1_val", "."):
+        assert config_of_run(str(run / place / name)) == str(run / "config.yaml")
+    assert config_of_run(str(run / "results.json")) is None
+    assert config_of_run(str(run / "other" / name)) is None
+    (run / "evaluation" / "config.yaml").touch()
+    assert config_of_run(str(run / "evaluation" / "inference" / name)) == str(run / "evaluation" / "config.yaml")
+
+
+# ------------------------------------------------------------------ two results
+
+
+def records_of(results, *dropped):
+    return [{key: value for key, value in r.items() if key not in dropped} for r in json.loads(results.read_text())]
+
+
+def test_results_are_compared_on_their_common_tasks(case, tmp_path, caplog):
+    annotations, store, results = case
+    (tmp_path / "boxes.json").write_text(json.dumps(records_of(results, "segmentation")))
+    shown = []
+    comparison = compare_results(store, tmp_path / "boxes.json", annotations, QUICK, tmp_path / "out", shown.append)
+    assert list(comparison.tasks) == ["bbox"] and list(shown[0].tasks) == ["bbox", "segm"]
+    assert "Masks of" in caplog.text and "not compared" in caplog.text
+    for metric in comparison.tasks["bbox"].values():
+        assert (metric.difference.value, metric.difference.low, metric.difference.high) == pytest.approx((0, 0, 0))
+        assert metric.first == metric.second
+    assert comparison.tasks["bbox"]["AP"].first == shown[0].tasks["bbox"].bootstrap.metrics["AP"]
+
+
+def test_nothing_is_analysed_if_results_can_not_be_compared(case, tmp_path, monkeypatch):
+    annotations, store, results = case
+    monkeypatch.setattr(compare, "analyze_detections", None)
+    for name, dropped in (("boxes.json", "segmentation"), ("masks.json", "bbox")):
+        (tmp_path / name).write_text(json.dumps(records_of(results, dropped)))
+    with pytest.raises(InputError, match=r"boxes.json has only boxes and .*masks.json only masks"):
+        compare_results(tmp_path / "boxes.json", tmp_path / "masks.json", annotations, QUICK)
+    with pytest.raises(InputError, match="nowhere doesn't exist"):
+        compare_results(store, tmp_path / "nowhere", annotations, QUICK)
+    with pytest.raises(InputError, match="samples is 0; a comparison needs resamples"):
+        compare_results(store, store, annotations, Options(samples=0))
+
+
 # ------------------------------------------------------------------ the command
 
 
@@ -204,7 +316,9 @@ def test_the_command_prints_a_summary_and_writes_the_files(case, tmp_path, comma
     assert command([str(results), *words, "--output", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("AP-fixed", "AP-pool", "boundary AP", "classification", "LaECE", "confused"))
-    assert len(shown.splitlines()) < 70 and max(map(len, shown.splitlines())) < 140
+    assert f"results:     {results}" in shown and f"annotations: {annotations}" in shown
+    lines = [line for line in shown.splitlines() if not line.startswith(("results: ", "annotations: ", "["))]
+    assert len(lines) < 70 and max(map(len, lines)) <= 80
     analysis = Analysis.load(tmp_path / "out" / "analysis.json")
     assert f"{analysis.tasks['segm'].metrics['AP']:.2f}" in shown
 
@@ -215,16 +329,23 @@ def test_two_results_are_compared(case, tmp_path, command, capsys):
     (tmp_path / "weaker.json").write_text(json.dumps(weaker))
     words = ["--dataset", str(annotations), "--samples", "50", "--compare", str(tmp_path / "weaker.json")]
     assert command([str(results), *words, "--output", str(tmp_path / "out")]) == 0
-    line = next(line for line in capsys.readouterr().out.splitlines() if re.match(r"Boxes +[+-]\d", line))
-    stored_values = json.loads((tmp_path / "out" / "comparison.json").read_text())["tasks"]["bbox"]
-    assert f"{stored_values['AP']['value']:+.2f}" in line
-    assert stored_values["AP"]["low"] < stored_values["AP"]["value"] < stored_values["AP"]["high"]
+    shown = capsys.readouterr().out
+    assert f"A: {results}\nB: {tmp_path / 'weaker.json'}\n" in shown
+    line, interval = re.search(r"^A − B (.*)\n95% (.*)", shown, re.MULTILINE).groups()
+    content = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert content["direction"] == "first minus second" and content["first"]["results"] == str(results)
+    ap = content["tasks"]["bbox"]["AP"]
+    difference = ap["difference"]
+    assert difference["value"] == ap["first"]["value"] - ap["second"]["value"]
+    assert line.split()[0] == f"{difference['value']:+.2f}" and f"[{difference['low']:+.2f}, " in interval
+    assert difference["low"] < difference["value"] < difference["high"]
+    assert max(len(line) for line in shown.splitlines() if re.match(r"A −|95%", line)) <= 80
 
 
 def test_errors_of_the_command_line_are_shown(case, tmp_path, command, capsys):
     annotations, _, results = case
     assert command([str(results)]) == 2
-    assert "no config.yaml that names its dataset; add --dataset" in capsys.readouterr().err
+    assert "with a config.yaml that names its dataset; add --dataset" in capsys.readouterr().err
     words = [str(results), "--dataset", str(annotations), "--samples", "0"]
     assert command([*words, "--compare", str(results)]) == 2
     assert "--compare needs resamples" in capsys.readouterr().err

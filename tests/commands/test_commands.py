@@ -19,7 +19,7 @@ TOOLS = {
     "predict": "predict",
     "calibrate": "calibrate",
     "export": "export_submission",
-    "analyze": "analyze_dataset",
+    "analyze-dataset": "analyze_dataset",
     "collect-logits": "collect_logits",
     "analyze-results": "analyze_results",
     "convert": "convert_checkpoint",
@@ -110,6 +110,13 @@ def test_a_wrong_command_and_none_are_input_errors(start):
     status, shown = start("trian")
     assert status == InputError.exit_status and shown.err.startswith("error: 'trian' is not a command")
     assert start("--version")[1].out.startswith("balanced-lvis 0.")
+
+
+def test_a_former_name_of_a_command_works_with_one_line_about_the_new_one(start):
+    status, shown = start("analyze", "--help")
+    assert status == 0 and shown.out.startswith("usage: balanced-lvis analyze-dataset ")
+    assert shown.err == "`balanced-lvis analyze` is deprecated; use `balanced-lvis analyze-dataset`.\n"
+    assert not cli.ALIASES.keys() & cli.COMMANDS.keys() and set(cli.ALIASES.values()) <= cli.COMMANDS.keys()
 
 
 def test_a_signal_during_imports_exits_at_once_and_quietly(tmp_path):

@@ -1,4 +1,4 @@
-"""The command ``analyze``: the class frequencies of a dataset."""
+"""The command ``analyze-dataset``: the class frequencies of a dataset."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = new_parser("analyze", DESCRIPTION)
+    parser = new_parser("analyze-dataset", DESCRIPTION)
     add = parser.add_argument
     add("data", help="name of a dataset, or an annotation file in COCO or LVIS format")
     add_config_arguments(parser, "config that defines the dataset")
