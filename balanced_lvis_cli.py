@@ -7,9 +7,7 @@ PyTorch and Detectron2, which takes seconds. The list of commands is shown witho
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -117,12 +115,16 @@ def _help() -> str:
 
 
 def _unknown(word: str) -> str:
+    import difflib
+
     close = difflib.get_close_matches(word, COMMANDS, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
     return f"{word[:80]!a} is not a command of {PROGRAM}.{hint} Valid: {', '.join(COMMANDS)}."
 
 
-if multiprocessing.parent_process() is not None:  # a process of a job, which imports the console script again
+# In a process of a job, which imports the console script again. Importing multiprocessing here would take longer than
+# all else that precedes the handling of signals.
+if "multiprocessing.process" in sys.modules and sys.modules["multiprocessing.process"].parent_process() is not None:
     end_on_early_signals()
 
 if __name__ == "__main__":
