@@ -237,7 +237,7 @@ def check_settings(cfg, settings: Sequence[Setting]) -> None:
         cfg: a config with registered datasets, in which ``MODEL.ROI_HEADS.NUM_CLASSES`` is known.
 
     Raises:
-        InputError: for an invalid option, or as :func:`.box_predictor.check_calibration`.
+        InputError: for an invalid option, or as :func:`..modeling.box_predictor.check_calibration`.
     """
     activation = activation_from_config(cfg)
     for calibration in build_calibrations(cfg, settings):

@@ -295,7 +295,7 @@ class PreparationRun(Run):
 
     @property
     def file(self) -> Path:
-        """The file, next to the weights, where :func:`.calibration.base.with_saved_files` looks for it."""
+        """The file, next to the weights, where :func:`..calibration.base.with_saved_files` looks for it."""
         return Path(os.path.splitext(self.weights)[0] + self.suffix)
 
     @property
