@@ -1,5 +1,6 @@
 """What several test modules share. Nothing here needs a GPU, a network or a data set on disk."""
 
+import logging
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch starts OpenMP
@@ -43,6 +44,15 @@ def _rendered_as_it_was(request):
 def tiny_cfg(rendered, tmp_path):
     """The quick-start Balanced Sigmoid config on the ``rendered`` fixture."""
     return load_config(CONFIGS / "quick_start" / "balanced_sigmoid.yaml", rendered_opts(rendered, tmp_path / "out"))
+
+
+@pytest.fixture
+def package_log(caplog):
+    """``caplog`` with the package's records, also while a run's log files keep them from the root logger."""
+    logger = logging.getLogger("balanced_lvis")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture

@@ -384,12 +384,11 @@ def test_first_losses_on_lvis_are_of_one_size(name, first, of_background):
 
 
 @pytest.mark.parametrize("name", ["equalization", "drop_loss", "gol", "softmax_equalization"])
-def test_a_warning_about_an_empty_tail_names_the_activation(name, caplog):
+def test_a_warning_about_an_empty_tail_names_the_activation(name, package_log):
     activation = build_activation(name, K, PRIOR, threshold=1e-6)
-    with caplog.at_level(logging.WARNING, "balanced_lvis"):
-        logging.getLogger("balanced_lvis").addHandler(caplog.handler)
+    with package_log.at_level(logging.WARNING, "balanced_lvis"):
         assert not activation.tail.any()
-    assert f"{name} treats no class differently: no class is in the tail (threshold 1e-06" in caplog.text
+    assert f"{name} treats no class differently: no class is in the tail (threshold 1e-06" in package_log.text
 
 
 @pytest.mark.parametrize(

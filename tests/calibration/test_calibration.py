@@ -365,7 +365,7 @@ NO_DIMENSIONS = ClassPrior(NAMES, IMAGE_COUNT, NUM_IMAGES)
         (lambda p: build_calibration("fracal", K, p, tau=float("inf")), "tau of fracal is inf"),
         (
             lambda p: build_calibration("fracal", K, NO_DIMENSIONS).prepare(build_activation("sigmoid", K)),
-            "'fracal' needs the fractal dimension .* analyze DATASET --boxes --json",
+            "'fracal' needs the fractal dimension .* analyze-dataset DATASET --boxes --json",
         ),
         (lambda p: build_calibration("iif", K, p, variant="ln"), "variant of iif is 'ln'; valid: raw, smooth"),
         (lambda p: build_calibration("iif", K, p, form="times"), "form of iif is 'times'; valid: multiply, add"),

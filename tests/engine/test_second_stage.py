@@ -344,14 +344,13 @@ def test_lws_needs_a_classifier(rendered, stage_1, tmp_path):
     train("crt", rendered, tmp_path / "crt", MODEL__WEIGHTS=path)  # reinitializes the classifier
 
 
-def test_a_classifier_of_the_other_family_is_warned_of_where_it_is_kept(rendered, stage_1, tmp_path, caplog):
+def test_a_classifier_of_the_other_family_is_warned_of_where_it_is_kept(rendered, stage_1, tmp_path, package_log):
     path = weights_for("decoupled_balanced_softmax", stage_1)
-    with caplog.at_level(logging.WARNING, "balanced_lvis"):
-        logging.getLogger("balanced_lvis").addHandler(caplog.handler)
+    with package_log.at_level(logging.WARNING, "balanced_lvis"):
         train("crt", rendered, tmp_path / "crt", MODEL__WEIGHTS=path)
-        assert "calibrated" not in caplog.text
+        assert "calibrated" not in package_log.text
         train("lws", rendered, tmp_path / "lws", MODEL__WEIGHTS=path)
-    assert "trained with a softmax activation and is fine-tuned with a sigmoid one" in caplog.text
+    assert "trained with a softmax activation and is fine-tuned with a sigmoid one" in package_log.text
 
 
 def test_evaluating_a_checkpoint_as_another_model_is_refused(rendered, stage_1, tmp_path):

@@ -198,5 +198,5 @@ def test_the_prior_of_a_run_serves_fracal_and_an_older_one_is_refused_with_a_rem
     for record in content["classes"]:
         del record["fractal_dimension"]
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="needs the fractal dimension .* analyze DATASET --boxes"):
+    with pytest.raises(InputError, match="needs the fractal dimension .* analyze-dataset DATASET --boxes"):
         make()

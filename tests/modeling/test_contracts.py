@@ -230,13 +230,12 @@ def test_a_calibration_that_does_not_fit_is_refused(opts, message):
         calibration_from_config(load_config("", opts))
 
 
-def test_calibrating_with_the_prior_what_was_trained_with_it_is_warned_of(caplog):
-    with caplog.at_level(logging.WARNING, "balanced_lvis"):
-        logging.getLogger("balanced_lvis").addHandler(caplog.handler)
+def test_calibrating_with_the_prior_what_was_trained_with_it_is_warned_of(package_log):
+    with package_log.at_level(logging.WARNING, "balanced_lvis"):
         for activation in ("sigmoid", "balanced_sigmoid", "balanced_sigmoid"):
             opts = [CALIBRATION, "norcal", "MODEL.ROI_BOX_HEAD.ACTIVATION.NAME", activation]
             calibration_from_config(load_config("", opts))
-    warnings = [record.getMessage() for record in caplog.records]
+    warnings = [record.getMessage() for record in package_log.records]
     assert len(set(warnings)) == 1 and "activation balanced_sigmoid has corrected for it already" in warnings[0]
 
 
