@@ -17,7 +17,7 @@ from functools import cached_property
 import lvis.eval
 import numpy as np
 
-from ..evaluation.backends import GroundTruth, highest_per_image, no_garbage_collection, ranks
+from ..evaluation.backends import GroundTruth, highest_per_image, no_garbage_collection, ranks_of_detections
 from ..evaluation.detection_store import Detections
 from ..evaluation.lvis_api import MAX_DETECTIONS_PER_IMAGE
 from .pairs import Pairs, areas_and_pairs
@@ -165,9 +165,7 @@ def match_detections(truth: GroundTruth, detections: Detections, iou_type: str) 
         detections: detections with finite scores and boxes, on its images.
         iou_type: "bbox" or "segm".
     """
-    found = detections.images
-    images = np.repeat(ranks(truth.image_ids, found["id"]), found["detections"])
-    categories = ranks(truth.category_ids, detections.category_ids_of_classes())[detections.classes]
+    images, categories = ranks_of_detections(truth, detections)
     scores = detections.scores
     # The limits count detections before any are left out, as in the LVIS API and in the code of AP-fixed.
     standard = highest_per_image(images, scores, MAX_DETECTIONS_PER_IMAGE)

@@ -260,6 +260,13 @@ def oddity_of_detections(detections: Detections) -> str | None:
     return None
 
 
+def ranks_of_detections(truth: GroundTruth, detections: Detections) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) rank of the image and (N,) rank of the category of each detection in the ground truth."""
+    found = detections.images
+    images = np.repeat(ranks(truth.image_ids, found["id"]), found["detections"])
+    return images, ranks(truth.category_ids, detections.category_ids_of_classes())[detections.classes]
+
+
 class _Counted:
     """
     The detections that count: the best of each image, in categories whose presence in the image is known.
@@ -271,9 +278,7 @@ class _Counted:
     """
 
     def __init__(self, truth: GroundTruth, detections: Detections, max_dets: int):
-        found = detections.images
-        images = np.repeat(ranks(truth.image_ids, found["id"]), found["detections"])
-        categories = ranks(truth.category_ids, detections.category_ids_of_classes())[detections.classes]
+        images, categories = ranks_of_detections(truth, detections)
         kept = truth.judged()[images, categories] & highest_per_image(images, detections.scores, max_dets)
         self.rows = np.flatnonzero(kept)
         self.images, self.categories = images[self.rows], categories[self.rows]

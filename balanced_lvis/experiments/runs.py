@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import os
@@ -16,7 +15,7 @@ from typing import ClassVar
 from ..calibration.base import calibration_class
 from ..calibration.logit_statistics import STATISTICS_SUFFIX
 from ..utils.errors import InputError
-from ..utils.io import replacing, sha256_of, write_json
+from ..utils.io import cached_sha256, replacing, write_json
 from ..utils.iteration_lines import iteration_of, read_lines
 from ..utils.job_lock import only_job_in
 from ..utils.keyword_options import chosen_options
@@ -140,7 +139,7 @@ class Run:
     def note_start(self) -> None:
         """Note which weights the run starts from, so that it is not kept when its first stage is trained again."""
         if self.after is not None and self.after.weights.exists():
-            write_json(self.output / FIRST_STAGE, {"sha256": _digest(self.after.weights)})
+            write_json(self.output / FIRST_STAGE, {"sha256": cached_sha256(self.after.weights)})
 
     def note_success(self) -> None:
         """Called when the run's process has succeeded."""
@@ -153,7 +152,7 @@ class Run:
             noted = json.loads((self.output / FIRST_STAGE).read_text(encoding="utf-8"))["sha256"]
         except (OSError, ValueError, KeyError, TypeError):  # of an earlier version
             return False
-        return noted != _digest(self.after.weights)
+        return noted != cached_sha256(self.after.weights)
 
     def _has_ended_training(self) -> bool:
         """According to the last_checkpoint file, which stays if the weights are removed to save disk space."""
@@ -350,17 +349,6 @@ def preparations_of(cfg) -> dict[str, str]:
         return {}
     options, files = chosen_options(node, node.NAME), calibration_class(node.NAME).saved_files
     return {suffix: _WRITERS[suffix] for name, suffix in files.items() if suffix in _WRITERS and not options.get(name)}
-
-
-@functools.cache
-def _digest_of(path: str, size: int, mtime_ns: int) -> str:
-    """``size`` and ``mtime_ns`` are for the cache: a file that is replaced is read again."""
-    return sha256_of(path)
-
-
-def _digest(path: Path) -> str:
-    found = path.stat()
-    return _digest_of(str(path), found.st_size, found.st_mtime_ns)
 
 
 def same_run(one, other, output: Path) -> bool:

@@ -174,7 +174,7 @@ def cached_sha256(path: str | os.PathLike) -> str:
     return _sha256_of(os.path.abspath(path), found.st_size, found.st_mtime_ns)
 
 
-@functools.lru_cache(maxsize=16)
+@functools.cache
 def _sha256_of(path: str, size: int, mtime_ns: int) -> str:
     return sha256_of(path)
 
