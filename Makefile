@@ -28,7 +28,7 @@ setup: $(STAMP)  ## create .venv with all dependencies; DETECTRON2="<pip require
 quickstart: $(STAMP)  ## render data, train the baseline and Balanced Sigmoid, evaluate, compare: output/quick_start/
 	$(BIN)/python tools/quick_start.py
 
-compare: $(STAMP)  ## train every method with three seeds and compare them, one to two hours, resumable: output/compare/
+compare: $(STAMP)  ## train every method with three seeds and compare them, two to three hours on two CPU cores, resumable: output/compare/
 	$(BIN)/python tools/compare.py
 
 classification: $(STAMP)  ## train image classifiers with every method, under 45 minutes, resumable: output/classification/
