@@ -2,7 +2,8 @@
 Programs of this project in processes of their own that need not import PyTorch and Detectron2 again.
 
 They are forked from a server process that has imported both, which saves most of the CPU time that a test takes. The
-server has no threads and has done nothing else. The ranks that such a program starts are forked from the same server.
+server has no threads and has done nothing else. The ranks that such a program starts, and data workers of these, are
+forked from the same server.
 
 A new Python, with :mod:`subprocess`, is for tests of imports, early signals, shells and whole process groups, and for
 one test of each launcher.
@@ -125,13 +126,14 @@ class _Place:
         # By line, so that what was printed before a kill is in the file.
         sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
         torch.set_num_threads(int(self.environ["OMP_NUM_THREADS"]))
+        # For ranks and data workers. Python's documentation has processes share the server that has forked them, but
+        # each would start its own.
+        forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
 
 
 def _execute(command: list[str], place: _Place) -> None:
     """Run a command in this process, which was just forked."""
     place.enter()
-    # Python documents that the server is shared by the processes that it has forked, but it would start another one.
-    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
     launch.start_processes = functools.partial(_start_ranks, place)
     script, *words = command
     try:
