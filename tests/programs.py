@@ -20,15 +20,18 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 import torch
 import torch.multiprocessing
 
 from balanced_lvis.console.signals import SIGNALS
 from balanced_lvis.engine.processes import launch
+from balanced_lvis.experiments import run_processes
 from tests.engine.forking import context
 
 
@@ -39,6 +42,17 @@ def run(script, *words, timeout: float = 600, **options) -> subprocess.Completed
     return subprocess.CompletedProcess([script, *words], program.returncode, out, err)
 
 
+@contextlib.contextmanager
+def forked_runs() -> Iterator[None]:
+    """Context in which the runs of an experiment are forked."""
+
+    def start(command, stdout, env, **_) -> Program:
+        return Program(*command[1:], output=stdout.name, env=env)
+
+    with mock.patch.object(run_processes, "subprocess", types.SimpleNamespace(STDOUT=subprocess.STDOUT, Popen=start)):
+        yield
+
+
 class Program:
     """
     A script in a forked process.
@@ -47,7 +61,7 @@ class Program:
         script: its path; or "-m", with the name of a module as the first word.
         *words: its arguments.
         cwd: its current folder; None for that of this process.
-        merged: whether standard error is written to the same file as standard output.
+        output: file for both standard output and standard error, which are otherwise separate.
         env: its environment variables; None for those of this process.
         **environ: environment variables besides; by default, "OMP_NUM_THREADS" is 1.
 
@@ -56,15 +70,15 @@ class Program:
     """
 
     def __init__(
-        self, script, *words, cwd=None, merged: bool = False, env: Mapping[str, str] | None = None, **environ: str
+        self, script, *words, cwd=None, output: os.PathLike | str | None = None, env: Mapping[str, str] | None = None,
+        **environ: str,
     ):  # fmt: skip
         self._folder = tempfile.TemporaryDirectory(prefix="program_")
-        names = ("out", "out" if merged else "err")
-        self._files = [Path(self._folder.name, name) for name in names]
+        self._files = [str(output or Path(self._folder.name, name)) for name in ("out", "err")]
         environ = {**(os.environ if env is None else env), "OMP_NUM_THREADS": "1", **environ}
         command = [*map(str, (script, *words))]
         self._name = " ".join(command)
-        place = _Place(str(cwd or Path.cwd()), environ, [*map(str, self._files)])
+        place = _Place(str(cwd or Path.cwd()), environ, self._files)
         self._process = context.Process(target=_execute, args=(command, place))
         self._process.start()
         self.pid = self._process.pid
@@ -97,12 +111,16 @@ class Program:
         return self._shown()[0]
 
     def _shown(self) -> tuple[str, str]:
-        out, err = (path.read_text(errors="replace") if path.exists() else "" for path in self._files)
+        files = [Path(path) for path in self._files]
+        out, err = (path.read_text(errors="replace") if path.exists() else "" for path in files)
         return out, "" if self._files[0] == self._files[1] else err
 
     def send_signal(self, number: int) -> None:
         if self.returncode is None:
             os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -136,7 +154,9 @@ def _execute(command: list[str], place: _Place) -> None:
     place.enter()
     launch.start_processes = functools.partial(_start_ranks, place)
     script, *words = command
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(_flush)
+        stack.enter_context(forked_runs())
         if script == "-m":
             sys.path.insert(0, place.cwd)
             sys.argv[:] = words
@@ -145,10 +165,12 @@ def _execute(command: list[str], place: _Place) -> None:
             sys.path.insert(0, str(Path(script).parent))
             sys.argv[:] = command
             runpy.run_path(script, run_name="__main__")
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
 
 
 def _start_ranks(place: _Place, function: Callable, args: tuple, nprocs: int, join: bool):

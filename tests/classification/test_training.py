@@ -191,7 +191,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_and_equals_an_uninterrupt
         words = characters_opts(cache, tmp_path / name, SOLVER__MAX_ITER=300, **options)
         tool = ROOT / "tools" / "train_classifier.py"
         command = [tool, "--config-file", "classification/characters/eql", "--resume", *words]
-        return programs.Program(*command, merged=True, cwd=tmp_path)
+        return programs.Program(*command, output=tmp_path / f"{name}.txt", cwd=tmp_path)
 
     assert start("whole").wait() == 0
     process = start("killed")

@@ -7,6 +7,7 @@ own devices.
 import runpy
 import subprocess
 import sys
+import tempfile
 import types
 
 from gpu_check import training_checks
@@ -17,7 +18,8 @@ from tests.common import ROOT
 def run(command, env, **output) -> subprocess.CompletedProcess:
     """As the checks call :func:`subprocess.run`."""
     assert command[0] == sys.executable and output["stderr"] == subprocess.STDOUT
-    return programs.run(*command[1:], env=env, merged=True)
+    with tempfile.NamedTemporaryFile() as file:
+        return programs.run(*command[1:], env=env, output=file.name)
 
 
 if __name__ == "__main__":
