@@ -35,7 +35,7 @@ classification: $(STAMP)  ## train image classifiers with every method, under 45
 	OMP_NUM_THREADS=1 $(BIN)/python tools/classification.py
 
 test: $(STAMP)  ## run the tests, about 15 minutes on two cores
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-oldest:  ## run the tests of the core on the oldest supported versions, in a second environment: .venv-oldest
 	sh tests/oldest/run.sh

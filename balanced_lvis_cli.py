@@ -36,7 +36,7 @@ COMMANDS = {
 }
 # Former names, which still work.
 ALIASES = {"analyze": "analyze-dataset"}
-_WITHOUT_DETECTRON2 = ("train-classifier", "classification")
+_WITHOUT_DETECTRON2 = ("configs", "train-classifier", "classification")
 # Of balanced_lvis.utils.errors, which can't be imported here.
 _PREEMPTED, _INPUT_ERROR = 75, 2
 

@@ -68,6 +68,13 @@ def own_catalogs():
         MetadataCatalog.remove(name)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Files with slow tests come first, so that no worker of pytest-xdist is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Escapes lone surrogates in captured output: pytest-xdist sends reports as UTF-8, and would end with an error."""

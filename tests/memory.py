@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import resource
 from collections.abc import Sequence
 
-_CODE = """
-import json, resource, sys
 from balanced_lvis.utils.errors import InputError
-{setup}
-with open("/proc/self/statm") as file:
-    taken = int(file.read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (taken + {limit}, taken + {limit}))
-outcomes = []
-for argument in json.load(sys.stdin):
-    try:
-        read(argument)
-        outcomes.append("accepted")
-    except InputError as error:
-        outcomes.append(f"refused: {{error}}")
-    except BaseException as error:
-        outcomes.append(f"failed: {{type(error).__name__}}: {{error}}")
-print(json.dumps(outcomes))
-"""
+from tests.engine.forking import context
 
 
 def outcomes_within(limit: int, setup: str, arguments: Sequence) -> list[str]:
@@ -33,17 +15,40 @@ def outcomes_within(limit: int, setup: str, arguments: Sequence) -> list[str]:
 
     Args:
         limit: in bytes.
-        setup: code that makes ``read``, the parser.
+        setup: code that makes ``read``, the parser, and may use ``InputError``.
         arguments: of the calls, one after the other.
 
     Returns:
         for each "accepted", "refused: " and the message of an InputError, or "failed: " and another error, a
         MemoryError among them.
     """
-    code = _CODE.format(setup=setup, limit=limit)
-    arguments = json.dumps([str(argument) for argument in arguments])
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=arguments, capture_output=True, text=True, check=False, timeout=600
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_send_outcomes, args=(there, limit, setup, [*map(str, arguments)]))
+    process.start()
+    there.close()  # so that the end of the process ends the wait
+    with here:
+        outcomes = here.recv()
+    process.join()
+    return outcomes
+
+
+def _send_outcomes(connection, limit: int, setup: str, arguments: list[str]) -> None:
+    namespace: dict = {"InputError": InputError}
+    exec(setup, namespace)
+    with open("/proc/self/statm") as file:
+        taken = int(file.read().split()[0]) * resource.getpagesize()
+    before, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + limit, hard))
+    outcomes = [_outcome(namespace["read"], argument) for argument in arguments]
+    resource.setrlimit(resource.RLIMIT_AS, (before, hard))
+    connection.send(outcomes)
+
+
+def _outcome(read, argument: str) -> str:
+    try:
+        read(argument)
+    except InputError as error:
+        return f"refused: {error}"
+    except BaseException as error:
+        return f"failed: {type(error).__name__}: {error}"
+    return "accepted"

@@ -4,8 +4,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -14,6 +12,7 @@ from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.data.custom_datasets import prepare_custom
 from balanced_lvis.utils.errors import InputError
+from tests import programs
 from tests.common import CONFIGS, ROOT, SHARED_DATA
 
 TEXT = (ROOT / "docs" / "custom_dataset.md").read_text(encoding="utf-8")
@@ -54,8 +53,7 @@ def test_the_table_of_the_tail_is_the_shown_one(tmp_path):
     command = "tools/analyze_dataset.py instances_train2017.json --show 2"
     assert f"{command}\n" in blocks("sh")
     shutil.copy(ANNOTATIONS, tmp_path)
-    words = [sys.executable, str(ROOT / "tools" / "analyze_dataset.py"), *command.split()[1:]]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = programs.run(ROOT / "tools" / "analyze_dataset.py", *command.split()[1:], cwd=tmp_path)
     assert shown_after(command) in done.stdout
 
 

@@ -5,8 +5,6 @@ import io
 import json
 import re
 import shlex
-import subprocess
-import sys
 
 import pytest
 
@@ -14,6 +12,7 @@ from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
 from balanced_lvis.data.custom_datasets import source_of
 from balanced_lvis.data.lvis_v1 import ANNOTATIONS, look, show
+from tests import programs
 from tests.common import ROOT
 from tests.data.validation.made import good
 
@@ -55,9 +54,7 @@ def test_the_report_on_a_faulty_file_is_the_shown_one(tmp_path, monkeypatch):
 def test_every_command_is_understood():
     found = commands("tools/prepare_lvis.py")
     assert len(found) == 4
-    known = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "prepare_lvis.py"), "--help"], capture_output=True, text=True, check=True
-    ).stdout
+    known = programs.run(ROOT / "tools" / "prepare_lvis.py", "--help").stdout
     for words in found:
         for word in words:
             assert not word.startswith("-") or word in known

@@ -1,10 +1,12 @@
 """
 Every method on a GPU: training, evaluation, resuming and export. Run with: pytest -m gpu
 
-On a machine without a GPU, tests/simulated_cuda/test_gpu_tests.py runs these tests on a simulated one.
+On a machine without a GPU, tests/simulated_cuda/test_gpu_tests.py runs these tests on a simulated one, with some of the
+methods.
 """
 
 import copy
+import functools
 import json
 import os
 import runpy
@@ -150,13 +152,15 @@ def test_a_method_trains_is_evaluated_and_resumes(method, rendered, tmp_path):
 
 @pytest.fixture(scope="module")
 def first_stages(rendered, tmp_path_factory):
-    """Paths of trained weights by method."""
+    """A function that returns the path of a method's weights, which it trains once."""
     output = tmp_path_factory.mktemp("first_stages")
-    found = {}
-    for method in sorted({METHODS[second].first_stage for second in SECOND_STAGES}):
+
+    @functools.cache
+    def trained(method):
         train(f"rendered/{method}.yaml", rendered, output / method, **{"DATASETS.TEST": ()})
-        found[method] = output / method / "model_final.pth"
-    return found
+        return output / method / "model_final.pth"
+
+    return trained
 
 
 def test_the_second_stages_are_all_that_there_are():
@@ -166,7 +170,7 @@ def test_the_second_stages_are_all_that_there_are():
 
 @pytest.mark.parametrize("method", SECOND_STAGES)
 def test_a_second_stage_changes_its_classifier_is_evaluated_and_resumes(method, rendered, first_stages, tmp_path):
-    first = first_stages[METHODS[method].first_stage]
+    first = first_stages(METHODS[method].first_stage)
     config, overrides = f"rendered/{method}.yaml", {**SECOND_STAGES[method], "MODEL.WEIGHTS": first}
     after = train(config, rendered, tmp_path, **overrides)
     before = weights_of(first)
@@ -183,7 +187,7 @@ def test_a_second_stage_changes_its_classifier_is_evaluated_and_resumes(method, 
 def test_a_checkpoint_is_exported(rendered, first_stages, tmp_path):
     tool = runpy.run_path(str(ROOT / "tools" / "export_submission.py"))
     words = ["--config-file", CONFIGS / "rendered" / "rfs.yaml", "--dataset", "rendered_val", "--output", tmp_path]
-    words += options(rendered, tmp_path, **{"MODEL.WEIGHTS": first_stages["rfs"]})
+    words += options(rendered, tmp_path, **{"MODEL.WEIGHTS": first_stages("rfs")})
     assert tool["main"]([*map(str, words)]) == 0
     for task in ("segm", "bbox"):
         records = json.loads((tmp_path / f"rendered_val_{task}.json").read_text())

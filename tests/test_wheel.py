@@ -123,8 +123,8 @@ def test_the_console_command_finds_configs_by_name_trains_evaluates_and_predicts
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "a.json").read_text())[0]["objects"]
-    done = run(tmp_path, command, "train", "--config-file", "quick_start/balanced_sigmod", *opts)
-    assert done.returncode == 2 and "Similar names: quick_start/balanced_sigmoid" in done.stderr
+    done = run(tmp_path, command, "configs", "sigmoid")
+    assert CONFIG in done.stdout.split()
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from balanced_lvis.config_files.names import config_folder
 from balanced_lvis.utils.errors import InputError
 from tests.classification.made import characters_opts, write_folders
 from tests.common import CONFIGS
+from tests.programs import forked_runs
 
 CHARACTERS = f"{config_folder() / 'classification' / 'characters'}/"
 
@@ -70,6 +71,7 @@ def opts(tmp_path, **overrides):
     return words[:at] + words[at + 2 :]
 
 
+@forked_runs()
 def test_runs_are_kept_and_repeated_only_if_something_has_changed(tmp_path, capsys):
     words = ["--output", str(tmp_path / "out"), "--methods", "logit_adjustment", "--imbalance", "5", "--seeds", "0"]
     assert command.main([*words, *opts(tmp_path)]) == 0
@@ -209,6 +211,7 @@ def test_wrong_arguments_are_errors_before_anything_is_trained(change, message, 
         run_experiment(**arguments)
 
 
+@forked_runs()
 def test_a_run_that_fails_ends_the_experiment_with_its_output(tmp_path, capsys):
     words = ["--output", str(tmp_path / "out"), "--methods", "softmax", "--imbalance", "10", "--seeds", "0"]
     assert command.main([*words, *opts(tmp_path), "SOLVER.BASE_LR", "1e25", "SOLVER.LOG_PERIOD", "1"]) == 2

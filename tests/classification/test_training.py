@@ -22,6 +22,7 @@ from balanced_lvis.classification.training import Trainer
 from balanced_lvis.commands import train_classifier as command
 from balanced_lvis.console.preemption import StopRequest
 from balanced_lvis.utils.errors import DivergedError, InputError, Preempted
+from tests import programs
 from tests.classification.made import characters_config, characters_opts, write_folders
 from tests.common import ROOT
 
@@ -189,8 +190,8 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_and_equals_an_uninterrupt
         options = {**AUGMENTED, **OPTIONS["eql"], "SOLVER__CHECKPOINT_PERIOD": 7, "SOLVER__LOG_PERIOD": 1}
         words = characters_opts(cache, tmp_path / name, SOLVER__MAX_ITER=300, **options)
         tool = ROOT / "tools" / "train_classifier.py"
-        command = [sys.executable, tool, "--config-file", "classification/characters/eql", "--resume", *words]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path)
+        command = [tool, "--config-file", "classification/characters/eql", "--resume", *words]
+        return programs.Program(*command, output=tmp_path / f"{name}.txt", cwd=tmp_path)
 
     assert start("whole").wait() == 0
     process = start("killed")
@@ -205,7 +206,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_and_equals_an_uninterrupt
         file.write('{"iteration": 299, "total_loss": 1.0}\n{"itera')
     process = start("killed")
     output, _ = process.communicate()
-    assert process.returncode == 0 and b"Resumed from" in output, output.decode()
+    assert process.returncode == 0 and "Resumed from" in output, output
     assert_equal(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
 
 

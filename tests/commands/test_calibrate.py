@@ -1,9 +1,6 @@
 """Grids of calibrations as a user evaluates them, against ordinary evaluations with each calibration."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,6 +10,7 @@ from balanced_lvis.commands import calibrate
 from balanced_lvis.commands.train import main as train
 from balanced_lvis.experiments import calibration_grid
 from balanced_lvis.utils.errors import InputError
+from tests import programs
 from tests.common import CONFIGS, ROOT, rendered_opts
 
 CONFIG = CONFIGS / "rendered" / "rfs_softmax.yaml"
@@ -138,9 +136,7 @@ def test_a_cascade_without_masks_is_evaluated(rendered, tmp_path):
 @pytest.mark.slow
 def test_several_processes_write_the_same_table(table, rendered, trained, tmp_path):
     words = words_of(rendered, trained, tmp_path, "--num-gpus", "2", *GRID)
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    tool = [sys.executable, str(ROOT / "tools" / "calibrate.py")]
-    done = subprocess.run([*tool, *words], capture_output=True, text=True, check=False, env=env)
+    done = programs.run(ROOT / "tools" / "calibrate.py", *words)
     assert done.returncode == 0, done.stderr[-3000:]
     assert read(tmp_path / "calibration")["settings"] == read(table)["settings"]
 

@@ -20,6 +20,7 @@ from balanced_lvis.console.command_line import quiet
 from balanced_lvis.console.signals import INTERRUPTED
 from balanced_lvis.engine.processes.watchdog import Limits
 from balanced_lvis.evaluation.lvis_api import IOU_TYPES, LVIS, evaluate_on_lvis
+from tests import programs
 from tests.common import CONFIGS, ROOT, load_tool, rendered_opts
 
 CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
@@ -29,12 +30,11 @@ OPTS = ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"]
 
 
 def command(tool, *words) -> list[str]:
-    return [*map(str, (sys.executable, ROOT / "tools" / tool, *words))]
+    return [*map(str, (ROOT / "tools" / tool, *words))]
 
 
 def run(words) -> subprocess.CompletedProcess:
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(words, capture_output=True, text=True, check=False, env=env)
+    return programs.run(*words)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +63,11 @@ def words_of(rendered, trained, output, *flags, dataset=VAL, weights=None, opts=
 
 @pytest.fixture(scope="module")
 def exported(rendered, trained, tmp_path_factory):
+    """By a new Python."""
     output = tmp_path_factory.mktemp("exported")
-    done = run(words_of(rendered, trained, output))
+    command = [sys.executable, *words_of(rendered, trained, output)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     return output, done
 
@@ -106,7 +109,7 @@ def test_several_processes_write_the_same_files(exported, rendered, trained, tmp
 
 def test_a_killed_export_goes_on_to_the_same_files(exported, rendered, trained, tmp_path):
     words = words_of(rendered, trained, tmp_path)
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = programs.Program(*words)
     chunks = tmp_path / module.CHUNKS
     try:
         while not list(chunks.glob("00000?")) and process.poll() is None:
@@ -114,7 +117,6 @@ def test_a_killed_export_goes_on_to_the_same_files(exported, rendered, trained, 
         process.send_signal(signal.SIGKILL)
     finally:
         process.kill()
-        process.communicate()
     before = sorted(path.name for path in chunks.glob("00000?"))
     assert before
     shutil.copytree(chunks / before[0], chunks / "000005.partial", dirs_exist_ok=True)  # as a kill in the midst leaves
@@ -130,7 +132,7 @@ def test_a_killed_export_goes_on_to_the_same_files(exported, rendered, trained, 
 
 def export_here(rendered, trained, output, *flags, **changes) -> int:
     """The tool, in this process."""
-    words = words_of(rendered, trained, output, *flags, **changes)[2:]
+    words = words_of(rendered, trained, output, *flags, **changes)[1:]
     parser = __import__("runpy").run_path(str(ROOT / "tools" / "export_submission.py"))
     quiet()
     return parser["main"](words)

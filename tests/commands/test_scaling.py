@@ -1,14 +1,13 @@
 """The throughput model: its limits, and what it is made from."""
 
 import dataclasses
-import subprocess
-import sys
 
 import pytest
 from detectron2.modeling import build_model
 
 from balanced_lvis.experiments.throughput_model import Cluster, all_reduce_seconds, gradient_bytes, predict
 from balanced_lvis.utils.errors import InputError
+from tests import programs
 from tests.common import CONFIGS, ROOT
 
 CLUSTER = Cluster(step_seconds=0.5, gradient_bytes=200_000_000)
@@ -56,9 +55,8 @@ def test_impossible_inputs_are_refused(name, value):
 
 
 def test_the_command_prints_its_inputs_and_a_row_per_number_of_gpus():
-    command = [sys.executable, ROOT / "tools" / "scaling.py", "--step-seconds", "0.5", "--gpus", "8", "64"]
-    config = CONFIGS / "r50_balanced_sigmoid.yaml"
-    done = subprocess.run([*map(str, command), "--config-file", config], capture_output=True, text=True, check=False)
+    command = [ROOT / "tools" / "scaling.py", "--step-seconds", "0.5", "--gpus", "8", "64"]
+    done = programs.run(*command, "--config-file", CONFIGS / "r50_balanced_sigmoid.yaml")
     assert done.returncode == 0, done.stderr
     assert "step_seconds 0.5" in done.stdout and "gradient_bytes" in done.stdout
     assert [line.split()[1] for line in done.stdout.splitlines()[-2:]] == ["8", "64"]

@@ -1,15 +1,13 @@
 """One file and one yaml from outside the package add a method."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
 import yaml
 
+from tests import programs
 from tests.common import ROOT, rendered_opts
 
 MODULE = '''
@@ -51,9 +49,7 @@ def folder(tmp_path_factory):
 
 
 def tool(folder, name, *words) -> str:
-    command = [sys.executable, ROOT / "tools" / name, *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*map(str, command)], cwd=folder, env=environment, capture_output=True, text=True)
+    done = programs.run(ROOT / "tools" / name, *words, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
 

@@ -9,6 +9,7 @@ from contextlib import redirect_stdout
 
 import pytest
 
+from balanced_lvis import _detectron2
 from balanced_lvis.console.command_line import command_line
 from balanced_lvis.console.streams import LenientStream
 from balanced_lvis.utils.errors import StorageError
@@ -17,6 +18,7 @@ from tests.engine.test_run import command_of
 
 TOOL = """
 import logging, os, sys
+from balanced_lvis import _detectron2
 from balanced_lvis.console.command_line import command_line, log_to_files, log_to_screen
 from balanced_lvis.utils.errors import InputError
 from tqdm import tqdm
@@ -49,10 +51,13 @@ BROKEN = {
     "a reader that leaves": "set -o pipefail; {tool} 2>&1 | head -c 10 > /dev/null",
     "a reader that is gone": "set -o pipefail; {tool} 2>&1 | true",
 }
+# The tool needs only the loggers of Detectron2.
+QUICK = {_detectron2.SKIP: "1"}
 needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 
 
 def run_in_shell(line, command, **environment):
+    """In a shell and a new Python."""
     words = " ".join(f"'{word}'" for word in command)
     env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.run(["bash", "-c", line.format(tool=words)], capture_output=True, text=True, env=env, cwd=ROOT)
@@ -68,7 +73,7 @@ def tool(tmp_path, prints_result=False, fails=False, folder=""):
 @needs_full
 @pytest.mark.parametrize(("how", "fails"), [(how, "closed" in how) for how in BROKEN])
 def test_a_tool_whose_streams_are_broken_does_its_work_and_ends_with_its_status(how, fails, tmp_path):
-    done = run_in_shell(BROKEN[how], tool(tmp_path, fails=fails, folder=tmp_path / "out"))
+    done = run_in_shell(BROKEN[how], tool(tmp_path, fails=fails, folder=tmp_path / "out"), **QUICK)
     assert done.returncode == (2 if fails else 0), done
     assert (tmp_path / "done").read_text() == "done"
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
@@ -87,17 +92,24 @@ def test_a_tool_whose_streams_are_broken_does_its_work_and_ends_with_its_status(
 def test_where_the_output_is_the_result_its_loss_is_an_error_and_a_pipe_without_a_reader_is_silent(
     line, status, message, tmp_path
 ):
+    done = run_in_shell(line, analysis(tmp_path))
+    assert done.returncode == status, done
+    told = [text for text in done.stderr.splitlines() if "error" in text or "Traceback" in text or "Exception" in text]
+    assert len(told) == bool(message) and done.stderr.count(message) >= 1
+
+
+def analysis(tmp_path) -> list:
+    """A command whose result is its output, which is not ASCII."""
     annotations = tmp_path / "a.json"
     annotations.write_text(
         '{"images": [{"id": 1, "width": 9, "height": 9, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": "é"}],'
         '"annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0}]}'
     )
-    command = [sys.executable, ROOT / "tools" / "analyze_dataset.py", annotations]
-    done = run_in_shell(line, command)
-    assert done.returncode == status, done
-    told = [text for text in done.stderr.splitlines() if "error" in text or "Traceback" in text or "Exception" in text]
-    assert len(told) == bool(message) and done.stderr.count(message) >= 1
-    plain = run_in_shell("{tool}", command, PYTHONIOENCODING="ascii")
+    return [sys.executable, ROOT / "tools" / "analyze_dataset.py", annotations]
+
+
+def test_characters_that_the_output_cannot_show_are_escaped(tmp_path):
+    plain = run_in_shell("{tool}", analysis(tmp_path), PYTHONIOENCODING="ascii")
     assert plain.returncode == 0 and r"\xe9" in plain.stdout
 
 
@@ -106,7 +118,7 @@ def test_a_log_file_on_a_full_disk_costs_its_lines_and_one_warning(tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "log.txt").symlink_to("/dev/full")
-    done = run_in_shell("{tool}", tool(tmp_path, folder=out))
+    done = run_in_shell("{tool}", tool(tmp_path, folder=out), **QUICK)
     assert done.returncode == 0
     assert done.stderr.count("warning: the log can't be written (No space left on device)") == 1
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr

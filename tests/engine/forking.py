@@ -5,7 +5,16 @@ import time
 from pathlib import Path
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["tests.engine.toy", "balanced_lvis.engine.run"])
+# What programs and tests import, so that a forked process imports next to nothing.
+context.set_forkserver_preload(
+    [
+        "pytest", "tests.engine.toy", "balanced_lvis.api", "balanced_lvis.classification.experiment", "tensorboard",
+        *(
+            f"balanced_lvis.commands.{name}"
+            for name in ("analyze_dataset", "calibrate", "compare", "export", "predict", "train", "train_classifier")
+        ),
+    ]
+)  # fmt: skip
 
 
 def is_running(pid: int) -> bool:

@@ -4,16 +4,16 @@ from balanced_lvis.activations import build_activation
 from balanced_lvis.engine.bilevel_step import _average
 from balanced_lvis.meta import MetaReweighter
 from balanced_lvis.priors import ClassPrior
+from tests.engine.processes.test_ranks import on_ranks
 
 
-def learn_on_rank(rank, rendezvous, folder):
+def learn_on_rank(folder):
     """Updates of the class weights on batches of this rank, in one of two processes."""
-    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    rank = torch.distributed.get_rank()
     meta, layer = reweighter()
     for index in range(3):
         meta.step(layer, batch(rank + 2 * index), batch(50 + rank + 2 * index), inner_lr=0.5, average=_average)
     torch.save(meta.weights.psi.detach(), f"{folder}/psi_{rank}.pth")
-    torch.distributed.destroy_process_group()
 
 
 def reweighter():
@@ -28,7 +28,7 @@ def batch(seed):
 
 
 def test_all_processes_learn_the_same_class_weights_from_the_mean_of_their_gradients(tmp_path):
-    torch.multiprocessing.spawn(learn_on_rank, (tmp_path / "rendezvous", tmp_path), nprocs=2)
+    on_ranks(2, tmp_path, learn_on_rank, tmp_path)
     psi = [torch.load(tmp_path / f"psi_{rank}.pth", weights_only=True) for rank in range(2)]
     assert torch.equal(*psi)
 

@@ -1,14 +1,13 @@
 """Training continues past broken images, reports them, and stops if there are too many."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import programs
 from tests.common import CONFIGS, ROOT
 from tests.data.custom import made
 
@@ -19,9 +18,7 @@ def train_net(folder, *flags, **opts) -> subprocess.CompletedProcess:
     more = {"SOLVER.MAX_ITER": 4, "SOLVER.IMS_PER_BATCH": 4, "SOLVER.CHECKPOINT_PERIOD": 2, "INPUT.MIN_SIZE_TEST": 64}
     words = [word for pair in more.items() for word in pair]
     words += made.overrides(folder, DATALOADER__SAMPLER_TRAIN="TrainingSampler", **opts)
-    command = [sys.executable, ROOT / "tools" / "train_net.py", "--config-file", CONFIG, *flags, *words]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=env, timeout=300)
+    return programs.run(ROOT / "tools" / "train_net.py", "--config-file", CONFIG, *flags, *words)
 
 
 @pytest.fixture

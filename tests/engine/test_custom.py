@@ -1,14 +1,13 @@
 """Photographs with COCO annotations: from one yaml to LVIS metrics."""
 
 import json
-import os
 import subprocess
-import sys
 
 import pytest
 
 from balanced_lvis.evaluation.lvis_api import LVIS, METRICS, evaluate_on_lvis
 from balanced_lvis.priors import ClassPrior
+from tests import programs
 from tests.common import CONFIGS, ROOT, SHARED_DATA
 
 COCO_TINY = SHARED_DATA / "coco_tiny"
@@ -20,9 +19,7 @@ def train_net(*words) -> subprocess.CompletedProcess:
 
 
 def run(tool: str, *words) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "tools" / tool, *words]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=env)
+    return programs.run(ROOT / "tools" / tool, *words)
 
 
 def split(folder, **parts):

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from types import SimpleNamespace
 
@@ -18,6 +17,7 @@ from balanced_lvis.engine import metrics_file
 from balanced_lvis.engine.checkpoints import saving
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.utils.errors import StorageError
+from tests import programs
 from tests.common import CONFIGS
 from tests.engine.test_run import command_of
 from tests.engine.toy import Toy, batches
@@ -219,13 +219,13 @@ def test_a_finished_run_whose_restart_fails_before_the_first_step_is_not_evaluat
 def test_an_evaluation_before_the_checkpoint_of_a_killed_run_is_on_record(rendered, tmp_path):
     """SIGKILL after iteration 24; checkpoints every 5 iterations, evaluations every 12, lines every 20."""
     options = {"SOLVER__MAX_ITER": 30, "SOLVER__CHECKPOINT_PERIOD": 5, "TEST__EVAL_PERIOD": 12, "SEED": 5}
-    command = command_of(rendered, tmp_path, "--resume", **options)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = command_of(rendered, tmp_path, "--resume", **options)[1:]
+    process = programs.Program(*command)
     while process.poll() is None and not (tmp_path / "model_0000024.pth").exists():
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert evaluated(tmp_path) == [11, 23]
-    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert programs.run(*command).returncode == 0
     assert evaluated(tmp_path) == [11, 23, 30]
     assert logged(tmp_path) == [19, 29]

@@ -21,6 +21,7 @@ from balanced_lvis.engine.run import check, read_config
 from balanced_lvis.evaluation.lvis_api import METRICS
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
+from tests import programs
 from tests.common import CONFIGS, ROOT, rendered_opts
 
 CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
@@ -36,10 +37,8 @@ def command_of(root, output, *flags, **overrides) -> list[str]:
 
 
 def train_net(root, output, *flags, **overrides) -> subprocess.CompletedProcess:
-    """:func:`command_of` in a separate process."""
-    command = command_of(root, output, *flags, **overrides)
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+    """:func:`command_of` in a forked process."""
+    return programs.run(*command_of(root, output, *flags, **overrides)[1:])
 
 
 def losses(output: Path) -> dict[int, float]:
@@ -49,9 +48,11 @@ def losses(output: Path) -> dict[int, float]:
 
 @pytest.fixture(scope="module")
 def trained(rendered, tmp_path_factory):
-    """A finished training run and its output."""
+    """A finished training run and its output, in a new Python."""
     output = tmp_path_factory.mktemp("trained")
-    done = train_net(rendered, output, SOLVER__MAX_ITER=4, SOLVER__CHECKPOINT_PERIOD=2)
+    command = command_of(rendered, output, SOLVER__MAX_ITER=4, SOLVER__CHECKPOINT_PERIOD=2)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     return output, done
 
@@ -209,8 +210,7 @@ def refused(*arguments) -> str:
 
 
 def test_errors_are_one_message_and_status_2():
-    command = [sys.executable, ROOT / "tools" / "train_net.py", "--config-file", "nowhere.yaml"]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    done = programs.run(ROOT / "tools" / "train_net.py", "--config-file", "nowhere.yaml")
     assert done.returncode == 2
     assert done.stderr.startswith("error: --config-file 'nowhere.yaml' doesn't exist")
     assert len(done.stderr.splitlines()) == 1

@@ -2,10 +2,7 @@
 
 import json
 import logging
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -21,6 +18,7 @@ from balanced_lvis.engine.run import check, read_config, run
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.modeling.decoupled import CLASSIFIER, scale_decay
 from balanced_lvis.utils.errors import InputError
+from tests import programs
 from tests.common import CONFIGS, ROOT, rendered_opts
 
 SECOND_STAGES = {
@@ -218,15 +216,8 @@ def test_balms_logs_and_saves_the_class_weights(rendered, stage_1, tmp_path):
 @pytest.mark.parametrize("method", ["lws", "balms"])
 def test_a_second_stage_trains_on_two_processes(method, rendered, stage_1, tmp_path):
     opts = [*rendered_opts(rendered, tmp_path), "MODEL.WEIGHTS", weights_for(method, stage_1)]
-    command = [
-        sys.executable,
-        ROOT / "tools" / "train_net.py",
-        "--config-file",
-        CONFIGS / "rendered" / f"{method}.yaml",
-    ]
-    command += ["--num-gpus", "2", "--dist-url", "auto", *opts]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=environment)
+    flags = ["--config-file", CONFIGS / "rendered" / f"{method}.yaml", "--num-gpus", "2", "--dist-url", "auto"]
+    done = programs.run(ROOT / "tools" / "train_net.py", *flags, *opts)
     assert done.returncode == 0, done.stderr[-3000:]
     before, after = torch.load(weights_for(method, stage_1), weights_only=True)["model"], tensors(tmp_path)
     assert {k for k in after if k not in before or not torch.equal(after[k], before[k])} == SECOND_STAGES[method]

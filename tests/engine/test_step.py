@@ -17,6 +17,7 @@ from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.utils.errors import DivergedError, InputError
 from balanced_lvis.utils.random_state import current_states, set_states
 from tests.common import CONFIGS, rendered_opts
+from tests.engine.processes.test_ranks import on_ranks
 from tests.engine.toy import NAN, SPIKE, Toy, batches, record, train, train_on_rank
 
 CLIP = ["SOLVER.CLIP_GRADIENTS.ENABLED", "True"]
@@ -284,7 +285,7 @@ def test_random_states_are_taken_back(tmp_path):
 
 
 def test_all_processes_skip_what_one_of_them_can_not_use(tmp_path):
-    torch.multiprocessing.spawn(train_on_rank, (tmp_path / "rendezvous", tmp_path), nprocs=2)
+    on_ranks(2, tmp_path, train_on_rank, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pth", weights_only=True) for rank in range(2))
     assert first.pop("skipped") == second.pop("skipped") == 1
     assert_same_state(first, second)

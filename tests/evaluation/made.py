@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import logging
 
 import numpy as np
@@ -85,8 +84,3 @@ def assert_equal_numbers(content, detections: Detections, limit: int = 300, task
             np.testing.assert_array_equal(list(one.values()), list(other.values()))
         found.append(fast[0])
     return found
-
-
-def call(module: str, function: str, *args):
-    """For a spawned process, to which this module makes Detectron2 known before a test module asks for it."""
-    return getattr(importlib.import_module(module), function)(*args)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import launch
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
 
@@ -16,7 +15,8 @@ from balanced_lvis.evaluation.model_outputs import at_output_size
 from balanced_lvis.modeling.calibration_grid import GridDetections, Selection
 from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.io import write_json
-from tests.evaluation.made import HEIGHT, WIDTH, call, made_content
+from tests.engine.processes.test_ranks import on_ranks
+from tests.evaluation.made import HEIGHT, WIDTH, made_content
 
 NAME, IMAGES, SETTINGS, M = "grid_evaluator_test", 6, 3, 5
 RECORD = {"height": HEIGHT, "width": WIDTH}
@@ -141,9 +141,8 @@ def run_shards(folder):
             (folder / f"{number}.json").write_text(json.dumps(found))
 
 
-def test_two_processes_find_what_one_finds(content, tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    launch(call, 2, dist_url="auto", args=(__name__, "run_shards", tmp_path))
+def test_two_processes_find_what_one_finds(content, tmp_path):
+    on_ranks(2, tmp_path, run_shards, tmp_path)
     for number, shards in enumerate(SHARDS):
         evaluator = run_grid(tmp_path / "one", [*shards[0], *shards[1]])
         expected = [evaluator.metrics(setting) for setting in range(SETTINGS)]

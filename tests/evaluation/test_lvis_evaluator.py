@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import launch
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Boxes, Instances
 from detectron2.utils import comm
@@ -18,7 +17,8 @@ from balanced_lvis.evaluation import LVISEvaluator, detection_store, evaluate_on
 from balanced_lvis.evaluation.model_outputs import instances_to_arrays
 from balanced_lvis.utils.errors import InputError, StorageError
 from balanced_lvis.utils.io import write_json
-from tests.evaluation.made import HEIGHT, WIDTH, call, lvis_of, made_content, stored
+from tests.engine.processes.test_ranks import on_ranks
+from tests.evaluation.made import HEIGHT, WIDTH, lvis_of, made_content, stored
 
 NAME = "evaluator_test"
 IMAGES = 9
@@ -118,12 +118,6 @@ def test_stored_detections_that_lost_bytes_are_an_error(content, tmp_path, name)
 # ------------------------------------------------------------------ two processes
 
 
-def in_two_processes(function, folder, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    # Detectron2's "auto" looks for a free port, which tests in parallel can take before it is used.
-    launch(call, 2, dist_url=f"file://{folder}/meeting", args=(__name__, function, folder))
-
-
 def gather_damaged(folder):
     """In each of two processes: rank 1's scores are altered after they were written."""
     rank = comm.get_rank()
@@ -138,8 +132,8 @@ def gather_damaged(folder):
         (folder / "error.txt").write_text(str(error))
 
 
-def test_what_another_process_stored_is_checked_when_it_is_received(tmp_path, monkeypatch):
-    in_two_processes("gather_damaged", tmp_path, monkeypatch)
+def test_what_another_process_stored_is_checked_when_it_is_received(tmp_path):
+    on_ranks(2, tmp_path, gather_damaged, tmp_path)
     assert "scores of rank 1" in (tmp_path / "error.txt").read_text()
 
 
@@ -155,8 +149,8 @@ def run_shards(folder):
         (folder / f"{name}_{comm.get_rank()}.json").write_text(json.dumps(results))
 
 
-def test_two_processes_find_what_one_finds_in_the_same_order(content, tmp_path, monkeypatch):
-    in_two_processes("run_shards", tmp_path, monkeypatch)
+def test_two_processes_find_what_one_finds_in_the_same_order(content, tmp_path):
+    on_ranks(2, tmp_path, run_shards, tmp_path)
     for name, shards in SHARDS.items():
         expected = run(tmp_path / "one", [*shards[0], *shards[1]])
         assert (tmp_path / f"{name}_0.json").read_text() == json.dumps(expected)

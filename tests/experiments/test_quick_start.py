@@ -15,6 +15,7 @@ from balanced_lvis.experiments.quick_start import Candidate, quick_start
 from balanced_lvis.experiments.small_rendered import override_words
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, rendered_opts
+from tests.programs import forked_runs
 
 
 def candidates():
@@ -36,7 +37,7 @@ def finished(rendered, tmp_path_factory):
     """A finished quick start: its folder, its summary and what it has printed."""
     output = tmp_path_factory.mktemp("quick_start") / "output"
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with contextlib.redirect_stdout(printed), forked_runs():
         summary = quick_start(candidates(), [0, 3], None, output, overrides(rendered))
     return output, summary, printed.getvalue()
 
@@ -148,7 +149,7 @@ def test_nothing_is_deleted_for_invalid_arguments(copied, rendered, seeds, words
 
 
 def test_a_run_that_fails_ends_the_quick_start(rendered, tmp_path):
-    with pytest.raises(InputError, match=r"Training .* failed with status 2:(?s:.*)error: "):
+    with pytest.raises(InputError, match=r"Training .* failed with status 2:(?s:.*)error: "), forked_runs():
         quick_start(candidates(), [0], None, tmp_path, overrides(rendered, **{"DATASETS.TEST": "('nowhere',)"}))
 
 

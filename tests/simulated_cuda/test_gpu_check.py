@@ -16,7 +16,7 @@ pytestmark = [
 def gpu_check(tmp_path, devices: int, *arguments) -> dict[str, str]:
     """The status of every check by name."""
     path = tmp_path / "gpu_check.json"
-    run_simulated(ROOT / "tools" / "gpu_check.py", "--json", path, *arguments, devices=devices).checked()
+    run_simulated("-m", "tests.simulated_cuda.forked_checks", "--json", path, *arguments, devices=devices).checked()
     return {result["name"]: result["status"] for result in json.loads(path.read_text())}
 
 

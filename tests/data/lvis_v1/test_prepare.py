@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -17,6 +16,7 @@ from balanced_lvis.data.lvis_v1 import ANNOTATIONS, download, look, prepare, sho
 from balanced_lvis.data.lvis_v1.lvis_files import AnnotationFile
 from balanced_lvis.data.lvis_v1.prepare import link_folders
 from balanced_lvis.utils.errors import InputError
+from tests import programs
 from tests.common import ROOT
 from tests.data.lvis_v1.server import serving
 from tests.data.validation.made import good
@@ -310,8 +310,7 @@ def test_a_folder_without_coco_is_told(tmp_path):
 
 
 def tool(*arguments):
-    command = [sys.executable, ROOT / "tools" / "prepare_lvis.py", *arguments]
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    return programs.run(ROOT / "tools" / "prepare_lvis.py", *arguments)
 
 
 def test_the_tool_tells_what_is_missing_and_fails(tmp_path):

@@ -3,8 +3,6 @@
 import errno
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -17,7 +15,9 @@ from balanced_lvis.engine.checkpoints.saving import DurableSaves, SaveHook
 from balanced_lvis.utils.errors import Preempted, StorageError
 from balanced_lvis.utils.io import replacing
 from balanced_lvis.utils.storage import check_space, check_writable, clear_errors
+from tests import programs
 from tests.common import CONFIGS, ROOT, rendered_opts
+from tests.engine.forking import wait_for
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 
@@ -268,22 +268,18 @@ def test_a_job_that_is_asked_to_stop_exits_with_75_and_resumes(rendered, tmp_pat
     opts = [*rendered_opts(rendered, output), "SOLVER.MAX_ITER", "100000", "SEED", "1", "DATALOADER.NUM_WORKERS", "1"]
     config = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
     flags = ["--num-gpus", str(processes), "--dist-url", "auto"]
-    command = [sys.executable, ROOT / "tools" / "train_net.py", "--config-file", config, *flags]
-    with subprocess.Popen([*map(str, command), *opts], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as job:
-        for line in job.stdout:
-            if b"Starting training" in line:
-                break
-        time.sleep(1.5)
-        job.send_signal(signal.SIGTERM)
-        printed = job.stdout.read().decode()
-        assert job.wait() == 75, printed
+    command = [ROOT / "tools" / "train_net.py", "--config-file", config, *flags]
+    job = programs.Program(*command, *opts, output=tmp_path / "printed")
+    wait_for(lambda: "Starting training" in job.shown() or job.returncode is not None)
+    time.sleep(1.5)
+    job.send_signal(signal.SIGTERM)
+    printed, _ = job.communicate()
+    assert job.returncode == 75, printed
     assert "Asked to stop (SIGTERM)" in printed
     assert "Traceback" not in printed
     (saved,) = output.glob("model_*.pth")
     iteration = torch.load(saved, weights_only=True)["trainer"]["iteration"]
     opts[opts.index("100000")] = str(iteration + 2)
-    done = subprocess.run(
-        [*map(str, command), "--resume", *opts, "DATASETS.TEST", "()"], capture_output=True, text=True
-    )
+    done = programs.run(*command, "--resume", *opts, "DATASETS.TEST", "()")
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"Starting training from iteration {iteration + 1}" in done.stdout

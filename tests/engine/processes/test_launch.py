@@ -16,6 +16,7 @@ from detectron2.utils import comm
 
 from balanced_lvis.commands.train import main
 from balanced_lvis.engine.processes import launch
+from tests import programs
 from tests.common import CONFIGS, ROOT, rendered_opts
 from tests.engine.forking import context
 from tests.engine.processes import launched
@@ -73,7 +74,7 @@ def children(pid: int) -> list[int]:
 
 
 def by_arguments(folder, **environ):
-    return [start(sys.executable, "-m", "tests.engine.processes.launched", folder, "--num-gpus", 2, **environ)]
+    return [programs.Program("-m", "tests.engine.processes.launched", folder, "--num-gpus", 2, cwd=ROOT, **environ)]
 
 
 def by_torchrun(folder, **environ):
@@ -108,17 +109,9 @@ def test_slurm_tasks_meet_after_one_of_them_has_prepared(tmp_path):
 
 def test_two_machines_meet_at_the_address_that_both_are_told(tmp_path):
     address = f"tcp://127.0.0.1:{free_port()}"
-    command = (
-        sys.executable,
-        "-m",
-        "tests.engine.processes.launched",
-        tmp_path,
-        "--num-machines",
-        2,
-        "--dist-url",
-        address,
-    )
-    done = [finished(process) for process in [start(*command, "--machine-rank", rank) for rank in range(2)]]
+    command = ("-m", "tests.engine.processes.launched", tmp_path, "--num-machines", 2, "--dist-url", address)
+    machines = [programs.Program(*command, "--machine-rank", rank, cwd=ROOT) for rank in range(2)]
+    done = [finished(process) for process in machines]
     assert {status for status, _, _ in done} == {0}, done
     for rank in range(2):
         assert (tmp_path / f"rank{rank}").read_text() == f"{rank} of 2, 0 of 1: 3\n"
@@ -188,7 +181,8 @@ def test_without_a_timeout_nobody_is_ended_for_being_slow(tmp_path):
 
 
 def test_a_killed_process_ends_the_others_and_is_named(tmp_path):
-    (done,) = (finished(process) for process in by_arguments(tmp_path, FAIL="kill 1"))
+    command = (sys.executable, "-m", "tests.engine.processes.launched", tmp_path, "--num-gpus", 2)
+    done = finished(start(*command, FAIL="kill 1"))  # new Pythons
     assert done[0] == 5
     assert "error: rank 1 (process" in done[2] and "was ended by SIGKILL" in done[2]
 
@@ -221,10 +215,10 @@ def test_one_slow_process_for_which_the_others_wait_is_no_stuck_one(tmp_path):
     assert [(status, err) for status, _, err in done] == [(0, "")] * 2
 
 
-def train(rendered, output, *flags, **overrides) -> subprocess.Popen:
+def train(rendered, output, *flags, **overrides) -> list:
     opts = [str(word) for key, value in overrides.items() for word in (key.replace("__", "."), value)]
     net = ROOT / "tools" / "train_net.py"
-    return start(*TORCHRUN, net, "--config-file", CONFIG, *flags, *rendered_opts(rendered, output), *opts)
+    return [net, "--config-file", CONFIG, *flags, *rendered_opts(rendered, output), *opts]
 
 
 def kill_when(process: subprocess.Popen, reached) -> None:
@@ -241,11 +235,11 @@ def kill_when(process: subprocess.Popen, reached) -> None:
 def test_torchrun_is_killed_goes_on_and_evaluates_to_the_numbers_of_an_undisturbed_run(rendered, tmp_path):
     runs = ("straight", "killed", "again")
     schedule = {"SOLVER__MAX_ITER": 12, "SOLVER__CHECKPOINT_PERIOD": 4}
-    status, _, err = finished(train(rendered, tmp_path / "straight", **schedule))
-    assert status == 0, err[-3000:]
-    killed = train(rendered, tmp_path / "killed", **schedule)
+    undisturbed = programs.run(*train(rendered, tmp_path / "straight", "--num-gpus", 2, **schedule))
+    assert undisturbed.returncode == 0, undisturbed.stderr[-3000:]
+    killed = start(*TORCHRUN, *train(rendered, tmp_path / "killed", **schedule))
     kill_when(killed, (tmp_path / "killed" / "last_checkpoint").is_file)
-    status, _, err = finished(train(rendered, tmp_path / "killed", "--resume", **schedule))
+    status, _, err = finished(start(*TORCHRUN, *train(rendered, tmp_path / "killed", "--resume", **schedule)))
     assert status == 0, err[-3000:]
     straight, resumed = (
         torch.load(tmp_path / name / "model_final.pth", weights_only=True) for name in ("straight", "killed")
@@ -254,8 +248,9 @@ def test_torchrun_is_killed_goes_on_and_evaluates_to_the_numbers_of_an_undisturb
     assert resumed["model"].keys() == straight["model"].keys()
     assert all(torch.equal(tensor, resumed["model"][name]) for name, tensor in straight["model"].items())
     weights = tmp_path / "killed" / "model_final.pth"
-    status, _, err = finished(train(rendered, tmp_path / "again", "--eval-only", MODEL__WEIGHTS=weights))
-    assert status == 0, err[-3000:]
+    flags = ("--eval-only", "--num-gpus", 2)
+    again = programs.run(*train(rendered, tmp_path / "again", *flags, MODEL__WEIGHTS=weights))
+    assert again.returncode == 0, again.stderr[-3000:]
     folders = {name: tmp_path / name / ("evaluation" if name == "again" else "") for name in runs}
     results = {name: json.loads((folder / "results.json").read_text()) for name, folder in folders.items()}
     assert results["straight"] == results["killed"] == results["again"]
