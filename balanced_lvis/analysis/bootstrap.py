@@ -11,12 +11,11 @@ Shape shorthand: S resamples, I images, K categories, T IoU thresholds; of one c
 
 from __future__ import annotations
 
-import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .average_precision import POOLS, RECALLS, groups_of, in_group
+from .average_precision import POOLS, RECALLS, groups_of, in_group, recalls_reached
 from .matching import ALL_AREAS, IGNORED, TRUE, MatchTable
 from .model import Interval
 
@@ -153,12 +152,6 @@ class _Recalls:
     def reached(self, true: np.ndarray) -> np.ndarray:
         """(J, S) of (J, S) numbers of true positives."""
         return self._table[true + self._begins]
-
-
-@functools.lru_cache(2048)
-def recalls_reached(number: int) -> np.ndarray:
-    """(number + 1,) how many of the 101 recall thresholds 0, 1, ... ``number`` of ``number`` objects reach."""
-    return np.searchsorted(RECALLS, np.arange(number + 1) / max(number, 1), side="right").astype(np.uint8)
 
 
 def centred_interval(
