@@ -1,8 +1,9 @@
 """
-Published implementations agree with ours where every category is annotated exhaustively in every image.
+Published implementations agree with ours.
 
-They know nothing of federated annotation, and most are not needed otherwise: ``pip install --no-deps tidecv vernier``
-and, for vernier, ``pip install pyarrow``.
+hotcoco does on federated annotations, except for its confusion matrix. tidecv and vernier know nothing of these: they
+agree where every category is annotated exhaustively in every image. vernier is not needed otherwise: ``pip install
+vernier``.
 """
 
 import importlib.util
@@ -17,16 +18,88 @@ from pycocotools import mask as mask_util
 from balanced_lvis.analysis import average_precision
 from balanced_lvis.analysis.average_precision import lvis_metrics, precision_and_recall
 from balanced_lvis.analysis.boundary import boundary_table
-from balanced_lvis.analysis.calibration import optimal_lrp, rankings
+from balanced_lvis.analysis.calibration import (
+    ECE_BINS,
+    Bins,
+    expected_calibration_error,
+    optimal_lrp,
+    rankings,
+    reliability_bins,
+)
+from balanced_lvis.analysis.confusion import confused_pairs
 from balanced_lvis.analysis.error_types import ERROR_TYPES, ap_lost, find_errors
 from balanced_lvis.analysis.matching import match_detections
 from balanced_lvis.evaluation.backends import GroundTruth
-from tests.analysis.made import random_case
+from tests.analysis.made import random_case, table_of
 from tests.analysis.test_average_precision import blob
 from tests.evaluation.made import lvis_of, made_content, stored
 
 HEIGHT, WIDTH = 90, 120  # boundaries are 3 pixels wide
+TIDE_NAMES = dict(zip(ERROR_TYPES, ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")))
 WHY = "a published implementation, not needed otherwise"
+
+
+# ------------------------------------------------------------------ hotcoco
+
+
+def hotcoco_of(folder, content, results):
+    """Its evaluation by the rules of LVIS."""
+    hotcoco = pytest.importorskip("hotcoco", reason="the fast evaluation, of Python 3.10 or newer")
+    (folder / "annotations.json").write_text(json.dumps(content))
+    truth = hotcoco.LVIS(str(folder / "annotations.json"))
+    keys = ("image_id", "category_id", "bbox", "score")
+    records = [dict(zip(keys, result)) for result in results]
+    evaluation = hotcoco.LVISeval(truth, hotcoco.LVISResults(truth, records), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hotcoco_has_the_same_error_types_and_ece_of_federated_annotations(tmp_path, seed):
+    content, results = random_case(seed)
+    table = table_of(tmp_path, content, results)
+    errors = find_errors(table)
+    evaluation = hotcoco_of(tmp_path, content, results)
+    theirs = evaluation.tide_errors()
+    lost = np.nanmean(ap_lost(table, errors)[0], axis=1)
+    for index, name in enumerate(ERROR_TYPES):
+        count = errors.missed.sum() if name == "missed" else np.count_nonzero(errors.types == index)
+        assert theirs["counts"][TIDE_NAMES[name]] == count, name
+        assert 100 * theirs["delta_ap"][TIDE_NAMES[name]] == pytest.approx(lost[index], abs=1e-9), name
+    bins = reliability_bins(table)
+    pooled = Bins(*(getattr(bins, name).sum(axis=0) for name in ("counts", "true", "scores", "ious")))
+    calibration = evaluation.calibration(n_bins=ECE_BINS)
+    assert calibration["num_detections"] == pooled.counts.sum() < len(results)
+    assert 100 * calibration["ece"] == pytest.approx(expected_calibration_error(pooled), abs=1e-9)
+
+
+def test_the_confusion_matrix_of_hotcoco_ignores_federated_annotation(tmp_path):
+    """
+    The example of docs/analysis.md. Category 1 is annotated in images 1 and 3, category 2 in image 2, not exhaustively.
+    Category 2 is known to be absent from image 3, and unknown in image 1; category 1 is unknown in image 2.
+    """
+    box, away = [4, 4, 10, 8], [18, 12, 8, 8]
+    objects = [(1, 1, box), (2, 2, box), (3, 1, box)]
+    content = made_content(objects, negative=[(3, 2)], not_exhaustive=[(2, 2)], images=3, categories=2)
+    found = [(1, 1, box, 0.9), (2, 2, box, 0.9), (3, 1, box, 0.9)]
+    wrong = [
+        (1, 2, box, 0.8),  # may be right: nobody has looked for category 2 in image 1
+        (2, 2, away, 0.7),  # may be right: not every object of category 2 is annotated in image 2
+        (2, 1, away, 0.6),  # may be right: nobody has looked for category 1 in image 2
+        (3, 2, box, 0.8),  # wrong
+    ]
+    table = table_of(tmp_path, content, found + wrong)
+    pairs = confused_pairs(table, find_errors(table), np.zeros(2))
+    ids = table.truth.category_ids
+    assert {name: column.tolist() for name, column in pairs.items() if name in ("count", "opportunities", "rate")} == {
+        "count": [1], "opportunities": [1], "rate": [100.0]
+    }  # fmt: skip
+    assert (ids[pairs["detected"]], ids[pairs["annotated"]]) == (2, 1)
+    matrix = hotcoco_of(tmp_path, content, found + wrong).confusion_matrix()["matrix"]
+    background = 2
+    assert matrix[background].tolist() == [1, 3, 0], "four errors, three of which nobody can know to be errors"
+    assert not matrix[0, 1], "and the one confusion of categories is not among them"
 
 
 # ------------------------------------------------------------------ tidecv
@@ -65,9 +138,6 @@ def lost_by_tide(tidecv, content, results, masks=None):
     tide = tidecv.TIDE()
     run = tide.evaluate(truth, predictions, mode=tidecv.TIDE.MASK if masks else tidecv.TIDE.BOX)
     return {error.short_name: value for error, value in run.fix_main_errors().items()}
-
-
-TIDE_NAMES = dict(zip(ERROR_TYPES, ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")))
 
 
 @pytest.mark.parametrize("seed", range(3))
