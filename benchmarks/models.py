@@ -88,7 +88,7 @@ def fixed(options: Options) -> list[dict]:
     seconds = [[result["seconds"] for result in results] for results in found.values()]
     peaks = tuple(max(result["peak_mb"] for result in results) for results in found.values())
     size = f"{batch} image(s) of 800x1216, 1000 proposals, {numbers[0]} detections; then {numbers[1]} ({FIXED_CONFIG})"
-    return [row("fixed", size, *seconds, peaks, identical=None)]
+    return [row("fixed", size, seconds[0], seconds[1], peaks, identical=None)]
 
 
 def _compare(suite: str, config: str, options: Options) -> dict:

@@ -49,7 +49,7 @@ def resampled_ap(table: MatchTable, weights: np.ndarray) -> np.ndarray:
     """
     groups = groups_of(table)
     members = np.stack([in_group(groups, pool) for pool in POOLS], axis=1).astype(np.float64)
-    parts = np.array_split(np.arange(len(weights)), min(len(weights), max(THREADS, len(weights) // 250)))
+    parts = np.array_split(np.arange(len(weights)), min(len(weights), THREADS))
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(lambda part: _means(table, weights[part], members), parts))
     return np.concatenate(found)
@@ -132,7 +132,8 @@ def _mean_precision(true: np.ndarray, counts: np.ndarray, recalls: _Recalls) -> 
     """
     precision = true / (counts + np.spacing(1))
     precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    steps = np.diff(recalls.reached(true), axis=0, prepend=0)
+    steps = recalls.reached(true)
+    steps[1:] -= steps[:-1].copy()
     return np.einsum("js,js->s", precision, steps) / len(RECALLS)
 
 

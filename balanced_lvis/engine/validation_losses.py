@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 
 import torch
@@ -65,7 +65,7 @@ class ValidationLosses:
     def _losses_on(self, name: str) -> dict[str, float]:
         if name not in self._records:
             self._records[name] = choose_records(name, self._cfg.TEST.LOSS_IMAGES)
-        sums: Counter[str] = Counter()
+        sums: defaultdict[str, float] = defaultdict(float)
         with RandomState(seed_of(_SEED, comm.get_rank())), computing_losses(self._step.bare_model):
             masks = not is_second_stage(self._cfg)
             for batch in build_loss_loader(self._cfg, name, self._records[name], masks):
@@ -75,9 +75,9 @@ class ValidationLosses:
         every = comm.all_gather(sums)
         if not comm.is_main_process():
             return {}
-        total: Counter[str] = Counter()
+        total: defaultdict[str, float] = defaultdict(float)
         for one in every:
-            for key, value in one.items():  # adding counters would leave out what is not positive
+            for key, value in one.items():
                 total[key] += value
         means = {key: value / len(self._records[name]) for key, value in total.items()}
         return {**means, "total_loss": sum(means.values())}
