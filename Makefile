@@ -65,8 +65,8 @@ $(STAMP): Makefile setup.py pyproject.toml requirements.txt requirements-models.
 	@echo "Installing torch and torchvision (about 5 GB unpacked) ..."
 	$(BIN)/pip install -q -c constraints.txt torch torchvision
 	$(BIN)/pip install -q -c constraints.txt -r requirements.txt opencv-python-headless $(DEVELOPMENT)
-	@# lvis requires opencv-python, which needs libGL; the headless build does not.
-	$(BIN)/pip install -q --no-deps -c constraints.txt lvis
+	@# lvis and tidecv require opencv-python, which needs libGL; the headless build does not. tidecv is needed by tests.
+	$(BIN)/pip install -q --no-deps -c constraints.txt lvis tidecv
 	@# An official Detectron2 would take precedence over the copy.
 	$(if $(filter LabGym%,$(DETECTRON2)),$(BIN)/pip uninstall -q -y detectron2)
 	$(BIN)/pip install -q $(DETECTRON2_FLAGS) "$(DETECTRON2)" || \

@@ -58,7 +58,10 @@ def analysis(options: Options) -> list[dict]:
 
 def _whole(job: dict) -> dict:
     found = in_fresh_process(f"{__name__}:run_whole", job)
-    size = f"{job['images']} images x {DETECTIONS_PER_IMAGE} detections, {' and '.join(IOU_TYPES)}, everything"
+    size = (
+        f"{job['images']} images x {DETECTIONS_PER_IMAGE} detections, {' and '.join(IOU_TYPES)}, everything: "
+        f"{found['processor_seconds']:.0f} s of processor time"
+    )
     return row("analysis", size, [], [found["seconds"]], (None, found["peak_mb"]), identical=None)
 
 

@@ -41,6 +41,7 @@ from . import trained
 from .measure import Options, peak_mb, row, wait_for, with_own_peak, without_tf32
 
 CONTENDERS = ("stock", "native")
+FIXED_CONFIG = "base/ap_fixed_inference"
 STOCK_CONFIG = "LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 CLASSIFIER_BIAS = "roi_heads.box_predictor.cls_score.bias"
 START_BIAS = -6.9  # an initial score of 0.001 for sigmoid classifiers
@@ -68,6 +69,26 @@ def stage_2(options: Options) -> list[dict]:
 def inference(options: Options) -> list[dict]:
     """Inference from an image to boxes, scores, classes and RLE masks."""
     return [_compare("inference", "r50_rfs.yaml", options)]
+
+
+def fixed(options: Options) -> list[dict]:
+    """Inference for AP-fixed, compared with that of the same config with 300 detections; masks as RLE in both."""
+    batch = options.batch or 1
+    found: dict[str, list[dict]] = {"": [], FIXED_CONFIG: []}
+    with tempfile.TemporaryDirectory() as folder:
+        job = {
+            "suite": "inference", "contender": "native", "config_file": str(options.configs / "r50_rfs.yaml"),
+            "opts": options.opts, "device": options.device, "batch": batch, "iterations": options.iterations,
+            "folder": folder,
+        }  # fmt: skip
+        for _ in range(options.rounds):
+            for second_base, results in found.items():
+                results.append(with_own_peak(f"{__name__}:run_job", {**job, "second_base": second_base}))
+    numbers = [results[0]["detections"][0].split()[0] for results in found.values()]
+    seconds = [[result["seconds"] for result in results] for results in found.values()]
+    peaks = tuple(max(result["peak_mb"] for result in results) for results in found.values())
+    size = f"{batch} image(s) of 800x1216, 1000 proposals, {numbers[0]} detections; then {numbers[1]} ({FIXED_CONFIG})"
+    return [row("fixed", size, seconds[0], seconds[1], peaks, identical=None)]
 
 
 def _compare(suite: str, config: str, options: Options) -> dict:
@@ -279,7 +300,7 @@ def _share_weights(model, batch, path: str) -> None:
 
 
 def _config(job):
-    cfg = load_config(job["config_file"], job["opts"])
+    cfg = load_config(_with_base(job, job.get("second_base")), job["opts"])
     if job["contender"] == "stock":
         amp = cfg.SOLVER.AMP
         cfg = model_zoo.get_config(STOCK_CONFIG)
@@ -289,6 +310,16 @@ def _config(job):
     cfg.MODEL.WEIGHTS = ""
     cfg.SOLVER.BASE_LR = 0.0  # a full step that does not change the weights, so that all iterations are alike
     return cfg
+
+
+def _with_base(job: dict, second_base: str | None) -> str:
+    """A config file with a second base, which overrides values of the first."""
+    if not second_base:
+        return job["config_file"]
+    path = os.path.join(job["folder"], "config.yaml")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f'_BASE_: ["{os.path.abspath(job["config_file"])}", "{second_base}"]\n')
+    return path
 
 
 def _batches(cfg, size: int, is_train: bool) -> list[list[dict]]:

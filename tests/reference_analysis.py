@@ -221,13 +221,22 @@ def laece(found: list[Found], bins: int) -> float:
     return 100 * error
 
 
-def lrp_at(found: list[Found], number: int, threshold: float):
+def laece_above_threshold(found: list[Found], number: int, bins: int, iou: float) -> float:
+    """LaECE of the detections of one category with at least the score of the lowest LRP; NaN without true positives."""
+    if not any(f.status == "true" for f in found):
+        return math.nan
+    scores = sorted({f.score for f in found if f.status != "ignored"}, reverse=True)
+    best = min(scores, key=lambda score: lrp_at(found, number, score, iou)[0])
+    return laece([f for f in found if f.score >= best], bins)
+
+
+def lrp_at(found: list[Found], number: int, threshold: float, iou: float = 0.5):
     """LRP of one category above a score, and its components, in percent."""
     true = [f for f in found if f.status == "true" and f.score >= threshold]
     false = [f for f in found if f.status == "false" and f.score >= threshold]
     missed = number - len(true)
     localisation = sum(1 - f.iou for f in true)
-    error = (localisation / 0.5 + len(false) + missed) / (len(true) + len(false) + missed)
+    error = (localisation / (1 - iou) + len(false) + missed) / (len(true) + len(false) + missed)
     mean = localisation / len(true) if true else math.nan
     wrong = len(false) / (len(true) + len(false)) if true or false else math.nan
     return [100 * value for value in (error, mean, wrong, missed / number)]

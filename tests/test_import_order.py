@@ -15,7 +15,7 @@ ORDER = (
     ("activations",),
     ("calibration", "meta"),
     ("data",),
-    ("modeling", "evaluation", "config"),
+    ("modeling", "evaluation", "config", "drawing"),
     ("analysis",),
     ("engine",),
     ("prediction",),

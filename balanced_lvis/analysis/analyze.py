@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,17 +15,18 @@ from ..evaluation.backends import GroundTruth, check_images, oddity_of_detection
 from ..evaluation.detection_store import Detections
 from ..evaluation.lvis_api import LVIS, METRICS, check_iou_type
 from ..utils.errors import InputError
+from ..utils.io import cached_sha256
 from .average_precision import POOLS, groups_of, in_group, lvis_metrics, pooled_ap, precision_and_recall
 from .bootstrap import LEVEL, SAMPLES, centred_interval, image_weights, resampled_ap
 from .boundary import boundary_table
 from .calibration import (
     ECE_BINS,
     Bins,
+    LaECE,
     OptimalLRP,
     Ranking,
     expected_calibration_error,
-    laece_bins,
-    localisation_aware_errors,
+    laece,
     optimal_lrp,
     rankings,
     reliability_bins,
@@ -132,34 +134,80 @@ def analyze_detections(
     """
     options = options or Options()
     options.check()
-    for task in tasks:
-        check_iou_type(task)
-    truth = _checked_truth(lvis_gt, detections)
-    if "segm" in tasks:
-        _check_masks(truth)
-    found = detections.images
-    _, which = np.unique(found["id"], return_inverse=True)
-    per_image = np.bincount(which, found["detections"]).astype(np.int64)
-    most = int(per_image.max(initial=0))
-    source = Source(
-        results,
-        annotations,
-        len(truth.image_ids),
-        len(detections),
-        most,
-        int(np.count_nonzero(per_image == most)),
-        source_of_groups(lvis_gt.dataset),
-    )
+    truth = _checked_truth(lvis_gt, detections, tasks)
     weights = image_weights(len(truth.image_ids), options.samples, options.seed)
     done, matches = {}, {}
     for task in tasks:
         logger.info("Analysing %s", task)
         work = _TaskAnalysis(match_detections(truth, detections, task), detections, task, options)
         done[task], matches[task] = work.result(weights)
-    return Analysis(source, options.score_threshold, done), matches
+    return Analysis(_source(truth, detections, results, annotations), options.score_threshold, done), matches
 
 
-def _checked_truth(lvis_gt: LVIS, detections: Detections) -> GroundTruth:
+@dataclass(frozen=True)
+class Resampled:
+    """
+    What a comparison needs of results.
+
+    Attributes:
+        source: what they are.
+        tasks: by task and metric (AP, APr, APc and APf), the value, and (S,) its values in the bootstrap resamples.
+    """
+
+    source: Source
+    tasks: dict[str, dict[str, tuple[float, np.ndarray]]]
+
+
+def resample_detections(
+    lvis_gt: LVIS, detections: Detections, tasks: Sequence[str], options: Options, results: str, annotations: str
+) -> Resampled:
+    """
+    The part of :func:`analyze_detections` that a comparison needs. Arguments and errors are the same.
+    """
+    truth = _checked_truth(lvis_gt, detections, tasks)
+    weights = image_weights(len(truth.image_ids), options.samples, options.seed)
+    done = {}
+    for task in tasks:
+        logger.info("Resampling %s", task)
+        table = match_detections(truth, detections, task)
+        table = table.select(table.standard)
+        metrics = lvis_metrics(table, *precision_and_recall(table))
+        done[task] = resampled_metrics(metrics, resampled_ap(table, weights))
+    return Resampled(_source(truth, detections, results, annotations), done)
+
+
+def resampled_metrics(metrics: dict[str, float], resamples: np.ndarray) -> dict[str, tuple[float, np.ndarray]]:
+    """
+    Args:
+        metrics: of the LVIS API.
+        resamples: (S, 4) AP, APr, APc and APf of each resample.
+
+    Returns:
+        an entry of :attr:`Resampled.tasks`.
+    """
+    return {name: (metrics[name], values) for name, values in zip(BOOTSTRAPPED, resamples.T)}
+
+
+def _source(truth: GroundTruth, detections: Detections, results: str, annotations: str) -> Source:
+    found = detections.images
+    _, which = np.unique(found["id"], return_inverse=True)
+    per_image = np.bincount(which, found["detections"]).astype(np.int64)
+    most = int(per_image.max(initial=0))
+    return Source(
+        results,
+        annotations,
+        cached_sha256(annotations) if os.path.isfile(annotations) else "",
+        len(truth.image_ids),
+        len(detections),
+        most,
+        int(np.count_nonzero(per_image == most)),
+        source_of_groups(truth.lvis.dataset),
+    )
+
+
+def _checked_truth(lvis_gt: LVIS, detections: Detections, tasks: Sequence[str]) -> GroundTruth:
+    for task in tasks:
+        check_iou_type(task)
     if problem := missing_groups([*lvis_gt.cats.values()]):
         raise InputError(f"The annotations can't be used for an analysis: {problem}")
     check_images(lvis_gt, detections)
@@ -170,6 +218,8 @@ def _checked_truth(lvis_gt: LVIS, detections: Detections) -> GroundTruth:
         raise InputError(f"{oddity} can't be analysed; remove or correct them.")
     if oddity := oddity_of_detections(detections):
         raise InputError(f"{oddity} can't be analysed; remove these detections.")
+    if "segm" in tasks:
+        _check_masks(truth)
     return truth
 
 
@@ -200,7 +250,7 @@ class _TaskAnalysis:
         fixed, fixed_precision = self._fixed()
         boundary, boundary_precision = self._boundary()
         ranked = rankings(table)
-        lrp, laece = optimal_lrp(ranked, self.num_objects), localisation_aware_errors(laece_bins(table))
+        lrp, aware = optimal_lrp(ranked, self.num_objects), laece(table, self.num_objects)
         lost, lost_by_size = ap_lost(table, self.errors)
         best = best_f1(ranked, self.num_objects)
         resamples = resampled_ap(table, weights) if len(weights) else np.zeros((0, len(BOOTSTRAPPED)))
@@ -209,9 +259,9 @@ class _TaskAnalysis:
             fixed,
             boundary,
             self._errors(lost, lost_by_size),
-            self._calibration(reliability_bins(table), laece, lrp),
+            self._calibration(reliability_bins(table), aware, lrp),
             self._bootstrap(metrics, resamples),
-            self._categories(fixed_precision, boundary_precision, ranked, best, lrp, laece, lost),
+            self._categories(fixed_precision, boundary_precision, ranked, best, lrp, aware, lost),
             self._confusion(best.thresholds),
         )
         return result, Matches(table, self.errors, resamples)
@@ -243,6 +293,7 @@ class _TaskAnalysis:
     def _errors(self, lost: np.ndarray, lost_by_size: np.ndarray) -> ErrorTypes:
         counts = self._error_counts()
         groups = [in_group(self.groups, pool) for pool in POOLS]
+        all_missed = (self.num_objects > 0) & (counts[-1] == self.num_objects)
         return ErrorTypes(
             {
                 name: {
@@ -258,6 +309,7 @@ class _TaskAnalysis:
                 }
                 for index, name in enumerate(ERROR_TYPES)
             },
+            {pool: int(np.count_nonzero(all_missed[chosen])) for pool, chosen in zip(POOLS, groups)},
         )
 
     def _error_counts(self) -> np.ndarray:
@@ -277,7 +329,7 @@ class _TaskAnalysis:
         counts[-1] = np.bincount(of_missed, minlength=number)
         return counts
 
-    def _calibration(self, bins: Bins, laece: np.ndarray, lrp: OptimalLRP) -> dict[str, Calibration]:
+    def _calibration(self, bins: Bins, aware: LaECE, lrp: OptimalLRP) -> dict[str, Calibration]:
         edges = np.linspace(0, 1, ECE_BINS + 1).tolist()
         result = {}
         for pool in POOLS:
@@ -288,7 +340,8 @@ class _TaskAnalysis:
             result[pool] = Calibration(
                 [ReliabilityBin(*values) for values in zip(*columns)],
                 expected_calibration_error(own),
-                _mean(laece[has_objects]),
+                _mean(aware.error[has_objects]),
+                _mean(aware.all_detections[has_objects]),
                 LRP(
                     _mean(lrp.error[has_objects]), _mean(lrp.localisation[has_objects]),
                     _mean(lrp.false_positive[has_objects]), _mean(lrp.false_negative[has_objects]), math.nan,
@@ -313,7 +366,7 @@ class _TaskAnalysis:
         ranked: list[Ranking],
         best: OperatingPoints,
         lrp: OptimalLRP,
-        laece: np.ndarray,
+        aware: LaECE,
         lost: np.ndarray,
     ) -> list[CategoryResult]:
         table, number = self.table, self.table.num_categories
@@ -348,7 +401,8 @@ class _TaskAnalysis:
                     _point(at_score, k),
                     _point(best, k),
                     LRP(*(float(getattr(lrp, name)[k]) for name in _LRP_COLUMNS)),
-                    float(laece[k]),
+                    float(aware.error[k]),
+                    float(aware.all_detections[k]),
                     dict(zip(ERROR_TYPES, counts[:, k].tolist())),
                     dict(zip(ERROR_TYPES, lost[:, k].tolist())),
                 )

@@ -67,6 +67,12 @@ def needed(num_objects: int) -> np.ndarray:
     return np.searchsorted(np.arange(num_objects + 1) / num_objects, RECALLS)
 
 
+@functools.lru_cache(2048)
+def recalls_reached(number: int) -> np.ndarray:
+    """(number + 1,) how many of the 101 recall thresholds 0, 1, ... ``number`` of ``number`` objects reach."""
+    return np.searchsorted(RECALLS, np.arange(number + 1) / max(number, 1), side="right").astype(np.uint8)
+
+
 def precision_and_recall(table: MatchTable) -> tuple[np.ndarray, np.ndarray]:
     """
     Returns:

@@ -11,12 +11,11 @@ Shape shorthand: S resamples, I images, K categories, T IoU thresholds; of one c
 
 from __future__ import annotations
 
-import functools
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .average_precision import POOLS, RECALLS, groups_of, in_group
+from .average_precision import POOLS, RECALLS, groups_of, in_group, recalls_reached
 from .matching import ALL_AREAS, IGNORED, TRUE, MatchTable
 from .model import Interval
 
@@ -50,7 +49,7 @@ def resampled_ap(table: MatchTable, weights: np.ndarray) -> np.ndarray:
     """
     groups = groups_of(table)
     members = np.stack([in_group(groups, pool) for pool in POOLS], axis=1).astype(np.float64)
-    parts = np.array_split(np.arange(len(weights)), min(len(weights), max(THREADS, len(weights) // 250)))
+    parts = np.array_split(np.arange(len(weights)), min(len(weights), THREADS))
     with ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(lambda part: _means(table, weights[part], members), parts))
     return np.concatenate(found)
@@ -133,7 +132,8 @@ def _mean_precision(true: np.ndarray, counts: np.ndarray, recalls: _Recalls) -> 
     """
     precision = true / (counts + np.spacing(1))
     precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
-    steps = np.diff(recalls.reached(true), axis=0, prepend=0)
+    steps = recalls.reached(true)
+    steps[1:] -= steps[:-1].copy()
     return np.einsum("js,js->s", precision, steps) / len(RECALLS)
 
 
@@ -153,12 +153,6 @@ class _Recalls:
     def reached(self, true: np.ndarray) -> np.ndarray:
         """(J, S) of (J, S) numbers of true positives."""
         return self._table[true + self._begins]
-
-
-@functools.lru_cache(2048)
-def recalls_reached(number: int) -> np.ndarray:
-    """(number + 1,) how many of the 101 recall thresholds 0, 1, ... ``number`` of ``number`` objects reach."""
-    return np.searchsorted(RECALLS, np.arange(number + 1) / max(number, 1), side="right").astype(np.uint8)
 
 
 def centred_interval(

@@ -23,6 +23,11 @@ THRESHOLDS_FILE = "thresholds.json"
 THRESHOLD_KINDS = ("best_f1", "lrp")
 
 
+def bootstrap_file(task: str) -> str:
+    """Name of the file with AP of each resample."""
+    return f"bootstrap_{task}.npz"
+
+
 def write_files(analysis: Analysis, matches: dict[str, Matches], folder: str | os.PathLike) -> list[Path]:
     """
     Write all files of an analysis; docs/analysis.md describes them.
@@ -50,7 +55,7 @@ def write_files(analysis: Analysis, matches: dict[str, Matches], folder: str | o
         written.append(folder / f"matches_{task}.npz")
         write_matches(written[-1], matches[task])
         if result.bootstrap:
-            written.append(folder / f"bootstrap_{task}.npz")
+            written.append(folder / bootstrap_file(task))
             _write_arrays(written[-1], dict(zip(BOOTSTRAPPED, matches[task].resamples.T)))
     for kind in THRESHOLD_KINDS:
         written.append(folder / (THRESHOLDS_FILE if kind == THRESHOLD_KINDS[0] else f"thresholds_{kind}.json"))

@@ -19,7 +19,7 @@ from typing import Any
 from ..utils.errors import InputError
 from ..utils.io import open_regular, write_json
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class CategoryResult:
         ap_fixed, ap_boundary: AP-fixed and boundary AP.
         at_threshold, best_f1: at the score threshold of the analysis, and at that of the highest F1.
         lrp: LRP error.
-        laece: LaECE.
+        laece, laece_all: LaECE above the LRP-optimal threshold, and of all detections.
         errors, ap_lost: by error type, the number of errors, and the AP50 of the category that correcting them adds.
     """
 
@@ -117,6 +117,7 @@ class CategoryResult:
     best_f1: OperatingPoint
     lrp: LRP
     laece: float
+    laece_all: float
     errors: dict[str, int]
     ap_lost: dict[str, float]
 
@@ -148,10 +149,13 @@ class ErrorTypes:
         counts: {type: {"all", "r", "c", "f", "small", "medium", "large": number of errors}}.
         ap_lost: {type: {...}} AP50 that correcting them adds: mean of all categories and of each group; by size, mean
             of all categories when only the errors of this size are corrected.
+        all_missed: {"all", "r", "c", "f": number of categories all of whose objects are missed}. Each adds its whole
+            AP50 of 100 to the AP lost by missed objects.
     """
 
     counts: dict[str, dict[str, int]]
     ap_lost: dict[str, dict[str, float]]
+    all_missed: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,7 @@ class ConfusedPair:
         count: number of such detections.
         above_threshold: those with a score of at least the best-F1 threshold of the detected category.
         opportunities: objects of the annotated category in images where the detected one is judged.
+        rate: ``count`` in percent of ``opportunities``; above 100 if there are several detections per object.
         ap_lost: AP50 of the dataset that correcting them adds.
     """
 
@@ -172,6 +177,7 @@ class ConfusedPair:
     count: int
     above_threshold: int
     opportunities: int
+    rate: float
     ap_lost: float
 
 
@@ -200,13 +206,14 @@ class Calibration:
     Attributes:
         reliability: bins of the reliability diagram.
         ece: expected calibration error.
-        laece: LaECE, mean over categories.
+        laece, laece_all: LaECE above LRP-optimal thresholds, and of all detections; means over categories.
         lrp: LRP error, mean over categories.
     """
 
     reliability: list[ReliabilityBin]
     ece: float
     laece: float
+    laece_all: float
     lrp: LRP
 
 
@@ -260,6 +267,7 @@ class Source:
     Attributes:
         results: path of the detections.
         annotations: path of the annotation file.
+        annotations_sha256: SHA-256 of the annotation file; empty if it was not read from a file.
         images, detections: number of images in the annotation file, and of stored detections.
         most_per_image: largest number of detections of an image.
         images_with_most: number of images with this number of detections.
@@ -268,6 +276,7 @@ class Source:
 
     results: str
     annotations: str
+    annotations_sha256: str
     images: int
     detections: int
     most_per_image: int

@@ -41,11 +41,12 @@ def _task(result: TaskResult) -> list[str]:
                 _short(names[pair.detected]),
                 pair.count,
                 pair.opportunities,
+                _number(pair.rate, 1),
                 _number(pair.ap_lost, 3),
             )
             for pair in costly
         ]
-        blocks.append(_table(rows, ["confused: object of", "detected as", "times", "objects", "AP50 lost"]))
+        blocks.append(_table(rows, ["confused: object of", "detected as", "times", "objects", "rate", "AP50 lost"]))
     return [line for block in blocks for line in (*block.splitlines(), "")][:-1]
 
 
@@ -78,7 +79,7 @@ def _error_table(result: TaskResult) -> str:
 
 
 def _calibration_table(result: TaskResult) -> str:
-    columns = {"ECE": "ece", "LaECE": "laece"}
+    columns = {"ECE": "ece", "LaECE": "laece", "LaECE, all scores": "laece_all"}
     rows = [
         [name, *(_number(getattr(group, attribute)) for group in result.calibration.values())]
         for name, attribute in columns.items()

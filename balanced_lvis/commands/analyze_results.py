@@ -8,6 +8,7 @@ import os
 
 from ..analysis import Analysis, Options, analyze_results, compare_results, comparison_text, summary
 from ..analysis.bootstrap import SAMPLES
+from ..analysis.compare import compared_path
 from ..analysis.sources import config_of_run, results_path
 from ..config import load_config
 from ..console.command_line import command_line, log_to_screen
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     if args.compare and not args.samples:
         raise InputError("--compare needs resamples; set --samples to 2 or more.")
     results = results_path(args.results)
-    compared_with = results_path(args.compare) if args.compare else ""
+    compared_with = compared_path(args.compare) if args.compare else ""
     if args.output:
         check_writable(args.output)
     annotations = _annotations(args, results)
@@ -89,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     add_config_arguments(parser, "config that defines the dataset (default: config.yaml of the run)", default="")
     add("--output", metavar="FOLDER", help="write analysis.json, per_category_*.csv, thresholds.json and others here")
     add("--compare", metavar="OTHER",
-        help="results of another run on the same images, to show the difference of AP: RESULTS minus OTHER (first "
-        "minus second)")  # fmt: skip
+        help="results of another run on the same images, or the --output of their analysis, to show the difference of "
+        "AP: RESULTS minus OTHER (first minus second)")  # fmt: skip
     add("--threshold", type=float, default=Options.score_threshold,
         help="score threshold of precision and recall per category (default: %(default)s)")  # fmt: skip
     add("--samples", type=int, default=SAMPLES, help="bootstrap resamples; 0 for none (default: %(default)s)")

@@ -32,6 +32,7 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     _add_datasets(cfg.DATASETS)
     _add_copy_paste(cfg.INPUT)
     _add_job(cfg)
+    _add_wandb(cfg)
 
 
 def _add_methods(cfg: CN) -> None:
@@ -109,6 +110,15 @@ def _add_test(test: CN) -> None:
     # Lowest value of the mask head at which a pixel belongs to the object, in evaluation, prediction and export.
     test.MASK_THRESHOLD = 0.5
 
+    # Detections of each category that are stored over the dataset, those with the highest scores, besides the 300 best
+    # of each image; for AP-fixed (docs/analysis.md). 0: all. AP is the same.
+    test.DETECTIONS_PER_CATEGORY = 0
+
+    # At every evaluation during training, on images of each dataset in DATASETS.TEST that are the same in every run, to
+    # TensorBoard (docs/training.md). 0: none.
+    test.LOSS_IMAGES = 0  # images whose training losses are computed, without an effect on training
+    test.SAMPLE_IMAGES = 0  # images whose predictions are drawn next to the ground truth, up to 100
+
 
 def _add_solver(solver: CN) -> None:
     solver.OPTIMIZER = "SGD"  # "SGD" or "AdamW"; BASE_LR and WEIGHT_DECAY are passed to either
@@ -161,3 +171,11 @@ def _add_job(cfg: CN) -> None:
     # Training images of all processes that can't be read or used and are skipped before training stops with an error;
     # another image takes the place of each. 0: the first one is an error.
     cfg.DATALOADER.MAX_BROKEN = 10
+
+
+def _add_wandb(cfg: CN) -> None:
+    # Metrics and images of training in Weights & Biases, whose package wandb must be installed.
+    cfg.WANDB = CN()
+    cfg.WANDB.PROJECT = ""  # name of the project; "": nothing is written
+    cfg.WANDB.ENTITY = ""  # user or team; "": that of the login
+    cfg.WANDB.NAME = ""  # name of the run; "": the folder name of OUTPUT_DIR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from detectron2.data import MetadataCatalog, get_detection_dataset_dicts
 from detectron2.data.datasets.lvis import get_lvis_instances_meta
 from detectron2.utils.file_io import PathManager
@@ -41,6 +42,23 @@ def load_records(names: str | Sequence[str], filter_empty: bool = True):
         wanted = "image with annotations" if filter_empty else "image"
         raise InputError(f"{', '.join(names)} has no {wanted}; choose another dataset.")
     return records
+
+
+def choose_records(name: str, count: int, seed: int = 0) -> list[dict]:
+    """
+    Records of a random choice of the images with annotations, in the order of the dataset.
+
+    Args:
+        name: name of a registered dataset.
+        count: number of images; all if there are fewer.
+        seed: of the choice. A larger ``count`` adds images to the same choice.
+
+    Raises:
+        InputError: as for :func:`load_records`, and if no image has annotations.
+    """
+    records = load_records(name)
+    order = np.random.default_rng(seed).permutation(len(records))
+    return [records[int(i)] for i in np.sort(order[:count])]
 
 
 def file_names(records) -> list[str]:

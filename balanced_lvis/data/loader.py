@@ -140,6 +140,34 @@ def build_test_loader(cfg, name: str, sampler: Sequence[int] | None = None):
     )
 
 
+def build_loss_loader(cfg, name: str, records: list[dict], masks: bool = True):
+    """
+    Build a loader of records with ground truth, for losses on images that are not trained on.
+
+    Images have the size of test images and no augmentation. Batches are as large as those of training, and each process
+    loads its share of the images once.
+
+    Args:
+        cfg: Detectron2's config with balanced_lvis's keys.
+        name: name of the registered dataset of the records.
+        records: from :func:`~balanced_lvis.data.dataset_records.choose_records`.
+        masks: whether records get ground-truth masks.
+    """
+    mapper = ImageMapper(cfg, False, use_instance_mask=cfg.MODEL.MASK_ON and masks)
+    mapper.is_train = True  # with ground truth
+    if has_rle_masks(name):
+        mapper.instance_mask_format = "bitmask"
+    batch_size = cfg.SOLVER.IMS_PER_BATCH // (cfg.SOLVER.ACCUMULATE_BATCHES * comm.get_world_size())
+    return _of_watched_workers(
+        build_detection_test_loader(
+            DatasetFromList(records, copy=False, serialize=False),
+            mapper=mapper,
+            batch_size=batch_size,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
+    )
+
+
 def _loader(
     cfg, dataset, mapper, sampler, images_per_iteration: int, batches: int = 1, copy_paste: CopyPaste | None = None
 ) -> TrainLoader:

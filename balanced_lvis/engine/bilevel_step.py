@@ -110,6 +110,11 @@ class BilevelStep(TrainingStep):
         self._log_weights(meta_loss)
         return self.model(inputs._replace(roi_weight=weight))
 
+    def validation_losses(self, batch):
+        """The classifier's losses with the current class weights."""
+        inputs = self._classifier_inputs(batch)
+        return self.bare_model(inputs._replace(roi_weight=self.reweighter.weights(inputs.gt_classes)))
+
     def close(self) -> None:
         super().close()
         self._meta_batches.close()

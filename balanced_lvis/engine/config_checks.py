@@ -19,6 +19,7 @@ from .optimizer import check_clipping, check_optimizer
 from .schedule import check_schedule
 from .speed import check_speed
 from .step_builder import step_class
+from .wandb_writer import check_wandb
 
 _MINIMUM = {
     "SOLVER.IMS_PER_BATCH": 1,
@@ -28,9 +29,13 @@ _MINIMUM = {
     "SOLVER.ACCUMULATE_BATCHES": 1,
     "SOLVER.MAX_SKIPPED_STEPS": 0,
     "TEST.EVAL_PERIOD": 0,
+    "TEST.LOSS_IMAGES": 0,
+    "TEST.SAMPLE_IMAGES": 0,
     "DATALOADER.NUM_WORKERS": 0,
     "DATALOADER.MAX_BROKEN": 0,
 }
+
+_MOST_SAMPLES = 100
 
 
 def check_config(cfg, world_size: int, evaluation_only: bool) -> None:
@@ -110,6 +115,35 @@ def check_numbers(cfg) -> None:
             raise InputError(f"{key} is {value}; it must be {minimum} or more.")
 
 
+def check_validation_images(cfg) -> None:
+    """
+    Raises:
+        InputError: if validation losses or sample predictions are asked for, and not possible.
+    """
+    if cfg.TEST.SAMPLE_IMAGES > _MOST_SAMPLES:
+        raise InputError(
+            f"TEST.SAMPLE_IMAGES is {cfg.TEST.SAMPLE_IMAGES}; it must be at most {_MOST_SAMPLES}, as each is drawn and "
+            "stored at every evaluation."
+        )
+    wanted = [key for key in ("LOSS_IMAGES", "SAMPLE_IMAGES") if cfg.TEST[key]]
+    if wanted and cfg.MODEL.LOAD_PROPOSALS:
+        raise InputError(
+            f"TEST.{wanted[0]} is {cfg.TEST[wanted[0]]}, which can't be combined with precomputed proposals "
+            "(MODEL.LOAD_PROPOSALS); set it to 0."
+        )
+
+
+def check_detections_per_category(cfg) -> None:
+    """
+    Raises:
+        InputError: for a negative number.
+    """
+    if cfg.TEST.DETECTIONS_PER_CATEGORY < 0:
+        raise InputError(
+            f"TEST.DETECTIONS_PER_CATEGORY is {cfg.TEST.DETECTIONS_PER_CATEGORY}; it must be 0, for all, or more."
+        )
+
+
 # In the order in which errors are reported.
 CHECKS = (
     check_activation,
@@ -120,6 +154,7 @@ CHECKS = (
     lambda cfg: check_backend(cfg.TEST.LVIS_BACKEND),
     check_architecture,
     check_roi_heads,
+    check_detections_per_category,
 )
 TRAINING_CHECKS = (
     check_numbers,
@@ -129,4 +164,6 @@ TRAINING_CHECKS = (
     check_clipping,
     check_ema,
     check_second_stage,
+    check_validation_images,
+    check_wandb,
 )

@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from detectron2.engine import HookBase
@@ -20,6 +20,7 @@ from ..utils.storage import check_present, clear_errors
 from ..utils.text import one_line
 from .ema import FOLDER, WeightAverage
 from .metrics_file import MetricsWriter, has_evaluation
+from .wandb_writer import WandbWriter
 
 logger = logging.getLogger(__name__)
 
@@ -84,14 +85,15 @@ class MetricsHook(HookBase):
 
     def before_train(self):
         """
-        Open ``metrics.json``, so that an error is raised before training starts.
+        Open ``metrics.json`` and Weights & Biases, so that an error is raised before training starts.
 
         Raises:
-            StorageError: if it can't be written.
+            StorageError: if a file can't be written.
+            InputError: if Weights & Biases can't be used.
         """
         with clear_errors(self._folder):
             for writer in self._writers:
-                if isinstance(writer, MetricsWriter):
+                if isinstance(writer, (MetricsWriter, WandbWriter)):
                     writer.open()
 
     def after_step(self):
@@ -139,14 +141,17 @@ class EvaluationHook(HookBase):
         period: in iterations; 0 to evaluate only after the last one.
         folder: ``OUTPUT_DIR``.
         record: called with the names of the results once they are in the storage, if there are any.
+        others: called at each evaluation in all processes; they return further results on rank 0, or None.
     """
 
     def __init__(
-        self, period: int, folder: str | os.PathLike, record: Callable[[Iterable[str]], None] = lambda names: None
-    ):
+        self, period: int, folder: str | os.PathLike, record: Callable[[Iterable[str]], None] = lambda names: None,
+        others: Sequence[Callable[[], dict[str, float] | None]] = (),
+    ):  # fmt: skip
         self._period = period
         self._folder = folder
         self._record = record
+        self._others = others
 
     def before_train(self):
         """Make the evaluation that was interrupted; its results are recorded at the last finished iteration."""
@@ -179,6 +184,8 @@ class EvaluationHook(HookBase):
 
     def _evaluate(self) -> None:
         results = {name: float(value) for name, value in flatten_results_dict(self.trainer.evaluate() or {}).items()}
+        for other in self._others:
+            results.update(other() or {})
         self.trainer.storage.put_scalars(**results, smoothing_hint=False)
         comm.synchronize()  # processes may take different times
         if results:

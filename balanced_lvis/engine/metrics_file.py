@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
 PREVIOUS = "metrics.previous.json"
-_WINDOW = 20  # iterations over which Detectron2 takes the median of a loss
+WINDOW = 20  # iterations over which Detectron2 takes the median of a loss
 
 
 class MetricsWriter(EventWriter):
@@ -60,7 +60,7 @@ class MetricsWriter(EventWriter):
         self._write(names)
 
     def _write(self, names: Iterable[str]) -> None:
-        latest = get_event_storage().latest_with_smoothing_hint(_WINDOW)
+        latest = get_event_storage().latest_with_smoothing_hint(WINDOW)
         lines: dict[int, dict[str, float]] = defaultdict(dict)
         for name in names:
             value, iteration = latest[name]

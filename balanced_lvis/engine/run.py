@@ -16,6 +16,7 @@ from ..console.preemption import StopRequest
 from ..data.class_names import check_num_classes
 from ..data.config_datasets import prepare_datasets, resolve_num_classes
 from ..data.dataset_files import check_datasets
+from ..data.dataset_records import choose_records
 from ..data.preflight import preflight
 from ..data.registered_files import evaluation_file_of
 from ..modeling.box_predictor import check_classification
@@ -97,6 +98,8 @@ def check(cfg, args, job: Job | None = None) -> None:
         allow_missing=cfg.DATASETS.ALLOW_MISSING,
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
     )
+    if not args.eval_only:
+        _check_validation_annotations(cfg)
 
 
 def run_in_worker(cfg, args) -> None:
@@ -168,6 +171,16 @@ def _check_datasets(cfg, eval_only: bool) -> None:
     check_num_classes(names, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     for name in cfg.DATASETS.TEST:
         evaluation_file_of(name)
+
+
+def _check_validation_annotations(cfg) -> None:
+    """Validation losses and samples need annotations, which test sets may not have."""
+    wanted = [key for key in ("LOSS_IMAGES", "SAMPLE_IMAGES") if cfg.TEST[key]]
+    for name in cfg.DATASETS.TEST if wanted else ():
+        try:
+            choose_records(name, 1)
+        except InputError as error:
+            raise InputError(f"TEST.{wanted[0]} is {cfg.TEST[wanted[0]]}, but {error} Or set it to 0.") from error
 
 
 def _purpose(cfg, eval_only: bool) -> str:

@@ -189,6 +189,15 @@ class TrainingStep:
         with torch.autocast(self._device, dtype=self.autocast, enabled=self.autocast is not None):
             return self.model(batch)
 
+    def validation_losses(self, batch: list[dict]) -> dict[str, Tensor]:
+        """
+        As :meth:`losses`, of images that are not trained on. Nothing is updated.
+
+        The model must be in the mode of :func:`balanced_lvis.engine.validation_losses.computing_losses`.
+        """
+        with torch.autocast(self._device, dtype=self.autocast, enabled=self.autocast is not None):
+            return self.bare_model(batch)
+
     def on_device(self, batch: list[dict]) -> list[dict]:
         """
         The batch with its images on the model's device.

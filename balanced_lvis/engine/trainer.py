@@ -7,6 +7,7 @@ import logging
 import os
 import uuid
 import weakref
+from collections.abc import Callable
 
 import torch
 from detectron2.engine.defaults import verify_results
@@ -40,10 +41,13 @@ from .hooks import AverageHook, BrokenImagesHook, BrokenImagesReportHook, Evalua
 from .metrics_file import MetricsWriter, forget_after, set_aside
 from .optimizer import build_optimizer
 from .processes.watchdog import note
+from .sample_images import SampleImages
 from .schedule import scaled_linearly
 from .speed import apply_speed
 from .step import without_ddp
 from .step_builder import build_step, step_class
+from .validation_losses import ValidationLosses
+from .wandb_writer import WandbWriter
 
 logger = logging.getLogger(__name__)
 
@@ -120,11 +124,23 @@ class Trainer(TrainerBase):
                 self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, self.stop, cfg.TEST.EVAL_PERIOD,
                 before_save=broken.share,
             ),
-            EvaluationHook(cfg.TEST.EVAL_PERIOD, cfg.OUTPUT_DIR, metrics.write_evaluation),
+            EvaluationHook(
+                cfg.TEST.EVAL_PERIOD, cfg.OUTPUT_DIR, metrics.write_evaluation, self._with_evaluations()
+            ),
             WritersHook(writers),
             BrokenImagesReportHook(broken, cfg.OUTPUT_DIR),
         ]  # fmt: skip
         return [hook for hook in hooks if hook is not None]
+
+    def _with_evaluations(self) -> list[Callable[[], dict[str, float] | None]]:
+        """What is done at each evaluation besides it."""
+        test = self.cfg.TEST
+        wanted: list[Callable[[], dict[str, float] | None]] = []
+        if test.LOSS_IMAGES:
+            wanted.append(ValidationLosses(self.cfg, self.step))
+        if test.SAMPLE_IMAGES:
+            wanted.append(SampleImages(self.cfg, self.model))
+        return wanted
 
     def _build_precise_bn(self) -> PreciseBN | None:
         if not self.cfg.TEST.PRECISE_BN.ENABLED or not get_bn_modules(self.model):
@@ -136,10 +152,14 @@ class Trainer(TrainerBase):
         return PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
 
     def build_writers(self) -> list[EventWriter]:
-        """Detectron2's writers, with :class:`.metrics_file.MetricsWriter` in place of its ``JSONWriter``."""
+        """
+        Detectron2's writers, with :class:`.metrics_file.MetricsWriter` in place of its ``JSONWriter``, and that of
+        Weights & Biases if the config asks for it.
+        """
         folder = self.cfg.OUTPUT_DIR
         os.makedirs(folder, exist_ok=True)
-        return [CommonMetricPrinter(self.max_iter), MetricsWriter(folder), TensorboardXWriter(folder)]
+        wandb = [WandbWriter(self.cfg, lambda: self.run_id)] if self.cfg.WANDB.PROJECT else []
+        return [CommonMetricPrinter(self.max_iter), MetricsWriter(folder), *wandb, TensorboardXWriter(folder)]
 
     def resume_or_load(self, resume: bool = True) -> None:
         """
@@ -327,7 +347,9 @@ class Trainer(TrainerBase):
         """
         folder = os.path.join(cfg.OUTPUT_DIR, "inference")
         folder = folder if len(cfg.DATASETS.TEST) == 1 else f"{folder}_{safe_file_name(dataset_name)}"
-        return LVISEvaluator(dataset_name, folder, backend=cfg.TEST.LVIS_BACKEND)
+        return LVISEvaluator(
+            dataset_name, folder, backend=cfg.TEST.LVIS_BACKEND, per_category=cfg.TEST.DETECTIONS_PER_CATEGORY
+        )
 
     @classmethod
     def test(cls, cfg, model, evaluators=None) -> dict:

@@ -195,7 +195,9 @@ class GroundTruth:
                 image = self.lvis.imgs[annotation["image_id"]]
                 self._masks[index] = mask_util.merge(mask_util.frPyObjects(parts, image["height"], image["width"]))
             else:
-                self._masks[index] = self.lvis.ann_to_rle(annotation)
+                rle = self.lvis.ann_to_rle(annotation)
+                counts = rle["counts"]  # a str in JSON
+                self._masks[index] = {**rle, "counts": counts.encode() if isinstance(counts, str) else counts}
         return self._masks[index]
 
     def to_hotcoco(self, with_masks: bool, first: int = 0, end: int | None = None):

@@ -21,6 +21,7 @@ from ..data.registered_files import evaluation_file_of
 from ..utils.errors import InputError
 from ..utils.io import write_json
 from .backends import check_backend, evaluate_tasks
+from .category_limit import CategoryLimit
 from .detection_store import Detections, DetectionWriter
 from .gathering import gather_on_main
 from .lvis_api import IOU_TYPES, LVIS
@@ -44,20 +45,24 @@ class LVISEvaluator(DatasetEvaluator):
             the evaluation; None to write nothing permanently.
         distributed: gather the predictions of all ranks.
         backend: "fast" or "official"; see :mod:`balanced_lvis.evaluation.backends`.
+        per_category: number of detections of each category that are stored over the dataset, besides the 300 best of
+            each image; 0 for all.
 
     Raises:
         InputError: if the dataset can't be evaluated, or if the backend is unknown or not installed.
     """
 
     def __init__(
-        self, dataset_name: str, output_dir: str | None = None, distributed: bool = True, backend: str = "fast"
-    ):
+        self, dataset_name: str, output_dir: str | None = None, distributed: bool = True, backend: str = "fast",
+        per_category: int = 0,
+    ):  # fmt: skip
         self._json_file = evaluation_file_of(dataset_name)
         check_backend(backend)
         self._metadata = MetadataCatalog.get(dataset_name)
         self._output_dir = output_dir
         self._distributed = distributed
         self._backend = backend
+        self._per_category = per_category
         self._writer: Any = None  # from reset() to evaluate()
         self._output: Any = None
 
@@ -68,7 +73,7 @@ class LVISEvaluator(DatasetEvaluator):
             self._writer.close()
             self._detections().delete()
         self._writer = DetectionWriter(self._folder())
-        self._output = OutputWriter(self._writer)
+        self._output = OutputWriter(self._writer, CategoryLimit(self._per_category) if self._per_category else None)
 
     def _folder(self) -> str:
         """A folder next to the results, as they are on a large disk; files of a killed run are overwritten."""

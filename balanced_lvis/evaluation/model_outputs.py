@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..utils.errors import InputError
+from .category_limit import CategoryLimit
 from .detection_store import DetectionWriter
 from .mask_rle import masks_to_rle
 
@@ -129,14 +130,16 @@ class OutputWriter(contextlib.AbstractContextManager):
 
     Args:
         writer: the writer of detections.
+        limit: leaves out detections; None to write all.
 
     Attributes:
         with_masks: whether the outputs so far have masks. Outputs of a mask model have them, even without detections.
     """
 
-    def __init__(self, writer: DetectionWriter):
+    def __init__(self, writer: DetectionWriter, limit: CategoryLimit | None = None):
         self.with_masks = False
         self._writer = writer
+        self._limit = limit
         self._thread: ThreadPoolExecutor | None = None
         self._pending: deque[Future] = deque()
 
@@ -198,6 +201,10 @@ class OutputWriter(contextlib.AbstractContextManager):
 
     def _write(self, found: list[tuple[int, Instances]]) -> None:
         for image_id, instances in found:
+            if self._limit is not None:
+                instances = instances.to(torch.device("cpu"))
+                kept = self._limit.select(instances.scores.numpy(), instances.pred_classes.numpy())
+                instances = instances[torch.from_numpy(kept)]
             self._writer.write(image_id, *instances_to_arrays(instances))
 
     def _end_thread(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from ..config.calibration_keys import calibration_keys
-from ..prediction.lettering import label_text
+from ..drawing.lettering import label_text
 from .plots import COLORS, MARKERS, plt
 from .tables import TASKS, markdown_table, number, percent
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..prediction.lettering import label_text
+from ..drawing.lettering import label_text
 from .comparison_report import METRICS, grouped
 from .plots import COLORS, MARKERS, plt
 from .tables import TASKS, number

@@ -12,7 +12,7 @@ from pycocotools import mask as mask_util
 from torchvision.ops import nms
 
 from ..data.image_files import read_image
-from ..prediction.lettering import label_text, lettering, plain_text
+from ..drawing.lettering import label_text, lettering, plain_text
 from .plots import plt
 
 

@@ -7,7 +7,7 @@ import statistics
 
 import numpy as np
 
-from ..prediction.lettering import label_text
+from ..drawing.lettering import label_text
 from ..priors import COMMON_MAX_IMAGES, RARE_MAX_IMAGES
 from .plots import MARKERS, plt
 from .tables import TASKS, markdown_table, mean_and_deviation, number, percent, statistics_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +20,8 @@ from ..data.broken_images import reason_of
 from ..data.class_names import class_names_of
 from ..data.image_files import pil_to_array, read_image
 from ..data.mapper import ResizeShortestEdge
+from ..drawing.lettering import lettering
+from ..drawing.objects import class_color, draw_objects
 from ..engine.checkpoints.identity import Identity, kinds_of_heads
 from ..engine.checkpoints.weights import check_weights, load_for_evaluation
 from ..engine.saved_prior import saved_prior
@@ -30,8 +31,6 @@ from ..modeling.box_predictor import check_classification
 from ..utils.errors import InputError, StorageError
 from ..utils.text import one_line
 from ..utils.user_paths import path_of
-from .drawing import draw_objects
-from .lettering import lettering
 from .thresholds import ClassThresholds, read_thresholds
 
 logger = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ class Prediction:
         names, families = lettering(dict(enumerate(class_names)))
         classes = self.classes.tolist()
         labels = [f"{names[c]} {score:.2f}" for c, score in zip(classes, self.scores.tolist())]
-        return draw_objects(self.pixels, self.boxes, self.masks, labels, [_color(c) for c in classes], families)
+        return draw_objects(self.pixels, self.boxes, self.masks, labels, [class_color(c) for c in classes], families)
 
 
 class Predictor:
@@ -311,8 +310,3 @@ def _prediction(path: str, pixels: np.ndarray, instances: Instances) -> Predicti
         path, pixels, instances.pred_boxes.tensor.numpy(), instances.scores.numpy(), instances.pred_classes.numpy(),
         instance_rles(instances) if instances.has("pred_masks") else None,
     )  # fmt: skip
-
-
-def _color(index: int) -> tuple[float, float, float]:
-    """The colour of a class: steps of the golden ratio give neighbouring classes distinct hues."""
-    return colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.75, 0.95)

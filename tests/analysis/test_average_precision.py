@@ -157,6 +157,19 @@ def test_boundary_ap_matches_by_the_lower_iou(tmp_path):
     assert metrics_of(lower)["AP"] < metrics_of(table)["AP"]
 
 
+def test_boundaries_of_annotated_rles_are_those_of_the_same_polygons(tmp_path):
+    content, results = random_case(0)
+    store = stored(tmp_path, results)
+    as_rles = json.loads(json.dumps(content))
+    for annotation in as_rles["annotations"]:
+        rle = mask_util.merge(mask_util.frPyObjects(annotation["segmentation"], 24, 32))
+        annotation["segmentation"] = {**rle, "counts": rle["counts"].decode()}
+    tables = [match_detections(GroundTruth(lvis_of(c)), store, "segm") for c in (content, as_rles)]
+    ious = [boundary_table(table, store).pairs.ious for table in tables]
+    np.testing.assert_array_equal(*ious)
+    assert (ious[0] < 1).any()
+
+
 def test_boundaries_of_rendered_data_are_those_of_opencv_on_whole_images(tmp_path):
     cv2 = pytest.importorskip("cv2")
     make_data({"folder": str(tmp_path), "images": 3})

@@ -6,11 +6,11 @@ import pytest
 from balanced_lvis.analysis.calibration import (
     ECE_BINS,
     LAECE_BINS,
+    LAECE_IOU,
     Bins,
     bin_of,
     expected_calibration_error,
-    laece_bins,
-    localisation_aware_errors,
+    laece,
     optimal_lrp,
     rankings,
     reliability_bins,
@@ -50,8 +50,34 @@ def test_ece_is_the_mean_gap_of_all_detections(tmp_path, seed):
 def test_laece_is_that_of_the_paper_by_category_with_an_iou_threshold_of_one_tenth(tmp_path, seed):
     content, results = random_case(seed)
     table = table_of(tmp_path, content, results)
-    expected = [reference.laece(found, LAECE_BINS) for found in by_category(table, content, results, 0.1)]
-    np.testing.assert_allclose(localisation_aware_errors(laece_bins(table)), expected, atol=1e-9)
+    found = by_category(table, content, results, LAECE_IOU)
+    own = laece(table, numbers(table))
+    np.testing.assert_allclose(own.all_detections, [reference.laece(one, LAECE_BINS) for one in found], atol=1e-9)
+    above = [
+        reference.laece_above_threshold(one, int(number), LAECE_BINS, LAECE_IOU)
+        for one, number in zip(found, numbers(table))
+    ]
+    np.testing.assert_allclose(own.error, above, atol=1e-9)
+    assert not np.allclose(own.error, own.all_detections)
+
+
+def test_thresholding_first_gives_the_same_laece_as_matching_what_is_left(tmp_path):
+    """As the authors do it: detections below the thresholds are removed, and the rest is evaluated."""
+    content, results = random_case(1)
+    table = table_of(tmp_path / "all", content, results)
+    own = laece(table, numbers(table))
+    least = dict(zip(table.truth.category_ids.tolist(), own.thresholds))
+    left = [result for result in results if result[3] >= least[result[1]]]
+    assert 0 < len(left) < len(results)
+    again = laece(table_of(tmp_path / "left", content, left), numbers(table))
+    np.testing.assert_allclose(again.all_detections, own.error)
+
+
+def test_laece_is_not_defined_without_a_true_positive_or_detections(tmp_path):
+    content = made_content([(1, 1, BOX), (1, 2, BOX)], negative=[(1, 3)])
+    own = laece(table := table_of(tmp_path, content, [(1, 1, [20, 14, 6, 6], 0.9)]), numbers(table))
+    np.testing.assert_array_equal(own.error, [np.nan] * 4)
+    np.testing.assert_allclose(own.all_detections, [90, np.nan, np.nan, np.nan])
 
 
 def test_bins_include_their_upper_edge():

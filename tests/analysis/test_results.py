@@ -105,7 +105,7 @@ def test_an_analysis_is_read_as_it_was_written(case, tmp_path):
     assert "NaN" not in (tmp_path / "out" / "analysis.json").read_text()
     for content in ("[]", "{", '{"format": 1}', '{"format": 2}'):
         (tmp_path / "bad.json").write_text(content)
-        with pytest.raises(InputError, match=r"(format 1; write it|not valid JSON|not a complete analysis)"):
+        with pytest.raises(InputError, match=r"(format 2; write it|not valid JSON|not a complete analysis)"):
             Analysis.load(tmp_path / "bad.json")
     with pytest.raises(InputError, match="can't be read"):
         Analysis.load(tmp_path / "nowhere.json")
@@ -161,7 +161,7 @@ def test_no_detections_and_no_objects_in_a_group(tmp_path):
     header = (tmp_path / "out" / "confusion_bbox.csv").read_text().strip().split(",")
     assert header == [
         "detected_name", "annotated_name", "detected", "annotated", "count", "above_threshold", "opportunities",
-        "ap_lost",
+        "rate", "ap_lost",
     ]  # fmt: skip
 
 
@@ -287,6 +287,35 @@ def test_results_are_compared_on_their_common_tasks(case, tmp_path, caplog):
         assert (metric.difference.value, metric.difference.low, metric.difference.high) == pytest.approx((0, 0, 0))
         assert metric.first == metric.second
     assert comparison.tasks["bbox"]["AP"].first == shown[0].tasks["bbox"].bootstrap.metrics["AP"]
+
+
+def test_a_saved_analysis_is_compared_as_its_results(case, tmp_path, monkeypatch):
+    annotations, store, results = case
+    (tmp_path / "weaker.json").write_text(json.dumps(json.loads(results.read_text())[::2]))
+    expected = compare_results(store, tmp_path / "weaker.json", annotations, QUICK)
+    analyze_results(tmp_path / "weaker.json", annotations, QUICK, output=tmp_path / "saved")
+    with monkeypatch.context() as patch:
+        patch.setattr(compare, "resample_detections", None)
+        found = compare_results(store, tmp_path / "saved", annotations, QUICK)
+    assert repr(found.tasks) == repr(expected.tasks) and found.second == expected.second
+    assert expected.tasks["segm"]["AP"].difference.value != 0
+    (tmp_path / "saved" / "bootstrap_segm.npz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"bootstrap_segm.npz can't be read"):
+        compare_results(store, tmp_path / "saved", annotations, QUICK)
+    with pytest.raises(InputError, match=r"has 20 resamples with seed 0, but 20 with seed 1 are compared; pass the"):
+        compare_results(store, tmp_path / "saved", annotations, dataclasses.replace(QUICK, seed=1))
+    changed(annotations, lambda c: c["images"][0].update(neg_category_ids=[]))
+    with pytest.raises(InputError, match="is of other annotations"):
+        compare_results(store, tmp_path / "saved", annotations, QUICK)
+
+
+def test_results_in_a_folder_are_compared_rather_than_an_older_analysis_in_it(case, tmp_path):
+    _, _, results = case
+    folder = tmp_path / "run" / "inference"
+    folder.mkdir(parents=True)
+    (folder / "lvis_instances_results.json").write_text(results.read_text())
+    (tmp_path / "run" / "analysis.json").write_text("{}")
+    assert compare.compared_path(tmp_path / "run") == str(folder / "lvis_instances_results.json")
 
 
 def test_nothing_is_analysed_if_results_can_not_be_compared(case, tmp_path, monkeypatch):

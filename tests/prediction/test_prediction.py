@@ -16,8 +16,8 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from balanced_lvis.data.image_files import image_suffixes
+from balanced_lvis.drawing import objects as drawing
 from balanced_lvis.engine.checkpoints.identity import Identity
-from balanced_lvis.prediction import drawing
 from balanced_lvis.prediction import predictor as prediction
 from balanced_lvis.prediction.input_images import find_images, output_paths
 from balanced_lvis.prediction.predictor import Predictor
@@ -327,7 +327,7 @@ def test_a_very_large_image_is_drawn_reduced_with_its_objects_in_place(monkeypat
 
 def test_one_mask_at_a_time_draws_what_detectron2_draws_of_all(predictor, rendered):
     found = predictor.predict(pictures_of(rendered)[0])
-    pixels, colors = found.pixels, [prediction._color(c) for c in found.classes.tolist()]
+    pixels, colors = found.pixels, [drawing.class_color(c) for c in found.classes.tolist()]
     scale = drawing._enlargement(*pixels.shape[:2])
     labels = [f"{i}" for i in range(len(found.scores))]
     theirs = Visualizer(pixels, scale=scale, instance_mode=ColorMode.SEGMENTATION).overlay_instances(

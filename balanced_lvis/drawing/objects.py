@@ -1,6 +1,8 @@
-"""Drawing of detected objects on images of any size, with any class names."""
+"""Drawing of objects on images of any size, with any class names."""
 
 from __future__ import annotations
+
+import colorsys
 
 import numpy as np
 from detectron2.utils.visualizer import ColorMode, Visualizer
@@ -41,6 +43,11 @@ def draw_objects(pixels, boxes, masks, labels, colors, families) -> np.ndarray:
                 assigned_colors=colors[i : i + 1],
             )
         return canvas.output.get_image()
+
+
+def class_color(index: int) -> tuple[float, float, float]:
+    """The colour of a class, (r, g, b) in 0..1: steps of the golden ratio give neighbouring classes distinct hues."""
+    return colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.75, 0.95)
 
 
 class _Canvas(Visualizer):

@@ -11,10 +11,10 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 
+from balanced_lvis.drawing import lettering as module
+from balanced_lvis.drawing.lettering import label_text, lettering, plain_text
 from balanced_lvis.experiments.comparison_plots import plot_ap_by_bin
 from balanced_lvis.experiments.quick_start_report import plot_ap_by_frequency
-from balanced_lvis.prediction import lettering as module
-from balanced_lvis.prediction.lettering import label_text, lettering, plain_text
 
 SQUARE = "\ue000"  # of the private use area: no font on any machine has it, but for the one made here
 

@@ -1,0 +1,1 @@
+"""Drawing of objects and names on images."""
