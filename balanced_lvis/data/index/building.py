@@ -18,7 +18,8 @@ from tqdm import tqdm
 from ...utils.errors import InputError
 from ...utils.io import open_regular
 from ...utils.text import one_line
-from ..annotation_reader import Annotation, Image, RecordError, read_records
+from ..annotation_columns import AnnotationColumns, split_columns
+from ..annotation_reader import Annotation, Image, RecordError, read_parts
 from ..image_paths import LVIS, image_path, path_problem
 from ..validation.annotation_checker import AnnotationChecker
 from ..validation.annotation_file import why_not_json
@@ -92,13 +93,14 @@ def _read(json_file: str, source: IO[bytes], file: _HashingFile, content: _Conte
     checker, refused = AnnotationChecker(LVIS), None
     seen: set[str] = set()
     try:
-        for key, record in read_records(file, optional=("annotations",), seen=seen):
-            checker.add(key, record)
-            if refused is None:
-                try:
-                    content.add(key, record)
-                except InputError as error:
-                    refused = error
+        for key, records in read_parts(file, optional=("annotations",), seen=seen):
+            for record in split_columns(records):
+                checker.add(key, record)
+                if refused is None:
+                    try:
+                        content.add(key, record)
+                    except InputError as error:
+                        refused = error
     except (ValueError, RecursionError) as error:
         refused = InputError(f"Annotations {json_file} are not in LVIS format: {why_not_json(source, error)}.")
     report = checker.finish(json_file, "annotations" in seen)
@@ -138,13 +140,16 @@ class _Content:
     def add(self, key: str, record) -> None:
         """
         Args:
-            key, record: as from :func:`balanced_lvis.data.annotation_reader.read_records`.
+            key: "images", "categories" or "annotations".
+            record: a record of that list, or columns of annotations.
 
         Raises:
             InputError, NotIndexableError: as for :func:`build_index`.
         """
         try:
-            if isinstance(record, Annotation):
+            if isinstance(record, AnnotationColumns):
+                self._add_columns(record)
+            elif isinstance(record, Annotation):
                 self._add_annotation(record)
             elif isinstance(record, Image):
                 self._add_image(record)
@@ -191,6 +196,18 @@ class _Content:
         self._of["num_polygons"].append(len(polygons))
         self._of["num_numbers"].append(len(numbers))
 
+    def _add_columns(self, columns: AnnotationColumns) -> None:
+        if columns.whole is not None:
+            ends = np.cumsum(columns.num_numbers)
+            for place in np.flatnonzero(np.logical_or.reduceat(columns.whole, columns.first_number)).tolist():
+                whole = columns.whole[ends[place] - columns.num_numbers[place] : ends[place]]
+                self._whole[len(self._of["id"]) + place] = whole.tobytes()
+        self._numbers.frombytes(columns.numbers.tobytes())
+        self._spill_if_full()
+        self._polygon_lengths.frombytes(columns.polygon_lengths.astype(np.int32).tobytes())
+        for name, values in self._of.items():
+            values.frombytes(getattr(columns, name).tobytes())
+
     def _add_numbers(self, row: int, numbers: list) -> None:
         types = set(map(type, numbers))
         if types != {float}:
@@ -198,6 +215,9 @@ class _Content:
                 raise NotIndexableError(f"{numbers!r:.200} are not all numbers")
             self._whole[row] = bytes(type(n) is int for n in numbers)
         self._numbers.extend(numbers)
+        self._spill_if_full()
+
+    def _spill_if_full(self) -> None:
         if len(self._numbers) > _SPOOL_NUMBERS:
             self._spill()
 

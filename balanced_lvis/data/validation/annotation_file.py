@@ -14,7 +14,8 @@ from ...utils.errors import InputError
 from ...utils.findings import Findings
 from ...utils.io import open_regular
 from ...utils.text import one_line
-from ..annotation_reader import LISTS, read_records
+from ..annotation_columns import split_columns
+from ..annotation_reader import LISTS, read_parts
 from ..image_paths import find_images
 from .annotation_checker import AnnotationChecker
 from .image_checks import read_all, report_respelled
@@ -75,8 +76,9 @@ def check_records(
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
     with source, _with_bar(source, f"Checking {one_line(os.path.basename(json_file))}", progress) as file:
         try:
-            for key, record in read_records(file, optional=LISTS, seen=seen):
-                checker.add(key, record)
+            for key, records in read_parts(file, optional=LISTS, seen=seen):
+                for record in split_columns(records):
+                    checker.add(key, record)
         except (ValueError, RecursionError) as error:
             checker.findings.add("not_json", why_not_json(source, error))
         else:
