@@ -11,12 +11,16 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Union
 
+import msgspec
 import numpy as np
 
 from .annotation_reader import Annotation
 
 _LARGEST = 1e9  # pixels; annotations with larger coordinates are processed one at a time
 _BOX = 4  # numbers of a box
+# A float64 in MessagePack: the byte 0xcb, and its bits.
+_PACKED = np.dtype([("type", np.uint8), ("value", ">f8")])
+_FLOAT64 = 0xCB
 
 
 class AnnotationColumns(NamedTuple):
@@ -110,7 +114,7 @@ def _columns(annotations: list[Annotation]) -> AnnotationColumns:
         pieces.append(annotation.box)
         pieces += annotation.segmentation  # type: ignore[arg-type]  # a list, see _is_usual
     lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
-    numbers = np.fromiter(itertools.chain.from_iterable(pieces), np.float64, int(lengths.sum()))
+    numbers, whole = _numbers(list(itertools.chain.from_iterable(pieces)))
     num_polygons = np.array([len(annotation.segmentation) for annotation in annotations], np.int64)  # type: ignore[arg-type]
     first = np.cumsum(num_polygons + 1) - num_polygons - 1  # the piece that is the box
     is_polygon = np.ones(len(pieces), bool)
@@ -120,24 +124,29 @@ def _columns(annotations: list[Annotation]) -> AnnotationColumns:
         np.array([annotation.image_id for annotation in annotations], np.int64),
         np.array([annotation.category_id for annotation in annotations], np.int64),
         numbers,
-        _whole(pieces, len(numbers)),
+        whole,
         np.add.reduceat(lengths, first),
         num_polygons,
         lengths[is_polygon],
     )
 
 
-def _whole(pieces: list[list], size: int) -> np.ndarray | None:
+def _numbers(values: list) -> tuple[np.ndarray, np.ndarray | None]:
     """
+    The values as an array, and which of them are integers; None if none is.
+
     Raises:
-        TypeError: if a number is neither an integer nor a float.
+        TypeError: if a value is neither an integer nor a float.
     """
-    types = set(map(type, itertools.chain.from_iterable(pieces)))
-    if types == {float}:
-        return None
-    if not types <= {float, int}:
-        raise TypeError(types)
-    return np.fromiter((type(number) is int for number in itertools.chain.from_iterable(pieces)), bool, size)
+    # Three times as fast as a conversion by NumPy and a comparison of all types.
+    packed = np.frombuffer(msgspec.msgpack.encode(values), np.uint8)
+    floats = packed[len(packed) % _PACKED.itemsize :].view(_PACKED)
+    if len(floats) == len(values) and (floats["type"] == _FLOAT64).all():
+        return floats["value"].astype(np.float64), None
+    if not set(map(type, values)) <= {float, int}:
+        raise TypeError(values)
+    whole = np.fromiter((type(value) is int for value in values), bool, len(values))
+    return np.array(values, np.float64), whole
 
 
 def _are_valid(columns: AnnotationColumns) -> np.ndarray:

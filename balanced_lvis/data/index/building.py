@@ -9,7 +9,7 @@ import os
 import tempfile
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -25,8 +25,9 @@ from ..validation.annotation_checker import AnnotationChecker
 from ..validation.annotation_file import why_not_json
 from ..validation.validation_report import Report
 from .array_file import ArrayWriter
-from .coordinates import encode
+from .coordinates import encode, encode_all
 
+_IMAGES = 256  # whose numbers are encoded at a time
 _SPOOL_NUMBERS = 1 << 20  # kept in memory before they are written to the temporary file
 _EXACT = 2**53  # integers up to this are exact in float64
 
@@ -121,16 +122,44 @@ def stamp_of(file: str | int) -> dict[str, int]:
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
+_RAGGED = {"name": "B", "not_exhaustive": "i", "negative": "i"}  # type codes of arrays
+
+
+class _Ragged:
+    """
+    Lists of numbers, one per image.
+
+    Args:
+        code: type code of ``array.array``.
+    """
+
+    def __init__(self, code: str):
+        self._elements, self._lengths = array(code), array("q")
+
+    def append(self, elements: Sequence[int]) -> None:
+        """
+        Raises:
+            OverflowError: if a number is too large for the type.
+        """
+        self._elements.extend(elements)
+        self._lengths.append(len(elements))
+
+    def write(self, writer: ArrayWriter, name: str, order: np.ndarray) -> None:
+        """Write the concatenation of the lists in the given order, and where each starts."""
+        lengths = np.array(self._lengths, np.int64)
+        starts = np.cumsum(lengths) - lengths
+        elements = np.frombuffer(self._elements, self._elements.typecode)[_ranges(starts[order], lengths[order])]
+        writer.add_array(f"first_{name}", _bounds(lengths[order]))
+        writer.add_array(name, elements)
+
+
 class _Content:
     """The records read so far, in the file's order. Ragged lists are stored as lengths and elements."""
 
     def __init__(self, json_file: str, spool: IO[bytes]):
         self._json_file, self._spool = json_file, spool
         self._images = {name: array("q") for name in ("id", "height", "width")}
-        self._names: list[bytes] = []
-        self._categories: dict[str, list] = {
-            name: [] for name in ("not_exhaustive", "negative")
-        }  # arrays, one per image
+        self._ragged = {name: _Ragged(code) for name, code in _RAGGED.items()}
         self._of = {name: array("q") for name in ("id", "image_id", "category_id", "num_polygons", "num_numbers")}
         self._polygon_lengths = array("i")
         self._numbers = array("d")  # the box of each annotation, then its polygons
@@ -175,9 +204,9 @@ class _Content:
             raise self._error(f"path {shown!r:.100} of image {image.id} {problem}")
         for name, values in self._images.items():
             values.append(getattr(image, name))
-        self._names.append(path.encode("utf-8", "surrogatepass"))
-        for name, ids in (("not_exhaustive", image.not_exhaustive), ("negative", image.negative or [])):
-            self._categories[name].append(array("i", ids))
+        self._ragged["name"].append(path.encode("utf-8", "surrogatepass"))
+        self._ragged["not_exhaustive"].append(image.not_exhaustive)
+        self._ragged["negative"].append(image.negative or ())
 
     def _add_annotation(self, annotation: Annotation) -> None:
         if annotation.is_ignored:
@@ -236,9 +265,8 @@ class _Content:
         images = _last_of_each(np.array(self._images["id"], np.int64))
         for name, values in self._images.items():
             writer.add_array(f"image_{name}", np.array(values, np.int64)[images])
-        _write_ragged(writer, "name", [np.frombuffer(self._names[i], np.uint8) for i in images], np.uint8)
-        for name, lists in self._categories.items():
-            _write_ragged(writer, name, [lists[i] for i in images], np.int32)
+        for name, lists in self._ragged.items():
+            lists.write(writer, name, images)
         order, first = self._by_image(np.array(self._images["id"], np.int64)[images])
         self._check(order)
         writer.add_array("first_annotation", first)
@@ -289,8 +317,7 @@ class _Content:
         codes, sizes, checksums = array("B"), array("q"), array("L")
 
         def encoded() -> Iterator[bytes]:
-            for numbers, whole in self._numbers_by_image(order, first):
-                code, data = encode(numbers, whole)
+            for code, data in self._encoded_by_image(order, first):
                 codes.append(code)
                 sizes.append(len(data))
                 checksums.append(zlib.crc32(data))
@@ -302,20 +329,28 @@ class _Content:
         writer.add_array("first_number", _bounds(np.array(sizes, np.int64)))
         writer.add_array("number_crc32", np.array(checksums, np.uint32))
 
-    def _numbers_by_image(self, order, first) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """All numbers of each image, and which of them are integers; None if none is."""
+    def _encoded_by_image(self, order: np.ndarray, first: np.ndarray) -> Iterator[tuple[int, bytes]]:
+        """All numbers of each image, encoded."""
         counts = np.array(self._of["num_numbers"], np.int64)
-        ends = np.cumsum(counts)
-        spool = np.memmap(self._spool, np.float64, "r").view(np.ndarray) if len(ends) else np.empty(0)
-        for start, end in zip(first[:-1].tolist(), first[1:].tolist()):
-            rows = order[start:end]
-            pieces = [spool[ends[row] - counts[row] : ends[row]] for row in rows]
-            numbers = np.concatenate([np.empty(0), *pieces])
-            whole = None
-            if self._whole and not self._whole.keys().isdisjoint(rows.tolist()):
-                masks = [self._whole.get(row) or bytes(int(counts[row])) for row in rows.tolist()]
-                whole = np.frombuffer(b"".join(masks), bool)
-            yield numbers, whole
+        starts = np.cumsum(counts) - counts
+        spool = np.memmap(self._spool, np.float64, "r").view(np.ndarray) if len(counts) else np.empty(0)
+        for image in range(0, len(first) - 1, _IMAGES):
+            rows_of = first[image : image + _IMAGES + 1]
+            rows = order[rows_of[0] : rows_of[-1]]
+            numbers = spool[_ranges(starts[rows], counts[rows])]
+            ends = _bounds(counts[rows])[rows_of[1:] - rows_of[0]]
+            if not self._whole or self._whole.keys().isdisjoint(rows.tolist()):
+                yield from encode_all(numbers, ends)
+                continue
+            for part, start, end in zip(np.split(numbers, ends[:-1]), rows_of, rows_of[1:]):
+                yield encode(part, self._whole_of(order[start:end].tolist()))
+
+    def _whole_of(self, rows: list[int]) -> np.ndarray | None:
+        """Which of the numbers of these annotations are integers; None if none is."""
+        if self._whole.keys().isdisjoint(rows):
+            return None
+        masks = [self._whole.get(row) or bytes(self._of["num_numbers"][row]) for row in rows]
+        return np.frombuffer(b"".join(masks), bool)
 
 
 def _refusal(segmentation: list[list] | dict | None) -> str:
@@ -354,10 +389,3 @@ def _smallest(values: np.ndarray) -> np.ndarray:
         if not values.size or (limits.min <= values.min() and values.max() <= limits.max):
             return values.astype(dtype)
     return values
-
-
-def _write_ragged(writer: ArrayWriter, name: str, lists: list, dtype) -> None:
-    """Write the concatenation of lists, and where each starts."""
-    elements = np.concatenate([np.empty(0, dtype), *lists]).astype(dtype)
-    writer.add_array(f"first_{name}", _bounds(np.array([len(one) for one in lists], np.int64)))
-    writer.add_array(name, elements)
