@@ -11,11 +11,14 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import IO, Protocol
 
 import msgspec
+
+from ..utils.garbage_collection import without_cycle_detection
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _NEXT_OBJECT = re.compile(r"[ \t\n\r]*\{")
@@ -27,6 +30,27 @@ _LONGEST = 1 << 26  # characters of an element, approximately; an annotation has
 Decoder = Callable[[str], list]
 # Equal to ``json.loads``, except that integers of more than 64 bits may be floats.
 decode_any: Decoder = msgspec.json.Decoder(list).decode
+
+
+def load_json(path: str | os.PathLike):
+    """
+    Load a JSON file in UTF-8, with or without a byte order mark.
+
+    Returns:
+        its value as from ``json.load``, except that integers of more than 64 bits may be floats.
+
+    Raises:
+        OSError: if it can't be read.
+        ValueError: if it is not valid JSON or not UTF-8.
+        RecursionError: if it is nested too deeply.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    with without_cycle_detection():
+        try:
+            return msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return json.loads(data.decode("utf-8-sig"))
 
 
 class Readable(Protocol):

@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ...utils.errors import InputError
+from ...utils.garbage_collection import without_cycle_detection
 from ...utils.io import open_regular
 from ...utils.text import one_line
 from ..annotation_columns import AnnotationColumns, split_columns
@@ -77,7 +78,8 @@ def build_index(json_file: str, output: IO[bytes]) -> None:
         stamp, title = stamp_of(source.fileno()), f"Indexing {one_line(os.path.basename(json_file))}"
         with tqdm.wrapattr(source, "read", total=stamp["size"], desc=title, disable=None) as counted:
             hashing, content = _HashingFile(counted), _Content(json_file, spool)
-            report = _read(json_file, source, hashing, content)
+            with without_cycle_detection():
+                report = _read(json_file, source, hashing, content)
         writer = ArrayWriter(output)
         try:
             content.write(writer)

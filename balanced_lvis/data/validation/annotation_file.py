@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ...utils.errors import InputError
 from ...utils.findings import Findings
+from ...utils.garbage_collection import without_cycle_detection
 from ...utils.io import open_regular
 from ...utils.text import one_line
 from ..annotation_columns import split_columns
@@ -74,7 +75,8 @@ def check_records(
         source = open_regular(json_file)
     except OSError as error:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
-    with source, _with_bar(source, f"Checking {one_line(os.path.basename(json_file))}", progress) as file:
+    bar = _with_bar(source, f"Checking {one_line(os.path.basename(json_file))}", progress)
+    with source, bar as file, without_cycle_detection():
         try:
             for key, records in read_parts(file, optional=LISTS, seen=seen):
                 for record in split_columns(records):
