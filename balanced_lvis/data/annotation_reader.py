@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple, Union
 
-from .json_stream import Readable, stream_lists
+import msgspec
+from msgspec import Meta
+
+from .json_stream import Decoder, Readable, stream_parts
 
 LISTS = ("images", "categories", "annotations")
 _LARGEST_ID = 2**62
 _FLOAT, _LIST = {float}, {list}
+
+# Types that msgspec decodes. It evaluates the annotations of the records below, in Python 3.10 too.
+_Id = Annotated[int, Meta(ge=-_LARGEST_ID, le=_LARGEST_ID)]
+_Side = Annotated[int, Meta(ge=1, le=_LARGEST_ID)]
+_Number = Union[Annotated[int, Meta(ge=-_LARGEST_ID, le=_LARGEST_ID)], float]
+_Box = Annotated[list[_Number], Meta(min_length=4, max_length=4)]
+_Area = Union[Annotated[int, Meta(ge=0, le=_LARGEST_ID)], Annotated[float, Meta(ge=0)]]
+_Flag = Union[bool, Literal[0, 1]]
 
 
 class RecordError(ValueError):
@@ -40,7 +51,7 @@ class RecordError(ValueError):
         return f"{self.record} {self}"
 
 
-class Image(NamedTuple):
+class Image(msgspec.Struct, gc=False):
     """
     Attributes:
         id, width, height: integers.
@@ -49,13 +60,16 @@ class Image(NamedTuple):
         not_exhaustive: ``not_exhaustive_category_ids``; empty if missing or null.
     """
 
-    id: int
-    width: int
-    height: int
-    file_name: str | None
-    coco_url: str | None
-    negative: list[int] | None
-    not_exhaustive: list[int]
+    id: _Id
+    width: _Side
+    height: _Side
+    file_name: Union[str, None] = None
+    coco_url: Union[str, None] = None
+    negative: Union[list[_Id], None] = msgspec.field(name="neg_category_ids", default=None)
+    not_exhaustive: list[_Id] = msgspec.field(name="not_exhaustive_category_ids", default_factory=list)
+
+    def __post_init__(self):
+        self.file_name, self.coco_url = self.file_name or None, self.coco_url or None
 
 
 class Category(NamedTuple):
@@ -79,26 +93,31 @@ class Category(NamedTuple):
         return self.name
 
 
-class Annotation(NamedTuple):
+class Annotation(msgspec.Struct, gc=False):
     """
     Attributes:
         id, image_id, category_id: integers.
         box: four numbers, x, y, width, height, which may be NaN or infinite.
-        segmentation: polygons as a list of lists; an RLE mask as a dict; None without a mask. The content is not
-            checked here.
+        segmentation: polygons as a list of lists; an RLE mask as a dict; None without a mask. The content may be
+            invalid.
         area: a finite number, at least 0; None if missing or null.
-        is_crowd: ``iscrowd``: a region with any number of objects, which is not an object itself.
+        is_crowd: ``iscrowd``: a region with any number of objects, which is not an object itself. 1 and 0 stand for
+            True and False.
         is_ignored: ``ignore``: an object that is left out of training, counts and evaluation.
     """
 
-    id: int
-    image_id: int
-    category_id: int
-    box: list
-    segmentation: list | dict | None
-    area: float | None
-    is_crowd: bool
-    is_ignored: bool
+    id: _Id
+    image_id: _Id
+    category_id: _Id
+    box: _Box = msgspec.field(name="bbox")
+    segmentation: Union[list[list[_Number]], dict, None] = None
+    area: Union[_Area, None] = None
+    is_crowd: _Flag = msgspec.field(name="iscrowd", default=False)
+    is_ignored: _Flag = msgspec.field(name="ignore", default=False)
+
+    def __post_init__(self):
+        if self.segmentation == []:
+            self.segmentation = None
 
     @property
     def name(self) -> str:
@@ -111,9 +130,17 @@ class Annotation(NamedTuple):
         return not (self.is_crowd or self.is_ignored)
 
 
+Record = Union[Image, Category, Annotation, RecordError]
+
+_DECODERS: dict[str, Decoder] = {
+    key: msgspec.json.Decoder(list[kind]).decode  # type: ignore[valid-type]
+    for key, kind in (("images", Image), ("annotations", Annotation))
+}
+
+
 def read_records(
     file: Readable, optional: Collection[str] = (), seen: set[str] | None = None
-) -> Iterator[tuple[str, Image | Category | Annotation | RecordError]]:
+) -> Iterator[tuple[str, Record]]:
     """
     Read all records of an annotation file as a stream.
 
@@ -128,17 +155,34 @@ def read_records(
     Raises:
         ValueError: as for :func:`.json_stream.stream_lists`.
     """
+    for key, records in read_parts(file, optional, seen):
+        yield from ((key, record) for record in records)
+
+
+def read_parts(
+    file: Readable, optional: Collection[str] = (), seen: set[str] | None = None
+) -> Iterator[tuple[str, list[Record]]]:
+    """
+    As :func:`read_records`, but many records of a list at a time.
+
+    Most records are decoded by msgspec. If one of a part has other types, or isn't valid JSON, all records of the part
+    are read one at a time, so that the same records and errors result.
+    """
     readers: dict[str, Callable] = {"images": read_image, "categories": read_category, "annotations": read_annotation}
-    record: Image | Category | Annotation | RecordError
     number = dict.fromkeys(LISTS, 0)
-    for key, element in stream_lists(file, LISTS, optional=optional, seen=seen):
-        number[key] += 1
-        try:
-            record = readers[key](element)
-        except RecordError as error:
-            record = error
-            error.record = name_of_record(key, number[key], element)
-        yield key, record
+    for key, elements in stream_parts(file, LISTS, _DECODERS, optional, seen):
+        records: list[Record] = []
+        for place, element in enumerate(elements, number[key] + 1):
+            if isinstance(element, (Image, Annotation)):
+                records = elements
+                break
+            try:
+                records.append(readers[key](element))
+            except RecordError as error:
+                error.record = name_of_record(key, place, element)
+                records.append(error)
+        number[key] += len(elements)
+        yield key, records
 
 
 def name_of_record(key: str, number: int, element) -> str:

@@ -37,6 +37,7 @@ _DAMAGED = (
 )
 _WIDE_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # one channel of 16 bits; "I" can hold 32
 _LARGEST_16_BIT = 65535
+_ORIENTATION, _UPRIGHT = 0x0112, 1  # an EXIF tag and its value without a rotation
 
 
 class ImageError(InputError):
@@ -141,6 +142,22 @@ def read_image(path: str | os.PathLike, image_format: str = "BGR", size: tuple[i
         return np.array(convert_PIL_to_numpy(_to_8_bit(_turned(image, path, size)), image_format))
 
 
+def read_pil_image(path: str | os.PathLike, size: tuple[int, int] | None = None) -> Image.Image:
+    """
+    As :func:`read_image` with "RGB", as a Pillow image of mode "RGB".
+
+    Args:
+        path, size: as for :func:`read_image`.
+
+    Raises:
+        ImageError: as for :func:`open_image`.
+    """
+    with open_image(path, size) as image:
+        image.load()
+        read = _to_8_bit(_turned(image, path, size))
+        return read if read.mode == "RGB" else read.convert("RGB")
+
+
 def pil_to_array(image: Image.Image, image_format: str = "BGR") -> np.ndarray:
     """
     Converts a PIL image as :func:`read_image` converts the image of a file.
@@ -167,7 +184,8 @@ def _turned(image: Image.Image, path: str | os.PathLike, size: tuple[int, int] |
         WrongSizeImageError: if the image has not ``size``, with and without the rotation.
     """
     try:
-        turned = ImageOps.exif_transpose(image)
+        # Images that aren't rotated would be copied.
+        turned = ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, _UPRIGHT) != _UPRIGHT else image
     except _DAMAGED:  # unreadable EXIF data is ignored
         turned = image
     if size is None or turned.size == tuple(size):

@@ -1,18 +1,56 @@
-"""Streaming parser for the lists of large JSON files, in bounded memory."""
+"""
+Streaming parser for the lists of large JSON files, in bounded memory.
+
+msgspec parses whole files only. The elements of a list that are in memory are therefore passed to it as a list of their
+own. What it can't parse (NaN, large numbers, half of a surrogate pair, invalid JSON) is parsed by Python's ``json``,
+whose values and error messages are those of ``json.load``.
+"""
 
 from __future__ import annotations
 
 import codecs
 import json
 import math
+import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import IO, Protocol
 
+import msgspec
+
+from ..utils.garbage_collection import without_cycle_detection
+
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
-_CHUNK = 1 << 22  # bytes read at a time; elements of lists are far smaller
+_NEXT_OBJECT = re.compile(r"[ \t\n\r]*\{")
+_LIST_END = re.compile(r"\}[ \t\n\r]*\]")
+_CHUNK = 1 << 20  # bytes read at a time; elements of lists are far smaller
 _NOT_UTF_8 = "it is not UTF-8; save it as UTF-8"
 _LONGEST = 1 << 26  # characters of an element, approximately; an annotation has some thousands
+
+Decoder = Callable[[str], list]
+# Equal to ``json.loads``, except that integers of more than 64 bits may be floats.
+decode_any: Decoder = msgspec.json.Decoder(list).decode
+
+
+def load_json(path: str | os.PathLike):
+    """
+    Load a JSON file in UTF-8, with or without a byte order mark.
+
+    Returns:
+        its value as from ``json.load``, except that integers of more than 64 bits may be floats.
+
+    Raises:
+        OSError: if it can't be read.
+        ValueError: if it is not valid JSON or not UTF-8.
+        RecursionError: if it is nested too deeply.
+    """
+    with open(path, "rb") as file:
+        data = file.read()
+    with without_cycle_detection():
+        try:
+            return msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return json.loads(data.decode("utf-8-sig"))
 
 
 class Readable(Protocol):
@@ -31,6 +69,40 @@ class _Text:
         self._text, self._at, self._dropped = "", 0, 0
         # The standard parser, so that every value is the same as from json.load.
         self._parse = json.JSONDecoder().raw_decode
+        self._is_refused = False  # by the fast decoder, until more is read
+
+    def objects(self, decode: Decoder) -> list:
+        """
+        Decode the objects of a list that are in memory, from this position on.
+
+        Args:
+            decode: decodes a JSON list, or raises an error of msgspec.
+
+        Returns:
+            at least one element, or [] if ``decode`` can't decode them, or if no object is certain to be complete.
+        """
+        if self._is_refused:
+            return []
+        for end in self._ends_of_objects():
+            try:
+                # If this is a valid list, the text up to ``end`` consists of whole elements of the list.
+                found = decode(f"[{self._text[self._at : end]}]")
+            except (msgspec.DecodeError, RecursionError):
+                self._is_refused = True
+                continue
+            self._at, self._is_refused = end, False
+            return found
+        return []
+
+    def _ends_of_objects(self) -> Iterator[int]:
+        """Likely ends: of the last object that is followed by another one, and of the last object of a list."""
+        end = len(self._text)
+        while (end := self._text.rfind("},", self._at, end)) >= 0:
+            if _NEXT_OBJECT.match(self._text, end + 2):
+                yield end + 1
+                break
+        if last := _LIST_END.search(self._text, self._at):
+            yield last.start() + 1
 
     def value(self):
         """Parse the JSON value at this position."""
@@ -87,7 +159,7 @@ class _Text:
         if not data:
             return False
         self._dropped += self._at
-        self._text, self._at = self._text[self._at :] + more, 0
+        self._text, self._at, self._is_refused = self._text[self._at :] + more, 0, False
         return True
 
     def _decode(self, data: bytes) -> str:
@@ -133,6 +205,32 @@ def stream_lists(
         ValueError: if the file is not valid JSON (then with the position), not UTF-8, not an object, or if one of
             ``keys`` is missing, occurs twice or is not a list.
     """
+    for key, elements in stream_parts(file, keys, {}, optional, seen, longest):
+        yield from ((key, element) for element in elements)
+
+
+def stream_parts(
+    file: Readable,
+    keys: Collection[str],
+    decoders: Mapping[str, Decoder],
+    optional: Collection[str] = (),
+    seen: set[str] | None = None,
+    longest: float = _LONGEST,
+) -> Iterator[tuple[str, list]]:
+    """
+    As :func:`stream_lists`, but many elements at a time.
+
+    Args:
+        file, keys, optional, seen, longest: as for :func:`stream_lists`.
+        decoders: by key, what decodes the objects of that list: a method of ``msgspec.json.Decoder``.
+
+    Yields:
+        (key, elements) in the file's order, with at least one element. They are from the list's decoder or, where there
+        is none or it raises an error, as from ``json.load``.
+
+    Raises:
+        ValueError: as for :func:`stream_lists`.
+    """
     text, seen = _Text(file, longest), set() if seen is None else seen
     text.take("{")
     more = text.peek() != "}"
@@ -149,9 +247,9 @@ def stream_lists(
             seen.add(key)
             if text.peek() not in ("[", ""):
                 raise ValueError(f"its {key!r} is not a list")
-            yield from ((key, element) for element in _elements(text))
+            yield from ((key, elements) for elements in _parts(text, decoders.get(key)))
         elif text.peek() == "[":
-            for _ in _elements(text):  # dropped one at a time: the list may not fit in memory
+            for _ in _parts(text, decode_any):  # dropped a part at a time: the list may not fit in memory
                 pass
         else:
             text.value()
@@ -171,22 +269,24 @@ def stream_list(file: IO[bytes], longest: float = math.inf) -> Iterator:
         longest: as for :func:`stream_lists`. Without a limit, the rest of the file is read for an invalid element.
 
     Yields:
-        its elements, each as from ``json.load``.
+        its elements, each as from ``json.load``, except that integers of more than 64 bits may be floats.
 
     Raises:
         ValueError: if the file is not valid JSON (then with the position), not UTF-8, or not a list.
     """
     text = _Text(file, longest)
-    yield from _elements(text)
+    for elements in _parts(text, decode_any):
+        yield from elements
     text.end()
 
 
-def _elements(text: _Text) -> Iterator:
+def _parts(text: _Text, decode: Decoder | None) -> Iterator[list]:
     text.take("[")
     if text.peek() == "]":
         text.take("]")
         return
     more = True
     while more:
-        yield text.value()
+        text.peek()  # reads more at the end of a chunk
+        yield (decode and text.objects(decode)) or [text.value()]
         more = text.take(",]") == ","

@@ -1,4 +1,4 @@
-"""Detectron2's dataset mapper, for images in all supported formats and of any aspect ratio."""
+"""Detectron2's dataset mapper, faster, and for images in all supported formats and of any aspect ratio."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import torch
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
+from detectron2.structures import Instances
+from torch import Tensor
 
-from .image_files import read_image
+from .image_files import read_image, read_pil_image
+from .image_transforms import ResizeShortestEdge, are_of_size, augment, channels_first
+from .instance_transforms import masks_to_instances, to_instances, without_empty
 
 
 class ImageMapper(DatasetMapper):
@@ -39,32 +43,55 @@ class ImageMapper(DatasetMapper):
         Raises:
             ImageError: if the image can't be read, or its size differs from that of the record.
         """
-        record = copy.deepcopy(dataset_dict)
-        size = (record["width"], record["height"]) if {"width", "height"} <= record.keys() else None
-        image = read_image(record["file_name"], self.image_format, size)
-        utils.check_image_size(record, image)  # sets a missing size
-        augmented = T.AugInput(image)
-        transforms = self.augmentations(augmented)
-        image, shape = augmented.image, augmented.image.shape[:2]
-        record["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        record = copy.deepcopy({key: value for key, value in dataset_dict.items() if key != "annotations"})
+        record["image"], transforms = self._augmented_image(record)
+        shape = tuple(record["image"].shape[1:])
         if self.proposal_topk is not None:
             utils.transform_proposals(record, shape, transforms, proposal_topk=self.proposal_topk)
-        if not self.is_train:
-            record.pop("annotations", None)
-        elif "annotations" in record:
-            self._transform_annotations(record, transforms, shape)
+        if self.is_train and "annotations" in dataset_dict:
+            record["instances"] = self._instances(dataset_dict["annotations"], transforms, shape)
         return record
 
+    def _augmented_image(self, record: dict) -> tuple[Tensor, T.TransformList]:
+        """(C, H, W), and its transforms. A missing size is added to the record."""
+        name = record["file_name"]
+        size = (record["width"], record["height"]) if {"width", "height"} <= record.keys() else None
+        augmentations = self.augmentations.augs
+        if self.image_format in ("BGR", "RGB") and are_of_size(augmentations):
+            picture = read_pil_image(name, size)
+            # Only its shape is used.
+            utils.check_image_size(record, np.broadcast_to(np.uint8(0), (picture.height, picture.width)))
+            picture, transforms = augment(picture, augmentations)
+            return channels_first(picture, self.image_format), transforms
+        image = read_image(name, self.image_format, size)
+        utils.check_image_size(record, image)
+        augmented = T.AugInput(image)
+        transforms = self.augmentations(augmented)
+        return torch.as_tensor(np.ascontiguousarray(augmented.image.transpose(2, 0, 1))), transforms
 
-class ResizeShortestEdge(T.ResizeShortestEdge):
-    """Detectron2's transform, except that the limit of the longer side never rounds the shorter side to 0 pixels."""
-
-    def get_transform(self, image):
-        """As in the base class."""
-        transform = super().get_transform(image)
-        if isinstance(transform, T.ResizeTransform):
-            transform.new_h, transform.new_w = max(transform.new_h, 1), max(transform.new_w, 1)
-        return transform
+    def _instances(self, annotations: Sequence[dict], transforms: T.TransformList, shape: tuple[int, int]) -> Instances:
+        """The objects of the annotations, without crowd regions and empty objects."""
+        unused = [name for name, is_used in (("segmentation", self.use_instance_mask), ("keypoints", self.use_keypoint))
+                  if not is_used]  # fmt: skip
+        kept = [
+            {key: value for key, value in one.items() if key not in unused}
+            for one in annotations
+            if one.get("iscrowd", 0) == 0
+        ]
+        instances = None
+        if not any("keypoints" in one for one in kept):
+            instances = to_instances(kept, transforms, shape, self.instance_mask_format)
+        if instances is None:
+            transformed = [
+                utils.transform_instance_annotations(
+                    copy.deepcopy(one), transforms, shape, keypoint_hflip_indices=self.keypoint_hflip_indices
+                )
+                for one in kept
+            ]
+            instances = masks_to_instances(transformed, shape, self.instance_mask_format)
+        if self.recompute_boxes:  # a crop moves the edges of masks
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+        return without_empty(instances)
 
 
 def keep_a_pixel(augmentations: Sequence) -> list:

@@ -7,7 +7,6 @@ this name; NumPy itself is not changed.
 
 from __future__ import annotations
 
-import json
 import math
 import types
 from collections.abc import Collection
@@ -15,6 +14,7 @@ from collections.abc import Collection
 import numpy as np
 
 from ..data.annotation_reader import read_flag
+from ..data.json_stream import load_json
 from ..utils.errors import InputError
 
 try:
@@ -59,8 +59,7 @@ class LVIS(OFFICIAL_LVIS):
     """
 
     def _load_json(self, path):
-        with open(path, encoding="utf-8-sig") as file:  # independent of the locale; with or without a byte order mark
-            content = json.load(file)
+        content = load_json(path)
         if isinstance(content, dict):
             content.setdefault("annotations", [])
             _check_flags(path, content["annotations"])

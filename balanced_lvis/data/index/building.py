@@ -9,23 +9,26 @@ import os
 import tempfile
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ...utils.errors import InputError
+from ...utils.garbage_collection import without_cycle_detection
 from ...utils.io import open_regular
 from ...utils.text import one_line
-from ..annotation_reader import Annotation, Image, RecordError, read_records
+from ..annotation_columns import AnnotationColumns, split_columns
+from ..annotation_reader import Annotation, Image, RecordError, read_parts
 from ..image_paths import LVIS, image_path, path_problem
 from ..validation.annotation_checker import AnnotationChecker
 from ..validation.annotation_file import why_not_json
 from ..validation.validation_report import Report
 from .array_file import ArrayWriter
-from .coordinates import encode
+from .coordinates import encode, encode_all
 
+_IMAGES = 256  # whose numbers are encoded at a time
 _SPOOL_NUMBERS = 1 << 20  # kept in memory before they are written to the temporary file
 _EXACT = 2**53  # integers up to this are exact in float64
 
@@ -75,7 +78,8 @@ def build_index(json_file: str, output: IO[bytes]) -> None:
         stamp, title = stamp_of(source.fileno()), f"Indexing {one_line(os.path.basename(json_file))}"
         with tqdm.wrapattr(source, "read", total=stamp["size"], desc=title, disable=None) as counted:
             hashing, content = _HashingFile(counted), _Content(json_file, spool)
-            report = _read(json_file, source, hashing, content)
+            with without_cycle_detection():
+                report = _read(json_file, source, hashing, content)
         writer = ArrayWriter(output)
         try:
             content.write(writer)
@@ -92,13 +96,14 @@ def _read(json_file: str, source: IO[bytes], file: _HashingFile, content: _Conte
     checker, refused = AnnotationChecker(LVIS), None
     seen: set[str] = set()
     try:
-        for key, record in read_records(file, optional=("annotations",), seen=seen):
-            checker.add(key, record)
-            if refused is None:
-                try:
-                    content.add(key, record)
-                except InputError as error:
-                    refused = error
+        for key, records in read_parts(file, optional=("annotations",), seen=seen):
+            for record in split_columns(records):
+                checker.add(key, record)
+                if refused is None:
+                    try:
+                        content.add(key, record)
+                    except InputError as error:
+                        refused = error
     except (ValueError, RecursionError) as error:
         refused = InputError(f"Annotations {json_file} are not in LVIS format: {why_not_json(source, error)}.")
     report = checker.finish(json_file, "annotations" in seen)
@@ -119,16 +124,44 @@ def stamp_of(file: str | int) -> dict[str, int]:
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
+_RAGGED = {"name": "B", "not_exhaustive": "i", "negative": "i"}  # type codes of arrays
+
+
+class _Ragged:
+    """
+    Lists of numbers, one per image.
+
+    Args:
+        code: type code of ``array.array``.
+    """
+
+    def __init__(self, code: str):
+        self._elements, self._lengths = array(code), array("q")
+
+    def append(self, elements: Sequence[int]) -> None:
+        """
+        Raises:
+            OverflowError: if a number is too large for the type.
+        """
+        self._elements.extend(elements)
+        self._lengths.append(len(elements))
+
+    def write(self, writer: ArrayWriter, name: str, order: np.ndarray) -> None:
+        """Write the concatenation of the lists in the given order, and where each starts."""
+        lengths = np.array(self._lengths, np.int64)
+        starts = np.cumsum(lengths) - lengths
+        elements = np.frombuffer(self._elements, self._elements.typecode)[_ranges(starts[order], lengths[order])]
+        writer.add_array(f"first_{name}", _bounds(lengths[order]))
+        writer.add_array(name, elements)
+
+
 class _Content:
     """The records read so far, in the file's order. Ragged lists are stored as lengths and elements."""
 
     def __init__(self, json_file: str, spool: IO[bytes]):
         self._json_file, self._spool = json_file, spool
         self._images = {name: array("q") for name in ("id", "height", "width")}
-        self._names: list[bytes] = []
-        self._categories: dict[str, list] = {
-            name: [] for name in ("not_exhaustive", "negative")
-        }  # arrays, one per image
+        self._ragged = {name: _Ragged(code) for name, code in _RAGGED.items()}
         self._of = {name: array("q") for name in ("id", "image_id", "category_id", "num_polygons", "num_numbers")}
         self._polygon_lengths = array("i")
         self._numbers = array("d")  # the box of each annotation, then its polygons
@@ -138,13 +171,16 @@ class _Content:
     def add(self, key: str, record) -> None:
         """
         Args:
-            key, record: as from :func:`balanced_lvis.data.annotation_reader.read_records`.
+            key: "images", "categories" or "annotations".
+            record: a record of that list, or columns of annotations.
 
         Raises:
             InputError, NotIndexableError: as for :func:`build_index`.
         """
         try:
-            if isinstance(record, Annotation):
+            if isinstance(record, AnnotationColumns):
+                self._add_columns(record)
+            elif isinstance(record, Annotation):
                 self._add_annotation(record)
             elif isinstance(record, Image):
                 self._add_image(record)
@@ -170,9 +206,9 @@ class _Content:
             raise self._error(f"path {shown!r:.100} of image {image.id} {problem}")
         for name, values in self._images.items():
             values.append(getattr(image, name))
-        self._names.append(path.encode("utf-8", "surrogatepass"))
-        for name, ids in (("not_exhaustive", image.not_exhaustive), ("negative", image.negative or [])):
-            self._categories[name].append(array("i", ids))
+        self._ragged["name"].append(path.encode("utf-8", "surrogatepass"))
+        self._ragged["not_exhaustive"].append(image.not_exhaustive)
+        self._ragged["negative"].append(image.negative or ())
 
     def _add_annotation(self, annotation: Annotation) -> None:
         if annotation.is_ignored:
@@ -191,6 +227,18 @@ class _Content:
         self._of["num_polygons"].append(len(polygons))
         self._of["num_numbers"].append(len(numbers))
 
+    def _add_columns(self, columns: AnnotationColumns) -> None:
+        if columns.whole is not None:
+            ends = np.cumsum(columns.num_numbers)
+            for place in np.flatnonzero(np.logical_or.reduceat(columns.whole, columns.first_number)).tolist():
+                whole = columns.whole[ends[place] - columns.num_numbers[place] : ends[place]]
+                self._whole[len(self._of["id"]) + place] = whole.tobytes()
+        self._numbers.frombytes(columns.numbers.tobytes())
+        self._spill_if_full()
+        self._polygon_lengths.frombytes(columns.polygon_lengths.astype(np.int32).tobytes())
+        for name, values in self._of.items():
+            values.frombytes(getattr(columns, name).tobytes())
+
     def _add_numbers(self, row: int, numbers: list) -> None:
         types = set(map(type, numbers))
         if types != {float}:
@@ -198,6 +246,9 @@ class _Content:
                 raise NotIndexableError(f"{numbers!r:.200} are not all numbers")
             self._whole[row] = bytes(type(n) is int for n in numbers)
         self._numbers.extend(numbers)
+        self._spill_if_full()
+
+    def _spill_if_full(self) -> None:
         if len(self._numbers) > _SPOOL_NUMBERS:
             self._spill()
 
@@ -216,9 +267,8 @@ class _Content:
         images = _last_of_each(np.array(self._images["id"], np.int64))
         for name, values in self._images.items():
             writer.add_array(f"image_{name}", np.array(values, np.int64)[images])
-        _write_ragged(writer, "name", [np.frombuffer(self._names[i], np.uint8) for i in images], np.uint8)
-        for name, lists in self._categories.items():
-            _write_ragged(writer, name, [lists[i] for i in images], np.int32)
+        for name, lists in self._ragged.items():
+            lists.write(writer, name, images)
         order, first = self._by_image(np.array(self._images["id"], np.int64)[images])
         self._check(order)
         writer.add_array("first_annotation", first)
@@ -269,8 +319,7 @@ class _Content:
         codes, sizes, checksums = array("B"), array("q"), array("L")
 
         def encoded() -> Iterator[bytes]:
-            for numbers, whole in self._numbers_by_image(order, first):
-                code, data = encode(numbers, whole)
+            for code, data in self._encoded_by_image(order, first):
                 codes.append(code)
                 sizes.append(len(data))
                 checksums.append(zlib.crc32(data))
@@ -282,20 +331,28 @@ class _Content:
         writer.add_array("first_number", _bounds(np.array(sizes, np.int64)))
         writer.add_array("number_crc32", np.array(checksums, np.uint32))
 
-    def _numbers_by_image(self, order, first) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """All numbers of each image, and which of them are integers; None if none is."""
+    def _encoded_by_image(self, order: np.ndarray, first: np.ndarray) -> Iterator[tuple[int, bytes]]:
+        """All numbers of each image, encoded."""
         counts = np.array(self._of["num_numbers"], np.int64)
-        ends = np.cumsum(counts)
-        spool = np.memmap(self._spool, np.float64, "r").view(np.ndarray) if len(ends) else np.empty(0)
-        for start, end in zip(first[:-1].tolist(), first[1:].tolist()):
-            rows = order[start:end]
-            pieces = [spool[ends[row] - counts[row] : ends[row]] for row in rows]
-            numbers = np.concatenate([np.empty(0), *pieces])
-            whole = None
-            if self._whole and not self._whole.keys().isdisjoint(rows.tolist()):
-                masks = [self._whole.get(row) or bytes(int(counts[row])) for row in rows.tolist()]
-                whole = np.frombuffer(b"".join(masks), bool)
-            yield numbers, whole
+        starts = np.cumsum(counts) - counts
+        spool = np.memmap(self._spool, np.float64, "r").view(np.ndarray) if len(counts) else np.empty(0)
+        for image in range(0, len(first) - 1, _IMAGES):
+            rows_of = first[image : image + _IMAGES + 1]
+            rows = order[rows_of[0] : rows_of[-1]]
+            numbers = spool[_ranges(starts[rows], counts[rows])]
+            ends = _bounds(counts[rows])[rows_of[1:] - rows_of[0]]
+            if not self._whole or self._whole.keys().isdisjoint(rows.tolist()):
+                yield from encode_all(numbers, ends)
+                continue
+            for part, start, end in zip(np.split(numbers, ends[:-1]), rows_of, rows_of[1:]):
+                yield encode(part, self._whole_of(order[start:end].tolist()))
+
+    def _whole_of(self, rows: list[int]) -> np.ndarray | None:
+        """Which of the numbers of these annotations are integers; None if none is."""
+        if self._whole.keys().isdisjoint(rows):
+            return None
+        masks = [self._whole.get(row) or bytes(self._of["num_numbers"][row]) for row in rows]
+        return np.frombuffer(b"".join(masks), bool)
 
 
 def _refusal(segmentation: list[list] | dict | None) -> str:
@@ -334,10 +391,3 @@ def _smallest(values: np.ndarray) -> np.ndarray:
         if not values.size or (limits.min <= values.min() and values.max() <= limits.max):
             return values.astype(dtype)
     return values
-
-
-def _write_ragged(writer: ArrayWriter, name: str, lists: list, dtype) -> None:
-    """Write the concatenation of lists, and where each starts."""
-    elements = np.concatenate([np.empty(0, dtype), *lists]).astype(dtype)
-    writer.add_array(f"first_{name}", _bounds(np.array([len(one) for one in lists], np.int64)))
-    writer.add_array(name, elements)

@@ -9,6 +9,7 @@ decimal fraction.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -25,15 +26,34 @@ def encode(numbers: np.ndarray, whole: np.ndarray | None) -> tuple[int, bytes]:
     Returns:
         a code and the bytes, both for :func:`decode`.
     """
-    if whole is not None:
-        mixed = [int(number) if is_whole else number for number, is_whole in zip(numbers.tolist(), whole)]
-        return TEXT, json.dumps(mixed).encode()
-    if not numbers.size or (numbers.min() >= 0 and numbers.max() < 656):
-        hundredths = np.minimum(np.rint(numbers * 100), 65535).astype(_HUNDREDTHS)
-        # As bits, because 0.0 == -0.0.
-        if np.array_equal((hundredths / 100).view(np.int64), numbers.view(np.int64)):
-            return HUNDREDTHS, hundredths.tobytes()
-    return FLOATS, numbers.astype(_FLOATS).tobytes()
+    ends = np.array([len(numbers)])
+    if whole is None:
+        return next(encode_all(numbers, ends))
+    mixed = [int(number) if is_whole else number for number, is_whole in zip(numbers.tolist(), whole)]
+    return TEXT, json.dumps(mixed).encode()
+
+
+def encode_all(numbers: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, bytes]]:
+    """
+    Encode many parts of an array, none of which has integers.
+
+    Args:
+        numbers: (n,) float64.
+        ends: (p,) where each part ends, and the next one begins.
+
+    Yields:
+        for each part the result of :func:`encode`.
+    """
+    within = (numbers >= 0) & (numbers < 656)
+    hundredths = np.minimum(np.rint(np.where(within, numbers, 0) * 100), 65535).astype(_HUNDREDTHS)
+    # As bits, because 0.0 == -0.0.
+    inexact = ~within | ((hundredths / 100).view(np.int64) != numbers.view(np.int64))
+    num_inexact = np.diff(np.append(0, np.cumsum(inexact))[ends], prepend=0)
+    start = 0
+    for end, is_inexact in zip(ends.tolist(), num_inexact.tolist()):
+        part = slice(start, end)
+        yield (FLOATS, numbers[part].astype(_FLOATS).tobytes()) if is_inexact else (HUNDREDTHS, hundredths[part].tobytes())
+        start = end
 
 
 def decode(code: int, data) -> list:

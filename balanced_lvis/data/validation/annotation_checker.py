@@ -15,10 +15,11 @@ from collections.abc import Callable
 import numpy as np
 
 from ...utils.findings import Findings
-from ..annotation_reader import Annotation, Category, Image, RecordError
+from ..annotation_columns import AnnotationColumns
+from ..annotation_reader import Annotation, Category, Image, Record, RecordError
 from ..frequency import missing_groups
 from ..image_paths import LVIS, image_path, path_problem
-from .comparisons import Annotations, Extents, compare
+from .comparisons import Annotations, Extents, compare, outlines
 from .masks import rle_extent, rle_runs
 from .validation_report import Problem, Report
 
@@ -57,12 +58,16 @@ class AnnotationChecker:
             "annotations": ("annotation", self._add_annotation),
         }
 
-    def add(self, key: str, record: Image | Category | Annotation | RecordError) -> None:
+    def add(self, key: str, record: Record | AnnotationColumns) -> None:
         """
         Args:
             key: name of the list: "images", "categories" or "annotations".
-            record: a record of that list, from :func:`balanced_lvis.data.annotation_reader.read_records`.
+            record: a record of that list, from :func:`balanced_lvis.data.annotation_reader.read_records`, or columns of
+                annotations.
         """
+        if isinstance(record, AnnotationColumns):
+            self._add_columns(record)
+            return
         kind, add = self._add_to[key]
         self._num[kind] += 1
         if isinstance(record, RecordError):
@@ -152,21 +157,36 @@ class AnnotationChecker:
             self._add_extent(row, extent, hash((*rle["size"], *runs)))
 
     def _add_polygons(self, row: int, annotation: Annotation, polygons: list[list]) -> None:
-        x, y = [], []
+        numbers: list[float] = []
         for polygon in polygons:
             if problem := _polygon_problem(polygon):
                 kind, reason = problem
                 self.findings.add(kind, f"{annotation.name}: {reason}" if reason else annotation.name)
             else:
-                x += polygon[::2]
-                y += polygon[1::2]
-        if x:
-            extent = (min(x), min(y), max(x), max(y))
-            self._add_extent(row, extent, hash((len(polygons), len(x), x[0], y[0], sum(x), sum(y), extent)))
+                numbers += polygon
+        if numbers:
+            extents, contents = outlines(np.array(numbers, np.float64), np.array([len(numbers)]))
+            self._add_extent(row, tuple(extents[0].tolist()), int(contents[0]))
 
     def _add_extent(self, row: int, extent: tuple, content: int) -> None:
         self._masks.add(row, *extent)
         self._contents.append(content)
+
+    # ------------------------------------------------------------------ many annotations
+
+    def _add_columns(self, columns: AnnotationColumns) -> None:
+        row, count = len(self._annotations["id"]), len(columns)
+        self._num["annotation"] += count
+        self._num["with_mask"] += count
+        for name, values in self._annotations.items():
+            values.frombytes(getattr(columns, name).tobytes())
+        categories, counts = np.unique(columns.category_id, return_counts=True)
+        self._objects.update(dict(zip(categories.tolist(), counts.tolist())))
+        boxes = columns.boxes
+        self._boxes.add_all(row, np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1))
+        extents, contents = outlines(*columns.points)
+        self._masks.add_all(row, extents)
+        self._contents.frombytes(contents.tobytes())
 
     # ------------------------------------------------------------------ all records
 

@@ -12,9 +12,11 @@ from tqdm import tqdm
 
 from ...utils.errors import InputError
 from ...utils.findings import Findings
+from ...utils.garbage_collection import without_cycle_detection
 from ...utils.io import open_regular
 from ...utils.text import one_line
-from ..annotation_reader import LISTS, read_records
+from ..annotation_columns import split_columns
+from ..annotation_reader import LISTS, read_parts
 from ..image_paths import find_images
 from .annotation_checker import AnnotationChecker
 from .image_checks import read_all, report_respelled
@@ -73,10 +75,12 @@ def check_records(
         source = open_regular(json_file)
     except OSError as error:
         raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
-    with source, _with_bar(source, f"Checking {one_line(os.path.basename(json_file))}", progress) as file:
+    bar = _with_bar(source, f"Checking {one_line(os.path.basename(json_file))}", progress)
+    with source, bar as file, without_cycle_detection():
         try:
-            for key, record in read_records(file, optional=LISTS, seen=seen):
-                checker.add(key, record)
+            for key, records in read_parts(file, optional=LISTS, seen=seen):
+                for record in split_columns(records):
+                    checker.add(key, record)
         except (ValueError, RecursionError) as error:
             checker.findings.add("not_json", why_not_json(source, error))
         else:

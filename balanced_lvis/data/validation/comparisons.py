@@ -11,7 +11,7 @@ import numpy as np
 from ...utils.findings import SHOWN, Findings
 
 TOLERANCE = 1.0  # pixels; coordinates of COCO and LVIS are rounded
-_FAR = 1e9  # pixels; corners are clipped to this
+FAR = 1e9  # pixels; corners are clipped to this
 _BOX_TOLERANCE = 2.0  # pixels between the edges of box and mask; for a larger mask, the share of its side:
 _BOX_TOLERANCE_SHARE = 0.05
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
@@ -29,10 +29,21 @@ class Extents:
             row: position of the annotation in the file, from 0.
             x0, y0, x1, y1: finite, in pixels.
         """
-        if x0 < -_FAR or y0 < -_FAR or x1 > _FAR or y1 > _FAR:
-            x0, y0, x1, y1 = (min(max(value, -_FAR), _FAR) for value in (x0, y0, x1, y1))
+        if x0 < -FAR or y0 < -FAR or x1 > FAR or y1 > FAR:
+            x0, y0, x1, y1 = (min(max(value, -FAR), FAR) for value in (x0, y0, x1, y1))
         self._rows.append(row)
         self._corners.extend((x0, y0, x1, y1))
+
+    def add_all(self, first_row: int, corners: np.ndarray) -> None:
+        """
+        Add consecutive annotations.
+
+        Args:
+            first_row: position of the first one in the file, from 0.
+            corners: (n, 4) x0, y0, x1, y1, from -:data:`FAR` to :data:`FAR`.
+        """
+        self._rows.extend(range(first_row, first_row + len(corners)))
+        self._corners.frombytes(corners.astype(np.float32).tobytes())
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(n,) rows, (n, 2) lower x and y, (n, 2) upper."""
@@ -156,6 +167,28 @@ def _check_repeated(all_: Annotations, but: np.ndarray, findings: Findings) -> N
                 again.setdefault(row, of)
     rows = np.array(sorted(again), np.int64)
     _add(findings, "object_again", rows, lambda row: f"{all_.name(row)} repeats annotation {all_.ids[again[row]]}")
+
+
+def outlines(numbers: np.ndarray, num_numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Extents and hashes of polygons, for many annotations at once.
+
+    Masks have one hash if they have the same first point and the same points, in any order.
+
+    Args:
+        numbers: (M,) float64, finite: x and y of all points alternately.
+        num_numbers: (n,) int64, how many of them each annotation has: two or more.
+
+    Returns:
+        (n, 4) float64, x0, y0, x1, y1 around the points of each annotation, and (n,) int64, the hashes.
+    """
+    first = (np.cumsum(num_numbers) - num_numbers) // 2
+    points = np.ascontiguousarray(numbers.reshape(-1, 2).T) + 0.0  # -0.0 is 0.0
+    low, high = (of.reduceat(points, first, axis=1) for of in (np.minimum, np.maximum))
+    # Sums of integers modulo 2^64 don't depend on the order.
+    sums = np.add.reduceat(_mixed(points.ravel()).reshape(points.shape), first, axis=1)
+    hashes = _mixed(num_numbers, *points[:, first], *sums)
+    return np.concatenate([low, high]).T, hashes.view(np.int64)
 
 
 def _mixed(*columns: np.ndarray) -> np.ndarray:
