@@ -7,21 +7,27 @@ from collections.abc import Iterable
 
 from detectron2.config import CfgNode as CN
 
-from ..config_files.merging import merged_config
+from ..config_files.imports import KEY as IMPORTS
+from ..config_files.imports import import_modules, module_names
+from ..config_files.lazy_files import is_lazy_file
+from ..config_files.merging import flat_list, merged_config
+from ..config_files.names import config_path
 from ..utils.errors import InputError
+from ..utils.user_paths import expand_values, path_of
 from .defaults import default_config
 
 
 def load_config(config_file: str | os.PathLike = "", opts: Iterable = ()) -> CN:
     """
-    Load a yaml file and command-line overrides into a full config.
+    Load a config file and command-line overrides into a full config.
 
     Modules listed under ``IMPORTS``, in the file, its bases and the overrides together, are imported first.
 
     Args:
-        config_file: path of a yaml file, or name of a config that comes with balanced_lvis
-            (:func:`balanced_lvis.config_files.names.config_path`); empty for the defaults.
-        opts: ``KEY VALUE`` pairs, flat; values are text, as on the command line, or Python values.
+        config_file: path of a yaml file or of a LazyConfig (Python code, which runs), or name of a config that comes
+            with balanced_lvis (:func:`balanced_lvis.config_files.names.config_path`); empty for the defaults.
+        opts: ``KEY VALUE`` pairs, flat; values are text, as on the command line, or Python values. For a LazyConfig,
+            words ``key=value``.
 
     In both, and in the values of the config, a path may begin with ~.
 
@@ -29,7 +35,31 @@ def load_config(config_file: str | os.PathLike = "", opts: Iterable = ()) -> CN:
         InputError: if a file is missing or malformed, a module can't be imported, a key is unknown (naming the closest
             valid ones) or a value has the wrong type.
     """
-    return merged_config(default_config, config_file, opts, _merge, _add_custom_dataset)
+    path = config_path(path_of(config_file, "config_file")) if config_file else ""
+    if is_lazy_file(path):
+        return _of_lazy(path, flat_list(opts))
+    return merged_config(default_config, path, opts, _merge, _add_custom_dataset)
+
+
+def _of_lazy(path: str, opts: list) -> CN:
+    from .lazy import config_of_lazy  # imports samplers and heads
+
+    imports, words = _imports_apart(opts)
+    import_modules(imports, "--import")
+    cfg = config_of_lazy(os.path.abspath(path), words, default_config)
+    cfg.IMPORTS = imports
+    expand_values(cfg)
+    return cfg
+
+
+def _imports_apart(opts: list) -> tuple[tuple[str, ...], list[str]]:
+    """Modules to import, which commands add as a pair to any overrides, and the overrides."""
+    imports: list[str] = []
+    while IMPORTS in opts[:-1]:
+        at = opts.index(IMPORTS)
+        imports += module_names(opts[at + 1], "--import")
+        opts = opts[:at] + opts[at + 2 :]
+    return tuple(imports), [str(word) for word in opts]
 
 
 def _merge(cfg: CN, content: dict, path: str) -> None:

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from detectron2.config import configurable, instantiate
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 
+from ..config_files.lazy_files import lazy_config, target_of
+from ..utils.errors import InputError
 from .image_files import read_image
 
 
@@ -20,13 +23,14 @@ class ImageMapper(DatasetMapper):
     images that both can read.
 
     Semantic segmentation is not supported.
+
+    Args:
+        **kwargs: as for ``DatasetMapper``.
     """
 
-    @classmethod
-    def from_config(cls, cfg, is_train: bool = True) -> dict:
-        """As in the base class."""
-        made = super().from_config(cfg, is_train)
-        return {**made, "augmentations": keep_a_pixel(made["augmentations"])}
+    @configurable
+    def __init__(self, is_train: bool, *, augmentations: Sequence, **kwargs):
+        super().__init__(is_train, augmentations=keep_a_pixel(augmentations), **kwargs)
 
     def __call__(self, dataset_dict: dict) -> dict:
         """
@@ -54,6 +58,31 @@ class ImageMapper(DatasetMapper):
         elif "annotations" in record:
             self._transform_annotations(record, transforms, shape)
         return record
+
+
+def build_mapper(cfg, is_train: bool, masks: bool = True):
+    """
+    Build the mapper of a config: :class:`ImageMapper`, or that of its LazyConfig.
+
+    Args:
+        cfg: Detectron2's config with balanced_lvis's keys.
+        is_train: whether records get their annotations and the augmentations of training.
+        masks: False for training records without masks.
+
+    Raises:
+        InputError: if the LazyConfig has no mapper.
+    """
+    if not cfg.get("LAZY", {}).get("FILE"):
+        return ImageMapper(cfg, is_train, **({"use_instance_mask": cfg.MODEL.MASK_ON and masks} if is_train else {}))
+    name = "train" if is_train else "test"
+    node = lazy_config(cfg).dataloader.get(name, {}).get("mapper")
+    if node is None:
+        raise InputError(f"dataloader.{name}.mapper of the LazyConfig is missing; set it to L(ImageMapper)(...).")
+    if target_of(node) is DatasetMapper:
+        node._target_ = ImageMapper  # the same records, and images in more formats
+    if is_train and not masks:
+        node.use_instance_mask = False
+    return instantiate(node)
 
 
 class ResizeShortestEdge(T.ResizeShortestEdge):
