@@ -202,16 +202,13 @@ def _set_model(cfg: CN, lazy: DictConfig) -> None:
 
     heads = _called(lazy, "model.roi_heads", (LongTailROIHeads, LongTailCascadeROIHeads))
     cfg.MODEL.ROI_HEADS.NAME = heads.__name__
-    is_cascade = issubclass(heads, LongTailCascadeROIHeads)
-    names = (
-        [f"model.roi_heads.box_predictors[{i}]" for i in range(len(_select(lazy, "model.roi_heads.box_predictors") or ()))]
-        if is_cascade
-        else ["model.roi_heads.box_predictor"]
-    )
+    first = "model.roi_heads.box_predictor"
+    names = [first]
+    if issubclass(heads, LongTailCascadeROIHeads):
+        names = [f"{first}s[{stage}]" for stage in range(len(_select(lazy, f"{first}s") or ()) or 1)]
     for name in names:
         _called(lazy, name, (ActivationOutputLayers,))
-    first = names[0]
-    for table, section in ((_HEADS, "model.roi_heads"), (_PREDICTOR, first)):
+    for table, section in ((_HEADS, "model.roi_heads"), (_PREDICTOR, names[0])):
         for key, (name, default) in table.items():
             value = _select(lazy, f"{section}.{name}")
             _set(cfg, key, default if value is None else value, f"{section}.{name}")
@@ -245,10 +242,10 @@ def _set_method(cfg: CN, lazy: DictConfig, owners: list[str], part: str, names: 
     valid = keyword_options(target)
     for option in options:
         if option not in valid:
-            remedy = f"engine.MODEL.CLASS_PRIOR.FILE instead of {option}" if option == "prior" else "valid options"
+            remedy = f"{ENGINE}.MODEL.CLASS_PRIOR.FILE names the class prior" if option == "prior" else "correct it"
             raise InputError(
-                f"{where} of the LazyConfig: {target.__name__} has no option {option!r} here.{did_you_mean(option, valid)} "
-                f"Valid: {', '.join(valid) or 'none'}; set {remedy}."
+                f"{where} of the LazyConfig: {target.__name__} has no option {option!r} here; {remedy}."
+                f"{did_you_mean(option, valid)} Valid: {', '.join(valid) or 'none'}."
             )
     head, name = f"MODEL.ROI_BOX_HEAD.{part.upper()}", names[target]
     _set(cfg, f"{head}.NAME", name, where)
@@ -277,7 +274,9 @@ def _set_sampler(cfg: CN, lazy: DictConfig) -> None:
         cfg.DATALOADER.SAMPLER_TRAIN = TrainingSampler.__name__
         return
     if own:
-        raise InputError(f"{ENGINE}.DATALOADER.SAMPLER_TRAIN is {own!r}, but dataloader.train.sampler is set too; keep one.")
+        raise InputError(
+            f"{ENGINE}.DATALOADER.SAMPLER_TRAIN is {own!r}, but dataloader.train.sampler is set too; keep one."
+        )
     target = target_of(node)
     if target not in _SAMPLERS:
         raise InputError(
@@ -325,12 +324,13 @@ def _set_engine(cfg: CN, lazy: DictConfig, path: str) -> None:
     content = _plain(lazy.get(ENGINE) or {})
     for key in _keys(content):
         if not any(key == valid or key.startswith(f"{valid}.") for valid in ENGINE_KEYS):
-            names = {config_key: name for config_key, name in {**_TRAIN, **_DATA}.items()}
-            part = f"set {names[key]} instead" if key in names else "it exists only in yaml configs, or is a part of the " \
-                "LazyConfig: model, optimizer, lr_multiplier, dataloader"
+            own = {**_TRAIN, **_DATA}.get(key)
+            remedy = (
+                f"set {own}" if own else "it exists only in yaml configs, or is a part that the LazyConfig declares"
+            )
             raise InputError(
-                f"{path}: {ENGINE}.{key} is not supported: {part}.{did_you_mean(key, ENGINE_KEYS)} Valid under {ENGINE}: "
-                f"{', '.join(ENGINE_KEYS)}."
+                f"{path}: {ENGINE}.{key} is not supported: {remedy}.{did_you_mean(key, ENGINE_KEYS)} Valid under "
+                f"{ENGINE}: {', '.join(ENGINE_KEYS)}."
             )
     merge_mapping(cfg, content, f"{path}: {ENGINE}")
 

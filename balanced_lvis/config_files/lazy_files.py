@@ -19,8 +19,8 @@ from ..utils.text import one_line
 SUFFIX = ".py"
 ENGINE = "engine"  # node with the options that yaml configs have, under their names there
 OFFICIAL = "install the official Detectron2: make setup DETECTRON2=<folder or address of its repository>"
-_PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 _TARGET = "_target_"
+_CHECKED_LATER = (ENGINE, "train")  # their keys may be left out, and are checked where they become config keys
 
 
 def is_lazy_file(path: str | os.PathLike) -> bool:
@@ -66,8 +66,8 @@ def _loaded(path: str, overrides: tuple[str, ...]):
 
     if not os.path.isfile(path):
         raise InputError(
-            f"The LazyConfig {path!r} doesn't exist. If it was moved, pass its new path as --config-file, with the same "
-            "overrides."
+            f"The LazyConfig {path!r} doesn't exist. If it was moved, pass its new path as --config-file, with the "
+            "same overrides."
         )
     with _explained(path):
         lazy = LazyConfig.load(path)
@@ -76,18 +76,40 @@ def _loaded(path: str, overrides: tuple[str, ...]):
     return lazy
 
 
+def build_part(lazy, name: str, path: str) -> Any:
+    """
+    Build a part of a LazyConfig.
+
+    Args:
+        lazy: the LazyConfig.
+        name: key of the part, such as "model".
+        path: file of the LazyConfig, for messages.
+
+    Raises:
+        InputError: if it can't be built: a package is missing, or an argument is unknown or invalid.
+    """
+    from detectron2.config import instantiate
+    from omegaconf import OmegaConf
+
+    with _explained(path, f"{name} can't be built"):
+        return instantiate(OmegaConf.select(lazy, name))
+
+
 # ---------------------------------------------------------------------- errors of the file
 
 
 @contextlib.contextmanager
-def _explained(path: str) -> Iterator[None]:
+def _explained(path: str, what: str = "") -> Iterator[None]:
     """Turns any error of the file's code into an InputError with its place and a remedy."""
     import_function = builtins.__import__
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:
         message = one_line(str(error)).removesuffix(".")
-        raise InputError(f"{_place(error, path)}: {type(error).__name__}: {message}. {_remedy(error)}") from error
+        where = ": ".join(filter(None, [_place(error, path), what]))
+        raise InputError(f"{where}: {type(error).__name__}: {message}. {_remedy(error)}") from error
     finally:
         builtins.__import__ = import_function  # Detectron2 replaces it, and an error leaves it replaced
 
@@ -96,17 +118,9 @@ def _place(error: BaseException, path: str) -> str:
     cause = error.__cause__ or error
     if isinstance(cause, SyntaxError):
         return f"{cause.filename if os.path.exists(str(cause.filename)) else path}, line {cause.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    of_configs = [frame for frame in frames if frame.filename.endswith(SUFFIX) and _is_config(frame.filename, path)]
-    return f"{of_configs[-1].filename}, line {of_configs[-1].lineno}" if of_configs else path
-
-
-def _is_config(filename: str, path: str) -> bool:
-    """Whether a file of a traceback is the config or one that it imports, which are in folders near to it."""
-    folder = os.path.dirname(os.path.dirname(os.path.abspath(path)))
-    return filename.startswith(os.path.join(folder, "")) and not (
-        filename.startswith(_PACKAGE) and os.sep + "configs" + os.sep not in filename
-    )
+    # Configs are run by Detectron2 and have no other place in a module search.
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else path
 
 
 def _remedy(error: Exception) -> str:
@@ -135,8 +149,8 @@ def _apply(lazy, word: str, path: str) -> None:
         raise InputError(f"{word[:80]} comes after overrides of the config; put it before the first of them.")
     if not separator:
         raise InputError(
-            f"{path} is a LazyConfig, whose overrides are key=value, such as train.max_iter=1000; {word[:200]!r} is not. "
-            "KEY VALUE pairs are for yaml configs."
+            f"{path} is a LazyConfig, whose overrides are key=value, such as train.max_iter=1000; {word[:200]!r} is "
+            "not. KEY VALUE pairs are for yaml configs."
         )
     _check_key(lazy, key.lstrip("+"), path)
     try:
@@ -158,8 +172,8 @@ def _check_key(lazy, key: str, path: str) -> None:
     parts = key.split(".")
     node = lazy
     for at, part in enumerate(parts):
-        if at == 1 and parts[0] == ENGINE:
-            return  # checked where they become config keys
+        if at == 1 and parts[0] in _CHECKED_LATER:
+            return
         if isinstance(node, ListConfig) and part.isdigit() and int(part) < len(node):
             node = node[int(part)]
         elif isinstance(node, DictConfig) and part in node:

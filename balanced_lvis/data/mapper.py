@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from detectron2.config import configurable, instantiate
+from detectron2.config import configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 
-from ..config_files.lazy_files import lazy_config, target_of
+from ..config_files.lazy_files import build_part, lazy_config, target_of
 from ..utils.errors import InputError
 from .image_files import read_image
 
@@ -74,15 +74,15 @@ def build_mapper(cfg, is_train: bool, masks: bool = True):
     """
     if not cfg.get("LAZY", {}).get("FILE"):
         return ImageMapper(cfg, is_train, **({"use_instance_mask": cfg.MODEL.MASK_ON and masks} if is_train else {}))
-    name = "train" if is_train else "test"
-    node = lazy_config(cfg).dataloader.get(name, {}).get("mapper")
+    lazy, name = lazy_config(cfg), "train" if is_train else "test"
+    node = lazy.dataloader[name].get("mapper")
     if node is None:
         raise InputError(f"dataloader.{name}.mapper of the LazyConfig is missing; set it to L(ImageMapper)(...).")
     if target_of(node) is DatasetMapper:
         node._target_ = ImageMapper  # the same records, and images in more formats
     if is_train and not masks:
         node.use_instance_mask = False
-    return instantiate(node)
+    return build_part(lazy, f"dataloader.{name}.mapper", cfg.LAZY.FILE)
 
 
 class ResizeShortestEdge(T.ResizeShortestEdge):

@@ -10,13 +10,14 @@ from .. import _detectron2
 from ..activations import activation_class
 from ..calibration.base import check_fits
 from ..data.copy_paste import check_copy_paste
+from ..data.mapper import build_mapper
 from ..data.samplers import check_sampler, check_sampler_keys
 from ..evaluation.backends import check_backend
 from ..modeling.decoupled import check_second_stage
 from ..utils.errors import InputError
 from .ema import check_ema
-from .optimizer import check_clipping, check_optimizer
-from .schedule import check_schedule
+from .optimizer import build_optimizer, check_clipping, check_optimizer
+from .schedule import build_schedule, check_schedule
 from .speed import check_speed
 from .step_builder import step_class
 
@@ -110,6 +111,24 @@ def check_numbers(cfg) -> None:
             raise InputError(f"{key} is {value}; it must be {minimum} or more.")
 
 
+def check_lazy_parts(cfg) -> None:
+    """
+    Build what a LazyConfig declares, apart from the datasets: Python code can fail anywhere.
+
+    Raises:
+        InputError: if a part can't be built, as an argument is invalid or a package is missing.
+    """
+    if not cfg.LAZY.FILE:
+        return
+    cfg = cfg.clone()  # NUM_CLASSES may still be inferred from the dataset
+    cfg.defrost()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES or 1
+    build_schedule(cfg, build_optimizer(cfg, META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)))
+    for is_train in (True, False):
+        if cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST:
+            build_mapper(cfg, is_train)
+
+
 # In the order in which errors are reported.
 CHECKS = (
     check_activation,
@@ -120,6 +139,7 @@ CHECKS = (
     lambda cfg: check_backend(cfg.TEST.LVIS_BACKEND),
     check_architecture,
     check_roi_heads,
+    check_lazy_parts,
 )
 TRAINING_CHECKS = (
     check_numbers,

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from detectron2.config import instantiate
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
 from ..config.lazy import LAZY
-from ..config_files.lazy_files import lazy_config
+from ..config_files.lazy_files import build_part, lazy_config
 from ..modeling.decoupled import has_scales, scale_decay
 from ..utils.errors import InputError
 from .speed import optimizer_kernel
@@ -108,7 +107,7 @@ def _build_lazy(cfg, model):
             "Detectron2's configs/common/optim.py."
         )
     lazy.optimizer.params.model = model
-    optimizer = instantiate(lazy.optimizer)
+    optimizer = build_part(lazy, "optimizer", cfg.LAZY.FILE)
     return optimizer if clip_norm(cfg.SOLVER) else maybe_add_gradient_clipping(cfg, optimizer)
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 
-from detectron2.config import instantiate
 from detectron2.solver import LRMultiplier, build_lr_scheduler
 
 from ..config.lazy import LAZY
-from ..config_files.lazy_files import lazy_config
+from ..config_files.lazy_files import build_part, lazy_config
 from ..utils.errors import InputError, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -25,7 +24,8 @@ def build_schedule(cfg, optimizer):
 
 def _build_lazy(cfg, optimizer) -> LRMultiplier:
     """The schedule that a LazyConfig declares, over all iterations."""
-    return LRMultiplier(optimizer, instantiate(lazy_config(cfg).lr_multiplier), cfg.SOLVER.MAX_ITER)
+    multiplier = build_part(lazy_config(cfg), "lr_multiplier", cfg.LAZY.FILE)
+    return LRMultiplier(optimizer, multiplier, cfg.SOLVER.MAX_ITER)
 
 
 # Newer versions of Detectron2 have one more, which no config here uses.

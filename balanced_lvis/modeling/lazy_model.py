@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from detectron2.config import instantiate
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..config.lazy import predictors, write_back
-from ..config_files.lazy_files import lazy_config
+from ..config_files.lazy_files import build_part, lazy_config
 from .box_predictor import activation_from_config, calibration_from_config
 
 
@@ -24,12 +21,11 @@ def build_lazy_model(cfg):
         cfg: from :func:`balanced_lvis.config.load_config`, of a LazyConfig.
 
     Raises:
-        InputError: if the file of the LazyConfig can't be read.
+        InputError: if the file of the LazyConfig can't be read, or the model can't be built.
     """
     lazy = lazy_config(cfg)
     write_back(lazy, cfg)
     for predictor in predictors(lazy):
         predictor.activation = activation_from_config(cfg)
         predictor.calibration = calibration_from_config(cfg)
-    model: Any = instantiate(lazy.model)
-    return model
+    return build_part(lazy, "model", cfg.LAZY.FILE)

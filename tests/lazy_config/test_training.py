@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.utils.env import seed_all_rng
 
 from balanced_lvis.config import load_config
 from balanced_lvis.engine.trainer import Trainer
@@ -28,6 +29,7 @@ def yaml_cfg(root, output, **options):
 
 def train(cfg, resume=False):
     """The losses of a run's iterations, and its final weights."""
+    seed_all_rng(cfg.SEED)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=resume)
     losses = []
