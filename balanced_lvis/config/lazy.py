@@ -9,8 +9,11 @@ from a config: datasets, class prior, sampler, checkpoints, evaluation. :func:`c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,18 +25,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..activations import activation_class, activation_names
 from ..calibration import calibration_class, calibration_names
-from ..config_files.lazy_files import ENGINE, load_lazy, target_of
+from ..config_files.lazy_files import ENGINE, NODES, load_lazy, target_of
 from ..data.samplers import ClassAwareTrainingSampler, InstanceAwareRepeatFactorTrainingSampler
 from ..utils.errors import InputError, did_you_mean
+from ..utils.io import replacing
 from ..utils.keyword_options import keyword_options
 
 logger = logging.getLogger(__name__)
 
 LAZY = "LazyConfig"  # SOLVER.OPTIMIZER and SOLVER.LR_SCHEDULER_NAME of parts that the LazyConfig declares
 MODEL = "build_lazy_model"  # MODEL.META_ARCHITECTURE
-
-# Nodes that a LazyConfig must have; ENGINE may be left out.
-NODES = ("model", "optimizer", "lr_multiplier", "dataloader", "train")
 
 # {config key: key of the LazyConfig}. Where the LazyConfig has no such key, the default of the config key is used.
 _TRAIN = {
@@ -65,7 +66,7 @@ _PREDICTOR = {
     "MODEL.ROI_HEADS.NMS_THRESH_TEST": ("test_nms_thresh", 0.5),
     "TEST.DETECTIONS_PER_IMAGE": ("test_topk_per_image", 100),
 }
-# Keys that Detectron2's configs have, and that have no effect here; a line is logged.
+# Keys that Detectron2's configs have, and that have no effect here, which is logged.
 _WITHOUT_EFFECT = {
     "train.log_period": "metrics are written every 20 iterations",
     "train.checkpointer.max_to_keep": "all checkpoints are kept",
@@ -118,8 +119,49 @@ def config_of_lazy(path: str, overrides: Sequence[str], default_config: Callable
     _set_sampler(cfg, lazy)
     _set_evaluator(cfg, lazy)
     _set_engine(cfg, lazy, path)
-    _report_without_effect(tuple(name for name in _WITHOUT_EFFECT if _select(lazy, name)))
     return cfg
+
+
+@contextlib.contextmanager
+def named_as_in_file(cfg: CN) -> Iterator[None]:
+    """Errors about a config that was made from a LazyConfig also have the keys of the LazyConfig."""
+    try:
+        yield
+    except InputError as error:
+        names = {**_TRAIN, **_DATA, **{key: f"model.roi_heads.{name}" for key, (name, _) in _HEADS.items()}}
+        found = [f"{key} is {name}" for key, name in names.items() if re.search(rf"{re.escape(key)}\b", str(error))]
+        if not cfg.LAZY.FILE or not found:
+            raise
+        raise type(error)(f"{error}\nIn the LazyConfig, {', '.join(found)}.") from error
+
+
+def record_lazy(cfg: CN, path: str | os.PathLike) -> None:
+    """
+    Save the LazyConfig that a config was made from, as a record of the run, and log its settings without effect.
+
+    Args:
+        cfg: the config; if it was made from a yaml file, nothing is written.
+        path: path of the yaml file, which is for readers: commands read the config and the LazyConfig itself.
+    """
+    if not cfg.LAZY.FILE:
+        return
+    lazy = load_lazy(cfg.LAZY.FILE, tuple(cfg.LAZY.OVERRIDES))
+    with replacing(path) as file:
+        file.write(OmegaConf.to_yaml(_in_words(lazy)))
+    if found := [f"{name} ({why})" for name, why in _WITHOUT_EFFECT.items() if _select(lazy, name)]:
+        logger.info("Settings of the LazyConfig without effect: %s", "; ".join(found))
+
+
+def _in_words(value):
+    """Dictionaries and lists as they are, and anything else that is no plain value as text."""
+    value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    if isinstance(value, dict):
+        return {key: _in_words(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_in_words(part) for part in value]
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return value if isinstance(value, (str, int, float, type(None))) else re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def write_back(lazy: DictConfig, cfg: CN) -> None:
@@ -341,13 +383,6 @@ def _keys(content: dict, prefix: str = "") -> Iterator[str]:
             yield from _keys(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
-
-
-@functools.cache
-def _report_without_effect(names: tuple[str, ...]) -> None:
-    if names:
-        effects = "; ".join(f"{name} ({_WITHOUT_EFFECT[name]})" for name in names)
-        logger.info("Settings of the LazyConfig without effect: %s", effects)
 
 
 # ---------------------------------------------------------------------- values

@@ -17,10 +17,17 @@ from ..utils.errors import InputError, did_you_mean
 from ..utils.text import one_line
 
 SUFFIX = ".py"
+NODES = ("model", "optimizer", "lr_multiplier", "dataloader", "train")  # what a LazyConfig must have
 ENGINE = "engine"  # node with the options that yaml configs have, under their names there
 OFFICIAL = "install the official Detectron2: make setup DETECTRON2=<folder or address of its repository>"
 _TARGET = "_target_"
 _CHECKED_LATER = (ENGINE, "train")  # their keys may be left out, and are checked where they become config keys
+
+
+def is_override(word: str) -> bool:
+    """Whether a word of a command line is an override of a LazyConfig, such as ``train.max_iter=1000``."""
+    key, separator, _ = word.partition("=")
+    return bool(separator) and key.lstrip("+").partition(".")[0] in (*NODES, ENGINE)
 
 
 def is_lazy_file(path: str | os.PathLike) -> bool:

@@ -17,6 +17,7 @@ from ..utils.text import one_line
 from ..utils.user_paths import expand_values, path_of
 from .imports import KEY as IMPORTS
 from .imports import import_modules, module_names
+from .lazy_files import is_lazy_file
 from .names import config_path
 from .yaml_files import check_config_file, read_config_file
 
@@ -55,6 +56,8 @@ def merged_config(
             valid ones) or a value has the wrong type.
     """
     path = config_path(path_of(config_file, "config_file")) if config_file else ""
+    if is_lazy_file(path):
+        raise InputError(f"--config-file {path!r} is a Python file; this command takes yaml configs only.")
     opts = flat_list(opts)
     imports = _import_declared(path, opts)
     cfg = default_config()

@@ -48,11 +48,12 @@ def check_config(cfg, world_size: int, evaluation_only: bool) -> None:
     """
     for check in CHECKS:
         check(cfg)
-    if evaluation_only:
-        return
-    for check in TRAINING_CHECKS:
-        check(cfg)
-    step_class(cfg).check(cfg, world_size)
+    if not evaluation_only:
+        for check in TRAINING_CHECKS:
+            check(cfg)
+        step_class(cfg).check(cfg, world_size)
+    if cfg.LAZY.FILE:
+        check_lazy_parts(cfg, evaluation_only)
 
 
 def check_activation(cfg) -> None:
@@ -111,22 +112,25 @@ def check_numbers(cfg) -> None:
             raise InputError(f"{key} is {value}; it must be {minimum} or more.")
 
 
-def check_lazy_parts(cfg) -> None:
+def check_lazy_parts(cfg, evaluation_only: bool) -> None:
     """
     Build what a LazyConfig declares, apart from the datasets: Python code can fail anywhere.
+
+    Args:
+        cfg: a config that was made from a LazyConfig.
+        evaluation_only: whether nothing will be trained.
 
     Raises:
         InputError: if a part can't be built, as an argument is invalid or a package is missing.
     """
-    if not cfg.LAZY.FILE:
-        return
-    cfg = cfg.clone()  # NUM_CLASSES may still be inferred from the dataset
+    cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES or 1
-    build_schedule(cfg, build_optimizer(cfg, META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)))
-    for is_train in (True, False):
-        if cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST:
-            build_mapper(cfg, is_train)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES or 1  # 0: inferred from the dataset later
+    model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+    build_mapper(cfg, False)
+    if not evaluation_only:
+        build_schedule(cfg, build_optimizer(cfg, model))
+        build_mapper(cfg, True)
 
 
 # In the order in which errors are reported.
@@ -139,7 +143,6 @@ CHECKS = (
     lambda cfg: check_backend(cfg.TEST.LVIS_BACKEND),
     check_architecture,
     check_roi_heads,
-    check_lazy_parts,
 )
 TRAINING_CHECKS = (
     check_numbers,
