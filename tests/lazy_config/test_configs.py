@@ -32,18 +32,27 @@ SMALL = (
     f"dataloader.test.mapper.augmentations.0.short_edge_length={SIZE}",
     f"dataloader.test.mapper.augmentations.0.max_size={SIZE}",
     "model.roi_heads.num_classes=12", "model.roi_heads.batch_size_per_image=16", f"model.backbone.square_pad={SIZE}",
+    "model.roi_heads.mask_head.conv_dims=[16,16]",
     "model.proposal_generator.pre_nms_topk=[64,32]", "model.proposal_generator.post_nms_topk=[32,16]",
     *(f"engine.DATASETS.RENDERED.{key}={value}" for key, value in engine["DATASETS"]["RENDERED"].items()),
 )  # fmt: skip
+
+
+def small_box_head(head, predictor):
+    head, predictor = f"model.roi_heads.{head}", f"model.roi_heads.{predictor}"
+    return f"{head}.conv_dims=[16]", f"{head}.fc_dims=[32]", f"{predictor}.input_shape.channels=32"
+
+
 SMALL_BACKBONES = {
     "vitdet_b": (
         f"model.backbone.net.img_size={SIZE}", "model.backbone.net.embed_dim=32", "model.backbone.net.depth=2",
         "model.backbone.net.num_heads=2", "model.backbone.net.window_size=2",
-        "model.backbone.net.window_block_indexes=[0]",
+        "model.backbone.net.window_block_indexes=[0]", *small_box_head("box_head", "box_predictor"),
     ),
     "swin_b": (
         "model.backbone.bottom_up.embed_dim=16", "model.backbone.bottom_up.depths=[1,1,2,1]",
         "model.backbone.bottom_up.num_heads=[1,1,2,2]", "model.backbone.bottom_up.window_size=2",  # not in the file
+        *(word for stage in range(3) for word in small_box_head(f"box_heads.{stage}", f"box_predictors.{stage}")),
     ),
 }  # fmt: skip
 

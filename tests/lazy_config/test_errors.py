@@ -73,7 +73,7 @@ def test_overrides(word, expected):
             "model.roi_heads of the LazyConfig is StandardROIHeads; it must be L(...) of balanced_lvis.modeling.roi_he",
         ),
         (["model.roi_heads.box_predictor.pop('activation')"], "box_predictor.activation of the LazyConfig must be L("),
-        (["model.roi_heads.box_predictor.activation.frm = 4"], "BalancedSigmoid has no option 'frm' here; correct it. Di"),
+        (["model.roi_heads.box_predictor.activation.frm = 4"], "BalancedSigmoid has no option 'frm' here; correct"),
         (["dataloader.train._target_ = print"], "dataloader.train of the LazyConfig must be L(build_detection_train_"),
         (
             ["from detectron2.evaluation import LVISEvaluator", "dataloader.evaluator._target_ = LVISEvaluator"],
