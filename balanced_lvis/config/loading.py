@@ -10,11 +10,14 @@ from detectron2.config import CfgNode as CN
 from ..config_files.imports import KEY as IMPORTS
 from ..config_files.imports import import_modules, module_names
 from ..config_files.lazy_files import is_lazy_file
-from ..config_files.merging import flat_list, merged_config
+from ..config_files.merging import flat_list, merged_config, set_value
 from ..config_files.names import config_path
 from ..utils.errors import InputError
 from ..utils.user_paths import expand_values, path_of
 from .defaults import default_config
+
+# Overrides that commands add, or that are the same for all configs: KEY VALUE for a LazyConfig, too.
+_PAIRS = (IMPORTS, "MODEL.WEIGHTS", "OUTPUT_DIR", "DATASETS.TEST")
 
 
 def load_config(config_file: str | os.PathLike = "", opts: Iterable = ()) -> CN:
@@ -27,7 +30,7 @@ def load_config(config_file: str | os.PathLike = "", opts: Iterable = ()) -> CN:
         config_file: path of a yaml file or of a LazyConfig (Python code, which runs), or name of a config that comes
             with balanced_lvis (:func:`balanced_lvis.config_files.names.config_path`); empty for the defaults.
         opts: ``KEY VALUE`` pairs, flat; values are text, as on the command line, or Python values. For a LazyConfig,
-            words ``key=value``.
+            words ``key=value``, and pairs of MODEL.WEIGHTS, OUTPUT_DIR and DATASETS.TEST.
 
     In both, and in the values of the config, a path may begin with ~.
 
@@ -44,22 +47,28 @@ def load_config(config_file: str | os.PathLike = "", opts: Iterable = ()) -> CN:
 def _of_lazy(path: str, opts: list) -> CN:
     from .lazy import config_of_lazy  # imports samplers and heads
 
-    imports, words = _imports_apart(opts)
+    pairs, words = _pairs_apart(opts)
+    imports = tuple(name for key, value in pairs if key == IMPORTS for name in module_names(value, "--import"))
     import_modules(imports, "--import")
     cfg = config_of_lazy(os.path.abspath(path), words, default_config)
+    for key, value in pairs:
+        if key != IMPORTS:
+            set_value(cfg, key, value, key)
     cfg.IMPORTS = imports
     expand_values(cfg)
     return cfg
 
 
-def _imports_apart(opts: list) -> tuple[tuple[str, ...], list[str]]:
-    """Modules to import, which commands add as a pair to any overrides, and the overrides."""
-    imports: list[str] = []
-    while IMPORTS in opts[:-1]:
-        at = opts.index(IMPORTS)
-        imports += module_names(opts[at + 1], "--import")
-        opts = opts[:at] + opts[at + 2 :]
-    return tuple(imports), [str(word) for word in opts]
+def _pairs_apart(opts: list) -> tuple[list[tuple[str, object]], list[str]]:
+    """The pairs of :data:`_PAIRS`, and all other overrides."""
+    pairs, words = [], []
+    rest = iter(opts)
+    for word in rest:
+        if word in _PAIRS:
+            pairs.append((word, next(rest, None)))
+        else:
+            words.append(str(word))
+    return pairs, words
 
 
 def _merge(cfg: CN, content: dict, path: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from balanced_lvis import _detectron2
+from balanced_lvis.commands.calibrate import main as calibrate
 from balanced_lvis.commands.overrides import split_overrides
 from balanced_lvis.config import load_config
 from balanced_lvis.config.lazy import record_lazy
@@ -111,7 +112,8 @@ def test_parts_are_built_before_work_starts(tmp_path, lines, expected):
 
 
 def test_a_missing_package_of_a_backbone_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", None)
+    for name in ("timm", "timm.models.layers"):
+        monkeypatch.setitem(sys.modules, name, None)
     cfg = load_config("lazy/vitdet_b_sigmoid", ["train.device=cpu", "train.amp.enabled=False"])
     with pytest.raises(InputError, match="model can't be built: ModuleNotFoundError.*pip install timm"):
         check_config(cfg, 1, evaluation_only=False)
@@ -167,3 +169,16 @@ def test_settings_without_effect_are_logged_with_the_record(tmp_path, package_lo
 def test_overrides_are_told_from_values_of_an_option():
     words = ["a.jpg", "b=c.jpg", "train.max_iter=4", "engine.MODEL.TF32=True"]
     assert split_overrides(words) == (words[:2], words[2:])
+
+
+def test_pairs_that_commands_add_are_set(tmp_path):
+    cfg = load_config(SMALL, ["MODEL.WEIGHTS", "a.pth", "train.max_iter=3", "DATASETS.TEST", "('some_val',)"])
+    assert (cfg.MODEL.WEIGHTS, cfg.SOLVER.MAX_ITER, cfg.DATASETS.TEST) == ("a.pth", 3, ("some_val",))
+    assert cfg.LAZY.OVERRIDES == ("train.max_iter=3",)
+    with pytest.raises(InputError, match="MODEL.WEIGHTS: MODEL.WEIGHTS None"):
+        load_config(SMALL, ["MODEL.WEIGHTS"])
+
+
+def test_a_calibration_asks_for_the_config_of_the_run(capsys):
+    assert calibrate(["--config-file", str(SMALL), "MODEL.WEIGHTS", "a.pth"]) == 2
+    assert "pass the config.yaml that its training run wrote to train.output_dir" in capsys.readouterr().err
