@@ -73,11 +73,12 @@ _WITHOUT_EFFECT = {
     "train.ddp.fp16_compression": "gradients are summed over processes in their own precision",
     "train.ddp.broadcast_buffers": "it is False",
     "train.ddp.find_unused_parameters": "it is False",
+    "dataloader.test.dataset.filter_empty": "all images are evaluated",
 }
 # Other keys of the data loaders' nodes, which are read elsewhere.
 _OTHER = (
     "dataloader.train.mapper", "dataloader.train.sampler", "dataloader.test.mapper", "dataloader.evaluator",
-    "dataloader.test.num_workers", "dataloader.test.dataset.filter_empty",
+    "dataloader.test.num_workers",
 )  # fmt: skip
 _BUILDERS = {
     "dataloader.train": build_detection_train_loader,
@@ -190,10 +191,10 @@ def _check_nodes(lazy: DictConfig, path: str) -> None:
                 f"{path} has no dictionary {name!r}; a LazyConfig to train must define {', '.join(NODES)}, and may "
                 f"define {ENGINE}. Is it a file that other configs import?"
             )
-    for name in lazy:
-        if name not in (*NODES, ENGINE):
+    for found in map(str, lazy):
+        if found not in (*NODES, ENGINE):
             raise InputError(
-                f"{path}: the dictionary {name!r} has no effect.{did_you_mean(name, (*NODES, ENGINE))} Valid: "
+                f"{path}: the dictionary {found!r} has no effect.{did_you_mean(found, (*NODES, ENGINE))} Valid: "
                 f"{', '.join((*NODES, ENGINE))}. Names of other dictionaries must begin with an underscore."
             )
     for name in ("model", "optimizer", "lr_multiplier"):
@@ -243,14 +244,16 @@ def _set_model(cfg: CN, lazy: DictConfig) -> None:
     from ..modeling.roi_heads import LongTailCascadeROIHeads, LongTailROIHeads
 
     heads = _called(lazy, "model.roi_heads", (LongTailROIHeads, LongTailCascadeROIHeads))
-    cfg.MODEL.ROI_HEADS.NAME = heads.__name__
+    is_cascade = issubclass(heads, LongTailCascadeROIHeads)
+    cfg.MODEL.ROI_HEADS.NAME = (LongTailCascadeROIHeads if is_cascade else LongTailROIHeads).__name__
     first = "model.roi_heads.box_predictor"
     names = [first]
-    if issubclass(heads, LongTailCascadeROIHeads):
+    if is_cascade:
         names = [f"{first}s[{stage}]" for stage in range(len(_select(lazy, f"{first}s") or ()) or 1)]
     for name in names:
         _called(lazy, name, (ActivationOutputLayers,))
-    for table, section in ((_HEADS, "model.roi_heads"), (_PREDICTOR, names[0])):
+    # The thresholds of a cascade are those of its last stage.
+    for table, section in ((_HEADS, "model.roi_heads"), (_PREDICTOR, names[-1])):
         for key, (name, default) in table.items():
             value = _select(lazy, f"{section}.{name}")
             _set(cfg, key, default if value is None else value, f"{section}.{name}")
@@ -281,13 +284,13 @@ def _set_method(cfg: CN, lazy: DictConfig, owners: list[str], part: str, names: 
     options = _options(nodes[0])
     if any(node is None or target_of(node) is not target or _options(node) != options for node in nodes):
         raise InputError(f"The box predictors of the LazyConfig differ in {part}; it must be the same in all stages.")
-    valid = keyword_options(target)
+    known = keyword_options(target)
     for option in options:
-        if option not in valid:
+        if option not in known:
             remedy = f"{ENGINE}.MODEL.CLASS_PRIOR.FILE names the class prior" if option == "prior" else "correct it"
             raise InputError(
                 f"{where} of the LazyConfig: {target.__name__} has no option {option!r} here; {remedy}."
-                f"{did_you_mean(option, valid)} Valid: {', '.join(valid) or 'none'}."
+                f"{did_you_mean(option, known)} Valid: {', '.join(known) or 'none'}."
             )
     head, name = f"MODEL.ROI_BOX_HEAD.{part.upper()}", names[target]
     _set(cfg, f"{head}.NAME", name, where)
@@ -301,7 +304,7 @@ def _options(node) -> dict[str, Any]:
 
 def _set_size_of_test_images(cfg: CN, lazy: DictConfig) -> None:
     """Size to which prediction resizes images: that of a single ``ResizeShortestEdge``."""
-    found = _select(lazy, "dataloader.test.mapper.augmentations") or ()
+    found: Any = _select(lazy, "dataloader.test.mapper.augmentations") or ()
     if len(found) == 1 and isinstance(found[0], DictConfig) and "short_edge_length" in found[0]:
         shortest = found[0].short_edge_length
         cfg.INPUT.MIN_SIZE_TEST = int(shortest if isinstance(shortest, int) else shortest[0])

@@ -64,10 +64,13 @@ def _pairs_apart(opts: list) -> tuple[list[tuple[str, object]], list[str]]:
     pairs, words = [], []
     rest = iter(opts)
     for word in rest:
-        if word in _PAIRS:
-            pairs.append((word, next(rest, None)))
-        else:
+        if word not in _PAIRS:
             words.append(str(word))
+            continue
+        try:
+            pairs.append((word, next(rest)))
+        except StopIteration:
+            raise InputError(f"{word} is the last override; add its value.") from None
     return pairs, words
 
 

@@ -212,7 +212,9 @@ def target_of(node) -> Callable:
 
 def arguments_of(function: Callable) -> set[str]:
     """Names of the arguments of a function, or of a class and, where it takes ``**kwargs``, its base classes."""
-    functions = [base.__init__ for base in function.__mro__] if inspect.isclass(function) else [function]
+    functions = [function]
+    if inspect.isclass(function):
+        functions = [vars(base)["__init__"] for base in function.__mro__ if "__init__" in vars(base)]
     names: set[str] = set()
     for each in functions:
         try:
