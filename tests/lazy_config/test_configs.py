@@ -1,13 +1,12 @@
 """The LazyConfigs that come with balanced_lvis: their settings, and a training step and an evaluation of small ones."""
 
-import math
-
 import pytest
 import torch
 
 from balanced_lvis.activations import Seesaw
 from balanced_lvis.config import load_config
 from balanced_lvis.config_files.names import config_names
+from balanced_lvis.engine.checkpoints.checkpointer import Checkpointer
 from balanced_lvis.engine.config_checks import check_config
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.modeling.mask_head import NormalizedConv2d
@@ -84,12 +83,33 @@ def test_settings_are_those_of_detectron2s_recipes(name):
     assert cfg.MODEL.WEIGHTS.startswith("detectron2://ImageNetPretrained/")
 
 
+def small_config(name, *words):
+    return load_config(name, [*SMALL, *SMALL_BACKBONES[backbone_and_method(name)[0]], *words])
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [("lazy/vitdet_b_sigmoid", "backbone.net."), ("lazy/swin_b_sigmoid", "backbone.bottom_up.")],
+)
+def test_the_authors_weights_are_found_without_the_prefix_of_the_backbone(tmp_path, name, prefix):
+    """Under their own names, as in the files of MAE and Swin."""
+    pytest.importorskip("timm", reason="Detectron2's ViT and Swin need timm")
+    assert load_config(name).MODEL.WEIGHTS.endswith("?matching_heuristics=True")
+    cfg = small_config(name)
+    first, second = (Trainer.build_model(cfg) for _ in range(2))
+    state = first.state_dict()
+    weights = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    torch.save({"model": weights}, tmp_path / "weights.pth")
+    Checkpointer(second).load(f"{tmp_path / 'weights.pth'}?matching_heuristics=True")
+    loaded = second.state_dict()
+    assert len(weights) > 20 and all(torch.equal(loaded[prefix + key], value) for key, value in weights.items())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_model_is_trained_and_evaluated(rendered, tmp_path, name):
     pytest.importorskip("timm", reason="Detectron2's ViT and Swin need timm")
     backbone, method = backbone_and_method(name)
-    paths = (f"engine.DATASETS.RENDERED.ROOT={rendered}", f"train.output_dir={tmp_path}")
-    cfg = load_config(name, [*SMALL, *SMALL_BACKBONES[backbone], *paths])
+    cfg = small_config(name, f"engine.DATASETS.RENDERED.ROOT={rendered}", f"train.output_dir={tmp_path}")
     check_config(cfg, 1, evaluation_only=False)
     trainer = Trainer(cfg)
     before = {key: value.clone() for key, value in trainer.model.named_parameters()}
@@ -102,7 +122,7 @@ def test_a_small_model_is_trained_and_evaluated(rendered, tmp_path, name):
     for predictor in predictors:
         assert predictor.test_topk_per_image == 300
         weight = predictor.cls_score.get_parameter("weight")
-        assert math.isfinite(weight.sum())
+        assert weight.isfinite().all()
         if method == "seesaw":
             assert isinstance(predictor.activation, Seesaw) and predictor.activation.num_outputs == 14
     assert isinstance(trainer.model.roi_heads.mask_head.predictor, NormalizedConv2d) == (method == "seesaw")
