@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from detectron2.config import CfgNode as CN
 
 from ..config_files.imports import KEY as IMPORTS
 from ..config_files.imports import import_modules, module_names
-from ..config_files.lazy_files import is_lazy_file
+from ..config_files.lazy_files import is_lazy_file, load_lazy
 from ..config_files.merging import flat_list, merged_config, set_value
 from ..config_files.names import config_path
 from ..utils.errors import InputError
@@ -41,7 +41,21 @@ def load_config(config_file: str | os.PathLike = "", opts: Iterable = ()) -> CN:
     path = config_path(path_of(config_file, "config_file")) if config_file else ""
     if is_lazy_file(path):
         return _of_lazy(path, flat_list(opts))
-    return merged_config(default_config, path, opts, _merge, _add_custom_dataset)
+    return merged_config(default_config, path, opts, _merge, _add_custom_dataset, run_lazy)
+
+
+def run_lazy(content: Mapping) -> None:
+    """
+    Run the LazyConfig that a config was made from, if any: it may register methods.
+
+    Args:
+        content: a config, or the content of a yaml file.
+    """
+    node = content.get("LAZY")
+    if not isinstance(node, Mapping) or not isinstance(file := node.get("FILE"), str) or not file:
+        return  # if it is invalid, merging reports it
+    overrides = node.get("OVERRIDES", ())
+    load_lazy(file, tuple(map(str, overrides)) if isinstance(overrides, (list, tuple)) else ())
 
 
 def _of_lazy(path: str, opts: list) -> CN:

@@ -35,6 +35,7 @@ def merged_config(
     opts: Iterable = (),
     merge: Callable[[Config, dict, str], None] = merge_content,
     before_override: Callable[[Config, str], None] = lambda cfg, key: None,
+    before_defaults: Callable[[dict], object] = lambda content: None,
 ) -> Config:
     """
     A default config with the values of a yaml file and of overrides.
@@ -50,6 +51,7 @@ def merged_config(
         opts: ``KEY VALUE`` pairs, flat; values are text, as on the command line, or Python values.
         merge: merges the content of the file at a path into the config.
         before_override: called with the config and the key of each override; can add keys.
+        before_defaults: called with the content of the file before ``default_config``; can register methods, too.
 
     Raises:
         InputError: if a file is missing or malformed, a module can't be imported, a key is unknown (naming the closest
@@ -60,11 +62,14 @@ def merged_config(
         raise InputError(f"--config-file {path!r} is a Python file; this command takes yaml configs only.")
     opts = flat_list(opts)
     imports = _import_declared(path, opts)
-    cfg = default_config()
-    cfg[IMPORTS] = None  # takes any value: files may write one name, and those of all files count
+    content = {}
     if path:
         with _explained(path):
             content = read_config_file(path)
+    before_defaults(content)
+    cfg = default_config()
+    cfg[IMPORTS] = None  # takes any value: files may write one name, and those of all files count
+    if path:
         merge_mapping(cfg, content, path, merge)
     _merge_opts(cfg, opts, before_override)
     cfg[IMPORTS] = imports

@@ -12,6 +12,7 @@ from detectron2.utils.env import seed_all_rng
 
 from ..config import import_modules, load_config, thawed
 from ..config.lazy import named_as_in_file, record_lazy
+from ..config.loading import run_lazy
 from ..console.command_line import log_to_files
 from ..console.preemption import StopRequest
 from ..data.class_names import check_num_classes
@@ -104,6 +105,7 @@ def check(cfg, args, job: Job | None = None) -> None:
 def run_in_worker(cfg, args) -> None:
     """Call :func:`run` in a process of the job, which has imported and registered nothing yet."""
     import_modules(cfg.IMPORTS)
+    run_lazy(cfg)
     if comm.get_world_size() > 1:
         prepare_datasets(cfg)  # each process has its own catalogs
         resolve_num_classes(cfg)

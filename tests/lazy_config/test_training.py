@@ -13,6 +13,7 @@ import torch
 from detectron2.utils.env import seed_all_rng
 
 from balanced_lvis import Predictor
+from balanced_lvis.activations import activation_names, base
 from balanced_lvis.calibration import NorCal
 from balanced_lvis.commands.train import main
 from balanced_lvis.config import load_config
@@ -146,11 +147,34 @@ def test_the_number_of_classes_can_be_inferred(rendered, tmp_path):
     assert Trainer.build_model(cfg).roi_heads.box_predictor.activation.num_outputs == 13
 
 
+def with_own_activation(folder) -> Path:
+    """The small config with an activation that its file registers."""
+    (folder / "small.py").write_text(SMALL.read_text())
+    (folder / "own.py").write_text(
+        "from balanced_lvis.activations import Sigmoid, activation_names, register_activation\n"
+        "from detectron2.config import LazyCall as L\n"
+        "from .small import dataloader, engine, lr_multiplier, model, optimizer, train\n"
+        "class Own(Sigmoid):\n"
+        "    def __init__(self, num_classes, prior=None, background=True, *, own_option: float = 1.0):\n"
+        "        super().__init__(num_classes, prior, background)\n"
+        "if 'own' not in activation_names():\n"
+        "    register_activation('own')(Own)\n"
+        "from balanced_lvis.activations import activation_class\n"
+        "model.roi_heads.box_predictor.activation = L(activation_class('own'))(num_classes=12, own_option=2.0)\n"
+    )
+    return folder / "own.py"
+
+
 @pytest.mark.slow
-def test_two_processes_train(words, tmp_path):
-    """Each process reads the file."""
-    command = [sys.executable, ROOT / "tools" / "train_net.py", "--config-file", SMALL, "--num-gpus", "2", *words]
+def test_two_processes_train_with_an_activation_of_the_file(words, tmp_path, monkeypatch):
+    """Each process runs the file, and so do commands that read the saved config."""
+    monkeypatch.setattr(base._ACTIVATIONS, "_classes", dict(base._ACTIVATIONS._classes))
+    config = with_own_activation(tmp_path)
+    command = [sys.executable, ROOT / "tools" / "train_net.py", "--config-file", config, "--num-gpus", "2", *words]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "model_final.pth").exists() and "segm" in json.loads(results(tmp_path))
+    assert "own" not in activation_names()  # not in this process, before the file runs
+    cfg = load_config(tmp_path / "config.yaml")
+    assert (cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME, cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.OWN.OWN_OPTION) == ("own", 2.0)
