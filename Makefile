@@ -8,7 +8,7 @@ DETECTRON2 ?= $(or $(shell cat $(VENV)/.detectron2 2>/dev/null),LabGym==3.1.2)
 DETECTRON2_FLAGS = $(if $(filter LabGym%,$(DETECTRON2)),--no-deps --ignore-requires-python,--no-build-isolation)
 
 DEVELOPMENT := pytest pytest-xdist hypothesis ruff mypy types-PyYAML types-tabulate mkdocs mkdocs-material \
-               mkdocstrings[python]
+               mkdocstrings[python] timm
 
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.ready

@@ -87,7 +87,8 @@ def run(folder, *words) -> subprocess.CompletedProcess:
 
 def test_it_has_the_package_and_its_configs_but_no_tests_or_tools(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    configs = {f"balanced_lvis/configs/{path.relative_to(CONFIGS).as_posix()}" for path in CONFIGS.rglob("*.yaml")}
+    paths = [*CONFIGS.rglob("*.yaml"), *CONFIGS.rglob("*.py")]
+    configs = {f"balanced_lvis/configs/{path.relative_to(CONFIGS).as_posix()}" for path in paths}
     assert configs <= names and "balanced_lvis/py.typed" in names
     top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert top == {"balanced_lvis", "balanced_lvis_cli.py"}

@@ -16,7 +16,7 @@ from ..experiments.plots import check_image_file
 from ..utils.errors import InputError
 from ..utils.io import write_json
 from ..utils.user_paths import why_no_file
-from .parsers import OVERRIDES, add_config_arguments, new_parser, overrides_of
+from .parsers import DETECTION_OVERRIDES, add_config_arguments, new_parser, overrides_of
 
 DESCRIPTION = """\
 Show the class frequencies of a dataset: groups, repeat factors and logit shifts, as a table, JSON and plot.
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--show", type=int, default=5, help="number of classes to show at each end of the table (default: 5)")
     add("--json", metavar="FILE", help="write the analysis to this JSON file, a class prior for MODEL.CLASS_PRIOR.FILE")
     add("--plot", metavar="FILE", help="write a plot to this file: .png, .svg or .pdf")
-    add("opts", nargs="*", help=OVERRIDES)
+    add("opts", nargs="*", help=DETECTION_OVERRIDES)
     return parser
 
 

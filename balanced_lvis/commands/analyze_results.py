@@ -18,7 +18,7 @@ from ..data.registered_files import evaluation_file_of
 from ..evaluation.submission import annotation_file_of
 from ..utils.errors import InputError
 from ..utils.storage import check_writable
-from .parsers import OVERRIDES, add_config_arguments, new_parser, overrides_of
+from .parsers import DETECTION_OVERRIDES, add_config_arguments, new_parser, overrides_of
 
 logger = logging.getLogger(__name__)
 
@@ -96,5 +96,5 @@ def _parser() -> argparse.ArgumentParser:
         help="score threshold of precision and recall per category (default: %(default)s)")  # fmt: skip
     add("--samples", type=int, default=SAMPLES, help="bootstrap resamples; 0 for none (default: %(default)s)")
     add("--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)")
-    add("opts", nargs="*", help=OVERRIDES)
+    add("opts", nargs="*", help=DETECTION_OVERRIDES)
     return parser

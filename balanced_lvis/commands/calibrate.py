@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from detectron2.utils import comm
 
 from ..config import import_modules, load_config, thawed
+from ..config_files.lazy_files import is_lazy_file
+from ..config_files.names import config_path
 from ..console.command_line import command_line, log_to_files
 from ..console.printing import print_text
 from ..data.config_datasets import prepare_datasets, resolve_num_classes
@@ -76,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
     args.opts = overrides_of(args)
     args.command = f"{program('calibrate')} {shlex.join(words)}"
     check_config_given(args)
+    _check_yaml(args.config_file)
     _start(argparse.Namespace(**{**vars(args), "eval_only": True, "resume": False, "allow_missing": False}))
 
 
@@ -204,6 +207,15 @@ def _check_base(config_file: str, output: str) -> None:
         raise InputError(
             f"--config-file is {config_file}, which this command writes; name the config that it is based on, or "
             "another folder with --output."
+        )
+
+
+def _check_yaml(config_file: str) -> None:
+    """best.yaml is a yaml config, whose base must be one, too."""
+    if config_file and is_lazy_file(config_path(config_file)):
+        raise InputError(
+            f"--config-file {config_file} is a LazyConfig; pass the config.yaml that its training run wrote to "
+            "train.output_dir, which this command can base a config on."
         )
 
 

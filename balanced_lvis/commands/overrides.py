@@ -6,21 +6,24 @@ import argparse
 import os
 from collections.abc import Collection, Sequence
 
+from ..config_files.lazy_files import is_override
+
 
 def split_overrides(words: Sequence[str], sections: Collection[str] | None = None) -> tuple[list[str], list[str]]:
     """
     Separate the values of an option with many values from the overrides after it, which argparse takes for values.
 
     Args:
-        words: values, optionally followed by ``KEY VALUE`` pairs. An existing file is never taken for a key.
+        words: values, optionally followed by ``KEY VALUE`` pairs, or by words ``key=value`` for a LazyConfig. An
+            existing file is never taken for a key.
         sections: first parts of the keys; by default those of a detection config.
 
     Returns:
-        the values; the pairs, as a flat list.
+        the values; the overrides, as a flat list.
     """
     sections = _sections_of_detection() if sections is None else sections
     for i, word in enumerate(words):
-        if word.partition(".")[0] in sections and not os.path.exists(word):
+        if (word.partition(".")[0] in sections or is_override(word)) and not os.path.exists(word):
             return list(words[:i]), list(words[i:])
     return list(words), []
 

@@ -9,8 +9,10 @@ import sys
 from ..config_files.imports import add_import_argument, import_overrides
 from ..utils.errors import InputError
 
-CONFIG_FILE = "path of a yaml file, or name of a config that comes with balanced_lvis"
-OVERRIDES = "KEY VALUE overrides of the config"
+YAML_FILE = "path of a yaml file, or name of a config that comes with balanced_lvis"
+CONFIG_FILE = "path of a yaml file or a LazyConfig (.py), or name of a config that comes with balanced_lvis"
+OVERRIDES = "KEY VALUE overrides of the config"  # of a yaml config
+DETECTION_OVERRIDES = f"{OVERRIDES}, or key=value for a LazyConfig"
 
 
 def new_parser(command: str, description: str) -> argparse.ArgumentParser:

@@ -35,7 +35,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     if min(args.gpus) < 1:
         raise InputError(f"--gpus is {' '.join(map(str, args.gpus))}; each number must be 1 or more.")
-    cfg = load_config(args.config_file, ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", *import_overrides(args.imports)])
+    cfg = load_config(args.config_file, import_overrides(args.imports))
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
     cluster = Cluster(args.step_seconds, gradient_bytes(cfg), **{name: getattr(args, name) for name in _defaults()})
     print("  ".join(f"{name} {value:g}" for name, value in dataclasses.asdict(cluster).items()))
     print(_table(cluster, args.gpus, images=cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH))

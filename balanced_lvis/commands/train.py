@@ -16,7 +16,7 @@ from ..engine.run import check, read_config, run_in_worker
 from ..utils.job_lock import only_job_in
 from ..utils.storage import check_writable
 from .evaluate_file import check_evaluates_file, evaluate_file
-from .parsers import CONFIG_FILE, OVERRIDES, check_config_given, program
+from .parsers import CONFIG_FILE, DETECTION_OVERRIDES, check_config_given, program
 
 DESCRIPTION = "Train a model and evaluate it, or evaluate a checkpoint or a results file."
 
@@ -25,6 +25,7 @@ EXAMPLES = """\
   %(prog)s --config-file r101_balanced_sigmoid --num-gpus 8 --resume
   %(prog)s --config-file r50_rfs --eval-only MODEL.WEIGHTS output/r50_rfs/model_final.pth
   %(prog)s --config-file r50_rfs --eval-only --predictions results.json
+  %(prog)s --config-file lazy/vitdet_b_balanced_sigmoid --num-gpus 8 train.output_dir=output/mine
   torchrun --nproc_per_node 8 -m balanced_lvis train --config-file r50_rfs
 
 Overrides of the config come last. The model, logs and results.json are written to OUTPUT_DIR, those of --eval-only to
@@ -49,7 +50,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "--num-machines": "number of machines; not needed with torchrun and SLURM (default: 1)",
         "--machine-rank": "rank of this machine, from 0",
         "--dist-url": "address of the first machine, tcp://HOST:PORT, to which the others connect",
-        "opts": OVERRIDES,
+        "opts": DETECTION_OVERRIDES,
     }
     for action in parser._actions:
         name = (action.option_strings or [action.dest])[-1]

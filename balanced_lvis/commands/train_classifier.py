@@ -12,7 +12,7 @@ from ..console.command_line import command_line
 from ..console.run_log import log_run
 from ..utils.errors import InputError
 from ..utils.storage import check_folder_name
-from .parsers import CONFIG_FILE, OVERRIDES, check_config_given, new_parser, overrides_of
+from .parsers import OVERRIDES, YAML_FILE, check_config_given, new_parser, overrides_of
 
 DESCRIPTION = """\
 Train an image classifier on a long-tailed dataset and evaluate it on a balanced one, or evaluate a checkpoint.
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser("train-classifier", DESCRIPTION)
     add = parser.add_argument
-    add("--config-file", default="", metavar="FILE", help=f"{CONFIG_FILE}, such as classification/characters/softmax")
+    add("--config-file", default="", metavar="FILE", help=f"{YAML_FILE}, such as classification/characters/softmax")
     add_import_argument(parser)
     add("--resume", action="store_true", help="continue from the newest checkpoint in OUTPUT_DIR, if there is one")
     add("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS; results are written to OUTPUT_DIR/evaluation")

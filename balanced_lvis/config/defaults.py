@@ -24,6 +24,11 @@ def add_balanced_lvis_config(cfg: CN) -> None:
     # Modules to import before keys are checked: they register activations, calibrations and samplers from outside the
     # package. They run as any Python module does. --import MODULE adds to them.
     cfg.IMPORTS = ()
+    # Set where the config was made from a LazyConfig, Python code that declares the model and other parts: its file,
+    # which runs, and its overrides. See docs/backbones.md.
+    cfg.LAZY = CN()
+    cfg.LAZY.FILE = ""
+    cfg.LAZY.OVERRIDES = ()
     _add_methods(cfg)
     _add_model(cfg.MODEL)
     _add_speed_and_memory(cfg)

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from detectron2.config import CfgNode as CN
 
-from ..config_files.merging import merged_config
+from ..config_files.imports import KEY as IMPORTS
+from ..config_files.imports import import_modules, module_names
+from ..config_files.lazy_files import is_lazy_file, load_lazy
+from ..config_files.merging import flat_list, merged_config, set_value
+from ..config_files.names import config_path
 from ..utils.errors import InputError
+from ..utils.user_paths import expand_values, path_of
 from .defaults import default_config
+
+# Overrides that commands add, or that are the same for all configs: KEY VALUE for a LazyConfig, too.
+_PAIRS = (IMPORTS, "MODEL.WEIGHTS", "OUTPUT_DIR", "DATASETS.TEST")
 
 
 def load_config(config_file: str | os.PathLike = "", opts: Iterable = ()) -> CN:
     """
-    Load a yaml file and command-line overrides into a full config.
+    Load a config file and command-line overrides into a full config.
 
     Modules listed under ``IMPORTS``, in the file, its bases and the overrides together, are imported first.
 
     Args:
-        config_file: path of a yaml file, or name of a config that comes with balanced_lvis
-            (:func:`balanced_lvis.config_files.names.config_path`); empty for the defaults.
-        opts: ``KEY VALUE`` pairs, flat; values are text, as on the command line, or Python values.
+        config_file: path of a yaml file or of a LazyConfig (Python code, which runs), or name of a config that comes
+            with balanced_lvis (:func:`balanced_lvis.config_files.names.config_path`); empty for the defaults.
+        opts: ``KEY VALUE`` pairs, flat; values are text, as on the command line, or Python values. For a LazyConfig,
+            words ``key=value``, and pairs of MODEL.WEIGHTS, OUTPUT_DIR and DATASETS.TEST.
 
     In both, and in the values of the config, a path may begin with ~.
 
@@ -29,7 +38,54 @@ def load_config(config_file: str | os.PathLike = "", opts: Iterable = ()) -> CN:
         InputError: if a file is missing or malformed, a module can't be imported, a key is unknown (naming the closest
             valid ones) or a value has the wrong type.
     """
-    return merged_config(default_config, config_file, opts, _merge, _add_custom_dataset)
+    path = config_path(path_of(config_file, "config_file")) if config_file else ""
+    if is_lazy_file(path):
+        return _of_lazy(path, flat_list(opts))
+    return merged_config(default_config, path, opts, _merge, _add_custom_dataset, run_lazy)
+
+
+def run_lazy(content: Mapping) -> None:
+    """
+    Run the LazyConfig that a config was made from, if any: it may register methods.
+
+    Args:
+        content: a config, or the content of a yaml file.
+    """
+    node = content.get("LAZY")
+    if not isinstance(node, Mapping) or not isinstance(file := node.get("FILE"), str) or not file:
+        return  # if it is invalid, merging reports it
+    overrides = node.get("OVERRIDES", ())
+    load_lazy(file, tuple(map(str, overrides)) if isinstance(overrides, (list, tuple)) else ())
+
+
+def _of_lazy(path: str, opts: list) -> CN:
+    from .lazy import config_of_lazy  # imports samplers and heads
+
+    pairs, words = _pairs_apart(opts)
+    imports = tuple(name for key, value in pairs if key == IMPORTS for name in module_names(value, "--import"))
+    import_modules(imports, "--import")
+    cfg = config_of_lazy(os.path.abspath(path), words, default_config)
+    for key, value in pairs:
+        if key != IMPORTS:
+            set_value(cfg, key, value, key)
+    cfg.IMPORTS = imports
+    expand_values(cfg)
+    return cfg
+
+
+def _pairs_apart(opts: list) -> tuple[list[tuple[str, object]], list[str]]:
+    """The pairs of :data:`_PAIRS`, and all other overrides."""
+    pairs, words = [], []
+    rest = iter(opts)
+    for word in rest:
+        if word not in _PAIRS:
+            words.append(str(word))
+            continue
+        try:
+            pairs.append((word, next(rest)))
+        except StopIteration:
+            raise InputError(f"{word} is the last override; add its value.") from None
+    return pairs, words
 
 
 def _merge(cfg: CN, content: dict, path: str) -> None:

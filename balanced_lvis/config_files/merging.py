@@ -17,6 +17,7 @@ from ..utils.text import one_line
 from ..utils.user_paths import expand_values, path_of
 from .imports import KEY as IMPORTS
 from .imports import import_modules, module_names
+from .lazy_files import is_lazy_file
 from .names import config_path
 from .yaml_files import check_config_file, read_config_file
 
@@ -34,6 +35,7 @@ def merged_config(
     opts: Iterable = (),
     merge: Callable[[Config, dict, str], None] = merge_content,
     before_override: Callable[[Config, str], None] = lambda cfg, key: None,
+    before_defaults: Callable[[dict], object] = lambda content: None,
 ) -> Config:
     """
     A default config with the values of a yaml file and of overrides.
@@ -49,29 +51,80 @@ def merged_config(
         opts: ``KEY VALUE`` pairs, flat; values are text, as on the command line, or Python values.
         merge: merges the content of the file at a path into the config.
         before_override: called with the config and the key of each override; can add keys.
+        before_defaults: called with the content of the file before ``default_config``; can register methods, too.
 
     Raises:
         InputError: if a file is missing or malformed, a module can't be imported, a key is unknown (naming the closest
             valid ones) or a value has the wrong type.
     """
     path = config_path(path_of(config_file, "config_file")) if config_file else ""
-    opts = _flat_list(opts)
+    if is_lazy_file(path):
+        raise InputError(f"--config-file {path!r} is a Python file; this command takes yaml configs only.")
+    opts = flat_list(opts)
     imports = _import_declared(path, opts)
+    content = {}
+    if path:
+        with _explained(path):
+            content = read_config_file(path)
+    before_defaults(content)
     cfg = default_config()
     cfg[IMPORTS] = None  # takes any value: files may write one name, and those of all files count
     if path:
-        with _explained(path):
-            try:
-                merge(cfg, read_config_file(path), path)
-            except KeyError as error:
-                raise InputError(_unknown_key(cfg, error, path)) from error
+        merge_mapping(cfg, content, path, merge)
     _merge_opts(cfg, opts, before_override)
     cfg[IMPORTS] = imports
     expand_values(cfg)
     return cfg
 
 
-def _flat_list(opts: Iterable) -> list:
+def merge_mapping(
+    cfg: Config, content: dict, path: str, merge: Callable[[Config, dict, str], None] = merge_content
+) -> None:
+    """
+    Merge a mapping into a config, in place.
+
+    Args:
+        cfg: the config.
+        content: config keys and values, nested.
+        path: the file that the mapping is from, for messages.
+        merge: as for :func:`merged_config`.
+
+    Raises:
+        InputError: if a key is unknown (naming the closest valid ones) or a value has the wrong type.
+    """
+    with _explained(path):
+        try:
+            merge(cfg, content, path)
+        except KeyError as error:
+            raise InputError(_unknown_key(cfg, error, path)) from error
+
+
+def set_value(cfg: CN, key: str, value, name: str) -> None:
+    """
+    Set a key of a config to the value of a setting that has another name elsewhere.
+
+    Args:
+        cfg: the config to change.
+        key: dotted key that the config has.
+        value: new value.
+        name: the setting, for messages.
+
+    Raises:
+        InputError: if the value has the wrong type.
+    """
+    try:
+        _merge_override(cfg, key, value)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def flat_list(opts: Iterable) -> list:
+    """
+    Overrides as a list.
+
+    Raises:
+        InputError: for anything else than a list, such as a string or a mapping.
+    """
     if isinstance(opts, (str, bytes, Mapping)) or not isinstance(opts, Iterable):
         raise InputError(
             f"opts is of type {type(opts).__name__}; pass a list of keys and values, such as "

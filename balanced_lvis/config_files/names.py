@@ -11,7 +11,7 @@ from ..utils.text import one_line
 from ..utils.user_paths import why_no_file
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_SUFFIX = ".yaml"
+_SUFFIXES = (".yaml", ".py")  # of yaml configs and LazyConfigs
 _PREFIX = "configs/"
 _BUILDING_BLOCKS = "base"  # folders with bases of other configs, not to be trained themselves
 
@@ -25,7 +25,8 @@ def config_folder() -> Path:
 def config_names() -> list[str]:
     """Sorted names of all configs that can be trained, such as ``r50_balanced_sigmoid`` and ``rendered/rfs``."""
     folder = config_folder()
-    names = (path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob(f"*{_SUFFIX}"))
+    paths = (path for suffix in _SUFFIXES for path in folder.rglob(f"*{suffix}"))
+    names = (path.relative_to(folder).with_suffix("").as_posix() for path in paths)
     return sorted(
         (name for name in names if _BUILDING_BLOCKS not in name.split("/")[:-1]), key=lambda name: ("/" in name, name)
     )
@@ -35,24 +36,27 @@ def shipped_config(name: str) -> str | None:
     """
     Args:
         name: name of a config that comes with balanced_lvis, or of one that these build on, such as ``base/lvis_v1``;
-            with or without ``.yaml`` and a leading ``configs/``.
+            with or without its suffix and a leading ``configs/``.
 
     Returns:
         its path; None if there is none.
     """
-    path = config_folder() / f"{_plain(name)}{_SUFFIX}"
-    return str(path) if path.is_file() and config_folder() in path.parents and ".." not in path.parts else None
+    paths = [config_folder() / f"{_plain(name)}{suffix}" for suffix in _SUFFIXES]
+    found = (path for path in paths if path.is_file() and config_folder() in path.parents and ".." not in path.parts)
+    return next(map(str, found), None)
 
 
 def _plain(name: str) -> str:
-    return name.removeprefix("./").removeprefix(_PREFIX).removesuffix(_SUFFIX)
+    name = name.removeprefix("./").removeprefix(_PREFIX)
+    return name.removesuffix(next(filter(name.endswith, _SUFFIXES), ""))
 
 
 def config_path(name_or_path: str | os.PathLike) -> str:
     """
     Args:
-        name_or_path: path of a yaml file, which takes precedence where it exists, or name of a config that comes with
-            balanced_lvis, with or without ``.yaml`` and a leading ``configs/``. A path may begin with ~.
+        name_or_path: path of a yaml file or a LazyConfig, which takes precedence where it exists, or name of a config
+            that comes with balanced_lvis, with or without its suffix and a leading ``configs/``. A path may begin with
+            ~.
 
     Returns:
         the path.

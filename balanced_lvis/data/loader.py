@@ -21,7 +21,7 @@ from .batches import BatchStream, MappedImages, aspect_ratio_groups
 from .broken_images import BrokenImages
 from .copy_paste import CopyPaste, build_copy_paste
 from .dataset_records import load_records
-from .mapper import ImageMapper
+from .mapper import build_mapper
 from .registered_files import has_rle_masks, lvis_source
 from .samplers import ClassAwareTrainingSampler, build_sampler, class_names_from_config
 from .training_set import training_records
@@ -102,7 +102,7 @@ def build_train_loader(cfg, masks: bool = True, class_balanced_images: int = 0) 
     # Serialised once for both loaders. An index of annotations, or a torch dataset, is used as it is.
     dataset = DatasetFromList(records, copy=False) if isinstance(records, list) else records
     masks = masks or cfg.INPUT.CROP.ENABLED or cfg.INPUT.COPY_PASTE.ENABLED
-    mapper = ImageMapper(cfg, True, use_instance_mask=cfg.MODEL.MASK_ON and masks)
+    mapper = build_mapper(cfg, True, masks)
     if any(map(has_rle_masks, cfg.DATASETS.TRAIN)):
         mapper.instance_mask_format = "bitmask"  # whatever INPUT.MASK_FORMAT is: RLE masks have no polygons
     copy_paste = build_copy_paste(cfg, records)
@@ -128,12 +128,12 @@ def build_test_loader(cfg, name: str, sampler: Sequence[int] | None = None):
     """
     if cfg.MODEL.LOAD_PROPOSALS or not lvis_source(name):
         return _of_watched_workers(
-            build_detection_test_loader(cfg, name, mapper=ImageMapper(cfg, False), sampler=sampler)
+            build_detection_test_loader(cfg, name, mapper=build_mapper(cfg, False), sampler=sampler)
         )
     return _of_watched_workers(
         build_detection_test_loader(
             load_records(name, filter_empty=False),
-            mapper=ImageMapper(cfg, False),
+            mapper=build_mapper(cfg, False),
             sampler=sampler,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
@@ -153,8 +153,9 @@ def build_loss_loader(cfg, name: str, records: list[dict], masks: bool = True):
         records: from :func:`~balanced_lvis.data.dataset_records.choose_records`.
         masks: whether records get ground-truth masks.
     """
-    mapper = ImageMapper(cfg, False, use_instance_mask=cfg.MODEL.MASK_ON and masks)
+    mapper = build_mapper(cfg, False)
     mapper.is_train = True  # with ground truth
+    mapper.use_instance_mask = cfg.MODEL.MASK_ON and masks
     if has_rle_masks(name):
         mapper.instance_mask_format = "bitmask"
     batch_size = cfg.SOLVER.IMS_PER_BATCH // (cfg.SOLVER.ACCUMULATE_BATCHES * comm.get_world_size())

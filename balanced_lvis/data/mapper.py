@@ -7,12 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from detectron2.config import configurable
 from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from torch import Tensor
 
+from ..config_files.lazy_files import build_part, lazy_config, target_of
+from ..utils.errors import InputError
 from .image_files import read_image, read_pil_image
 from .image_transforms import ResizeShortestEdge, are_of_size, augment, channels_first
 from .instance_transforms import masks_to_instances, to_instances, without_empty
@@ -24,13 +27,14 @@ class ImageMapper(DatasetMapper):
     images that both can read.
 
     Semantic segmentation is not supported.
+
+    Args:
+        **kwargs: as for ``DatasetMapper``.
     """
 
-    @classmethod
-    def from_config(cls, cfg, is_train: bool = True) -> dict:
-        """As in the base class."""
-        made = super().from_config(cfg, is_train)
-        return {**made, "augmentations": keep_a_pixel(made["augmentations"])}
+    @configurable
+    def __init__(self, is_train: bool, *, augmentations: Sequence, **kwargs):
+        super().__init__(is_train, augmentations=keep_a_pixel(augmentations), **kwargs)
 
     def __call__(self, dataset_dict: dict) -> dict:
         """
@@ -92,6 +96,31 @@ class ImageMapper(DatasetMapper):
         if self.recompute_boxes:  # a crop moves the edges of masks
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return without_empty(instances)
+
+
+def build_mapper(cfg, is_train: bool, masks: bool = True):
+    """
+    Build the mapper of a config: :class:`ImageMapper`, or that of its LazyConfig.
+
+    Args:
+        cfg: Detectron2's config with balanced_lvis's keys.
+        is_train: whether records get their annotations and the augmentations of training.
+        masks: False for training records without masks.
+
+    Raises:
+        InputError: if the LazyConfig has no mapper.
+    """
+    if not cfg.get("LAZY", {}).get("FILE"):
+        return ImageMapper(cfg, is_train, **({"use_instance_mask": cfg.MODEL.MASK_ON and masks} if is_train else {}))
+    lazy, name = lazy_config(cfg), "train" if is_train else "test"
+    node = lazy.dataloader[name].get("mapper")
+    if node is None:
+        raise InputError(f"dataloader.{name}.mapper of the LazyConfig is missing; set it to L(ImageMapper)(...).")
+    if target_of(node) is DatasetMapper:
+        node._target_ = ImageMapper  # the same records, and images in more formats
+    if is_train and not masks:
+        node.use_instance_mask = False
+    return build_part(lazy, f"dataloader.{name}.mapper", cfg.LAZY.FILE)
 
 
 def keep_a_pixel(augmentations: Sequence) -> list:

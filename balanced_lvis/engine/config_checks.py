@@ -10,13 +10,14 @@ from .. import _detectron2
 from ..activations import activation_class
 from ..calibration.base import check_fits
 from ..data.copy_paste import check_copy_paste
+from ..data.mapper import build_mapper
 from ..data.samplers import check_sampler, check_sampler_keys
 from ..evaluation.backends import check_backend
 from ..modeling.decoupled import check_second_stage
 from ..utils.errors import InputError
 from .ema import check_ema
-from .optimizer import check_clipping, check_optimizer
-from .schedule import check_schedule
+from .optimizer import build_optimizer, check_clipping, check_optimizer
+from .schedule import build_schedule, check_schedule
 from .speed import check_speed
 from .step_builder import step_class
 from .wandb_writer import check_wandb
@@ -52,11 +53,12 @@ def check_config(cfg, world_size: int, evaluation_only: bool) -> None:
     """
     for check in CHECKS:
         check(cfg)
-    if evaluation_only:
-        return
-    for check in TRAINING_CHECKS:
-        check(cfg)
-    step_class(cfg).check(cfg, world_size)
+    if not evaluation_only:
+        for check in TRAINING_CHECKS:
+            check(cfg)
+        step_class(cfg).check(cfg, world_size)
+    if cfg.LAZY.FILE:
+        check_lazy_parts(cfg, evaluation_only)
 
 
 def check_activation(cfg) -> None:
@@ -142,6 +144,27 @@ def check_detections_per_category(cfg) -> None:
         raise InputError(
             f"TEST.DETECTIONS_PER_CATEGORY is {cfg.TEST.DETECTIONS_PER_CATEGORY}; it must be 0, for all, or more."
         )
+
+
+def check_lazy_parts(cfg, evaluation_only: bool) -> None:
+    """
+    Build what a LazyConfig declares, apart from the datasets: Python code can fail anywhere.
+
+    Args:
+        cfg: a config that was made from a LazyConfig.
+        evaluation_only: whether nothing will be trained.
+
+    Raises:
+        InputError: if a part can't be built, as an argument is invalid or a package is missing.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES or 1  # 0: inferred from the dataset later
+    model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
+    build_mapper(cfg, False)
+    if not evaluation_only:
+        build_schedule(cfg, build_optimizer(cfg, model))
+        build_mapper(cfg, True)
 
 
 # In the order in which errors are reported.

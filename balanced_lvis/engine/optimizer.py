@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
+from ..config.lazy import LAZY
+from ..config_files.lazy_files import build_part, lazy_config
 from ..modeling.decoupled import has_scales, scale_decay
 from ..utils.errors import InputError
 from .speed import optimizer_kernel
@@ -96,4 +98,17 @@ def _build_adamw(cfg, model):
     return adamw(_parameters(cfg, model), **options, **optimizer_kernel(cfg))
 
 
-_BUILDERS = {"SGD": _build_sgd, "AdamW": _build_adamw}
+def _build_lazy(cfg, model):
+    """The optimizer that a LazyConfig declares."""
+    lazy = lazy_config(cfg)
+    if lazy.optimizer.get("params") is None:
+        raise InputError(
+            "optimizer of the LazyConfig has no params; set params=L(get_default_optimizer_params)(...), as in "
+            "Detectron2's configs/common/optim.py."
+        )
+    lazy.optimizer.params.model = model
+    optimizer = build_part(lazy, "optimizer", cfg.LAZY.FILE)
+    return optimizer if clip_norm(cfg.SOLVER) else maybe_add_gradient_clipping(cfg, optimizer)
+
+
+_BUILDERS = {"SGD": _build_sgd, "AdamW": _build_adamw, LAZY: _build_lazy}

@@ -11,6 +11,8 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 
 from ..config import import_modules, load_config, thawed
+from ..config.lazy import named_as_in_file, record_lazy
+from ..config.loading import run_lazy
 from ..console.command_line import log_to_files
 from ..console.preemption import StopRequest
 from ..data.class_names import check_num_classes
@@ -86,25 +88,27 @@ def check(cfg, args, job: Job | None = None) -> None:
     Raises:
         InputError: if the config, a dataset or the weights are invalid.
     """
-    check_config(cfg, (job or find_job(args)).world_size, args.eval_only)
-    _check_datasets(cfg, args.eval_only)
-    check_classification(cfg, training=not args.eval_only)
-    if args.eval_only or not (args.resume and newest_checkpoint(cfg.OUTPUT_DIR)):
-        check_weights(cfg.MODEL.WEIGHTS, _purpose(cfg, args.eval_only))
-    # Last, because it can take minutes the first time.
-    preflight(
-        () if args.eval_only else cfg.DATASETS.TRAIN,
-        cfg.DATASETS.TEST,
-        allow_missing=cfg.DATASETS.ALLOW_MISSING,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-    )
-    if not args.eval_only:
-        _check_validation_annotations(cfg)
+    with named_as_in_file(cfg):
+        check_config(cfg, (job or find_job(args)).world_size, args.eval_only)
+        _check_datasets(cfg, args.eval_only)
+        check_classification(cfg, training=not args.eval_only)
+        if args.eval_only or not (args.resume and newest_checkpoint(cfg.OUTPUT_DIR)):
+            check_weights(cfg.MODEL.WEIGHTS, _purpose(cfg, args.eval_only))
+        # Last, because it can take minutes the first time.
+        preflight(
+            () if args.eval_only else cfg.DATASETS.TRAIN,
+            cfg.DATASETS.TEST,
+            allow_missing=cfg.DATASETS.ALLOW_MISSING,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        )
+        if not args.eval_only:
+            _check_validation_annotations(cfg)
 
 
 def run_in_worker(cfg, args) -> None:
     """Call :func:`run` in a process of the job, which has imported and registered nothing yet."""
     import_modules(cfg.IMPORTS)
+    run_lazy(cfg)
     if comm.get_world_size() > 1:
         prepare_datasets(cfg)  # each process has its own catalogs
         resolve_num_classes(cfg)
@@ -198,6 +202,7 @@ def _start(cfg, eval_only: bool) -> None:
         for name, content in (("config.yaml", cfg.dump()), ("environment.txt", collect_env_info())):
             with replacing(os.path.join(cfg.OUTPUT_DIR, name)) as file:
                 file.write(content)
+        record_lazy(cfg, os.path.join(cfg.OUTPUT_DIR, "lazy_config.yaml"))
         logger.info("Config and environment saved in %s", cfg.OUTPUT_DIR)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not eval_only:

@@ -16,7 +16,7 @@ from torchvision.ops import nms
 
 from ..data.dataset_records import choose_records
 from ..data.image_files import read_image
-from ..data.mapper import ImageMapper
+from ..data.mapper import build_mapper
 from ..drawing.lettering import lettering
 from ..drawing.objects import class_color, draw_objects
 from ..evaluation.model_outputs import instance_rles, unpasted
@@ -40,7 +40,7 @@ class SampleImages:
     def __init__(self, cfg, model: nn.Module):
         self._cfg = cfg
         self._model = model
-        self._mapper = ImageMapper(cfg, False)
+        self._mapper = build_mapper(cfg, False)
         self._records: dict[str, list[dict]] = {}
 
     def __call__(self) -> None:

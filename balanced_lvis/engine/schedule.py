@@ -5,14 +5,31 @@ from __future__ import annotations
 import functools
 import logging
 
+from detectron2.solver import LRMultiplier, build_lr_scheduler
+
+from ..config.lazy import LAZY
+from ..config_files.lazy_files import build_part, lazy_config
 from ..utils.errors import InputError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
-# Newer versions of Detectron2 have one more, which no config here uses.
-SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR")
 # Keys of batch sizes in SOLVER: images per iteration of all processes together.
 BATCH_SIZES = ("IMS_PER_BATCH", "META.IMS_PER_BATCH")
+
+
+def build_schedule(cfg, optimizer):
+    """Build the scheduler ``SOLVER.LR_SCHEDULER_NAME``."""
+    return SCHEDULES[cfg.SOLVER.LR_SCHEDULER_NAME](cfg, optimizer)
+
+
+def _build_lazy(cfg, optimizer) -> LRMultiplier:
+    """The schedule that a LazyConfig declares, over all iterations."""
+    multiplier = build_part(lazy_config(cfg), "lr_multiplier", cfg.LAZY.FILE)
+    return LRMultiplier(optimizer, multiplier, cfg.SOLVER.MAX_ITER)
+
+
+# Newer versions of Detectron2 have one more, which no config here uses.
+SCHEDULES = {"WarmupMultiStepLR": build_lr_scheduler, "WarmupCosineLR": build_lr_scheduler, LAZY: _build_lazy}
 
 
 def check_schedule(cfg) -> None:

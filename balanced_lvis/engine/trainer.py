@@ -15,7 +15,6 @@ from detectron2.engine.hooks import IterationTimer, LRScheduler, PreciseBN
 from detectron2.engine.train_loop import HookBase, TrainerBase
 from detectron2.evaluation import DatasetEvaluator, inference_on_dataset, print_csv_format
 from detectron2.modeling import build_model
-from detectron2.solver import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from fvcore.nn.precise_bn import get_bn_modules
@@ -42,7 +41,7 @@ from .metrics_file import MetricsWriter, forget_after, set_aside
 from .optimizer import build_optimizer
 from .processes.watchdog import note
 from .sample_images import SampleImages
-from .schedule import scaled_linearly
+from .schedule import build_schedule, scaled_linearly
 from .speed import apply_speed
 from .step import without_ddp
 from .step_builder import build_step, step_class
@@ -318,8 +317,8 @@ class Trainer(TrainerBase):
 
     @classmethod
     def build_lr_scheduler(cls, cfg, optimizer):
-        """Build Detectron2's scheduler ``SOLVER.LR_SCHEDULER_NAME``."""
-        return build_lr_scheduler(cfg, optimizer)
+        """Build the scheduler ``SOLVER.LR_SCHEDULER_NAME``."""
+        return build_schedule(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg):

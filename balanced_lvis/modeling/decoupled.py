@@ -153,7 +153,8 @@ def classifier_stage(name: str) -> ClassifierStage:
 
 def is_second_stage(cfg) -> bool:
     """Whether the config's model trains only the classifier."""
-    return issubclass(META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE), DecoupledRCNN)
+    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
+    return isinstance(architecture, type) and issubclass(architecture, DecoupledRCNN)  # a function is another model
 
 
 def check_second_stage(cfg) -> None:

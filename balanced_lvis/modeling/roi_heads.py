@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from detectron2.config import configurable
 from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, CascadeROIHeads, StandardROIHeads
 from detectron2.structures import Instances
 
@@ -17,8 +18,26 @@ from .pooling import faster_pooler
 BoxOutputs = list[tuple[Any, list[Instances]]]
 
 
+class FasterPoolers(MaskThreshold):
+    """
+    Base class of RoI heads with the poolers of :mod:`.pooling` and, in configs, the mask head of :mod:`.mask_head`.
+
+    Args:
+        box_pooler, mask_pooler: Detectron2's.
+        **kwargs: as for the RoI heads.
+    """
+
+    @configurable
+    def __init__(self, *, box_pooler, mask_pooler=None, **kwargs):
+        super().__init__(box_pooler=faster_pooler(box_pooler), mask_pooler=faster_pooler(mask_pooler), **kwargs)
+
+    @classmethod
+    def _init_mask_head(cls, cfg, input_shape):
+        return super()._init_mask_head(with_chosen_class_masks(cfg), input_shape)
+
+
 @ROI_HEADS_REGISTRY.register()
-class LongTailROIHeads(MaskThreshold, StandardROIHeads):
+class LongTailROIHeads(FasterPoolers, StandardROIHeads):
     """
     ``StandardROIHeads`` with the activation of ``MODEL.ROI_BOX_HEAD.ACTIVATION`` and the calibration of
     ``MODEL.ROI_BOX_HEAD.CALIBRATION``.
@@ -31,12 +50,7 @@ class LongTailROIHeads(MaskThreshold, StandardROIHeads):
     def _init_box_head(cls, cfg, input_shape):
         parts = super()._init_box_head(cfg, input_shape)
         parts["box_predictor"] = ActivationOutputLayers(cfg, parts["box_head"].output_shape)
-        parts["box_pooler"] = faster_pooler(parts["box_pooler"])
         return parts
-
-    @classmethod
-    def _init_mask_head(cls, cfg, input_shape):
-        return _mask_parts(super()._init_mask_head(with_chosen_class_masks(cfg), input_shape))
 
     @property
     def box_predictors(self) -> list[ActivationOutputLayers]:
@@ -76,7 +90,7 @@ class LongTailROIHeads(MaskThreshold, StandardROIHeads):
 
 
 @ROI_HEADS_REGISTRY.register()
-class LongTailCascadeROIHeads(MaskThreshold, CascadeROIHeads):
+class LongTailCascadeROIHeads(FasterPoolers, CascadeROIHeads):
     """
     ``CascadeROIHeads`` with the activation at every stage, and the mask head of :class:`LongTailROIHeads`.
 
@@ -90,12 +104,7 @@ class LongTailCascadeROIHeads(MaskThreshold, CascadeROIHeads):
             ActivationOutputLayers(cfg, head.output_shape, box2box_transform=stock.box2box_transform)
             for head, stock in zip(parts["box_heads"], parts["box_predictors"])
         ]
-        parts["box_pooler"] = faster_pooler(parts["box_pooler"])
         return parts
-
-    @classmethod
-    def _init_mask_head(cls, cfg, input_shape):
-        return _mask_parts(super()._init_mask_head(with_chosen_class_masks(cfg), input_shape))
 
     @property
     def box_predictors(self) -> list[ActivationOutputLayers]:
@@ -132,8 +141,3 @@ class LongTailCascadeROIHeads(MaskThreshold, CascadeROIHeads):
         thresholds = predictor.test_score_thresh, predictor.test_nms_thresh
         image_sizes = [p.image_size for p in proposals]
         return fast_rcnn_inference(boxes, scores, image_sizes, *thresholds, predictor.test_topk_per_image)[0]
-
-
-def _mask_parts(parts: dict) -> dict:
-    """Detectron2's parts with a faster pooler; empty without masks."""
-    return {**parts, "mask_pooler": faster_pooler(parts["mask_pooler"])} if parts else parts

@@ -43,8 +43,8 @@ def read_record() -> dict[str, dict]:
 
 
 def names() -> list[str]:
-    """All detection configs; the anchors come first, as others are recorded as differences from them."""
-    of_detection = [name for name in config_names() if not name.startswith("classification/")]
+    """All yaml configs of detection; the anchors come first, as others are recorded as differences from them."""
+    of_detection = [name for name in config_names() if not name.startswith(("classification/", "lazy/"))]
     return [*ANCHORS, *(name for name in of_detection if name not in ANCHORS)]
 
 

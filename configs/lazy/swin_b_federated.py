@@ -1,0 +1,14 @@
+"""Cascade Mask R-CNN with Swin-B on LVIS-1.0: federated loss, with the settings of Detectron2's recipe."""
+
+from detectron2.config import LazyCall as L
+
+from balanced_lvis.activations import Federated
+
+from .base.swin_b import dataloader, lr_multiplier, model, optimizer, train
+
+for _predictor in model.roi_heads.box_predictors:
+    _predictor.activation = L(Federated)(
+        num_classes="${..num_classes}", classes_per_batch=50, power=0.5, prior_probability=0.5
+    )
+    _predictor.test_score_thresh = 0.02
+train.output_dir = "output/swin_b_federated"

@@ -1,0 +1,184 @@
+"""Invalid LazyConfigs and overrides are one message with the place and the remedy."""
+
+import builtins
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from balanced_lvis import _detectron2
+from balanced_lvis.commands.calibrate import main as calibrate
+from balanced_lvis.commands.overrides import split_overrides
+from balanced_lvis.config import load_config
+from balanced_lvis.config.lazy import record_lazy
+from balanced_lvis.config_files.merging import merged_config
+from balanced_lvis.engine.config_checks import check_config
+from balanced_lvis.engine.optimizer import build_optimizer
+from balanced_lvis.engine.run import check
+from balanced_lvis.utils.errors import InputError
+
+SMALL = Path(__file__).with_name("small.py")
+
+
+def changed(tmp_path, *lines: str) -> Path:
+    """A LazyConfig that changes the small one."""
+    path = tmp_path / "changed.py"
+    names = "dataloader, engine, lr_multiplier, model, optimizer, train"
+    base = f"from .{SMALL.stem} import {names}"
+    (tmp_path / SMALL.name).write_text(SMALL.read_text())
+    path.write_text("\n".join((base, *lines)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("SOLVER.MAX_ITER", "whose overrides are key=value, such as train.max_iter=1000; 'SOLVER.MAX_ITER' is not"),
+        ("train.max_itr=4", "train.max_itr, which is not supported. Did you mean 'max_iter'? Valid under train: "),
+        ("train.amp.enable=True", "train.amp.enable, which is not supported. Did you mean 'enabled'?"),
+        ("model.roi_heads.num_clases=4", "no key model.roi_heads.num_clases. Did you mean 'num_classes'?"),
+        ("modl.roi_heads.num_classes=4", "no key modl. Did you mean 'model'? Valid under the top level: dataloader,"),
+        ("model.backbone.norm.eps=4", "Valid under model.backbone.norm: none, as it is a value"),
+        ("train.max_iter=[4", "Override 'train.max_iter=[4'"),
+        ("~train.max_iter", "overrides are key=value"),
+        ("--resume", "--resume comes after overrides"),
+        ("train.max_iter=many", "train.max_iter: SOLVER.MAX_ITER is 'many': SOLVER.MAX_ITER must be of type int"),
+        ("engine.MODEL.EMA.DECAI=0.9", "unknown config key MODEL.EMA.DECAI. Did you mean MODEL.EMA.DECAY?"),
+        ("engine.SOLVER.BASE_LR=0.1", "engine.SOLVER.BASE_LR is not supported: it exists only in yaml configs, or"),
+        ("engine.SOLVER.META.ENABLED=True", "engine.SOLVER.META.ENABLED is not supported"),
+        ("engine.SOLVER.MAX_ITER=9", "engine.SOLVER.MAX_ITER is not supported: set train.max_iter"),
+        ("model.roi_heads.box_predictor.activation.frm=x", "no key model.roi_heads.box_predictor.activation.frm."),
+        ("dataloader.train.shuffle=True", "no key dataloader.train.shuffle"),
+        ("dataloader.train.prefetch_factor=2", "dataloader.train.prefetch_factor"),
+    ],
+)  # fmt: skip
+def test_overrides(word, expected):
+    with pytest.raises(InputError) as caught:
+        load_config(SMALL, [word])
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["del model"], "has no dictionary 'model'; a LazyConfig to train must define model, optimizer,"),
+        (["lr_multiplier = {}"], "lr_multiplier has no _target_"),
+        (["engin = dict(SEED=1)"], "the dictionary 'engin' has no effect. Did you mean 'engine'?"),
+        (["", "x = = 1"], "changed.py, line 3"),
+        (["", "train.max_iter = 1 // 0"], "changed.py, line 3: ZeroDivisionError"),
+        (["import no_such_package"], "No module named 'no_such_package'. Install the package: pip install no_such_"),
+        (["from .no_such_file import model"], "no_such_file.py does not exist. Fix the config file."),
+        (
+            ["from detectron2.modeling import StandardROIHeads", "model.roi_heads._target_ = StandardROIHeads"],
+            "model.roi_heads of the LazyConfig is StandardROIHeads; it must be L(...) of balanced_lvis.modeling.roi_he",
+        ),
+        (["model.roi_heads.box_predictor.pop('activation')"], "box_predictor.activation of the LazyConfig must be L("),
+        (["model.roi_heads.box_predictor.activation.frm = 4"], "BalancedSigmoid has no option 'frm' here; correct"),
+        (["dataloader.train._target_ = print"], "dataloader.train of the LazyConfig must be L(build_detection_train_"),
+        (
+            ["from detectron2.evaluation import LVISEvaluator", "dataloader.evaluator._target_ = LVISEvaluator"],
+            "dataloader.evaluator of the LazyConfig is LVISEvaluator; it must be L(...) of balanced_lvis.evaluation",
+        ),
+        (
+            ["from detectron2.config import LazyCall as L", "dataloader.train.sampler = L(print)()"],
+            "dataloader.train.sampler of the LazyConfig is print, which can't be resumed; valid: TrainingSampler,",
+        ),
+        (["train.output_dir = '${no.such.key}'"], "The LazyConfig's train.output_dir can't be read"),
+    ],
+)  # fmt: skip
+def test_files(tmp_path, lines, expected):
+    imported = builtins.__import__
+    with pytest.raises(InputError) as caught:
+        load_config(changed(tmp_path, *lines))
+    assert expected in str(caught.value)
+    assert builtins.__import__ is imported
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["model.backbone.depth = 4"], "model can't be built: TypeError: .*unexpected keyword argument 'depth'"),
+        (["optimizer.pop('params')"], "optimizer of the LazyConfig has no params"),
+        (["optimizer.learning_rate = 4"], "optimizer can't be built: TypeError"),
+        (["dataloader.train.pop('mapper')"], "dataloader.train.mapper of the LazyConfig is missing"),
+        (["dataloader.test.mapper.size = 4"], "dataloader.test.mapper can't be built: TypeError"),
+    ],
+)
+def test_parts_are_built_before_work_starts(tmp_path, lines, expected):
+    cfg = load_config(changed(tmp_path, *lines))
+    with pytest.raises(InputError, match=expected):
+        check_config(cfg, 1, evaluation_only=False)
+
+
+def test_a_missing_package_of_a_backbone_is_named(monkeypatch):
+    for name in ("timm", "timm.models.layers"):
+        monkeypatch.setitem(sys.modules, name, None)
+    cfg = load_config("lazy/vitdet_b_sigmoid", ["train.device=cpu", "train.amp.enabled=False"])
+    with pytest.raises(InputError, match="model can't be built: ModuleNotFoundError.*pip install timm"):
+        check_config(cfg, 1, evaluation_only=False)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from detectron2.modeling.backbone import NoSuchNet", "import detectron2.no_such_module",
+     "from detectron2 import model_zoo; model_zoo.get_config('common/no_such_file.py')"],
+)  # fmt: skip
+def test_what_the_copy_of_detectron2_lacks_is_named_with_the_official_one(tmp_path, monkeypatch, line):
+    path = changed(tmp_path, line)
+    for is_official, expected in ((False, "make setup DETECTRON2="), (True, "install a newer version")):
+        monkeypatch.setattr(_detectron2, "is_official", lambda answer=is_official: answer)
+        with pytest.raises(InputError, match="changed.py, line 2: .*no_such|changed.py, line 2: .*NoSuch") as caught:
+            load_config(path)
+        assert expected in str(caught.value)
+
+
+def test_errors_about_settings_have_their_names_in_the_file(rendered, tmp_path):
+    words = [f"engine.DATASETS.RENDERED.ROOT={rendered}", f"train.output_dir={tmp_path}"]
+    cfg = load_config(SMALL, [*words, "train.max_iter=0"])
+    args = type("Arguments", (), {"eval_only": False, "resume": False})
+    with pytest.raises(InputError, match="SOLVER.MAX_ITER is 0(.|\n)*In the LazyConfig, SOLVER.MAX_ITER is train."):
+        check(cfg, args, type("Job", (), {"world_size": 1}))
+
+
+def test_a_file_that_is_gone_is_named(tmp_path):
+    cfg = load_config(changed(tmp_path))
+    cfg.LAZY.FILE = str(tmp_path / "gone.py")
+    with pytest.raises(InputError, match="gone.py' doesn't exist. If it was moved"):
+        build_optimizer(cfg, None)
+
+
+def test_a_yaml_config_does_not_take_parts_of_a_lazy_config():
+    with pytest.raises(InputError, match="LAZY.FILE is empty"):
+        build_optimizer(load_config("", ["SOLVER.OPTIMIZER", "LazyConfig"]), None)
+
+
+def test_commands_of_yaml_configs_refuse_a_lazy_config():
+    with pytest.raises(InputError, match="takes yaml configs only"):
+        merged_config(lambda: None, SMALL)
+
+
+def test_settings_without_effect_are_logged_with_the_record(tmp_path, package_log):
+    package_log.set_level(logging.INFO, "balanced_lvis")
+    cfg = load_config(changed(tmp_path, "train.log_period = 7"))
+    record_lazy(cfg, tmp_path / "lazy_config.yaml")
+    assert "without effect: train.log_period (metrics are written every 20 iterations)" in package_log.text
+    assert "log_period: 7" in (tmp_path / "lazy_config.yaml").read_text()
+
+
+def test_overrides_are_told_from_values_of_an_option():
+    words = ["a.jpg", "b=c.jpg", "train.max_iter=4", "engine.MODEL.TF32=True"]
+    assert split_overrides(words) == (words[:2], words[2:])
+
+
+def test_pairs_that_commands_add_are_set(tmp_path):
+    cfg = load_config(SMALL, ["MODEL.WEIGHTS", "a.pth", "train.max_iter=3", "DATASETS.TEST", "('some_val',)"])
+    assert (cfg.MODEL.WEIGHTS, cfg.SOLVER.MAX_ITER, cfg.DATASETS.TEST) == ("a.pth", 3, ("some_val",))
+    assert cfg.LAZY.OVERRIDES == ("train.max_iter=3",)
+    with pytest.raises(InputError, match="MODEL.WEIGHTS is the last override; add its value"):
+        load_config(SMALL, ["MODEL.WEIGHTS"])
+
+
+def test_a_calibration_asks_for_the_config_of_the_run(capsys):
+    assert calibrate(["--config-file", str(SMALL), "MODEL.WEIGHTS", "a.pth"]) == 2
+    assert "pass the config.yaml that its training run wrote to train.output_dir" in capsys.readouterr().err
