@@ -21,7 +21,7 @@ from .sources import TASK_NAMES, Opened, check_results, opened
 logger = logging.getLogger(__name__)
 
 # By task and metric: the value, and its values in the resamples.
-_Resampled = dict[str, dict[str, tuple[float, np.ndarray]]]
+Resampled = dict[str, dict[str, tuple[float, np.ndarray]]]
 
 
 def compare_results(
@@ -62,7 +62,7 @@ def compare_results(
             on_analysis(analysis)
         if output is not None:
             write_files(analysis, matches, output)
-        values = _resampled(analysis, matches, tasks)
+        values = resampled_metrics(analysis, matches, tasks)
         del matches  # frees memory for the second
         compared, matches = analyze_detections(lvis_gt, other.detections, tasks, options, other.path, path)
     comparison = Comparison(
@@ -71,7 +71,7 @@ def compare_results(
         options.samples,
         options.seed,
         options.level,
-        _compared(values, _resampled(compared, matches, tasks), options.level),
+        compared_metrics(values, resampled_metrics(compared, matches, tasks), options.level),
     )
     if output is not None:
         comparison.save(os.path.join(output, COMPARISON_FILE))
@@ -99,7 +99,8 @@ def common_tasks(first: Opened, second: Opened) -> tuple[str, ...]:
     return common
 
 
-def _resampled(analysis: Analysis, matches: dict[str, Matches], tasks: tuple[str, ...]) -> _Resampled:
+def resampled_metrics(analysis: Analysis, matches: dict[str, Matches], tasks: tuple[str, ...]) -> Resampled:
+    """AP, APr, APc and APf of an analysis, each with its (S,) values in the resamples."""
     return {
         task: {
             name: (analysis.tasks[task].metrics[name], matches[task].resamples[:, index])
@@ -109,7 +110,14 @@ def _resampled(analysis: Analysis, matches: dict[str, Matches], tasks: tuple[str
     }
 
 
-def _compared(first: _Resampled, second: _Resampled, level: float) -> dict[str, dict[str, ComparedMetric]]:
+def compared_metrics(first: Resampled, second: Resampled, level: float) -> dict[str, dict[str, ComparedMetric]]:
+    """
+    Compare metrics of the same resamples.
+
+    Args:
+        first, second: from :func:`resampled_metrics`, with the same tasks.
+        level: share of the resamples inside an interval.
+    """
     return {
         task: {
             name: ComparedMetric(
