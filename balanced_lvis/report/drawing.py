@@ -66,9 +66,7 @@ class Artist:
         self._found = [own.found() for own in outcomes]
         self._errors = [_best_errors(own) for own in outcomes]
         self._of_image = _Groups(truth.images, len(truth.image_ids))
-        self._shown_of_image = [
-            _Groups(np.where(own.shown, own.images, -1), len(truth.image_ids)) for own in outcomes
-        ]
+        self._shown_of_image = [_Groups(np.where(own.shown, own.images, -1), len(truth.image_ids)) for own in outcomes]
 
     def image_of(self, request: Request) -> int:
         """Number of the image of a request."""

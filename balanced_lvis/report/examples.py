@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
-from typing import NamedTuple
 
 import numpy as np
 
@@ -21,19 +20,22 @@ OBJECTS_PER_CATEGORY, FALSE_PER_RUN = 8, 3
 CHANGED_CATEGORIES, CHANGED_OBJECTS = 8, 4  # of those with the highest gain, and of those with the highest loss
 
 
-class ImageView(NamedTuple):
+@dataclass(frozen=True)
+class ImageView:
     """A whole image."""
 
     image: int
 
 
-class ObjectView(NamedTuple):
+@dataclass(frozen=True)
+class ObjectView:
     """The surroundings of an annotated object, by its index."""
 
     object: int
 
 
-class FalseView(NamedTuple):
+@dataclass(frozen=True)
+class FalseView:
     """The surroundings of a false positive: number of the run, and index in its :class:`Outcomes`."""
 
     run: int
@@ -155,9 +157,7 @@ def _false_positives(outcomes: Outcomes, exists: np.ndarray, number: int) -> lis
     return [false[begin:end][:FALSE_PER_RUN].tolist() for begin, end in zip(bounds, bounds[1:])]
 
 
-def changed_objects(
-    change: Change, outcomes: Sequence[Outcomes], exists: np.ndarray
-) -> dict[int, list[ObjectView]]:
+def changed_objects(change: Change, outcomes: Sequence[Outcomes], exists: np.ndarray) -> dict[int, list[ObjectView]]:
     """
     Objects that explain changes: found by the better run only, those with the highest scores first.
 

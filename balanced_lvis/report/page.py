@@ -60,9 +60,9 @@ def render(collected: Collected, title: str, with_views: bool = True) -> str:
         has_views=bool(collected.drawn.views) or not with_views,
         has_curves=any(len(points["x"]) > 1 for run in runs for points in run.curves.values()),
         policy=_policy([early, *scripts]),
-        style=Markup("\n".join(map(_text, STYLES))),  # noqa: S704  files of this package
-        early=Markup(early),  # noqa: S704
-        scripts=[Markup(script) for script in scripts],  # noqa: S704
+        style=Markup("\n".join(map(_text, STYLES))),
+        early=Markup(early),
+        scripts=[Markup(script) for script in scripts],
         data=_json(page_data(collected, with_views)),
     )
 
@@ -82,9 +82,7 @@ def page_data(collected: Collected, with_views: bool = True) -> dict:
             task: [task_numbers(run.analysis.tasks[task]) for run in collected.runs] for task in collected.tasks
         },
         "intervals": {
-            task: [
-                {name: _interval(found) for name, found in _intervals(run, task).items()} for run in collected.runs
-            ]
+            task: [{name: _interval(found) for name, found in _intervals(run, task).items()} for run in collected.runs]
             for task in collected.tasks
         },
         "curves": [
@@ -104,9 +102,7 @@ def page_data(collected: Collected, with_views: bool = True) -> dict:
             {kind: drawn.indices(map(ImageView, images)) for kind, images in zip(("worst", "best"), lists)}
             for lists in collected.images
         ],
-        "examples": [
-            [drawn.indices(own.objects), drawn.indices(own.false)] for own in collected.categories
-        ],
+        "examples": [[drawn.indices(own.objects), drawn.indices(own.false)] for own in collected.categories],
         "views": drawn.views if with_views else [],
     }
 

@@ -112,9 +112,7 @@ def draw_view(pixels: np.ndarray, window: Window, marks: Sequence[Mark], longest
 
 
 def _data_uri(pixels: np.ndarray, window: Window, longest: int) -> str:
-    image = Image.fromarray(
-        pixels[window.top : window.top + window.height, window.left : window.left + window.width]
-    )
+    image = Image.fromarray(pixels[window.top : window.top + window.height, window.left : window.left + window.width])
     scale = window.scale(longest)
     if scale < 1:
         size = max(1, round(window.width * scale)), max(1, round(window.height * scale))

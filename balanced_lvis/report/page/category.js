@@ -76,16 +76,16 @@ function categoryNumbers(index) {
   );
   const errors = DATA.error_types.map((type, kind) => [
     type,
-    ...DATA.runs.flatMap((_, run) => [number(results(run).lost[index][kind]), String(results(run).errors[index][kind])]),
+    ...DATA.runs.map((_, run) => `${number(results(run).lost[index][kind])} (${results(run).errors[index][kind]})`),
   ]);
-  const errorHead = ["Error type", ...DATA.runs.flatMap((name) => (SEVERAL ? [`AP50 lost, ${name}`, `errors, ${name}`] : ["AP50 lost", "errors"]))];
   const scroll = (label, table) => element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, table);
   const task = TASK_LABELS[state.task];
+  const head = ["", ...(SEVERAL ? DATA.runs : ["Value"])];
   return element(
     "div",
     { class: "columns" },
-    element("section", { "aria-label": "Numbers" }, element("h2", {}, `Numbers, ${task.toLowerCase()}`), scroll("Numbers", plainTable(`${task}: numbers of the category`, ["", ...(SEVERAL ? DATA.runs : ["Value"])], rows))),
-    element("section", { "aria-label": "Errors" }, element("h2", {}, "Errors"), scroll("Errors", plainTable(`${task}: errors of the category`, errorHead, errors))),
+    element("section", { "aria-label": "Numbers" }, element("h2", {}, `Numbers, ${task.toLowerCase()}`), scroll("Numbers", plainTable(`${task}: numbers of the category`, head, rows))),
+    element("section", { "aria-label": "Errors" }, element("h2", {}, "Errors"), element("p", { class: "muted small" }, "AP50 of the category lost by each type (number of errors)"), scroll("Errors", plainTable(`${task}: errors of the category`, head, errors))),
   );
 }
 
@@ -100,8 +100,8 @@ function categoryConfusions(index) {
     );
   const [as, of] = [list(1, 0), list(0, 1)];
   if (!as.length && !of.length) return [];
-  const block = (title, items) => element("section", { "aria-label": title }, element("h3", {}, title), items.length ? element("ul", { class: "plain-list" }, ...items) : element("p", { class: "muted" }, "None."));
-  return [element("h2", {}, "Confusions"), element("div", { class: "columns" }, block("Objects detected as", as), block("Detections on objects of", of))];
+  const block = (title, items) => element("section", { "aria-label": title }, element("h2", {}, title), items.length ? element("ul", { class: "plain-list" }, ...items) : element("p", { class: "muted" }, "None."));
+  return [element("div", { class: "columns" }, block("Objects detected as", as), block("Detections on objects of", of))];
 }
 
 function categoryExamples(index) {
@@ -114,13 +114,13 @@ function categoryExamples(index) {
     [SEVERAL ? "Missed by all runs" : "Missed", (count) => count === 0],
     [SEVERAL ? "Found by all runs" : "Found", (count) => count === DATA.runs.length],
   ];
-  const parts = [element("div", { class: "controls" }, overlayControls())];
+  const parts = [element("h2", { id: "examples-title" }, "Objects and detections"), element("div", { class: "controls" }, overlayControls())];
   for (const [title, fits] of kinds) {
     const own = objects.filter((view) => fits(DATA.views[view].runs.filter((fate) => fate.s !== undefined).length));
-    if (own.length) parts.push(element("h2", {}, title), element("div", { class: "crops" }, ...own.map(objectFigure)));
+    if (own.length) parts.push(element("h3", {}, title), element("div", { class: "crops" }, ...own.map(objectFigure)));
   }
-  if (wrong.length) parts.push(element("h2", {}, "False positives"), element("div", { class: "crops" }, ...wrong.map(falseFigure)));
-  return parts;
+  if (wrong.length) parts.push(element("h3", {}, "False positives"), element("div", { class: "crops" }, ...wrong.map(falseFigure)));
+  return [element("section", { "aria-labelledby": "examples-title" }, ...parts)];
 }
 
 function startCategoryPage() {

@@ -1,6 +1,7 @@
 const CHART_CONFIG = { responsive: true, displayModeBar: false, scrollZoom: false, doubleClick: "reset" };
 const TOUCH = matchMedia("(pointer: coarse)").matches;
 const SYMBOLS = ["circle", "diamond", "square", "triangle-up", "x", "star"];
+const LOG_TICKS = [1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 30000, 100000, 300000];
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 
 function cssColor(name) {
@@ -133,7 +134,7 @@ function drawFrequency() {
     `${changed ? "Difference of AP" : "AP"} of ${plural(known.length, "category", "categories")} against their training images`,
     [...dots, ...lines],
     {
-      xaxis: { type: "log", title: { text: "training images (logarithmic)" } },
+      xaxis: { type: "log", title: { text: "training images (logarithmic)" }, tickvals: LOG_TICKS, tickformat: "," },
       yaxis: changed
         ? { title: { text: "difference of AP" }, zeroline: true, zerolinecolor: cssColor("--muted") }
         : { title: { text: `${TASK_LABELS[state.task].slice(0, -1)} AP` }, rangemode: "tozero" },
@@ -162,14 +163,14 @@ function drawErrors() {
     y: types.map((type) => results(run).lost_by[type][pool]),
     customdata: types.map((type) => results(run).counts_by[type][pool]),
     hovertemplate: "%{x}: %{y:.2f} AP50<br>%{customdata:,} errors<extra>%{fullData.name}</extra>",
-    marker: { color: runColor(run), pattern: { shape: ["", "/", "x", ".", "\\", "-"][run], fgopacity: 0.4 } },
+    marker: { color: runColor(run), pattern: { shape: ["", "/", "x", ".", "\\", "-"][run], fillmode: "overlay", fgcolor: cssColor("--surface"), fgopacity: 0.5, size: 7 } },
   }));
   const costly = DATA.runs.map((name, run) => {
     const best = [...types].sort((a, b) => results(run).lost_by[b][pool] - results(run).lost_by[a][pool])[0];
     return `${name}: most by ${best}, ${number(results(run).lost_by[best][pool])}`;
   });
   drawChart("chart-errors", `AP50 lost by error type. ${costly.join("; ")}`, traces, {
-    xaxis: {},
+    xaxis: { showgrid: false },
     yaxis: { title: { text: "AP50 lost" } },
     barmode: "group",
   });
@@ -228,8 +229,8 @@ function drawCalibration() {
   drawChart("chart-calibration", `Reliability diagram. ${texts.join("; ")}`, traces, {
     showlegend: true,
     xaxis: { title: { text: "score" }, range: [0, 1], anchor: "y2" },
-    yaxis: { title: { text: "share of true positives" }, range: [0, 1.02], domain: [0.3, 1] },
-    yaxis2: { title: { text: "detections" }, type: "log", domain: [0, 0.22], nticks: 3, exponentformat: "SI" },
+    yaxis: { title: { text: "true positives" }, tickformat: ".0%", range: [0, 1.02], domain: [0.3, 1] },
+    yaxis2: { type: "log", domain: [0, 0.22], dtick: 1, exponentformat: "SI", minexponent: 3 },
     barmode: "group",
   });
   const head = ["Scores", ...DATA.runs.flatMap((name) => [`share true, ${name}`, `detections, ${name}`])];

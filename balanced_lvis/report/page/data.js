@@ -26,6 +26,11 @@ function number(value, digits = 1) {
   return value === null || value === undefined ? "–" : value.toFixed(digits);
 }
 
+// A score: two digits that count, so that small scores are not 0.00.
+function score(value) {
+  return value >= 0.1 ? value.toFixed(2) : value >= 0.00005 ? String(Number(value.toPrecision(1))) : "0";
+}
+
 function signed(value, digits = 1) {
   if (value === null || value === undefined) return "–";
   const text = Math.abs(value).toFixed(digits);

@@ -33,7 +33,7 @@ function overlayControls() {
 
 function markName(mark) {
   const name = DATA.categories[mark.c].name;
-  return mark.r < 0 ? name : `${name} ${mark.s.toFixed(2)}`;
+  return mark.r < 0 ? name : `${name} ${score(mark.s)}`;
 }
 
 function drawMark(mark, size) {
@@ -100,12 +100,12 @@ function enlarge(view, alternative) {
 // What became of an object in each run.
 function fateLine(fate, run) {
   let text = "missed";
-  if (fate.s !== undefined) text = `found, ${fate.s.toFixed(2)}`;
+  if (fate.s !== undefined) text = `found, ${score(fate.s)}`;
   else if (fate.e !== undefined) {
     const kind = DATA.error_types[fate.e];
     text = kind === "classification" ? `missed: detected as ${DATA.categories[fate.c].name}` : `missed: ${kind}`;
   }
-  return element("span", { class: "line" }, runDot(run), SEVERAL ? text : text);
+  return element("span", { class: "line" }, runDot(run), text);
 }
 
 function objectFigure(index) {
@@ -123,6 +123,6 @@ function falseFigure(index) {
   const text = kind === "classification" && other ? `is ${DATA.categories[other.c].name}` : kind;
   const alternative = `False positive ${DATA.categories[view.c].name} of ${DATA.runs[view.run]}, ${kind}, ${view.image}`;
   return figure(index, alternative, [
-    element("span", { class: "line" }, runDot(view.run), `${view.s.toFixed(2)}, ${text}`),
+    element("span", { class: "line" }, runDot(view.run), `${score(view.s)}, ${text}`),
   ]);
 }
