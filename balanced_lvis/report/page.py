@@ -26,8 +26,9 @@ from .examples import ImageView
 from .numbers import category_rows, short, task_numbers
 
 SCRIPTS = ("theme.js", "data.js", "views.js", "charts.js", "table.js", "category.js", "sections.js", "start.js")
-LIBRARIES = ("tabulator.min.js", "plotly-basic.min.js")
+LIBRARIES = ("vendor/tabulator.min.js", "vendor/plotly-basic.min.js")
 STYLES = ("vendor/tabulator.min.css", "page/report.css")
+_SOURCE_MAP = re.compile(r"//# sourceMappingURL=\S*|/\*# sourceMappingURL=.*?\*/")
 _HEADLINES = ("AP", "APr", "APc", "APf")
 _FURTHER = ("AP50", "AP75", "APs", "APm", "APl", "AR@300")
 
@@ -40,7 +41,7 @@ def render(collected: Collected, title: str, with_views: bool = True) -> str:
         with_views: False for the page without views, whose size the views are added to.
     """
     environment = _environment()
-    scripts = [*(_library(name) for name in LIBRARIES), "\n".join(_text(f"page/{name}") for name in SCRIPTS)]
+    scripts = [*map(_text, LIBRARIES), "\n".join(_text(f"page/{name}") for name in SCRIPTS)]
     early = _text("page/early.js")
     runs = collected.runs
     source = runs[0].analysis.source
@@ -174,12 +175,9 @@ def _json(content: dict) -> Markup:
 
 @cache
 def _text(path: str) -> str:
-    return resources.files(__package__).joinpath(path).read_text(encoding="utf-8")
-
-
-def _library(name: str) -> str:
-    """A library without the reference to its source map, which browsers would look for."""
-    return re.sub(r"\n//# sourceMappingURL=\S*", "", _text(f"vendor/{name}"))
+    """A file of this package, without a reference to a source map, which browsers would look for."""
+    text = resources.files(__package__).joinpath(path).read_text(encoding="utf-8")
+    return _SOURCE_MAP.sub("", text)
 
 
 def _policy(scripts: Sequence[str]) -> str:

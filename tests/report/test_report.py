@@ -124,7 +124,7 @@ def test_without_images_there_are_no_crops(made, tmp_path, package_log):
     assert "20 of 20 images do not exist in " in report.notices[0] and "no images are shown" in report.notices[0]
     text = (tmp_path / "r.html").read_text()
     assert text.count("images do not exist in") == 1 and 'id="images"' not in text
-    assert package_log.text.count("images do not exist in") == 1
+    assert "images do not exist in" in package_log.text
 
 
 def test_missing_and_damaged_images_are_left_out(made, tmp_path, package_log):
