@@ -36,7 +36,8 @@ growth: growth of costs with classes, detections and images.
 floor: processor time of pycocotools' C code alone in a mask evaluation of a fifth of --images images.
 analysis: an analysis of --images images with 300 detections each, and of a tenth of them AP-fixed and the bootstrap
 compared with plain implementations.
-submission, val, floor and analysis are not part of "all".
+report: a report with crops of --images images with 300 detections each, and the size of its file.
+submission, val, floor, analysis and report are not part of "all".
 """
 
 

@@ -13,6 +13,7 @@ FLAGS = (
 )  # fmt: skip
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+_TIMEOUT = 120_000  # milliseconds, for busy machines
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -61,8 +62,9 @@ class Page:
         self.page.on("pageerror", lambda error: self._note(True, str(error)))
         own = (path.as_uri(), "data:", "blob:")
         self.page.on("request", lambda request: self._note(not request.url.startswith(own), request.url[:200]))
+        self.page.set_default_timeout(_TIMEOUT)
         self.page.goto(f"{path.as_uri()}#{place}")
-        self.page.wait_for_selector("html[data-ready]", timeout=60_000)
+        self.page.wait_for_selector("html[data-ready]")
 
     def _note(self, is_problem: bool, text: str) -> None:
         if is_problem:
@@ -73,6 +75,26 @@ class Page:
 
     def __exit__(self, *error) -> None:
         self._context.close()
+
+    def reset(self) -> None:
+        """The state after opening."""
+        self.page.evaluate(
+            """() => {
+                document.getElementById("enlarged").close();
+                location.hash = "";
+                hidden.clear();
+                for (const key of ["boxes", "labels"]) hidden.add(key);
+                showOverlays();
+                for (const field of document.querySelectorAll("select[id], #category-search")) {
+                    const first = field.options ? field.options[0].value : "";
+                    if (field.value === first) continue;
+                    field.value = first;
+                    field.dispatchEvent(new Event(field.options ? "change" : "input"));
+                }
+                document.querySelector("#task-switch input").click();
+            }"""
+        )
+        self.page.wait_for_selector("#overview", state="visible")
 
     def texts(self, selector: str) -> list[str]:
         """Texts of the elements that are shown."""

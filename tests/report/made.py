@@ -111,7 +111,8 @@ def _stored(folder: Path, content: dict, ids: list[int], rng: np.random.Generato
 
 
 def _mask(box) -> dict:
+    """RLE of the left three quarters of a box, so that boxes are better than masks."""
     x, y, w, h = map(int, box)
     mask = np.zeros((HEIGHT, WIDTH), np.uint8, order="F")
-    mask[y : y + h, x : x + w] = 1
+    mask[y : y + h, x : x + w - w // 4] = 1
     return mask_util.encode(mask)
