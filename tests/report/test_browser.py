@@ -107,7 +107,7 @@ def test_the_table_sorts_by_click_and_key_and_searches(either):
         values = numbers(page, field)
         assert header.get_attribute("aria-sort") == direction
         assert len(values) > 20 and values == sorted(values, reverse=direction == "descending")
-        assert (values[0] > 90) == (direction == "descending")
+        assert (values[0] > values[-1]) == (direction == "descending")
     page.page.locator("#category-search").fill("CATEGORY 57")
     assert set(names_in_table(page)) == {f"category {k}" for k in range(categories) if str(k).startswith("57")}
     page.page.locator("#category-search").fill("nothing of the kind")
