@@ -122,7 +122,7 @@ def run_names(results: Sequence[str | os.PathLike]) -> list[str]:
     Args:
         results: paths of the runs.
     """
-    parts = [Path(os.path.abspath(path)).with_suffix("").parts for path in results]
+    parts = [Path(os.path.abspath(path).removesuffix(".zip").removesuffix(".json")).parts for path in results]
     if len(parts) == 1:
         last = parts[0][-2:] if parts[0][-1].startswith("seed_") else parts[0][-1:]
         return ["/".join(last)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ import numpy as np
 from ..evaluation.backends import GroundTruth
 from ..evaluation.detection_store import Detections
 from .examples import FalseView, ImageView, ObjectView, Request
+from .numbers import page_json
 from .outcomes import Outcomes
 from .photos import Photos
 from .views import CROP_PIXELS, CROP_UNITS, IMAGE_PIXELS, IMAGE_UNITS, Mark, Window, draw_view, window_around
@@ -90,7 +90,7 @@ class Artist:
             if request in drawn.places:
                 continue
             view = None if full else self.view(request)
-            size = 0 if view is None else len(json.dumps(view)) + 2
+            size = 0 if view is None else len(page_json(view)) + 1
             full = full or drawn.size + size > limit
             if full:
                 drawn.left_out += 1

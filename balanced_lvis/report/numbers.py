@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
 from ..analysis.error_types import ERROR_TYPES
 from ..analysis.model import Analysis, CategoryResult, ConfusedPair, TaskResult
+from ..utils.io import nan_to_none
 
 MOST_CONFUSIONS = 2_000
 _PERCENT, _SCORE = 2, 4  # digits
@@ -36,6 +40,11 @@ def short(value: float | None, digits: int = _PERCENT) -> float | int | None:
     if value is None or not math.isfinite(value):
         return None
     return round(value, digits) if digits else round(value)
+
+
+def page_json(content: dict) -> Markup:
+    """JSON for a script element: characters that could end it are escaped."""
+    return htmlsafe_json_dumps(nan_to_none(content), separators=(",", ":"), allow_nan=False)
 
 
 def category_rows(analysis: Analysis) -> list[dict]:

@@ -52,7 +52,7 @@ class Outcomes:
         return self.scores >= self.thresholds[self.categories]
 
     def matches(self) -> np.ndarray:
-        """(G,) index of the detection that matches each object, whatever its score; -1 without one."""
+        """(G,) index of the detection that matches each object, at any score; -1 without one."""
         found = np.full(len(self.object_images), -1, np.int64)
         true = np.flatnonzero(self.true)
         found[self.objects[true]] = true

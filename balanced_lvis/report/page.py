@@ -12,7 +12,6 @@ from importlib import resources
 from typing import Any
 
 import jinja2
-from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from .. import __version__
@@ -20,10 +19,9 @@ from ..analysis.error_types import ERROR_TYPES
 from ..analysis.model import Interval
 from ..analysis.sources import TASK_NAMES
 from ..analysis.summary import GROUP_NAMES
-from ..utils.io import nan_to_none
 from .collect import Collected
 from .examples import ImageView
-from .numbers import category_rows, short, task_numbers
+from .numbers import category_rows, page_json, short, task_numbers
 
 SCRIPTS = ("theme.js", "data.js", "views.js", "charts.js", "table.js", "category.js", "sections.js", "start.js")
 LIBRARIES = ("vendor/tabulator.min.js", "vendor/plotly-basic.min.js")
@@ -64,7 +62,7 @@ def render(collected: Collected, title: str, with_views: bool = True) -> str:
         style=Markup("\n".join(map(_text, STYLES))),
         early=Markup(early),
         scripts=[Markup(script) for script in scripts],
-        data=_json(page_data(collected, with_views)),
+        data=page_json(page_data(collected, with_views)),
     )
 
 
@@ -166,11 +164,6 @@ def signed(value: float, digits: int = 1) -> str:
     """As :func:`number`, with a sign; 0 has none."""
     text = number(value, digits).replace("-", "−")
     return f"+{text}" if value > 0 and float(f"{value:.{digits}f}") else text
-
-
-def _json(content: dict) -> Markup:
-    """JSON for a script element: characters that could end it are escaped."""
-    return htmlsafe_json_dumps(nan_to_none(content), separators=(",", ":"), allow_nan=False)
 
 
 @cache

@@ -19,7 +19,7 @@ from ..utils.text import first_of
 
 logger = logging.getLogger(__name__)
 
-_CACHED = 48  # images
+_CACHED = 8  # images; views of one image mostly follow each other
 _SHOWN = 3
 
 
