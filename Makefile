@@ -7,7 +7,7 @@ DETECTRON2 ?= $(or $(shell cat $(VENV)/.detectron2 2>/dev/null),LabGym==3.1.2)
 # The copy is part of another program, whose requirements Detectron2 does not need.
 DETECTRON2_FLAGS = $(if $(filter LabGym%,$(DETECTRON2)),--no-deps --ignore-requires-python,--no-build-isolation)
 
-DEVELOPMENT := pytest pytest-xdist hypothesis ruff mypy types-PyYAML types-tabulate mkdocs mkdocs-material \
+DEVELOPMENT := pytest pytest-xdist hypothesis playwright ruff mypy types-PyYAML types-tabulate mkdocs mkdocs-material \
                mkdocstrings[python] timm
 
 BIN   := $(VENV)/bin

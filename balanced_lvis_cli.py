@@ -23,6 +23,7 @@ COMMANDS = {
     "analyze-dataset": ("analyze_dataset", "show the class frequencies of a dataset"),
     "collect-logits": ("collect_logits", "write statistics of a checkpoint's logits, for the calibration LogN"),
     "analyze-results": ("analyze_results", "break AP down by error type, category and size; compare two results"),
+    "report": ("report", "write one HTML file about one or more runs, to look at in a browser"),
     "convert": ("convert", "convert checkpoints between Detectron2, balanced_lvis, EQL and BALMS"),
     "compare": ("compare", "train every method with several seeds and compare them"),
     "quickstart": ("quickstart", "train and compare two methods on a rendered dataset, without a GPU"),

@@ -8,7 +8,18 @@ from balanced_lvis import _detectron2
 
 _detectron2.require()
 
-from . import analysis, boxes, growth, lvis_evaluation, mask_encoding, masks, models, startup, submission_validation  # noqa: E402
+from . import (  # noqa: E402
+    analysis,
+    boxes,
+    growth,
+    lvis_evaluation,
+    mask_encoding,
+    masks,
+    models,
+    report,
+    startup,
+    submission_validation,
+)
 from .measure import Options, machine  # noqa: E402
 from .table import table  # noqa: E402
 
@@ -27,9 +38,10 @@ SUITES = {
     "val": lvis_evaluation.val,
     "floor": lvis_evaluation.floor,
     "analysis": analysis.analysis,
+    "report": report.report,
 }
 # Suites with a comparison at every size. "fixed" compares two configs; at the sizes of the others, the stock
 # implementation would need 20 GB.
-ALL = tuple(name for name in SUITES if name not in ("fixed", "submission", "val", "floor", "analysis"))
+ALL = tuple(name for name in SUITES if name not in ("fixed", "submission", "val", "floor", "analysis", "report"))
 
 __all__ = ["ALL", "SUITES", "Options", "machine", "table"]

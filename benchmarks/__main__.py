@@ -37,7 +37,8 @@ floor: processor time of pycocotools' C code alone in a mask evaluation of a fif
 analysis: an analysis of --images images with 300 detections each, and of a tenth of them AP-fixed and the bootstrap
 compared with plain implementations.
 fixed: inference for AP-fixed (base/ap_fixed_inference) compared with 300 detections per image.
-fixed, submission, val, floor and analysis are not part of "all".
+report: a report with crops of --images images with 300 detections each, and the size of its file.
+fixed, submission, val, floor, analysis and report are not part of "all".
 """
 
 

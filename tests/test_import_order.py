@@ -18,7 +18,7 @@ ORDER = (
     ("modeling", "evaluation", "config", "drawing"),
     ("analysis",),
     ("engine",),
-    ("prediction",),
+    ("prediction", "report"),
     ("experiments",),
     ("classification",),
     ("commands",),

@@ -76,7 +76,7 @@ def compare_results(
             on_analysis(analysis)
         if output is not None:
             write_files(analysis, matches, output)
-        values = _of_analysis(analysis, matches)
+        values = resampled_of(analysis, matches)
         del matches  # frees memory for the second
         compared = resample(tasks)
     comparison = Comparison(
@@ -85,7 +85,7 @@ def compare_results(
         options.samples,
         options.seed,
         options.level,
-        {task: _compared(values.tasks[task], compared.tasks[task], options.level) for task in tasks},
+        {task: compared_metrics(values.tasks[task], compared.tasks[task], options.level) for task in tasks},
     )
     if output is not None:
         comparison.save(os.path.join(output, COMPARISON_FILE))
@@ -198,16 +198,24 @@ def common_tasks(first: tuple[str, tuple[str, ...]], second: tuple[str, tuple[st
     return common
 
 
-def _of_analysis(analysis: Analysis, matches: dict[str, Matches]) -> Resampled:
+def resampled_of(analysis: Analysis, matches: dict[str, Matches]) -> Resampled:
+    """What a comparison needs of an analysis."""
     tasks = {
         task: resampled_metrics(result.metrics, matches[task].resamples) for task, result in analysis.tasks.items()
     }
     return Resampled(analysis.source, tasks)
 
 
-def _compared(
+def compared_metrics(
     first: dict[str, tuple[float, np.ndarray]], second: dict[str, tuple[float, np.ndarray]], level: float
 ) -> dict[str, ComparedMetric]:
+    """
+    Compare the metrics of a task: first minus second.
+
+    Args:
+        first, second: entries of :attr:`~balanced_lvis.analysis.analyze.Resampled.tasks`, of the same resamples.
+        level: share of the resamples inside an interval.
+    """
     return {
         name: ComparedMetric(
             centred_interval(*one, level),

@@ -17,6 +17,7 @@ from .comparison_runs import RunKey, comparison_runs, is_config_file, method_of_
 from .methods import METHODS, REFERENCE, Method, full_titles
 from .run_processes import number_of_jobs, train_all
 from .run_progress import Reporter
+from .run_report import report_runs
 from .runs import Run, discard_stale, unfinished, with_first_stages
 from .tables import TASKS
 from .time_estimate import time_line
@@ -44,7 +45,8 @@ def compare(
     command: str = "",
 ) -> dict:
     """
-    Train every method with every seed, evaluate, and write ``table.md``, ``table.json`` and plots to ``output``.
+    Train every method with every seed, evaluate, and write ``table.md``, ``table.json``, plots and a report of the
+    first seed of the reference and of the best method to ``output``.
 
     Each run has a folder: ``output``/method/seed_0 and so on. Finished runs are kept, and interrupted ones resume from
     their last checkpoint. Runs of another config are deleted, and so are runs that start from a first stage that is
@@ -172,7 +174,18 @@ def _write(methods: dict[str, Method], runs: dict[RunKey, Run], output: Path, ti
         plot_rare_ap(table, titles, groups, output / f"{name}_ap_of_rare_categories.png", task)
     write_json(output / TABLE, table, indent=1)
     print_text(f"\n{page}\nTables and plots are in {output}/")
+    best = best_and_reference(table)
+    seed = min(seed for _, seed in runs)
+    report_runs({titles[key]: runs[key, seed] for key in best}, output, f"{title}: {' and '.join(best)}, seed {seed}")
     return table
+
+
+def best_and_reference(table: dict) -> list[str]:
+    """The methods of the report: the reference, or the first one without it, and the one with the highest mask AP."""
+    reference = REFERENCE if REFERENCE in table else next(iter(table))
+    known = {key: table[key]["AP"]["mean"] for key in table if key != reference}
+    known = {key: mean for key, mean in known.items() if mean is not None}
+    return [reference, max(known, key=known.__getitem__)] if known else [reference]
 
 
 def _schedules(runs) -> str:

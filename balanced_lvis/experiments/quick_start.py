@@ -17,6 +17,7 @@ from .example_images import draw_comparison
 from .quick_start_report import comparison_table, mean_per_category, plot_ap_by_frequency, seed_statistics
 from .run_processes import train_all
 from .run_progress import Reporter
+from .run_report import report_runs
 from .runs import RESULTS, Run, discard_stale, unfinished
 
 SUMMARY = "summary.json"
@@ -61,7 +62,8 @@ def quick_start(
     overrides: tuple[str, ...] | list[str] = (),
 ) -> dict:
     """
-    Render the dataset, train and evaluate all candidates with all seeds, and write table, plots and images.
+    Render the dataset, train and evaluate all candidates with all seeds, and write table, plots, images, and a report
+    of the first seed.
 
     As many runs are trained at a time as there are cores; one on a GPU. A quick start that was interrupted is resumed;
     one that has finished starts from the beginning.
@@ -102,10 +104,12 @@ def quick_start(
         _draw({titles[key]: group for key, group in runs.items()}, rendered_root(configs[0]), output)
         table = comparison_table({titles[key]: found for key, found in results.items()})
         (output / TABLE).write_text(table, encoding="utf-8")
+        first_seed = {titles[key]: group[0] for key, group in runs.items()}
+        report_runs(first_seed, output, f"{' and '.join(titles.values())}, seed {seeds[0]}")
         summary: dict = {key: seed_statistics(found) for key, found in results.items()}
         summary |= {"seeds": list(seeds), "seconds": round(time.time() - start, 1)}
         write_json(output / SUMMARY, summary, indent=1)
-        print_text(f"\n{table}\n{summary['seconds']:.0f} s. Table, plots, images and {SUMMARY} are in {output}/")
+        print_text(f"\n{table}\n{summary['seconds']:.0f} s. Table, plots, report and {SUMMARY} are in {output}/")
         return summary
 
 

@@ -97,7 +97,7 @@ def _dumps(content, indent: int | None = None) -> str:
     try:
         return json.dumps(content, indent=indent, allow_nan=False)
     except ValueError:
-        return json.dumps(_nan_to_none(content), indent=indent, allow_nan=False)
+        return json.dumps(nan_to_none(content), indent=indent, allow_nan=False)
 
 
 @contextlib.contextmanager
@@ -179,9 +179,10 @@ def _sha256_of(path: str, size: int, mtime_ns: int) -> str:
     return sha256_of(path)
 
 
-def _nan_to_none(content):
+def nan_to_none(content):
+    """JSON content with None for NaN, at any depth."""
     if isinstance(content, dict):
-        return {key: _nan_to_none(value) for key, value in content.items()}
+        return {key: nan_to_none(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
-        return [_nan_to_none(value) for value in content]
+        return [nan_to_none(value) for value in content]
     return None if isinstance(content, float) and math.isnan(content) else content

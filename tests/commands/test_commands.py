@@ -22,6 +22,7 @@ TOOLS = {
     "analyze-dataset": "analyze_dataset",
     "collect-logits": "collect_logits",
     "analyze-results": "analyze_results",
+    "report": "report",
     "convert": "convert_checkpoint",
     "compare": "compare",
     "quickstart": "quick_start",

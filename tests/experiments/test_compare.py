@@ -16,7 +16,7 @@ from balanced_lvis.commands.overrides import parse_with_overrides
 from balanced_lvis.config import load_config
 from balanced_lvis.experiments import compare as compare_module
 from balanced_lvis.experiments.arguments import choose_methods
-from balanced_lvis.experiments.compare import METHODS, QUICK, compare
+from balanced_lvis.experiments.compare import METHODS, QUICK, best_and_reference, compare
 from balanced_lvis.utils import job_lock as lock
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, ROOT, rendered_opts
@@ -126,8 +126,17 @@ def test_tables_and_plots_of_all_methods(comparison, capsys):
         assert min(Image.open(comparison.output / f"{name}.png").size) > 400
     printed = capsys.readouterr().out
     assert page in printed
+    assert "No report.html is written: " in printed and "has no inference/lvis_instances_results.json" in printed
     assert re.search(r"rfs seed 0: box AP 20\.0, APr –, mask AP 10\.0, APr –, 0\.0 min; runs left: \d+\n", printed)
     assert "; runs left: 0\n" in printed
+
+
+def test_the_report_is_about_the_reference_and_the_best_method():
+    table = {key: {"AP": {"mean": mean}} for key, mean in {"sigmoid": 3.0, "rfs": 9.0, "crt": 5.0, "lws": None}.items()}
+    assert best_and_reference(table) == ["rfs", "crt"]
+    del table["rfs"]
+    assert best_and_reference(table) == ["sigmoid", "crt"]
+    assert best_and_reference({"lws": table["lws"]}) == ["lws"]
 
 
 def test_second_stages_start_from_the_first_stage_of_their_seed_after_it(comparison):

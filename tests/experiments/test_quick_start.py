@@ -71,6 +71,15 @@ def test_it_draws_plots_and_predictions(finished):
         assert min(Image.open(output / f"{name}.png").size) > 200
 
 
+def test_it_writes_a_report_of_the_first_seed_and_prints_its_path(finished):
+    output, _, printed = finished
+    assert f"Report of Sigmoid and Balanced Sigmoid: {output / 'report.html'}\n" in printed
+    text = (output / "report.html").read_text()
+    assert "<title>Sigmoid and Balanced Sigmoid, seed 0</title>" in text
+    assert "<dt>Balanced Sigmoid</dt>" in text and "balanced_sigmoid/seed_0/inference" in text
+    assert "data:image/webp" in text and "seed_3" not in text
+
+
 def test_runs_of_another_config_are_deleted_and_moved_ones_are_kept(finished, rendered):
     output, _, _ = finished
     run = candidates()[0].run(output, 0, tuple(overrides(rendered)))
