@@ -44,7 +44,7 @@ class WandbWriter(EventWriter):
         Start the run, or continue it.
 
         Raises:
-            InputError: if Weights & Biases can't start it, for example because nobody is logged in.
+            InputError: if Weights & Biases can't start it, for example because the user is not logged in.
         """
         import wandb
 

@@ -84,9 +84,9 @@ def test_the_confusion_matrix_of_hotcoco_ignores_federated_annotation(tmp_path):
     content = made_content(objects, negative=[(3, 2)], not_exhaustive=[(2, 2)], images=3, categories=2)
     found = [(1, 1, box, 0.9), (2, 2, box, 0.9), (3, 1, box, 0.9)]
     wrong = [
-        (1, 2, box, 0.8),  # may be right: nobody has looked for category 2 in image 1
+        (1, 2, box, 0.8),  # may be right: category 2 is unknown in image 1
         (2, 2, away, 0.7),  # may be right: not every object of category 2 is annotated in image 2
-        (2, 1, away, 0.6),  # may be right: nobody has looked for category 1 in image 2
+        (2, 1, away, 0.6),  # may be right: category 1 is unknown in image 2
         (3, 2, box, 0.8),  # wrong
     ]
     table = table_of(tmp_path, content, found + wrong)
@@ -98,7 +98,7 @@ def test_the_confusion_matrix_of_hotcoco_ignores_federated_annotation(tmp_path):
     assert (ids[pairs["detected"]], ids[pairs["annotated"]]) == (2, 1)
     matrix = hotcoco_of(tmp_path, content, found + wrong).confusion_matrix()["matrix"]
     background = 2
-    assert matrix[background].tolist() == [1, 3, 0], "four errors, three of which nobody can know to be errors"
+    assert matrix[background].tolist() == [1, 3, 0], "four errors, of which one is known to be one"
     assert not matrix[0, 1], "and the one confusion of categories is not among them"
 
 
