@@ -144,6 +144,8 @@ class _Place:
         # By line, so that what was printed before a kill is in the file.
         sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
         torch.set_num_threads(int(self.environ["OMP_NUM_THREADS"]))
+        if simulated := sys.modules.get("tests.simulated_cuda.state"):
+            simulated.STATE.in_forked_process = False  # the server has not used the device, so that this process may
         # For ranks and data workers. Python's documentation has processes share the server that has forked them, but
         # each would start its own.
         forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
