@@ -30,13 +30,15 @@ evaluate: LVIS evaluation of --images images with 300 detections each, and of a 
 API.
 startup: from a JSON file with --annotations annotations to the records that a rank trains on, compared with the loader
 of Detectron2.
+mapper: processor time from the photographs of --coco and their annotations to training records, compared with the mapper
+of Detectron2.
 submission: validation of a mask file of --images images with 300 detections each; test-dev has 19822.
 val: a complete evaluation of the size of LVIS val.
 growth: growth of costs with classes, detections and images.
 floor: processor time of pycocotools' C code alone in a mask evaluation of a fifth of --images images.
 analysis: an analysis of --images images with 300 detections each, and of a tenth of them AP-fixed and the bootstrap
 compared with plain implementations.
-submission, val, floor and analysis are not part of "all".
+mapper, submission, val, floor and analysis are not part of "all".
 """
 
 
@@ -68,6 +70,7 @@ def _options(args: argparse.Namespace) -> Options:
         iterations=args.iterations,
         images=args.images,
         annotations=args.annotations,
+        coco=args.coco,
         configs=config_folder(),
         config_file=args.config_file,
         opts=tuple(args.opts),
@@ -91,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", type=int, default=Options.images, help="images of the largest evaluation; default: %(default)s")
     add("--annotations", type=int, default=Options.annotations,
         help="annotations in the file of the startup suite; default: %(default)s")  # fmt: skip
+    add("--coco", type=Path, help="folder with annotations/instances_train2017.json and train2017 for the mapper suite; "
+        "default: coco in the datasets folder")  # fmt: skip
     add("--json", type=Path, help="write the rows to this file")
     return parser
 
