@@ -30,6 +30,8 @@ evaluate: LVIS evaluation of --images images with 300 detections each, and of a 
 API.
 startup: from a JSON file with --annotations annotations to the records that a rank trains on, compared with the loader
 of Detectron2.
+mapper: processor time from the photographs of --coco and their annotations to training records, compared with the mapper
+of Detectron2.
 submission: validation of a mask file of --images images with 300 detections each; test-dev has 19822.
 val: a complete evaluation of the size of LVIS val.
 growth: growth of costs with classes, detections and images.
@@ -38,7 +40,7 @@ analysis: an analysis of --images images with 300 detections each, and of a tent
 compared with plain implementations.
 fixed: inference for AP-fixed (base/ap_fixed_inference) compared with 300 detections per image.
 report: a report with crops of --images images with 300 detections each, and the size of its file.
-fixed, submission, val, floor, analysis and report are not part of "all".
+fixed, mapper, submission, val, floor, analysis and report are not part of "all".
 """
 
 
@@ -70,6 +72,7 @@ def _options(args: argparse.Namespace) -> Options:
         iterations=args.iterations,
         images=args.images,
         annotations=args.annotations,
+        coco=args.coco,
         configs=config_folder(),
         config_file=args.config_file,
         opts=tuple(args.opts),
@@ -93,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", type=int, default=Options.images, help="images of the largest evaluation; default: %(default)s")
     add("--annotations", type=int, default=Options.annotations,
         help="annotations in the file of the startup suite; default: %(default)s")  # fmt: skip
+    add("--coco", type=Path, help="folder with annotations/instances_train2017.json and train2017 for the mapper suite; "
+        "default: coco in the datasets folder")  # fmt: skip
     add("--json", type=Path, help="write the rows to this file")
     return parser
 

@@ -42,6 +42,7 @@ class Options:
         opts: config overrides for balanced_lvis, KEY VALUE pairs, flat.
         images: number of images of the largest evaluation.
         annotations: number of annotations for the start-up suite; LVIS-1.0 train has 1,270,141.
+        coco: folder of photographs for the mapper suite; None for coco in the datasets folder.
     """
 
     device: str = "cpu"
@@ -53,6 +54,7 @@ class Options:
     opts: tuple[str, ...] = ()
     images: int = 5000
     annotations: int = 1_270_000
+    coco: Path | None = None
 
 
 def row(

@@ -112,10 +112,30 @@ def _bitmasks(polygons: list[list], height: int, width: int) -> BitMasks:
     # The system clears new memory page by page. Pages without a pixel of a mask are never written.
     masks = np.zeros((len(polygons), height, width), bool)
     for mask, one in zip(masks, polygons):
-        rle = mask_util.merge(mask_util.frPyObjects(one, height, width))
-        x, y, w, h = mask_util.toBbox(rle).astype(int).tolist()
-        mask[y : y + h, x : x + w] = mask_util.decode(rle)[y : y + h, x : x + w]
+        _draw(mask, one)
     return BitMasks(torch.from_numpy(masks))
+
+
+def _draw(mask: np.ndarray, polygons: list) -> None:
+    """Set the pixels of Detectron2's ``polygons_to_bitmask`` in an empty (H, W) mask."""
+    width, height = _size_of_part(polygons, mask.shape)
+    rle = mask_util.merge(mask_util.frPyObjects(polygons, height, width))
+    x, y, w, h = mask_util.toBbox(rle).astype(int).tolist()
+    mask[y : y + h, x : x + w] = mask_util.decode(rle)[y : y + h, x : x + w]
+
+
+def _size_of_part(polygons: list, shape: tuple[int, ...]) -> list[int]:
+    """
+    Width and height of a part of the image from its origin that contains the polygons of an object.
+
+    pycocotools uses the size of an image only to cut off what is outside. The origin must stay: where an edge passes
+    exactly between two pixels, its choice depends on the rounding of coordinates.
+    """
+    size = np.array(shape[::-1])
+    furthest = np.concatenate(polygons).reshape(-1, 2).max(0)
+    # False for NaN and infinity, too.
+    is_inside = (furthest >= 0) & (furthest < size - 2)
+    return np.where(is_inside, np.where(is_inside, furthest, 0).astype(int) + 2, size).tolist()
 
 
 def without_empty(instances: Instances) -> Instances:
