@@ -33,7 +33,7 @@ def report(options: Options) -> list[dict]:
         found = in_fresh_process(f"{__name__}:run_report", job)
     size = (
         f"{options.images} images x {DETECTIONS_PER_IMAGE} detections: {found['megabytes']:.1f} MB with "
-        f"{found['views']:,} images and crops"
+        f"{found['views']:,} images and crops, {found['processor_seconds']:.0f} s of processor time"
     )
     return [row("report", size, [], [found["seconds"]], (None, found["peak_mb"]), identical=None)]
 

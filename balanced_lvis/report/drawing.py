@@ -106,7 +106,7 @@ class Artist:
         if pixels is None:
             return None
         height, width = pixels.shape[:2]
-        about = {"image": self._photos.name(image)}
+        about: dict = {"image": self._photos.name(image)}
         if isinstance(request, ImageView):
             window = Window(0, 0, width, height)
             view = draw_view(pixels, window, self._marks_of_image(image), IMAGE_PIXELS, IMAGE_UNITS)

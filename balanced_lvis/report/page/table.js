@@ -45,31 +45,33 @@ function tableColumns() {
     },
   });
   const whole = (value) => (value === null ? "–" : value.toLocaleString("en"));
-  const columns = [
-    {
-      title: "Category",
-      field: "name",
-      titleFormatter: title,
-      frozen: !matchMedia("(max-width: 700px)").matches,
-      minWidth: 130,
-      formatter: (cell) => categoryLink(cell.getRow().getData().index),
-    },
+  const narrow = matchMedia("(max-width: 700px)").matches;
+  const name = {
+    title: "Category",
+    field: "name",
+    titleFormatter: title,
+    frozen: !narrow,
+    minWidth: 110,
+    maxInitialWidth: narrow ? 130 : undefined,
+    formatter: (cell) => categoryLink(cell.getRow().getData().index),
+  };
+  const facts = [
     { title: "Group", field: "group", titleFormatter: title, formatter: (cell) => element("span", {}, DATA.group_names[cell.getValue()]) },
     numeric("training", "Training images", whole),
     numeric("objects", "Objects", whole),
   ];
-  DATA.runs.forEach((name, run) => columns.push(numeric(`ap_${run}`, SEVERAL ? `AP ${name}` : "AP", number)));
-  DATA.runs.slice(1).forEach((name, run) => {
-    columns.push(numeric(`difference_${run + 1}`, DATA.runs.length > 2 ? `Difference ${name}` : "Difference", signed, true));
+  const values = DATA.runs.map((run, index) => numeric(`ap_${index}`, SEVERAL ? `AP ${run}` : "AP", number));
+  DATA.runs.slice(1).forEach((run, index) => {
+    values.push(numeric(`difference_${index + 1}`, DATA.runs.length > 2 ? `Difference ${run}` : "Difference", signed, true));
   });
-  for (const [field, text] of RUN_COLUMNS) columns.push(numeric(field, text, number));
-  columns.push({
+  for (const [field, text] of RUN_COLUMNS) values.push(numeric(field, text, number));
+  const error = {
     title: SEVERAL ? `Costliest error ${DATA.runs.at(-1)}` : "Costliest error",
     field: "error",
     titleFormatter: title,
     formatter: (cell) => element("span", {}, cell.getValue() || "–"),
-  });
-  return columns;
+  };
+  return narrow ? [name, ...values, ...facts, error] : [name, ...facts, ...values, error];
 }
 
 function startTable() {
