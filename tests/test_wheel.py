@@ -90,7 +90,8 @@ def test_it_has_the_package_and_its_configs_but_no_tests_or_tools(wheel):
     paths = [*CONFIGS.rglob("*.yaml"), *CONFIGS.rglob("*.py")]
     configs = {f"balanced_lvis/configs/{path.relative_to(CONFIGS).as_posix()}" for path in paths}
     assert configs <= names and "balanced_lvis/py.typed" in names
-    of_report = [path for folder in ("page", "vendor") for path in (ROOT / "balanced_lvis" / "report" / folder).iterdir()]
+    report = ROOT / "balanced_lvis" / "report"
+    of_report = [*(report / "page").iterdir(), *(report / "vendor").iterdir()]
     assert len(of_report) > 10 and {path.relative_to(ROOT).as_posix() for path in of_report} <= names
     top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert top == {"balanced_lvis", "balanced_lvis_cli.py"}

@@ -63,9 +63,9 @@ class Image(msgspec.Struct, gc=False):
     id: _Id
     width: _Side
     height: _Side
-    file_name: Union[str, None] = None
-    coco_url: Union[str, None] = None
-    negative: Union[list[_Id], None] = msgspec.field(name="neg_category_ids", default=None)
+    file_name: str | None = None
+    coco_url: str | None = None
+    negative: list[_Id] | None = msgspec.field(name="neg_category_ids", default=None)
     not_exhaustive: list[_Id] = msgspec.field(name="not_exhaustive_category_ids", default_factory=list)
 
     def __post_init__(self):
@@ -110,8 +110,8 @@ class Annotation(msgspec.Struct, gc=False):
     image_id: _Id
     category_id: _Id
     box: _Box = msgspec.field(name="bbox")
-    segmentation: Union[list[list[_Number]], dict, None] = None
-    area: Union[_Area, None] = None
+    segmentation: list[list[_Number]] | dict | None = None
+    area: _Area | None = None
     is_crowd: _Flag = msgspec.field(name="iscrowd", default=False)
     is_ignored: _Flag = msgspec.field(name="ignore", default=False)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..analysis import Analysis, Options, analyze_detections
+from ..analysis.analyze import Resampled
 from ..analysis.compare import common_tasks, compared_metrics, resampled_of
 from ..analysis.model import ComparedMetric
 from ..analysis.sources import Opened, opened
