@@ -8,7 +8,18 @@ from balanced_lvis import _detectron2
 
 _detectron2.require()
 
-from . import analysis, boxes, growth, lvis_evaluation, mapping, mask_encoding, masks, models, startup, submission_validation  # noqa: E402
+from . import (
+    analysis,
+    boxes,
+    growth,
+    lvis_evaluation,
+    mapping,
+    mask_encoding,
+    masks,
+    models,
+    startup,
+    submission_validation,
+)  # noqa: E402
 from .measure import Options, machine  # noqa: E402
 from .table import table  # noqa: E402
 
@@ -28,8 +39,8 @@ SUITES = {
     "floor": lvis_evaluation.floor,
     "analysis": analysis.analysis,
 }
-# Suites with a comparison at every size, and without files that are not part of the project. At the sizes of the others,
-# the stock implementation would need 20 GB.
+# Suites with a comparison at every size, and without files of others. At the sizes of the others, the stock
+# implementation would need 20 GB.
 ALL = tuple(name for name in SUITES if name not in ("submission", "val", "floor", "analysis", "mapper"))
 
 __all__ = ["ALL", "SUITES", "Options", "machine", "table"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -25,8 +25,8 @@ _FLOAT64 = 0xCB
 
 class AnnotationColumns(NamedTuple):
     """
-    N valid annotations: objects, with a box of positive size, an area, and polygons of at least three points with finite
-    coordinates.
+    N valid annotations: objects, each with a box of positive size, an area, and polygons of at least three points with
+    finite coordinates.
 
     Attributes:
         id, image_id, category_id: (N,) int64.
@@ -67,7 +67,7 @@ class AnnotationColumns(NamedTuple):
         return self.numbers[~is_box], self.num_numbers - _BOX
 
 
-def split_columns(records: Sequence) -> Iterator[Union[AnnotationColumns, Annotation]]:
+def split_columns(records: Sequence) -> Iterator[AnnotationColumns | Annotation]:
     """
     Columns of as many neighbouring annotations as possible, and the others one at a time, in the given order.
 
@@ -90,7 +90,7 @@ def _is_usual(record) -> bool:
     )
 
 
-def _split(annotations: list[Annotation]) -> Iterator[Union[AnnotationColumns, Annotation]]:
+def _split(annotations: list[Annotation]) -> Iterator[AnnotationColumns | Annotation]:
     try:
         columns = _columns(annotations)
         usual = _are_valid(columns)
