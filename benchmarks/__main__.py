@@ -30,8 +30,8 @@ evaluate: LVIS evaluation of --images images with 300 detections each, and of a 
 API.
 startup: from a JSON file with --annotations annotations to the records that a rank trains on, compared with the loader
 of Detectron2.
-mapper: processor time from the photographs of --coco and their annotations to training records, compared with the mapper
-of Detectron2.
+mapper: processor time from the photographs and annotations of --coco to training records, compared with the mapper of
+Detectron2.
 submission: validation of a mask file of --images images with 300 detections each; test-dev has 19822.
 val: a complete evaluation of the size of LVIS val.
 growth: growth of costs with classes, detections and images.
@@ -96,8 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--images", type=int, default=Options.images, help="images of the largest evaluation; default: %(default)s")
     add("--annotations", type=int, default=Options.annotations,
         help="annotations in the file of the startup suite; default: %(default)s")  # fmt: skip
-    add("--coco", type=Path, help="folder with annotations/instances_train2017.json and train2017 for the mapper suite; "
-        "default: coco in the datasets folder")  # fmt: skip
+    add("--coco", type=Path,
+        help="folder of COCO for the mapper suite; default: coco in the datasets folder")  # fmt: skip
     add("--json", type=Path, help="write the rows to this file")
     return parser
 

@@ -56,9 +56,10 @@ def mapper(options: Options) -> list[dict]:
             for found, total in zip(seconds, passes):
                 found.append(total)
         rates = [len(records) / statistics.median(found) for found in seconds]
-        size = f"{len(records)} photographs, {density:g} objects each, {mask_format}: {rates[0]:.1f} and {rates[1]:.1f} images/s"
+        size = f"{len(records)} photographs, {density:g} objects each, {mask_format}: "
+        size += f"{rates[0]:.1f} and {rates[1]:.1f} images/s"
         identical = all(are_equal(*(_mapped(one, record, 0) for one in mappers)) for record in records)
-        rows.append(row("mapper", size, *seconds, None, identical))
+        rows.append(row("mapper", size, seconds[0], seconds[1], None, identical))
     return rows + _floor(photographs(folder, 0), options.rounds)
 
 

@@ -25,7 +25,7 @@ _FLOAT64 = 0xCB
 
 class AnnotationColumns(NamedTuple):
     """
-    N valid annotations: objects, with a box of positive size, an area, and polygons of at least three points with
+    N valid annotations: objects, each with a box of positive size, an area, and polygons of at least three points with
     finite coordinates.
 
     Attributes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Annotated, Literal, NamedTuple, Union
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -20,13 +20,13 @@ LISTS = ("images", "categories", "annotations")
 _LARGEST_ID = 2**62
 _FLOAT, _LIST = {float}, {list}
 
-# Types that msgspec decodes. It evaluates the annotations of the records below, in Python 3.10 too.
+# Types that msgspec decodes.
 _Id = Annotated[int, Meta(ge=-_LARGEST_ID, le=_LARGEST_ID)]
 _Side = Annotated[int, Meta(ge=1, le=_LARGEST_ID)]
-_Number = Union[Annotated[int, Meta(ge=-_LARGEST_ID, le=_LARGEST_ID)], float]
+_Number = Annotated[int, Meta(ge=-_LARGEST_ID, le=_LARGEST_ID)] | float
 _Box = Annotated[list[_Number], Meta(min_length=4, max_length=4)]
-_Area = Union[Annotated[int, Meta(ge=0, le=_LARGEST_ID)], Annotated[float, Meta(ge=0)]]
-_Flag = Union[bool, Literal[0, 1]]
+_Area = Annotated[int, Meta(ge=0, le=_LARGEST_ID)] | Annotated[float, Meta(ge=0)]
+_Flag = bool | Literal[0, 1]
 
 
 class RecordError(ValueError):
@@ -130,7 +130,7 @@ class Annotation(msgspec.Struct, gc=False):
         return not (self.is_crowd or self.is_ignored)
 
 
-Record = Union[Image, Category, Annotation, RecordError]
+Record = Image | Category | Annotation | RecordError
 
 _DECODERS: dict[str, Decoder] = {
     key: msgspec.json.Decoder(list[kind]).decode  # type: ignore[valid-type]

@@ -71,7 +71,7 @@ def masks_to_instances(annotations: Sequence[dict], size: tuple[int, int], mask_
         return utils.annotations_to_instances(annotations, size, mask_format=mask_format)
     without = [{key: one[key] for key in one.keys() - {"segmentation"}} for one in annotations]
     instances = utils.annotations_to_instances(without, size)
-    instances.gt_masks = _bitmasks(masks, *size)
+    instances.gt_masks = _bitmasks(masks, *size)  # type: ignore[arg-type]  # lists, as checked above
     return instances
 
 

@@ -1,6 +1,7 @@
 """Index of LVIS annotations: records equal to those of Detectron2's loader, and a robust file."""
 
 import functools
+import io
 import itertools
 import json
 import logging
@@ -306,6 +307,40 @@ def test_lists_are_streamed_wherever_the_pieces_end(elements, others, indent):
         file.write(data)
         file.seek(0)
         assert [element for _, element in json_stream.stream_lists(file, ("of",))] == elements
+
+
+small_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.dictionaries(st.sampled_from(["a", "}, {", "}]"]), small_values, max_size=3), max_size=12),
+    st.lists(small_values, max_size=3),
+    st.sampled_from([None, 2]),
+    st.sampled_from([3, 50, 200, 1 << 20]),
+)
+def test_objects_are_decoded_many_at_a_time_wherever_the_pieces_end(objects, others, indent, chunk):
+    text = json.dumps({"before": objects, "of": objects, "after": others}, indent=indent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_stream, "_CHUNK", chunk)
+        parts = json_stream.stream_parts(io.BytesIO(text.encode()), ("of",), {"of": json_stream.decode_any})
+        # As text, because 1 == 1.0.
+        assert json.dumps([element for _, part in parts for element in part]) == json.dumps(objects)
+        elements = json_stream.stream_list(io.BytesIO(json.dumps(objects, indent=indent).encode()))
+        assert json.dumps(list(elements)) == json.dumps(objects)
+
+
+@pytest.mark.parametrize("last", ['{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', '{"a": 100000000000000000000000}'])
+def test_what_the_fast_decoder_refuses_is_read_as_by_json(last, tmp_path):
+    text = f'[{{"a": 1}}, {last}, {{"a": [{{}}, {{}}]}}]'
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    assert repr(list(json_stream.stream_list(io.BytesIO(text.encode())))) == repr(json.loads(text))
+    assert repr(json_stream.load_json(path)) == repr(json.loads(text))
 
 
 # ------------------------------------------------------------------ what they are used for

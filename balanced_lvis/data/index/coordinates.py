@@ -52,7 +52,11 @@ def encode_all(numbers: np.ndarray, ends: np.ndarray) -> Iterator[tuple[int, byt
     start = 0
     for end, is_inexact in zip(ends.tolist(), num_inexact.tolist()):
         part = slice(start, end)
-        yield (FLOATS, numbers[part].astype(_FLOATS).tobytes()) if is_inexact else (HUNDREDTHS, hundredths[part].tobytes())
+        yield (
+            (FLOATS, numbers[part].astype(_FLOATS).tobytes())
+            if is_inexact
+            else (HUNDREDTHS, hundredths[part].tobytes())
+        )
         start = end
 
 
