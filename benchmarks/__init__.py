@@ -8,18 +8,8 @@ from balanced_lvis import _detectron2
 
 _detectron2.require()
 
-from . import (
-    analysis,
-    boxes,
-    growth,
-    lvis_evaluation,
-    mapping,
-    mask_encoding,
-    masks,
-    models,
-    startup,
-    submission_validation,
-)  # noqa: E402
+from . import analysis, boxes, growth, lvis_evaluation, mapping, mask_encoding, masks, models, startup  # noqa: E402
+from . import submission_validation as submission  # noqa: E402
 from .measure import Options, machine  # noqa: E402
 from .table import table  # noqa: E402
 
@@ -33,7 +23,7 @@ SUITES = {
     "inference": models.inference,
     "startup": startup.startup,
     "mapper": mapping.mapper,
-    "submission": submission_validation.submission,
+    "submission": submission.submission,
     "growth": growth.growth,
     "val": lvis_evaluation.val,
     "floor": lvis_evaluation.floor,
