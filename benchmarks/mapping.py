@@ -31,7 +31,7 @@ _SCALES = (640, 672, 704, 736, 768, 800)  # of the shorter side, as in the LVIS 
 # Mean numbers of objects of an image: of LVIS-1.0 train, and of its crowded images.
 _DENSITIES = (12.7, 120.0)
 _FORMATS = ("polygon", "bitmask")
-_PHOTOGRAPHS = 32
+_PHOTOGRAPHS = 24
 
 
 def mapper(options: Options) -> list[dict]:
