@@ -1,5 +1,6 @@
 """Training runs that are killed, also while saving, and whose files are damaged."""
 
+import multiprocessing
 import os
 import random
 import time
@@ -14,14 +15,13 @@ from soak.faults import WRITING, Fault, damage
 from soak.kills import KillLoop, newest_whole
 from soak.training_process import SETTINGS, same
 from tests.common import CONFIGS
-from tests.engine.forking import context
 
 KILLS = 6  # per training run
 
 
 def in_a_fresh_process(function, *arguments):
     """A process that has trained must not be forked, because the fork lacks its threads."""
-    with ProcessPoolExecutor(1, context) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
