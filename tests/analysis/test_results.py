@@ -276,13 +276,13 @@ def records_of(results, *dropped):
     return [{key: value for key, value in r.items() if key not in dropped} for r in json.loads(results.read_text())]
 
 
-def test_results_are_compared_on_their_common_tasks(case, tmp_path, caplog):
+def test_results_are_compared_on_their_common_tasks(case, tmp_path, package_log):
     annotations, store, results = case
     (tmp_path / "boxes.json").write_text(json.dumps(records_of(results, "segmentation")))
     shown = []
     comparison = compare_results(store, tmp_path / "boxes.json", annotations, QUICK, tmp_path / "out", shown.append)
     assert list(comparison.tasks) == ["bbox"] and list(shown[0].tasks) == ["bbox", "segm"]
-    assert "Masks of" in caplog.text and "not compared" in caplog.text
+    assert "Masks of" in package_log.text and "not compared" in package_log.text
     for metric in comparison.tasks["bbox"].values():
         assert (metric.difference.value, metric.difference.low, metric.difference.high) == pytest.approx((0, 0, 0))
         assert metric.first == metric.second
