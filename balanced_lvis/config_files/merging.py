@@ -94,9 +94,22 @@ def merge_mapping(
     """
     with _explained(path):
         try:
-            merge(cfg, content, path)
+            merge(cfg, _with_floats(cfg, content), path)
         except KeyError as error:
             raise InputError(_unknown_key(cfg, error, path)) from error
+
+
+def _with_floats(cfg: CN, content: Mapping) -> dict:
+    """The content with whole numbers as floats where the config has floats, as yacs takes no 200 for 200.0."""
+    changed = {}
+    for key, value in content.items():
+        current = cfg.get(key)
+        if isinstance(current, CN) and isinstance(value, Mapping):
+            value = _with_floats(current, value)
+        elif isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        changed[key] = value
+    return changed
 
 
 def set_value(cfg: CN, key: str, value, name: str) -> None:
@@ -180,6 +193,8 @@ def _merge_opts(cfg: Config, opts: list, before: Callable[[Config, str], None]) 
 
 
 def _merge_override(cfg: CN, key: str, value) -> None:
+    if isinstance(_node(cfg, key), float) and _is_whole(value):
+        value = float(value)  # yacs takes no 200 for 200.0
     try:
         cfg.merge_from_list([key, value])
     except (KeyError, AssertionError, TypeError) as error:
@@ -190,6 +205,12 @@ def _merge_override(cfg: CN, key: str, value) -> None:
         raise InputError(f"{key} is {str(value)[:40]!r}...: {_TOO_DEEP}.") from error
     except ValueError as error:
         raise InputError(f"{key} is {value!r:.200}: {_type_mismatch(error)}") from error
+
+
+def _is_whole(value) -> bool:
+    if isinstance(value, str):
+        return re.fullmatch(r"[+-]?\d{1,300}", value.strip()) is not None
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 # Raised by Python's parser, with which yacs reads values.

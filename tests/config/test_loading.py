@@ -210,6 +210,28 @@ def test_bad_overrides_are_explained(opts, message):
         load_config("", opts)
 
 
+@pytest.mark.parametrize("value", ["2", 2, " -3", "0"])
+def test_a_whole_number_overrides_a_float(value):
+    rate = load_config("", ["SOLVER.BASE_LR", value]).SOLVER.BASE_LR
+    assert isinstance(rate, float) and rate == float(value)
+
+
+def test_a_whole_number_in_a_file_may_stand_for_a_float(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("VERSION: 2\nSOLVER:\n  BASE_LR: 1\n  MAX_ITER: 3\n")
+    solver = load_config(file).SOLVER
+    assert (solver.BASE_LR, solver.MAX_ITER) == (1.0, 3) and isinstance(solver.BASE_LR, float)
+    file.write_text("SOLVER:\n  BASE_LR: true\n")
+    with pytest.raises(InputError, match="SOLVER.BASE_LR must be of type float"):
+        load_config(file)
+
+
+@pytest.mark.parametrize("value", [True, "True", "2 3", ""])
+def test_anything_else_than_a_number_is_an_error_for_a_float(value):
+    with pytest.raises(InputError, match="SOLVER.BASE_LR must be of type float"):
+        load_config("", ["SOLVER.BASE_LR", value])
+
+
 def test_overrides_may_be_python_values():
     pairs = {"SOLVER.MAX_ITER": 3, "DATASETS.TEST": ("a", "b"), "SOLVER.BASE_LR": 0.5, "MODEL.MASK_ON": False}
     assert load_config("", [word for pair in pairs.items() for word in pair]) == load_config("", override_words(pairs))
