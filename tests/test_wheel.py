@@ -89,7 +89,8 @@ def test_it_has_the_package_and_its_configs_but_no_tests_or_tools(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     configs = {f"balanced_lvis/configs/{path.relative_to(CONFIGS).as_posix()}" for path in CONFIGS.rglob("*.yaml")}
     assert configs <= names and "balanced_lvis/py.typed" in names
-    of_report = [path for folder in ("page", "vendor") for path in (ROOT / "balanced_lvis" / "report" / folder).iterdir()]
+    report = ROOT / "balanced_lvis" / "report"
+    of_report = [path for folder in ("page", "vendor") for path in (report / folder).iterdir()]
     assert len(of_report) > 10 and {path.relative_to(ROOT).as_posix() for path in of_report} <= names
     top = {name.split("/")[0] for name in names if ".dist-info/" not in name}
     assert top == {"balanced_lvis", "balanced_lvis_cli.py"}
