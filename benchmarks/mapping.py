@@ -129,7 +129,7 @@ def _seconds(mapped_by: Callable[[dict], dict], record: dict, seed: int) -> floa
 
 
 def are_equal(one: dict, other: dict) -> bool:
-    """Whether two training records have the same keys, and the same values and types to the bit."""
+    """Whether two training records have the same keys, and bit-identical values of the same types."""
     if list(one) != list(other) or not _same(one["image"], other["image"]):
         return False
     left, right = one["instances"], other["instances"]

@@ -1,5 +1,5 @@
 """
-Transforms of the annotations of an image to instances, equal to Detectron2's to the bit.
+Transforms of the annotations of an image to instances, bit-identical to Detectron2's.
 
 Detectron2 transforms each box and each polygon on its own. Here, all points of an image are transformed at once where
 that makes no difference, and masks are rasterised without copies of empty pixels.

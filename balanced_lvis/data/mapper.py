@@ -62,11 +62,11 @@ class ImageMapper(DatasetMapper):
         size = (record["width"], record["height"]) if {"width", "height"} <= record.keys() else None
         augmentations = self.augmentations.augs
         if self.image_format in ("BGR", "RGB") and are_of_size(augmentations):
-            picture = read_pil_image(name, size)
+            pil_image = read_pil_image(name, size)
             # Only its shape is used.
-            utils.check_image_size(record, np.broadcast_to(np.uint8(0), (picture.height, picture.width)))
-            picture, transforms = augment(picture, augmentations)
-            return channels_first(picture, self.image_format), transforms
+            utils.check_image_size(record, np.broadcast_to(np.uint8(0), (pil_image.height, pil_image.width)))
+            pil_image, transforms = augment(pil_image, augmentations)
+            return channels_first(pil_image, self.image_format), transforms
         image = read_image(name, self.image_format, size)
         utils.check_image_size(record, image)
         augmented = T.AugInput(image)
