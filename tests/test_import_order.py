@@ -12,10 +12,11 @@ from tests.common import ROOT
 ORDER = (
     ("utils",),
     ("priors", "console", "config_files"),
-    ("activations",),
+    ("activations", "lazy_config"),
     ("calibration", "meta"),
     ("data",),
-    ("modeling", "evaluation", "config", "drawing"),
+    ("modeling", "evaluation", "drawing"),
+    ("config",),
     ("analysis",),
     ("engine",),
     ("prediction", "report"),

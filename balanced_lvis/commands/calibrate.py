@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from detectron2.utils import comm
 
 from ..config import import_modules, load_config, thawed
-from ..config_files.lazy_files import is_lazy_file
-from ..config_files.names import config_path
+from ..config_files.names import config_path, is_lazy_file
 from ..console.command_line import command_line, log_to_files
 from ..console.printing import print_text
 from ..data.config_datasets import prepare_datasets, resolve_num_classes

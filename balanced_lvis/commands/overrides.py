@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Collection, Sequence
 
-from ..config_files.lazy_files import is_override
+from ..config_files.names import is_lazy_override
 
 
 def split_overrides(words: Sequence[str], sections: Collection[str] | None = None) -> tuple[list[str], list[str]]:
@@ -23,7 +23,7 @@ def split_overrides(words: Sequence[str], sections: Collection[str] | None = Non
     """
     sections = _sections_of_detection() if sections is None else sections
     for i, word in enumerate(words):
-        if (word.partition(".")[0] in sections or is_override(word)) and not os.path.exists(word):
+        if (word.partition(".")[0] in sections or is_lazy_override(word)) and not os.path.exists(word):
             return list(words[:i]), list(words[i:])
     return list(words), []
 

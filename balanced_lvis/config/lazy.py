@@ -2,7 +2,7 @@
 LazyConfigs as configs: the settings that the engine reads, under the keys of yaml configs.
 
 A LazyConfig declares a model, an optimizer, a schedule, data loaders and ``train``. The engine builds these parts from
-the file (:mod:`balanced_lvis.modeling.lazy_model`, ``SOLVER.OPTIMIZER`` "LazyConfig", ...), and reads everything else
+the file (:mod:`balanced_lvis.engine.lazy_model`, ``SOLVER.OPTIMIZER`` "LazyConfig", ...), and reads everything else
 from a config: datasets, class prior, sampler, checkpoints, evaluation. :func:`config_of_lazy` makes this config. Its
 ``LAZY`` node names the file and the overrides, so that it can be saved, changed and sent to processes as any other.
 """
@@ -25,8 +25,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..activations import activation_class, activation_names
 from ..calibration import calibration_class, calibration_names
-from ..config_files.lazy_files import ENGINE, NODES, load_lazy, target_of
+from ..config_files.names import ENGINE, NODES
 from ..data.samplers import ClassAwareTrainingSampler, InstanceAwareRepeatFactorTrainingSampler
+from ..lazy_config.files import load_lazy, target_of
 from ..utils.errors import InputError, did_you_mean
 from ..utils.io import replacing
 from ..utils.keyword_options import keyword_options

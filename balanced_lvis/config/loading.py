@@ -9,9 +9,9 @@ from detectron2.config import CfgNode as CN
 
 from ..config_files.imports import KEY as IMPORTS
 from ..config_files.imports import import_modules, module_names
-from ..config_files.lazy_files import is_lazy_file, load_lazy
 from ..config_files.merging import flat_list, merged_config, set_value
-from ..config_files.names import config_path
+from ..config_files.names import config_path, is_lazy_file
+from ..lazy_config.files import load_lazy
 from ..utils.errors import InputError
 from ..utils.user_paths import expand_values, path_of
 from .defaults import default_config

@@ -17,8 +17,7 @@ from ..utils.text import one_line
 from ..utils.user_paths import expand_values, path_of
 from .imports import KEY as IMPORTS
 from .imports import import_modules, module_names
-from .lazy_files import is_lazy_file
-from .names import config_path
+from .names import config_path, is_lazy_file
 from .yaml_files import check_config_file, read_config_file
 
 Config = TypeVar("Config", bound=CN)

@@ -11,9 +11,23 @@ from ..utils.text import one_line
 from ..utils.user_paths import why_no_file
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_SUFFIXES = (".yaml", ".py")  # of yaml configs and LazyConfigs
+_LAZY = ".py"
+_SUFFIXES = (".yaml", _LAZY)  # of yaml configs and LazyConfigs
 _PREFIX = "configs/"
 _BUILDING_BLOCKS = "base"  # folders with bases of other configs, not to be trained themselves
+NODES = ("model", "optimizer", "lr_multiplier", "dataloader", "train")  # what a LazyConfig must have
+ENGINE = "engine"  # node of a LazyConfig with options that yaml configs have, under their names there
+
+
+def is_lazy_file(path: str | os.PathLike) -> bool:
+    """Whether a config file is a LazyConfig: Python code."""
+    return os.fspath(path).endswith(_LAZY)
+
+
+def is_lazy_override(word: str) -> bool:
+    """Whether a word of a command line is an override of a LazyConfig, such as ``train.max_iter=1000``."""
+    key, separator, _ = word.partition("=")
+    return bool(separator) and key.lstrip("+").partition(".")[0] in (*NODES, ENGINE)
 
 
 def config_folder() -> Path:

@@ -14,7 +14,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import Instances
 from torch import Tensor
 
-from ..config_files.lazy_files import build_part, lazy_config, target_of
+from ..lazy_config.files import build_part, lazy_config, target_of
 from ..utils.errors import InputError
 from .image_files import read_image, read_pil_image
 from .image_transforms import ResizeShortestEdge, are_of_size, augment, channels_first

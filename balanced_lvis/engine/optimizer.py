@@ -8,7 +8,7 @@ import torch
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
 from ..config.lazy import LAZY
-from ..config_files.lazy_files import build_part, lazy_config
+from ..lazy_config.files import build_part, lazy_config
 from ..modeling.decoupled import has_scales, scale_decay
 from ..utils.errors import InputError
 from .speed import optimizer_kernel

@@ -8,7 +8,7 @@ import logging
 from detectron2.solver import LRMultiplier, build_lr_scheduler
 
 from ..config.lazy import LAZY
-from ..config_files.lazy_files import build_part, lazy_config
+from ..lazy_config.files import build_part, lazy_config
 from ..utils.errors import InputError, did_you_mean
 
 logger = logging.getLogger(__name__)

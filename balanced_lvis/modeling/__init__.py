@@ -7,7 +7,6 @@ _detectron2.require()
 from .box_predictor import ActivationOutputLayers  # noqa: E402
 from .calibration_grid import GridDetector  # noqa: E402
 from .decoupled import ClassifierInputs, DecoupledRCNN  # noqa: E402
-from .lazy_model import build_lazy_model  # noqa: E402
 from .mask_head import ChosenClassMaskHead  # noqa: E402
 from .roi_heads import LongTailCascadeROIHeads, LongTailROIHeads  # noqa: E402
 from .rpn_head import SampledRPNHead  # noqa: E402
@@ -22,6 +21,5 @@ __all__ = [
     "LongTailCascadeROIHeads",
     "LongTailROIHeads",
     "SampledRPNHead",
-    "build_lazy_model",
     "build_small_resnet_fpn_backbone",
 ]

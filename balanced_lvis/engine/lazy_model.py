@@ -5,8 +5,8 @@ from __future__ import annotations
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ..config.lazy import predictors, write_back
-from ..config_files.lazy_files import build_part, lazy_config
-from .box_predictor import activation_from_config, calibration_from_config
+from ..lazy_config.files import build_part, lazy_config
+from ..modeling.box_predictor import activation_from_config, calibration_from_config
 
 
 @META_ARCH_REGISTRY.register()

@@ -13,26 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .. import _detectron2
+from ..config_files.names import ENGINE
 from ..utils.errors import InputError, did_you_mean
 from ..utils.text import one_line
 
-SUFFIX = ".py"
-NODES = ("model", "optimizer", "lr_multiplier", "dataloader", "train")  # what a LazyConfig must have
-ENGINE = "engine"  # node with the options that yaml configs have, under their names there
 OFFICIAL = "install the official Detectron2: make setup DETECTRON2=<folder or address of its repository>"
 _TARGET = "_target_"
 _CHECKED_LATER = (ENGINE, "train")  # their keys may be left out, and are checked where they become config keys
-
-
-def is_override(word: str) -> bool:
-    """Whether a word of a command line is an override of a LazyConfig, such as ``train.max_iter=1000``."""
-    key, separator, _ = word.partition("=")
-    return bool(separator) and key.lstrip("+").partition(".")[0] in (*NODES, ENGINE)
-
-
-def is_lazy_file(path: str | os.PathLike) -> bool:
-    """Whether a config file is a LazyConfig: Python code."""
-    return os.fspath(path).endswith(SUFFIX)
 
 
 def lazy_config(cfg) -> Any:
