@@ -9,7 +9,7 @@ from ..analysis.bootstrap import SAMPLES
 from ..analysis.sources import results_path
 from ..console.command_line import command_line, log_to_screen
 from ..console.printing import print_text
-from ..report import MAX_MEGABYTES, write_report
+from ..report import MAX_MEGABYTES, TITLE, write_report
 from ..utils.storage import check_output
 from .dataset_of_results import add_dataset_arguments, dataset_of_results
 from .parsers import OVERRIDES, new_parser
@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add("runs", nargs="+", metavar="RUN", help="folder of a run, results file, or stored detections")
     add("--output", metavar="HTML", default="report.html", help="file to write (default: %(default)s)")
     add("--names", nargs="+", metavar="NAME", help="name of each run (default: what differs in their paths)")
-    add("--title", default="Detection report", help="title of the page (default: %(default)s)")
+    add("--title", default=TITLE, help="title of the page (default: %(default)s)")
     add_dataset_arguments(parser)
     add("--image-root", metavar="FOLDER",
         help="folder of the images (default: that of the dataset); without images, there are no crops")  # fmt: skip

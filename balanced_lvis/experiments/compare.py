@@ -17,7 +17,7 @@ from .comparison_runs import RunKey, comparison_runs, is_config_file, method_of_
 from .methods import METHODS, REFERENCE, Method, full_titles
 from .run_processes import number_of_jobs, train_all
 from .run_progress import Reporter
-from .run_report import report_runs
+from .run_report import remove_report, report_runs
 from .runs import Run, discard_stale, unfinished, with_first_stages
 from .tables import TASKS
 from .time_estimate import time_line
@@ -79,6 +79,7 @@ def compare(
     runs = comparison_runs(table, files, seeds, output, tuple(overrides))
     chosen = {key: run for key, run in runs.items() if key[0] in chosen_methods}
     with only_job_in(output, "--output"):
+        remove_report(output)
         to_do, kept = run_all(list(chosen.values()), list(runs.values()), program, output, jobs)
         minutes = (time.monotonic() - start) / 60
         made_by = (

@@ -17,7 +17,7 @@ from .example_images import draw_comparison
 from .quick_start_report import comparison_table, mean_per_category, plot_ap_by_frequency, seed_statistics
 from .run_processes import train_all
 from .run_progress import Reporter
-from .run_report import report_runs
+from .run_report import remove_report, report_runs
 from .runs import RESULTS, Run, discard_stale, unfinished
 
 SUMMARY = "summary.json"
@@ -77,7 +77,7 @@ def quick_start(
 
     Returns:
         the contents of ``summary.json``: {candidate.key: {"bbox": {metric: {"mean", "std", "runs"}}, "segm": {...}},
-        ..., "seeds": [...], "seconds": wall-clock seconds of this call}.
+        ..., "seeds": [...], "seconds": wall-clock seconds of this call, without the report}.
 
     Raises:
         InputError: if a seed is negative, an override is invalid or sets a key that differs between the runs, another
@@ -104,12 +104,12 @@ def quick_start(
         _draw({titles[key]: group for key, group in runs.items()}, rendered_root(configs[0]), output)
         table = comparison_table({titles[key]: found for key, found in results.items()})
         (output / TABLE).write_text(table, encoding="utf-8")
-        first_seed = {titles[key]: group[0] for key, group in runs.items()}
-        report_runs(first_seed, output, f"{' and '.join(titles.values())}, seed {seeds[0]}")
         summary: dict = {key: seed_statistics(found) for key, found in results.items()}
         summary |= {"seeds": list(seeds), "seconds": round(time.time() - start, 1)}
         write_json(output / SUMMARY, summary, indent=1)
-        print_text(f"\n{table}\n{summary['seconds']:.0f} s. Table, plots, report and {SUMMARY} are in {output}/")
+        print_text(f"\n{table}\n{summary['seconds']:.0f} s. Table, plots and {SUMMARY} are in {output}/")
+        first_seed = {titles[key]: group[0] for key, group in runs.items()}
+        report_runs(first_seed, output, f"{' and '.join(titles.values())}, seed {seeds[0]}")
         return summary
 
 
@@ -120,6 +120,7 @@ def _to_train(runs: list[Run], output: Path) -> list[Run]:
             run.discard()
         (output / TABLE).unlink(missing_ok=True)
         (output / SUMMARY).unlink()
+    remove_report(output)
     to_do = unfinished(runs)
     discard_stale(to_do, runs, output)
     return to_do

@@ -15,6 +15,7 @@ in ``page/`` and the libraries in ``vendor/``.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,18 +25,20 @@ from ..analysis import Options
 from ..analysis.sources import results_path
 from ..utils.errors import InputError
 from ..utils.io import replacing
+from ..utils.storage import check_output, clear_output_errors
 from ..utils.user_paths import path_of
-from .collect import Collector
+from .collect import Collected, Collector
 from .page import render
 
-__all__ = ["MAX_MEGABYTES", "Report", "run_names", "write_report"]
+__all__ = ["MAX_MEGABYTES", "TITLE", "Report", "run_names", "write_report"]
 
 logger = logging.getLogger(__name__)
 
 MAX_MEGABYTES = 15.0
 MOST_RUNS = 6  # with distinct colours
+TITLE = "Detection report"
 _MEGABYTE = 1_000_000
-_TITLE = "Detection report"
+_RESERVED = 10_000  # bytes for the notices, which are not known before the views are drawn
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def write_report(
     image_root: str | os.PathLike | None = None,
     options: Options | None = None,
     max_megabytes: float = MAX_MEGABYTES,
-    title: str = _TITLE,
+    title: str = TITLE,
 ) -> Report:
     """
     Write a report of one or more runs on the same images. Differences are those to the first run.
@@ -81,9 +84,13 @@ def write_report(
         title: of the page.
 
     Raises:
-        InputError: if there are no runs, too many, or names that are not distinct; if the size is too small for a page
-            without crops; or as :func:`~balanced_lvis.analysis.analyze_results`.
+        InputError: if there are no runs, too many, or names that are not distinct; if the size is not above 0 and
+            finite, or too small for a page without crops; or as :func:`~balanced_lvis.analysis.analyze_results`.
+        StorageError: if ``output`` can't be written.
     """
+    output = path_of(output, "output")
+    if not 0 < max_megabytes < math.inf:
+        raise InputError(f"max_megabytes is {max_megabytes}; pass a number above 0, such as {MAX_MEGABYTES:g}.")
     options = options or Options()
     options.check()
     if not options.samples:
@@ -94,25 +101,34 @@ def write_report(
     names = _checked_names(names or run_names(results), len(paths))
     if len(set(paths)) < len(paths):
         raise InputError(f"results are not distinct: {', '.join(paths)}; name each run once.")
+    check_output(output)
     collector = Collector(path_of(annotations, "annotations"), image_root, options)
     with collector.collected(paths, names) as (collected, draw):
-        fixed = len(render(collected, title, with_views=False).encode())
         limit = int(max_megabytes * _MEGABYTE)
-        if fixed > limit:
+        fixed = len(render(collected, title, with_views=False).encode())
+        if fixed + _RESERVED > limit:
             raise InputError(
-                f"max_megabytes is {max_megabytes:g}, but the page has {fixed / _MEGABYTE:.1f} MB without images; set "
-                "it to more."
+                f"max_megabytes is {max_megabytes:g}, but the page needs {(fixed + _RESERVED) / _MEGABYTE:.2f} MB "
+                "without images; set it to more."
             )
-        draw(limit - fixed - _MARGIN)
-        text = render(collected, title)
-    with replacing(output) as file:
-        file.write(text)
-    report = Report(Path(output), len(text.encode()), len(collected.drawn.views), tuple(collected.notices))
+        draw(limit - fixed - _RESERVED)
+        content = _rendered(collected, title, limit)
+    with clear_output_errors(output), replacing(output, "wb") as file:
+        file.write(content)
+    report = Report(Path(output), len(content), len(collected.drawn.views), tuple(collected.notices))
+    for notice in report.notices:
+        logger.warning("%s", notice)
     logger.info("%s: %.1f MB, %d images and crops", report.path, report.size / _MEGABYTE, report.views)
     return report
 
 
-_MARGIN = 100_000  # bytes for the lists of views and the notices, which are not known before
+def _rendered(collected: Collected, title: str, limit: int) -> bytes:
+    """The page, without the last views if it would exceed a number of bytes."""
+    content = render(collected, title).encode()
+    while (excess := len(content) - limit) > 0 and collected.drawn.views:
+        collected.drawn.remove_last(excess)
+        content = render(collected, title).encode()
+    return content
 
 
 def run_names(results: Sequence[str | os.PathLike]) -> list[str]:

@@ -18,6 +18,7 @@ from ..analysis.sources import Opened, opened
 from ..evaluation.annotation_loader import load_annotations
 from ..evaluation.backends import GroundTruth
 from ..evaluation.lvis_api import LVIS
+from ..utils.text import first_of
 from .curves import training_curves
 from .drawing import Artist, Drawn
 from .examples import (
@@ -31,8 +32,8 @@ from .examples import (
     in_rounds,
     worst_and_best_images,
 )
-from .outcomes import ImageCounts, Outcomes, outcomes_of
-from .photos import Photos
+from .outcomes import Outcomes, outcomes_of
+from .photos import SHOWN, Photos
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +67,9 @@ class Collected:
         changes: categories that changed most, for each run but the first.
         changed_objects: objects that explain them, for each run but the first, by rank of the category.
         images: worst and best images of each run.
-        image_counts: of each run.
         categories: examples of each category, by rank.
+        photos: the images.
         drawn: the views.
-        notices: what was left out, as sentences.
     """
 
     runs: list[RunNumbers]
@@ -77,10 +77,34 @@ class Collected:
     changes: list[Change]
     changed_objects: list[dict[int, list[ObjectView]]]
     images: list[tuple[list[int], list[int]]]
-    image_counts: list[ImageCounts]
     categories: list[CategoryExamples]
+    photos: Photos
     drawn: Drawn = field(default_factory=Drawn)
-    notices: list[str] = field(default_factory=list)
+
+    @property
+    def notices(self) -> list[str]:
+        """What is left out, as sentences."""
+        return [notice for notice in (self.photos.problem, self.photos.unreadable, self._left_out()) if notice]
+
+    def _left_out(self) -> str:
+        """What is left out to limit the size."""
+        drawn = self.drawn
+        if not drawn.left_out:
+            return ""
+        without = [
+            category.name
+            for category, own in zip(self.runs[0].analysis.tasks[self.tasks[0]].categories, self.categories)
+            if own.in_order() and not drawn.indices(own.in_order())
+        ]
+        chosen = drawn.left_out + len(drawn.views)
+        text = (
+            f"To limit the size of the file, {drawn.left_out:,} of {chosen:,} chosen image crops "
+            f"{'were' if drawn.left_out > 1 else 'was'} left out"
+        )
+        if not without:
+            return f"{text}; all categories have some."
+        categories = "1 category has" if len(without) == 1 else f"{len(without):,} categories have"
+        return f"{text}; {categories} none ({first_of(without, SHOWN)})."
 
 
 class Collector:
@@ -122,13 +146,13 @@ class Collector:
                 changed,
                 [changed_objects(change, outcomes, exists) for change in changed],
                 [worst_and_best_images(own, exists) for own in outcomes],
-                [own.image_counts(len(exists)) for own in outcomes],
                 category_examples(outcomes, exists, len(truth.category_ids)),
+                photos,
             )
             artist = Artist(truth, photos, [own.detections for own in sources], outcomes, tasks[0] == "segm")
 
             def draw(limit: int) -> None:
-                _draw(collected, artist, photos, limit)
+                _draw(collected, artist, limit)
 
             yield collected, draw
 
@@ -165,22 +189,9 @@ def _ap(analysis: Analysis, task: str) -> np.ndarray:
     return np.array([category.ap for category in analysis.tasks[task].categories])
 
 
-def _draw(collected: Collected, artist: Artist, photos: Photos, limit: int) -> None:
+def _draw(collected: Collected, artist: Artist, limit: int) -> None:
     """In the order of importance; see :mod:`.examples`."""
-    if photos.any:
+    if collected.photos.any:
         explained = [view for found in collected.changed_objects for views in found.values() for view in views]
         images = [ImageView(image) for lists in collected.images for one in lists for image in one]
         artist.draw([*explained, *images, *in_rounds(collected.categories, artist.image_of)], collected.drawn, limit)
-    drawn = collected.drawn
-    if photos.problem:
-        collected.notices.append(photos.problem)
-    if photos.unreadable:
-        collected.notices.append(f"{photos.unreadable:,} images could not be decoded and are not shown.")
-    if drawn.left_out:
-        without = sum(not drawn.indices(own.in_order()) for own in collected.categories if own.in_order())
-        text = (
-            f"To limit the size of the file, {drawn.left_out:,} of {drawn.left_out + len(drawn.views):,} chosen image "
-            f"crops were left out; {without:,} categories have none."
-        )
-        logger.warning("%s", text)
-        collected.notices.append(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -26,18 +27,32 @@ class Drawn:
     Attributes:
         views: all views, as :func:`.views.draw_view` gives them.
         places: index in ``views`` of each request that was drawn.
-        size: bytes of the views in the page.
-        left_out: number of requests that were not drawn because of the size.
+        sizes: bytes of each view in the page.
+        left_out: number of requests that are not in the page because of the size.
     """
 
     views: list[dict] = field(default_factory=list)
     places: dict[Request, int] = field(default_factory=dict)
-    size: int = 0
+    sizes: list[int] = field(default_factory=list)
     left_out: int = 0
 
     def indices(self, requests: Iterable[Request]) -> list[int]:
         """Indices of those requests that were drawn."""
         return [self.places[request] for request in requests if request in self.places]
+
+    def add(self, request: Request, view: dict, size: int) -> None:
+        """Add the view of a request, of a number of bytes."""
+        self.places[request] = len(self.views)
+        self.views.append(view)
+        self.sizes.append(size)
+
+    def remove_last(self, size: int) -> None:
+        """Leave out the last views, of together at least a number of bytes, as far as there are any."""
+        while size > 0 and self.views:
+            self.places.popitem()
+            self.views.pop()
+            size -= self.sizes.pop()
+            self.left_out += 1
 
 
 class Artist:
@@ -83,21 +98,21 @@ class Artist:
         Args:
             requests: what to draw. What has been drawn is skipped, and so are images that can't be read.
             drawn: views so far, which are added to.
-            limit: bytes of all views.
+            limit: bytes of all views and of their indices in the lists of the page.
         """
-        full = False
-        for request in dict.fromkeys(requests):
+        full, total = False, sum(drawn.sizes)
+        uses = Counter(requests)  # in the order of the requests; each is an index in the lists of the page
+        for request in uses:
             if request in drawn.places:
                 continue
             view = None if full else self.view(request)
-            size = 0 if view is None else len(page_json(view)) + 1
-            full = full or drawn.size + size > limit
+            size = 0 if view is None else len(page_json(view)) + 1 + uses[request] * (len(str(len(drawn.views))) + 1)
+            full = full or total + size > limit
             if full:
                 drawn.left_out += 1
             elif view is not None:
-                drawn.places[request] = len(drawn.views)
-                drawn.views.append(view)
-                drawn.size += size
+                drawn.add(request, view, size)
+                total += size
 
     def view(self, request: Request) -> dict | None:
         """A view, with what became of its object or detection; None if the image can't be read."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
@@ -12,7 +13,7 @@ from ..analysis.error_types import ERROR_TYPES
 from ..analysis.model import Analysis, CategoryResult, ConfusedPair, TaskResult
 from ..utils.io import nan_to_none
 
-MOST_CONFUSIONS = 2_000
+MOST_CONFUSIONS = 5  # of a category, as the detected and as the annotated one
 _PERCENT, _SCORE = 2, 4  # digits
 
 # Column of the page, attribute path, digits.
@@ -23,7 +24,6 @@ _COLUMNS: dict[str, tuple[Callable[[CategoryResult], float], int]] = {
     "ar": (lambda c: c.ar, _PERCENT),
     "fixed": (lambda c: c.ap_fixed, _PERCENT),
     "boundary": (lambda c: c.ap_boundary, _PERCENT),
-    "detections": (lambda c: c.detections, 0),
     "threshold": (lambda c: c.best_f1.threshold, _SCORE),
     "precision": (lambda c: c.best_f1.precision, _PERCENT),
     "recall": (lambda c: c.best_f1.recall, _PERCENT),
@@ -81,7 +81,6 @@ def task_numbers(result: TaskResult) -> dict:
         "calibration": {
             pool: {
                 "ece": short(found.ece),
-                "laece": short(found.laece),
                 "bins": [
                     [row.count, short(row.mean_score, _SCORE), short(row.precision, _SCORE)]
                     for row in found.reliability
@@ -89,9 +88,29 @@ def task_numbers(result: TaskResult) -> dict:
             }
             for pool, found in result.calibration.items()
         },
-        "confusion": [_confusion(pair, ranks) for pair in result.confusion[:MOST_CONFUSIONS]],
+        "confusion": [
+            [ranks[pair.detected], ranks[pair.annotated], pair.count, pair.opportunities]
+            for pair in most_frequent(result.confusion)
+        ],
     }
 
 
-def _confusion(pair: ConfusedPair, ranks: dict[int, int]) -> list:
-    return [ranks[pair.detected], ranks[pair.annotated], pair.count, pair.opportunities, short(pair.ap_lost, 3)]
+def most_frequent(pairs: Iterable[ConfusedPair]) -> list[ConfusedPair]:
+    """
+    Pairs that are among the :data:`MOST_CONFUSIONS` most frequent ones of the detected or of the annotated category.
+
+    Args:
+        pairs: of a task.
+
+    Returns:
+        by falling count.
+    """
+    detected: Counter[int] = Counter()
+    annotated: Counter[int] = Counter()
+    kept = []
+    for pair in sorted(pairs, key=lambda pair: -pair.count):
+        if min(detected[pair.detected], annotated[pair.annotated]) < MOST_CONFUSIONS:
+            kept.append(pair)
+        detected[pair.detected] += 1
+        annotated[pair.annotated] += 1
+    return kept

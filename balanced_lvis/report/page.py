@@ -16,17 +16,23 @@ from markupsafe import Markup
 
 from .. import __version__
 from ..analysis.error_types import ERROR_TYPES
-from ..analysis.model import Interval
+from ..analysis.model import Bootstrap, Interval
 from ..analysis.sources import TASK_NAMES
 from ..analysis.summary import GROUP_NAMES
-from .collect import Collected
+from .collect import Collected, RunNumbers
+from .drawing import MOST_MARKS
 from .examples import ImageView
-from .numbers import category_rows, page_json, short, task_numbers
+from .numbers import MOST_CONFUSIONS, category_rows, page_json, short, task_numbers
 
 SCRIPTS = ("theme.js", "data.js", "views.js", "charts.js", "table.js", "category.js", "sections.js", "start.js")
-LIBRARIES = ("vendor/tabulator.min.js", "vendor/plotly-basic.min.js")
-STYLES = ("vendor/tabulator.min.css", "page/report.css")
+# Files of third parties, with their licences, which every copy must contain.
+LIBRARIES = {
+    "tabulator.min.js": ("tabulator.LICENSE",),
+    "plotly-basic.min.js": ("plotly-basic.LICENSE", "plotly-basic.third-party.LICENSE"),
+}
+LIBRARY_STYLE = "tabulator.min.css", ("tabulator.LICENSE",)
 _SOURCE_MAP = re.compile(r"//# sourceMappingURL=\S*|/\*# sourceMappingURL=.*?\*/")
+SINGULAR = {"segm": "Mask", "bbox": "Box"}  # before AP
 _HEADLINES = ("AP", "APr", "APc", "APf")
 _FURTHER = ("AP50", "AP75", "APs", "APm", "APl", "AR@300")
 
@@ -39,7 +45,10 @@ def render(collected: Collected, title: str, with_views: bool = True) -> str:
         with_views: False for the page without views, whose size the views are added to.
     """
     environment = _environment()
-    scripts = [*map(_text, LIBRARIES), "\n".join(_text(f"page/{name}") for name in SCRIPTS)]
+    scripts = [
+        *(_third_party(*names) for names in LIBRARIES.items()),
+        "\n".join(_text(f"page/{name}") for name in SCRIPTS),
+    ]
     early = _text("page/early.js")
     runs = collected.runs
     source = runs[0].analysis.source
@@ -52,14 +61,14 @@ def render(collected: Collected, title: str, with_views: bool = True) -> str:
         further=_FURTHER,
         group_names=GROUP_NAMES,
         source=source,
-        level=_level(collected),
-        samples=_samples(collected),
+        bootstrap=_bootstrap(runs[0], collected.tasks[0]),
+        singular=SINGULAR,
         headlines=_headlines(collected),
         notices=collected.notices,
         has_views=bool(collected.drawn.views) or not with_views,
         has_curves=any(len(points["x"]) > 1 for run in runs for points in run.curves.values()),
         policy=_policy([early, *scripts]),
-        style=Markup("\n".join(map(_text, STYLES))),
+        style=Markup(f"{_third_party(*LIBRARY_STYLE)}\n{_text('page/report.css')}"),
         early=Markup(early),
         scripts=[Markup(script) for script in scripts],
         data=page_json(page_data(collected, with_views)),
@@ -74,6 +83,9 @@ def page_data(collected: Collected, with_views: bool = True) -> dict:
         "runs": [run.name for run in collected.runs],
         "tasks": list(collected.tasks),
         "task_names": TASK_NAMES,
+        "singular": SINGULAR,
+        "most_confusions": MOST_CONFUSIONS,
+        "most_marks": MOST_MARKS,
         "group_names": GROUP_NAMES,
         "error_types": list(ERROR_TYPES),
         "categories": category_rows(first),
@@ -81,7 +93,10 @@ def page_data(collected: Collected, with_views: bool = True) -> dict:
             task: [task_numbers(run.analysis.tasks[task]) for run in collected.runs] for task in collected.tasks
         },
         "intervals": {
-            task: [{name: _interval(found) for name, found in _intervals(run, task).items()} for run in collected.runs]
+            task: [
+                {name: _interval(found) for name, found in _bootstrap(run, task).metrics.items()}
+                for run in collected.runs
+            ]
             for task in collected.tasks
         },
         "curves": [
@@ -106,23 +121,14 @@ def page_data(collected: Collected, with_views: bool = True) -> dict:
     }
 
 
-def _intervals(run, task: str) -> dict[str, Interval]:
-    bootstrap = run.analysis.tasks[task].bootstrap
-    return bootstrap.metrics if bootstrap else {}
+def _bootstrap(run: RunNumbers, task: str) -> Bootstrap:
+    found = run.analysis.tasks[task].bootstrap
+    assert found is not None  # a report without resamples is refused
+    return found
 
 
 def _interval(found: Interval) -> list:
     return [short(value, 3) for value in (found.value, found.low, found.high)]
-
-
-def _level(collected: Collected) -> float:
-    bootstrap = next(iter(collected.runs[0].analysis.tasks.values())).bootstrap
-    return bootstrap.level if bootstrap else math.nan
-
-
-def _samples(collected: Collected) -> int:
-    bootstrap = next(iter(collected.runs[0].analysis.tasks.values())).bootstrap
-    return bootstrap.samples if bootstrap else 0
 
 
 def _headlines(collected: Collected) -> list[dict[str, Any]]:
@@ -156,14 +162,19 @@ def _environment() -> jinja2.Environment:
 
 
 def number(value: float, digits: int = 1) -> str:
-    """A number for reading; a dash if it is not defined."""
-    return "–" if math.isnan(value) else f"{value:.{digits}f}"
+    """A number for reading; a dash if it is not defined. A negative one that is rounded to 0 has no sign."""
+    if math.isnan(value):
+        return "–"
+    text = f"{value:.{digits}f}"
+    return text if float(text) else text.lstrip("-")
 
 
 def signed(value: float, digits: int = 1) -> str:
     """As :func:`number`, with a sign; 0 has none."""
-    text = number(value, digits).replace("-", "−")
-    return f"+{text}" if value > 0 and float(f"{value:.{digits}f}") else text
+    text = number(value, digits)
+    if text.startswith("-"):
+        return text.replace("-", "−")
+    return f"+{text}" if value > 0 and float(text) else text
 
 
 @cache
@@ -171,6 +182,12 @@ def _text(path: str) -> str:
     """A file of this package, without a reference to a source map, which browsers would look for."""
     text = resources.files(__package__).joinpath(path).read_text(encoding="utf-8")
     return _SOURCE_MAP.sub("", text)
+
+
+def _third_party(name: str, licences: Sequence[str]) -> str:
+    """A script or style after a comment with its licences."""
+    texts = "\n".join(_text(f"vendor/{licence}") for licence in licences)
+    return f"/*! {name}\n\n{texts}*/\n{_text(f'vendor/{name}')}"
 
 
 def _policy(scripts: Sequence[str]) -> str:

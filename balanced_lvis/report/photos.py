@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 from collections.abc import Sequence
 
@@ -17,10 +16,8 @@ from ..evaluation.lvis_api import LVIS
 from ..utils.errors import InputError
 from ..utils.text import first_of
 
-logger = logging.getLogger(__name__)
-
 _CACHED = 8  # images; views of one image mostly follow each other
-_SHOWN = 3
+SHOWN = 3  # names in a notice
 
 
 class Photos:
@@ -40,10 +37,8 @@ class Photos:
         self._records = [lvis_gt.imgs[image_id] for image_id in image_ids]
         self._root = None if image_root is None else os.fspath(image_root)
         self._paths: list[str | None] = [None] * len(self._records)
-        self._unreadable: set[int] = set()
+        self._unreadable: dict[int, str] = {}  # the reason
         self.problem = self._find()
-        if self.problem:
-            logger.warning("%s", self.problem)
         self._read = functools.lru_cache(_CACHED)(self._read_uncached)
 
     def _find(self) -> str:
@@ -58,10 +53,11 @@ class Photos:
         missing = [image.id for image, path in zip(images, self._paths) if path is None]
         if not missing:
             return ""
-        shown = "no images are shown" if len(missing) == len(images) else "these are not shown"
+        verb, these = ("does", "it is not shown") if len(missing) == 1 else ("do", "these are not shown")
+        shown = "no images are shown" if len(missing) == len(images) else these
         return (
-            f"{len(missing):,} of {len(images):,} images do not exist in {self._root}, so that {shown} (image "
-            f"{first_of(missing, _SHOWN)}); pass their folder as --image-root."
+            f"{len(missing):,} of {len(images):,} images {verb} not exist in {self._root}, so that {shown} (id "
+            f"{first_of(missing, SHOWN)}); pass the folder of all as --image-root."
         )
 
     @property
@@ -70,9 +66,14 @@ class Photos:
         return any(path is not None for path in self._paths)
 
     @property
-    def unreadable(self) -> int:
-        """Number of images that exist and could not be decoded so far."""
-        return len(self._unreadable)
+    def unreadable(self) -> str:
+        """Which images could not be decoded so far, as a sentence; "" if all could."""
+        if not self._unreadable:
+            return ""
+        number = len(self._unreadable)
+        text = "1 image that exists is" if number == 1 else f"{number:,} images that exist are"
+        names = first_of((self.name(image) for image in self._unreadable), SHOWN)
+        return f"{text} not shown ({names}): {next(iter(self._unreadable.values()))}"
 
     def exists(self, image: int) -> bool:
         """Whether the file of an image exists, by its number."""
@@ -88,7 +89,7 @@ class Photos:
         return self._records[image]["height"], self._records[image]["width"]
 
     def pixels(self, image: int) -> np.ndarray | None:
-        """(H, W, 3) uint8 RGB; None if the image can't be read, which is logged once for each image."""
+        """(H, W, 3) uint8 RGB; None if the image can't be read, which :attr:`unreadable` says."""
         return self._read(image) if self.exists(image) else None
 
     def _read_uncached(self, image: int) -> np.ndarray | None:
@@ -96,7 +97,5 @@ class Photos:
         try:
             return read_pixels(os.path.join(self._root or "", self._paths[image] or ""), "RGB", (width, height))
         except ImageError as error:
-            if not self._unreadable:
-                logger.warning("Left out of the report: %s", error)
-            self._unreadable.add(image)
+            self._unreadable[image] = str(error)
             return None

@@ -144,6 +144,70 @@ def test_a_page_of_a_category_has_an_address(running, two_runs):
         assert page.texts("#overview #summary") and page.problems == []
 
 
+def test_an_open_category_stays_open_and_keeps_the_focus(page):
+    page.page.evaluate("location.hash = 'category-210'")
+    page.page.wait_for_selector("#category h1")
+    page.page.locator(".skip").press("Enter")
+    page.page.wait_for_function("location.hash === '#content'")
+    assert page.page.evaluate("document.activeElement.id") == "content"
+    assert page.texts("#category h1") == ["category 20"] and not page.texts("#overview")
+    for selector, key in (("#task-switch input[value=segm]", "ArrowRight"), ("#theme", "Enter"), ("#theme", "Enter")):
+        page.page.locator(selector).focus()
+        page.page.evaluate("scrollTo(0, 150)")
+        page.page.keyboard.press(key)
+        assert page.page.evaluate("[scrollY, document.activeElement.closest('header') !== null]") == [150, True]
+        assert page.texts("#category h1") == ["category 20"]
+    assert "Numbers, boxes" in page.texts("#category h2")
+
+
+def test_an_address_that_is_no_category_opens_the_overview(page):
+    page.page.evaluate("location.hash = 'category-210'")
+    page.page.wait_for_selector("#category h1")
+    page.page.evaluate("location.hash = 'category-%'")
+    page.page.wait_for_selector("#overview", state="visible")
+    assert not page.texts("#category")
+
+
+def test_lines_about_a_run_name_it_and_have_its_symbol(page):
+    lines = page.page.locator("#images-worst figcaption").first.locator(".line")
+    assert [text.partition(":")[0].strip() for text in lines.all_text_contents()] == ["Baseline", HOSTILE_RUN]
+    shape = "one => { const s = getComputedStyle(one); return s.borderRadius + s.transform + s.clipPath; }"
+    assert len({lines.nth(run).locator(".dot").evaluate(shape) for run in range(2)}) == 2
+    page.page.evaluate("location.hash = 'category-210'")
+    page.page.wait_for_selector("#category h1")
+    headings = page.texts("#category h2")
+    assert "Objects detected as (5 most frequent)" in headings
+    assert {text.partition(":")[0].strip() for text in page.texts("#category .plain-list li")} == {
+        "Baseline",
+        HOSTILE_RUN,
+    }
+
+
+def test_captions_say_that_not_all_detections_are_outlined(page):
+    figure = "imageFigure(DATA.images[0].worst[0]).textContent"
+    assert "outlined" not in page.page.evaluate(figure)
+    try:
+        page.page.evaluate("DATA.most_marks = 1")
+        assert "only the 1 detections with the highest scores are outlined" in page.page.evaluate(figure)
+    finally:
+        page.page.evaluate("DATA.most_marks = 60")
+
+
+def test_categories_without_dots_are_counted(large):
+    judged = large.page.evaluate("DATA.categories.filter((_, index) => column(0, 'ap', index) !== null).length")
+    assert 0 < judged < 1203
+    label = large.page.locator("#chart-frequency").get_attribute("aria-label")
+    assert label == f"AP of {judged:,} categories against their training images"
+    assert large.texts("#frequency-note") == [
+        f"Not shown: {1203 - judged:,} categories without objects, which have no AP."
+    ]
+    large.page.evaluate("DATA.categories.forEach((one, index) => { if (index < 1200) one.training = null; }); redraw()")
+    (note,) = large.texts("#frequency-note")
+    assert note.startswith("Not shown: 1,200 categories without a known number of training images above 0")
+    large.page.reload()
+    large.page.wait_for_selector("html[data-ready]")
+
+
 def test_hostile_names_are_shown_and_do_not_run(page):
     for k, name in enumerate(HOSTILE):
         page.page.evaluate(f"location.hash = 'category-{10 * k + 10}'")
@@ -223,6 +287,11 @@ def test_masks_and_boxes_and_other_choices_change_the_numbers(page):
     page.page.locator("#task-switch").get_by_text("Boxes").click()
     assert page.page.locator("[data-task='segm']").is_hidden() and state() != masks
     boxes = state()
+    titles = "['intervals', 'frequency'].map(n => document.getElementById('chart-' + n).layout)"
+    titles = f"{titles}.flatMap(l => [l.xaxis.title.text, l.yaxis.title?.text]).filter(text => /AP/.test(text))"
+    assert page.page.evaluate(titles) == ["Box AP", "Box AP"]
+    page.page.locator("#task-switch").get_by_text("Masks").click()
+    assert page.page.evaluate(titles) == ["Mask AP", "Mask AP"]
     page.page.locator("#errors-pool").select_option("r")
     page.page.locator("#calibration-pool").select_option("f")
     assert state() != boxes

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from balanced_lvis.analysis import Options, analyze_detections
-from balanced_lvis.analysis.model import Interval
+from balanced_lvis.analysis.model import ConfusedPair, Interval
 from balanced_lvis.report.curves import training_curves
 from balanced_lvis.report.drawing import Drawn
 from balanced_lvis.report.examples import (
@@ -22,8 +23,9 @@ from balanced_lvis.report.examples import (
     in_rounds,
     worst_and_best_images,
 )
+from balanced_lvis.report.numbers import most_frequent
 from balanced_lvis.report.outcomes import outcomes_of
-from balanced_lvis.report.page import signed, verdict
+from balanced_lvis.report.page import _environment, number, signed, verdict
 from balanced_lvis.report.views import Mark, Window, draw_view, outline, window_around
 from tests.analysis.made import random_case
 from tests.evaluation.made import lvis_of, stored
@@ -174,4 +176,50 @@ def test_verdicts_and_signs():
     assert [verdict(interval(*ends)) for ends in ((1, 2), (-2, -1), (-1, 2), (np.nan, np.nan))] == [
         "better", "worse", "same", "unknown",
     ]  # fmt: skip
-    assert [signed(value) for value in (1.25, -0.31, 0.0, 0.04, np.nan)] == ["+1.2", "−0.3", "0.0", "0.0", "–"]
+    values = (1.25, -0.31, 0.0, 0.04, -0.04, np.nan)
+    assert [signed(value) for value in values] == ["+1.2", "−0.3", "0.0", "0.0", "0.0", "–"]
+    assert [number(value) for value in values] == ["1.2", "-0.3", "0.0", "0.0", "0.0", "–"]
+
+
+@pytest.mark.parametrize(
+    "low, high, text",
+    [
+        (0.2, 0.8, "B has a higher mask APr than A: +0.5 (+0.2 to +0.8)."),
+        (-0.8, -0.2, "B has a lower mask APr than A: −0.5 (−0.8 to −0.2)."),
+        (
+            -0.1,
+            0.3,
+            "B and A have similar mask APr: +0.1 (−0.1 to +0.3); these images do not show which one is better.",
+        ),
+        (np.nan, np.nan, "B minus A, mask APr: +1.0."),
+    ],
+)
+def test_headlines_are_sentences_without_an_unknown_verdict(low, high, text):
+    value = 1.0 if np.isnan(low) else (low + high) / 2
+    line = {"run": "B", "metric": "APr", "difference": Interval(value, low, high, 1.0, 0.0)}
+    found = _environment().get_template("macros.html").module.headline(line, "A", "Mask")
+    assert " ".join(re.sub(r"<.*?>", "", found).split()) == text
+
+
+def test_frequent_confusions_are_kept_for_each_category():
+    rng = np.random.default_rng(0)
+    pairs = [
+        ConfusedPair(a, b, int(rng.integers(1, 50)), 0, 9, 1.0, 0.0) for a in range(20) for b in range(20) if a != b
+    ]
+    kept = most_frequent(pairs)
+    assert len(kept) < len(pairs) / 2
+    for k in range(20):
+        for role in ("detected", "annotated"):
+            counts = sorted((pair.count for pair in pairs if getattr(pair, role) == k), reverse=True)
+            assert [pair.count for pair in kept if getattr(pair, role) == k][:5] == counts[:5]
+
+
+def test_the_last_views_are_left_out():
+    drawn = Drawn()
+    for index in range(4):
+        drawn.add(ObjectView(index), {"view": index}, 10)
+    drawn.remove_last(11)
+    assert drawn.indices(map(ObjectView, range(4))) == [0, 1]
+    assert (drawn.left_out, drawn.sizes, drawn.views) == (2, [10, 10], [{"view": 0}, {"view": 1}])
+    drawn.remove_last(100)
+    assert (drawn.left_out, drawn.views, drawn.places) == (4, [], {})

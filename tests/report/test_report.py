@@ -7,10 +7,12 @@ import re
 import numpy as np
 import pytest
 
+import balanced_lvis.report as report_module
 from balanced_lvis.analysis import Options, analyze_results, compare_results
 from balanced_lvis.commands import report as command
-from balanced_lvis.report import run_names, write_report
-from balanced_lvis.utils.errors import InputError
+from balanced_lvis.report import drawing, run_names, write_report
+from balanced_lvis.report.numbers import page_json
+from balanced_lvis.utils.errors import InputError, StorageError
 from tests.report.made import HOSTILE, made_dataset
 
 QUICK = Options(samples=20)
@@ -37,9 +39,33 @@ def data_of(text: str) -> dict:
 def test_the_file_needs_nothing_else(written):
     report, text = written
     assert report.size == len(text.encode()) and report.notices == ()
-    assert not re.search(r'<(script|link|img|image|iframe)[^>]*(src|href)="(?!data:)', text.partition("<script>")[0])
+    markup = re.sub(r"(<(script|style)[^>]*>).*?(</\2>)", r"\1\3", text, flags=re.DOTALL)
+    assert 'id="about"' in markup and "Tabulator v" not in markup
+    assert not re.search(r'<(script|link|img|image|iframe)[^>]*(src|href)="(?!data:)', markup)
     assert "default-src 'none'" in html.unescape(text.partition("<style>")[0]) and "sourceMappingURL" not in text
     assert text.count("<script") == text.count("</script>") - text.count(r"<\/script>")
+
+
+def test_libraries_follow_their_licences(written):
+    scripts = re.findall(r"<script>(.*?)</script>", written[1], re.DOTALL)
+    of_libraries = [script for script in scripts if script.startswith("/*!")]
+    assert [script.split("\n")[0] for script in of_libraries] == ["/*! tabulator.min.js", "/*! plotly-basic.min.js"]
+    for script, owner in zip(of_libraries, ("Oli Folkerd", "Plotly Technologies")):
+        comment = script.partition("*/")[0]
+        assert "Permission is hereby granted" in comment and owner in comment
+    assert "Mike Bostock" in comment and "Redistributions in binary form must reproduce" in comment
+
+
+def test_pages_of_categories_have_their_most_frequent_confusions(made, written):
+    data = data_of(written[1])
+    for run, folder in enumerate(made.runs):
+        result = analyze_results(folder, made.annotations, QUICK).tasks["segm"]
+        ranks = {category.id: rank for rank, category in enumerate(result.categories)}
+        shown = data["results"]["segm"][run]["confusion"]
+        for category, rank in ranks.items():
+            for place, role in enumerate(("detected", "annotated")):
+                counts = sorted((p.count for p in result.confusion if getattr(p, role) == category), reverse=True)
+                assert [pair[2] for pair in shown if pair[place] == rank][:5] == counts[:5]
 
 
 def test_numbers_and_differences_are_those_of_the_analysis(made, written):
@@ -111,8 +137,20 @@ def test_the_size_is_limited_and_what_is_left_out_is_reported(made, written, tmp
     left_out = full.views - report.views
     assert f"{left_out:,} of {full.views:,} chosen image crops were left out" in report.notices[0]
     assert report.notices[0] in package_log.text and report.notices[0] in (tmp_path / "r.html").read_text()
-    with pytest.raises(InputError, match=r"max_megabytes is 1, but the page has 1\.\d MB without images"):
+    with pytest.raises(InputError, match=r"max_megabytes is 1, but the page needs 1\.\d+ MB without images"):
         write_report(made.runs, made.annotations, tmp_path / "r.html", options=QUICK, max_megabytes=1)
+
+
+def test_the_size_is_kept_where_views_take_more_than_was_expected(made, written, tmp_path, monkeypatch):
+    monkeypatch.setattr(drawing, "page_json", lambda view: page_json(view)[::2])
+    path, limit = tmp_path / "r.html", (written[0].size - 150_000) / 1e6
+    report = write_report(made.runs, made.annotations, path, image_root=made.images, options=QUICK, max_megabytes=limit)
+    assert limit * 1e6 - 300_000 < report.size == path.stat().st_size <= limit * 1e6
+    data = data_of(path.read_text())
+    shown = [index for lists in data["examples"] for own in lists for index in own]
+    assert 0 < max(shown) < len(data["views"]) == report.views
+    left_out = written[0].views - report.views
+    assert left_out > 0 and f"{left_out:,} of {written[0].views:,} chosen image crops" in report.notices[0]
 
 
 def test_without_images_there_are_no_crops(made, tmp_path, package_log):
@@ -134,8 +172,9 @@ def test_missing_and_damaged_images_are_left_out(made, tmp_path, package_log):
     for path in sorted(made.images.iterdir())[1:]:
         (images / path.name).write_bytes(path.read_bytes() if path.name != "00002.jpg" else b"damaged")
     report = write_report(made.runs, made.annotations, tmp_path / "r.html", image_root=images, options=QUICK)
-    assert "1 of 20 images do not exist" in report.notices[0]
-    assert report.notices[1] == "1 images could not be decoded and are not shown."
+    assert "1 of 20 images does not exist" in report.notices[0] and "it is not shown (id 1)" in report.notices[0]
+    assert report.notices[1].startswith("1 image that exists is not shown (00002.jpg): Image ")
+    assert all(notice in package_log.text for notice in report.notices)
     shown = {view["image"] for view in data_of((tmp_path / "r.html").read_text())["views"]}
     assert not shown & {"00001.jpg", "00002.jpg"} and len(shown) > 10
     assert "00002.jpg" in package_log.text
@@ -167,6 +206,31 @@ def test_invalid_arguments_are_named(made, tmp_path):
     with pytest.raises(InputError, match="results are not distinct"):
         write_report([made.runs[0]] * 2, made.annotations, path, names=["a", "b"])
     assert not path.exists()
+
+
+@pytest.mark.parametrize("size", [0, -1, float("inf"), float("nan")])
+def test_the_size_is_checked_before_the_analysis(made, tmp_path, monkeypatch, size):
+    monkeypatch.delattr(report_module, "Collector")
+    with pytest.raises(InputError, match=f"max_megabytes is {size}; pass a number above 0, such as 15"):
+        write_report(made.runs, made.annotations, tmp_path / "r.html", max_megabytes=size)
+
+
+def test_the_output_is_checked_before_the_analysis(made, tmp_path, monkeypatch):
+    monkeypatch.delattr(report_module, "Collector")
+    with pytest.raises(StorageError, match="a folder has this name"):
+        write_report(made.runs, made.annotations, tmp_path)
+
+
+def test_a_report_of_boxes_only_says_so(made, tmp_path):
+    paths = [tmp_path / "some.json", tmp_path / "all.json"]
+    objects = [{key: one[key] for key in ("image_id", "category_id", "bbox")} for one in made.content["annotations"]]
+    for path, step in zip(paths, (2, 1)):
+        path.write_text(json.dumps([{**one, "score": 0.9} for one in objects[::step]]))
+    write_report(paths, made.annotations, tmp_path / "r.html", options=QUICK)
+    text = (tmp_path / "r.html").read_text()
+    (headline, *_) = re.findall(r'<p class="headline">(.*?)</p>', text, re.DOTALL)
+    assert re.sub(r"<.*?>|\s+", " ", headline).split()[:7] == ["all", "has", "a", "higher", "box", "AP", "than"]
+    assert data_of(text)["tasks"] == ["bbox"] and 'id="task-switch"' not in text
 
 
 def test_the_command_writes_the_report_and_prints_its_path(made, tmp_path, capsys):

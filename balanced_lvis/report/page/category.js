@@ -3,6 +3,7 @@ const overview = document.getElementById("overview");
 const categoryPage = document.getElementById("category");
 const titleOfReport = document.title;
 const rankOfId = new Map(DATA.categories.map((category, index) => [String(category.id), index]));
+let openCategory; // its index in DATA.categories
 let scrollBefore = 0;
 
 const CATEGORY_NUMBERS = [
@@ -23,10 +24,11 @@ const CATEGORY_NUMBERS = [
 ];
 
 function showPage() {
+  if (location.hash === "#content") return; // the link to skip the bar, of either page
   const match = location.hash.match(/^#category-(.+)$/);
-  const index = match ? rankOfId.get(decodeURIComponent(match[1])) : undefined;
-  const wasOpen = !categoryPage.hidden;
-  if (index === undefined) {
+  const wasOpen = openCategory !== undefined;
+  openCategory = match ? rankOfId.get(match[1]) : undefined;
+  if (openCategory === undefined) {
     if (!wasOpen) return;
     categoryPage.hidden = true;
     categoryPage.replaceChildren();
@@ -41,8 +43,8 @@ function showPage() {
   if (!wasOpen) scrollBefore = scrollY;
   overview.hidden = true;
   categoryPage.hidden = false;
-  drawCategory(index);
-  document.title = `${DATA.categories[index].name} – ${titleOfReport}`;
+  drawCategory(openCategory);
+  document.title = `${DATA.categories[openCategory].name} – ${titleOfReport}`;
   scrollTo(0, 0);
   document.getElementById("category-title").focus({ preventScroll: true });
 }
@@ -94,14 +96,13 @@ function categoryConfusions(index) {
     DATA.runs.flatMap((_, run) =>
       results(run)
         .confusion.filter((pair) => pair[own] === index)
-        .sort((a, b) => b[2] - a[2])
-        .slice(0, 5)
+        .slice(0, DATA.most_confusions)
         .map((pair) => element("li", {}, runDot(run), categoryLink(pair[other]), element("span", { class: "muted small" }, `${plural(pair[2], "detection")}, ${plural(pair[3], "opportunity", "opportunities")}`))),
     );
   const [as, of] = [list(1, 0), list(0, 1)];
   if (!as.length && !of.length) return [];
   const block = (title, items) => element("section", { "aria-label": title }, element("h2", {}, title), items.length ? element("ul", { class: "plain-list" }, ...items) : element("p", { class: "muted" }, "None."));
-  return [element("div", { class: "columns" }, block("Objects detected as", as), block("Detections on objects of", of))];
+  return [element("div", { class: "columns" }, block(`Objects detected as (${DATA.most_confusions} most frequent)`, as), block(`Detections on objects of (${DATA.most_confusions} most frequent)`, of))];
 }
 
 function categoryExamples(index) {
@@ -126,7 +127,7 @@ function categoryExamples(index) {
 function startCategoryPage() {
   addEventListener("hashchange", showPage);
   redraws.push(() => {
-    if (!categoryPage.hidden) showPage();
+    if (openCategory !== undefined) drawCategory(openCategory);
   });
   showPage();
 }

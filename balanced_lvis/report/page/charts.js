@@ -71,7 +71,7 @@ function drawIntervals() {
   });
   const texts = DATA.runs.map((name, run) => `${name}: ${names.map((m) => `${m} ${number(intervals[run][m]?.[0])}`).join(", ")}`);
   drawChart("chart-intervals", `AP with intervals. ${texts.join("; ")}`, traces, {
-    xaxis: { title: { text: `${TASK_LABELS[state.task].slice(0, -1)} AP` }, rangemode: "tozero" },
+    xaxis: { title: { text: `${DATA.singular[state.task]} AP` }, rangemode: "tozero" },
     yaxis: { tickvals: [0, 1, 2, 3], ticktext: ["AP", "AP<sub>r</sub>", "AP<sub>c</sub>", "AP<sub>f</sub>"], autorange: "reversed", zeroline: false },
   });
 }
@@ -96,12 +96,12 @@ function drawFrequency() {
   const changed = frequencyValue?.value === "difference";
   const runs = DATA.runs.map((_, run) => run).slice(changed ? 1 : 0);
   const known = DATA.categories.map((_, index) => index).filter((index) => DATA.categories[index].training > 0);
+  const value = (run, index) => (changed ? difference(run, index) : column(run, "ap", index));
+  const drawn = known.filter((index) => runs.some((run) => value(run, index) !== null));
   const dots = [];
   const lines = [];
   for (const run of runs) {
-    const own = known
-      .map((index) => [DATA.categories[index].training, changed ? difference(run, index) : column(run, "ap", index), index])
-      .filter(([, value]) => value !== null);
+    const own = drawn.map((index) => [DATA.categories[index].training, value(run, index), index]).filter(([, y]) => y !== null);
     const name = plotlyText(DATA.runs[run]);
     dots.push({
       name,
@@ -114,7 +114,7 @@ function drawFrequency() {
       hovertemplate:
         `<b>%{customdata[0]}</b><br>${changed ? "difference %{y:+.1f}" : "AP %{y:.1f}"}` +
         "<br>%{customdata[2]:,} training images<br>%{customdata[1]:,} objects<extra>%{fullData.name}</extra>",
-      marker: { color: runColor(run), size: known.length > 300 ? 6 : 9, symbol: SYMBOLS[run], opacity: 0.6 },
+      marker: { color: runColor(run), size: drawn.length > 300 ? 6 : 9, symbol: SYMBOLS[run], opacity: 0.6 },
     });
     const means = trend(own);
     lines.push({
@@ -131,19 +131,21 @@ function drawFrequency() {
   }
   const place = drawChart(
     "chart-frequency",
-    `${changed ? "Difference of AP" : "AP"} of ${plural(known.length, "category", "categories")} against their training images`,
+    `${changed ? "Difference of AP" : "AP"} of ${plural(drawn.length, "category", "categories")} against their training images`,
     [...dots, ...lines],
     {
       xaxis: { type: "log", title: { text: "training images (logarithmic)" }, tickvals: LOG_TICKS, tickformat: "," },
       yaxis: changed
         ? { title: { text: "difference of AP" }, zeroline: true, zerolinecolor: cssColor("--muted") }
-        : { title: { text: `${TASK_LABELS[state.task].slice(0, -1)} AP` }, rangemode: "tozero" },
+        : { title: { text: `${DATA.singular[state.task]} AP` }, rangemode: "tozero" },
     },
   );
-  const without = DATA.categories.length - known.length;
-  document.getElementById("frequency-note").textContent = without
-    ? `${plural(without, "category", "categories")} without a known number of training images above 0 not shown.`
-    : "";
+  const reasons = [
+    [DATA.categories.length - known.length, "without a known number of training images above 0"],
+    [known.length - drawn.length, "without objects, which have no AP"],
+  ].filter(([count]) => count);
+  const left = reasons.map(([count, reason]) => `${plural(count, "category", "categories")} ${reason}`);
+  document.getElementById("frequency-note").textContent = left.length ? `Not shown: ${left.join("; ")}.` : "";
   place.removeAllListeners?.("plotly_click");
   place.on?.("plotly_click", (event) => {
     const id = event.points[0].customdata?.[3];

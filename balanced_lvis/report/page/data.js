@@ -81,8 +81,12 @@ function categoryLink(category) {
   return element("a", { href: `#category-${DATA.categories[category].id}` }, DATA.categories[category].name);
 }
 
+// The run of a line of text: a dot of its colour and shape, and its name for screen readers.
 function runDot(run) {
-  return element("span", { class: `dot run-${run}`, "aria-hidden": "true" });
+  const made = document.createDocumentFragment();
+  made.append(element("span", { class: `dot run-${run}`, "aria-hidden": "true" }));
+  if (SEVERAL) made.append(element("span", { class: "unseen" }, `${DATA.runs[run]}: `));
+  return made;
 }
 
 function choices(id, entries) {

@@ -57,9 +57,11 @@ function startImages() {
 
 function imageFigure(index) {
   const view = DATA.views[index];
-  const lines = view.runs.map(([right, wrong, missed], run) =>
-    element("span", { class: "line" }, runDot(run), `${right} right, ${wrong} wrong, ${missed} missed`),
-  );
-  const texts = view.runs.map(([right, wrong, missed], run) => `${DATA.runs[run]}: ${right} right, ${wrong} wrong, ${missed} missed`);
+  const counts = view.runs.map(([right, wrong, missed]) => {
+    const outlined = right + wrong > DATA.most_marks ? `; only the ${DATA.most_marks} detections with the highest scores are outlined` : "";
+    return `${right} right, ${wrong} wrong, ${missed} missed${outlined}`;
+  });
+  const lines = counts.map((text, run) => element("span", { class: "line" }, runDot(run), text));
+  const texts = counts.map((text, run) => `${DATA.runs[run]}: ${text}`);
   return figure(index, `${view.image}. ${texts.join("; ")}`, lines);
 }
