@@ -37,8 +37,8 @@ from tests.engine.forking import context
 
 def run(script, *words, timeout: float = 600, **options) -> subprocess.CompletedProcess:
     """As :func:`subprocess.run` for :class:`Program`, with the output as text."""
-    program = Program(script, *words, **options)
-    out, err = program.communicate(timeout)
+    with Program(script, *words, **options) as program:
+        out, err = program.communicate(timeout)
     return subprocess.CompletedProcess([script, *words], program.returncode, out, err)
 
 
@@ -55,7 +55,7 @@ def forked_runs() -> Iterator[None]:
 
 class Program:
     """
-    A script in a forked process.
+    A script in a forked process; a context manager that kills it if it is still running.
 
     Args:
         script: its path; or "-m", with the name of a module as the first word.
@@ -82,6 +82,12 @@ class Program:
         self._process = context.Process(target=_execute, args=(command, place))
         self._process.start()
         self.pid = self._process.pid
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.kill()
 
     @property
     def returncode(self) -> int | None:

@@ -59,7 +59,8 @@ def compare_results(
 
     Raises:
         InputError: if results or annotations can't be read, if the results have no task in common, or as
-            :func:`~balanced_lvis.analysis.analyze_detections`; if a saved analysis is of other annotations or options.
+            :func:`~balanced_lvis.analysis.analyze_detections`; if a saved analysis is incomplete, or of other
+            annotations or options; if ``output`` is its folder.
     """
     options = options or Options()
     options.check()
@@ -67,6 +68,8 @@ def compare_results(
         raise InputError("samples is 0; a comparison needs resamples: set it to 2 or more.")
     check_results(first)
     other: _Saved | _Results = _Results(second) if isinstance(second, Detections) else _other(second)
+    if output is not None and isinstance(other, _Saved):
+        other.check_not_overwritten(output)
     path = path_of(annotations, "annotations")
     lvis_gt = load_annotations(path)
     with opened(first, path, lvis_gt) as found, other.ready(path, lvis_gt, options) as resample:
@@ -138,13 +141,24 @@ class _Saved:
         self._analysis = Analysis.load(folder / ANALYSIS_FILE)
         self.tasks = tuple(self._analysis.tasks)
 
+    def check_not_overwritten(self, output: str | os.PathLike) -> None:
+        """
+        Raises:
+            InputError: if the output folder is that of the analysis.
+        """
+        if os.path.realpath(path_of(output, "output")) == os.path.realpath(self.path):
+            raise InputError(
+                f"The output folder {os.fspath(output)} is that of the saved analysis to compare with, which would be "
+                "overwritten; choose another output folder."
+            )
+
     @contextlib.contextmanager
     def ready(self, annotations: str, lvis_gt: LVIS, options: Options) -> Iterator[_Resample]:
         """
-        Context with a function that reads the resamples of tasks.
+        Context with a function that returns the resamples of tasks, which are read at the start.
 
         Raises:
-            InputError: if the analysis is of other annotations or other resamples.
+            InputError: if the analysis is of other annotations or other resamples, or incomplete.
         """
         remedy = "pass the results themselves, or analyse them again"
         if self._analysis.source.annotations_sha256 != cached_sha256(annotations):
@@ -159,18 +173,21 @@ class _Saved:
                     f"The analysis of {TASK_NAMES[task].lower()} in {self.path} has {found[0]} resamples with seed "
                     f"{found[1]}, but {options.samples} with seed {options.seed} are compared; {remedy}."
                 )
-        yield self._resampled
+        found = {task: self._read(task, options.samples) for task in self.tasks}
+        yield lambda tasks: Resampled(self._analysis.source, {task: found[task] for task in tasks})
 
-    def _resampled(self, tasks: tuple[str, ...]) -> Resampled:
-        return Resampled(self._analysis.source, {task: self._read(task) for task in tasks})
-
-    def _read(self, task: str) -> dict[str, tuple[float, np.ndarray]]:
+    def _read(self, task: str, samples: int) -> dict[str, tuple[float, np.ndarray]]:
         path = os.path.join(self.path, bootstrap_file(task))
         try:
             with np.load(path) as arrays:
                 columns = [arrays[name] for name in BOOTSTRAPPED]
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(f"{path} can't be read ({error}); analyse the results again.") from error
+        if shapes := [column.shape for column in columns if column.shape != (samples,)]:
+            raise InputError(
+                f"{path} has an array of shape {shapes[0]}, but its analysis has {samples} resamples; analyse the "
+                "results again."
+            )
         return resampled_metrics(self._analysis.tasks[task].metrics, np.stack(columns, axis=1))
 
 

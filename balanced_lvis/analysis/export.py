@@ -32,6 +32,9 @@ def write_files(analysis: Analysis, matches: dict[str, Matches], folder: str | o
     """
     Write all files of an analysis; docs/analysis.md describes them.
 
+    ``analysis.json`` is written last, and an earlier one is removed first: where it exists, the other files belong to
+    it.
+
     Args:
         analysis, matches: from :func:`~balanced_lvis.analysis.analyze.analyze_detections`.
         folder: path of the folder, created if needed.
@@ -41,7 +44,7 @@ def write_files(analysis: Analysis, matches: dict[str, Matches], folder: str | o
     """
     folder = Path(folder)
     written = [folder / ANALYSIS_FILE]
-    analysis.save(written[0])
+    written[0].unlink(missing_ok=True)
     for task, result in analysis.tasks.items():
         written.append(folder / f"per_category_{task}.csv")
         write_categories(written[-1], result.categories)
@@ -60,6 +63,7 @@ def write_files(analysis: Analysis, matches: dict[str, Matches], folder: str | o
     for kind in THRESHOLD_KINDS:
         written.append(folder / (THRESHOLDS_FILE if kind == THRESHOLD_KINDS[0] else f"thresholds_{kind}.json"))
         write_json(written[-1], thresholds_of(analysis, kind), indent=1)
+    analysis.save(written[0])
     return written
 
 

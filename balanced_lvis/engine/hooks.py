@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -211,6 +212,9 @@ class WritersHook(HookBase):
             if self.trainer.is_complete:
                 writer.write()
                 writer.close()
+            elif isinstance(writer, WandbWriter):
+                # ``TrainerBase`` calls this while the error is handled.
+                writer.close(getattr(sys.exc_info()[1], "exit_status", 1))
             else:
                 with contextlib.suppress(OSError):  # the error that ends the run matters more
                     writer.close()

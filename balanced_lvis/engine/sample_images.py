@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
+from detectron2.evaluation import inference_context
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
@@ -21,6 +23,8 @@ from ..drawing.lettering import lettering
 from ..drawing.objects import class_color, draw_objects
 from ..evaluation.model_outputs import instance_rles, unpasted
 from .processes.watchdog import note
+
+logger = logging.getLogger(__name__)
 
 _NMS_IOU = 0.5
 
@@ -42,6 +46,7 @@ class SampleImages:
         self._model = model
         self._mapper = build_mapper(cfg, False)
         self._records: dict[str, list[dict]] = {}
+        self._class_names: dict[str, list[str]] = {}
 
     def __call__(self) -> None:
         """Put the images into Detectron2's event storage, on rank 0."""
@@ -56,12 +61,21 @@ class SampleImages:
     def _drawn(self, name: str) -> Iterator[tuple[dict, np.ndarray]]:
         if name not in self._records:
             self._records[name] = choose_records(name, self._cfg.TEST.SAMPLE_IMAGES)
-        class_names = MetadataCatalog.get(name).thing_classes
-        with torch.no_grad(), unpasted(self._model) as detector:
+            self._class_names[name] = _class_names(name, self._cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+        # Outside, because other models than a GeneralizedRCNN keep their mode in ``unpasted``.
+        with torch.no_grad(), inference_context(self._model), unpasted(self._model) as detector:
             for record in self._records[name]:
                 note("drawing sample predictions", slow=True)
                 (output,) = detector([self._mapper(record)])
-                yield record, _side_by_side(record, output["instances"].to("cpu"), class_names)
+                yield record, _side_by_side(record, output["instances"].to("cpu"), self._class_names[name])
+
+
+def _class_names(dataset: str, num_classes: int) -> list[str]:
+    """Those of a dataset that was read, which may have none."""
+    if names := MetadataCatalog.get(dataset).get("thing_classes"):
+        return names
+    logger.warning("Dataset %s has no class names; sample images have numbers. Set its thing_classes.", dataset)
+    return [f"class {i}" for i in range(num_classes)]
 
 
 def _side_by_side(record: dict, found: Instances, class_names: list[str]) -> np.ndarray:

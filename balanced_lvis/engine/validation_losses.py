@@ -14,6 +14,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torchvision.ops import StochasticDepth
 
 from ..data.dataset_records import choose_records
 from ..data.loader import build_loss_loader
@@ -51,8 +52,8 @@ class ValidationLosses:
         """
         Returns:
             {"validation/loss_cls": mean over the images, ...} with their sum, "validation/total_loss", on rank 0; empty
-            on other ranks. With several datasets, names begin with that of the dataset. NaN if a batch has proposals
-            that are not finite.
+            on other ranks. With several datasets, names begin with that of the dataset. All are NaN if a batch of any
+            process has proposals that are not finite.
         """
         found: dict[str, float] = {}
         names = self._cfg.DATASETS.TEST
@@ -66,29 +67,34 @@ class ValidationLosses:
         if name not in self._records:
             self._records[name] = choose_records(name, self._cfg.TEST.LOSS_IMAGES)
         sums: defaultdict[str, float] = defaultdict(float)
+        errors: list[str] = []
         with RandomState(seed_of(_SEED, comm.get_rank())), computing_losses(self._step.bare_model):
             masks = not is_second_stage(self._cfg)
             for batch in build_loss_loader(self._cfg, name, self._records[name], masks):
                 note("computing validation losses", slow=True)
-                for key, value in self._losses_of(batch).items():
-                    sums[key] += value * len(batch)
-        every = comm.all_gather(sums)
+                try:
+                    losses = self._step.validation_losses(self._step.on_device(batch))
+                except FloatingPointError as error:  # of Detectron2, for proposals that are not finite
+                    errors.append(str(error))
+                    continue
+                for key, value in losses.items():
+                    sums[key] += float(value) * len(batch)
+        every = comm.all_gather((sums, errors))
         if not comm.is_main_process():
             return {}
-        total: defaultdict[str, float] = defaultdict(float)
-        for one in every:
-            for key, value in one.items():
-                total[key] += value
-        means = {key: value / len(self._records[name]) for key, value in total.items()}
-        return {**means, "total_loss": sum(means.values())}
+        if errors := [error for _, others in every for error in others]:
+            logger.warning("Validation losses on %s are NaN: %d batches failed: %s", name, len(errors), errors[0])
+        return _mean([one for one, _ in every], math.nan if errors else len(self._records[name]))
 
-    def _losses_of(self, batch: list[dict]) -> dict[str, float]:
-        try:
-            losses = self._step.validation_losses(self._step.on_device(batch))
-        except FloatingPointError as error:  # of Detectron2, for proposals that are not finite
-            logger.warning("Validation losses are NaN: %s", error)
-            return {"proposals": math.nan}
-        return {key: float(value) for key, value in losses.items()}
+
+def _mean(sums: list[dict[str, float]], count: float) -> dict[str, float]:
+    """Mean losses and their sum, from the sums of all processes."""
+    total: defaultdict[str, float] = defaultdict(float)
+    for one in sums:
+        for key, value in one.items():
+            total[key] += value
+    means = {key: value / count for key, value in total.items()}
+    return {**means, "total_loss": sum(means.values()) if means else math.nan}
 
 
 @contextlib.contextmanager
@@ -96,20 +102,27 @@ def computing_losses(model: nn.Module) -> Iterator[None]:
     """
     Context in which a model computes losses without changing its state.
 
-    It is in training mode, except for batch normalization and dropout. There are no gradients, and metrics that the
-    model logs are discarded.
+    It is in training mode, except for batch normalization, dropout and drop path (of torchvision, or with the attribute
+    ``drop_prob`` of timm). There are no gradients, metrics that the model logs are discarded, and it draws no images
+    (``VIS_PERIOD``).
 
     Args:
         model: without ``DistributedDataParallel``.
     """
-    modes = [(module, module.training) for module in model.modules()]
+    modules = list(model.modules())
+    modes = [(module, module.training) for module in modules]
+    periods = [(module, module.vis_period) for module in modules if hasattr(module, "vis_period")]
     model.train()
-    for module in model.modules():
-        if isinstance(module, (_BatchNorm, _DropoutNd)):
-            module.eval()
+    for module in modules:
+        if isinstance(module, (_BatchNorm, _DropoutNd, StochasticDepth)) or hasattr(module, "drop_prob"):
+            module.training = False
+    for module, _ in periods:
+        module.vis_period = 0
     try:
         with torch.no_grad(), EventStorage():
             yield
     finally:
         for module, mode in modes:
             module.training = mode
+        for module, period in periods:
+            module.vis_period = period

@@ -78,10 +78,22 @@ class WandbWriter(EventWriter):
         for iteration in sorted(lines):
             self._run.log({**lines[iteration], "iteration": iteration})
 
-    def close(self):
-        """End the run, if it was started."""
-        if self._run is not None:
-            self._run.finish()
+    def close(self, exit_code: int = 0):
+        """
+        End the run, if it was started. Errors are only logged: training has ended.
+
+        Args:
+            exit_code: exit status of training; Weights & Biases shows a run as failed if it is not 0.
+        """
+        if self._run is None:
+            return
+        try:
+            self._run.finish(exit_code=exit_code)
+        except Exception as error:  # several of its classes have no base in common
+            logger.warning(
+                "Weights & Biases can't end the run: %s: %s. What it lacks is in %s; upload it with `wandb sync`.",
+                type(error).__name__, error, os.path.join(self._cfg.OUTPUT_DIR, "wandb"),
+            )  # fmt: skip
 
 
 def check_wandb(cfg) -> None:
@@ -89,7 +101,10 @@ def check_wandb(cfg) -> None:
     Raises:
         InputError: if the config asks for Weights & Biases, and it is not installed.
     """
-    if cfg.WANDB.PROJECT and importlib.util.find_spec("wandb") is None:
+    if not cfg.WANDB.PROJECT:
+        return
+    spec = importlib.util.find_spec("wandb")
+    if spec is None or spec.origin is None:  # without origin: a plain folder, such as that of earlier runs
         raise InputError(
             f"WANDB.PROJECT is {cfg.WANDB.PROJECT!r}, but the package wandb is not installed; install it with "
             "`pip install wandb`, or set WANDB.PROJECT to ''."

@@ -16,6 +16,7 @@ from balanced_lvis.analysis import (
     analyze_results,
     compare,
     compare_results,
+    export,
     summary,
     thresholds_of,
 )
@@ -306,6 +307,51 @@ def test_a_saved_analysis_is_compared_as_its_results(case, tmp_path, monkeypatch
         compare_results(store, tmp_path / "saved", annotations, dataclasses.replace(QUICK, seed=1))
     changed(annotations, lambda c: c["images"][0].update(neg_category_ids=[]))
     with pytest.raises(InputError, match="is of other annotations"):
+        compare_results(store, tmp_path / "saved", annotations, QUICK)
+
+
+def test_a_saved_analysis_is_not_compared_with_the_files_that_replace_it(case, tmp_path, monkeypatch):
+    annotations, store, results = case
+    (tmp_path / "weaker.json").write_text(json.dumps(json.loads(results.read_text())[::2]))
+    analyze_results(tmp_path / "weaker.json", annotations, QUICK, output=tmp_path / "saved")
+    before = (tmp_path / "saved" / "analysis.json").read_bytes()
+    (tmp_path / "link").symlink_to("saved")
+    expected = compare_results(store, tmp_path / "saved", annotations, QUICK)
+    with monkeypatch.context() as patch:
+        patch.setattr(compare, "load_annotations", None)  # work
+        for output in ("saved", "link", "saved/../saved"):
+            with pytest.raises(InputError, match="is that of the saved analysis .*choose another output folder"):
+                compare_results(store, tmp_path / "saved", annotations, QUICK, output=tmp_path / output)
+    assert (tmp_path / "saved" / "analysis.json").read_bytes() == before
+
+    def replace_saved(analysis):
+        analyze_results(store, annotations, QUICK, output=tmp_path / "saved")
+
+    found = compare_results(store, tmp_path / "saved", annotations, QUICK, on_analysis=replace_saved)
+    assert repr(found) == repr(expected)
+
+
+def test_an_interrupted_analysis_is_not_taken_for_a_complete_one(case, tmp_path, monkeypatch):
+    annotations, store, _ = case
+    saved = tmp_path / "saved"
+    analyze_results(store, annotations, QUICK, output=saved)
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(export, "write_matches", fail)
+        analyze_results(store, annotations, Options(samples=30), output=saved)
+    with pytest.raises(InputError, match="no inference/lvis_instances_results.json"):
+        compare_results(store, saved, annotations, QUICK)
+
+
+def test_arrays_of_other_resamples_than_those_of_their_analysis_are_refused(case, tmp_path):
+    annotations, store, _ = case
+    for name, samples in (("saved", 20), ("other", 30)):
+        analyze_results(store, annotations, Options(samples=samples), output=tmp_path / name)
+    (tmp_path / "other" / "bootstrap_segm.npz").replace(tmp_path / "saved" / "bootstrap_segm.npz")
+    with pytest.raises(InputError, match=r"bootstrap_segm.npz has an array of shape \(30,\), but .* 20 resamples"):
         compare_results(store, tmp_path / "saved", annotations, QUICK)
 
 

@@ -193,19 +193,18 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_and_equals_an_uninterrupt
         command = [tool, "--config-file", "classification/characters/eql", "--resume", *words]
         return programs.Program(*command, output=tmp_path / f"{name}.txt", cwd=tmp_path)
 
-    assert start("whole").wait() == 0
-    process = start("killed")
+    with start("whole") as process:
+        assert process.wait() == 0
     end = time.monotonic() + 60
-    while not (tmp_path / "killed" / "last_checkpoint").exists() and time.monotonic() < end:
-        time.sleep(0.005)
-    process.kill()
-    process.wait()
+    with start("killed"):
+        while not (tmp_path / "killed" / "last_checkpoint").exists() and time.monotonic() < end:
+            time.sleep(0.005)
     assert not (tmp_path / "killed" / "model_final.pth").exists()
     # Lines that a kill has cut off, or that are of iterations after the checkpoint, are written again.
     with open(tmp_path / "killed" / "metrics.json", "a") as file:
         file.write('{"iteration": 299, "total_loss": 1.0}\n{"itera')
-    process = start("killed")
-    output, _ = process.communicate()
+    with start("killed") as process:
+        output, _ = process.communicate()
     assert process.returncode == 0 and "Resumed from" in output, output
     assert_equal(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
 

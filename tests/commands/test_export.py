@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -109,14 +108,10 @@ def test_several_processes_write_the_same_files(exported, rendered, trained, tmp
 
 def test_a_killed_export_goes_on_to_the_same_files(exported, rendered, trained, tmp_path):
     words = words_of(rendered, trained, tmp_path)
-    process = programs.Program(*words)
     chunks = tmp_path / module.CHUNKS
-    try:
+    with programs.Program(*words) as process:
         while not list(chunks.glob("00000?")) and process.poll() is None:
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-    finally:
-        process.kill()
     before = sorted(path.name for path in chunks.glob("00000?"))
     assert before
     shutil.copytree(chunks / before[0], chunks / "000005.partial", dirs_exist_ok=True)  # as a kill in the midst leaves

@@ -220,11 +220,10 @@ def test_an_evaluation_before_the_checkpoint_of_a_killed_run_is_on_record(render
     """SIGKILL after iteration 24; checkpoints every 5 iterations, evaluations every 12, lines every 20."""
     options = {"SOLVER__MAX_ITER": 30, "SOLVER__CHECKPOINT_PERIOD": 5, "TEST__EVAL_PERIOD": 12, "SEED": 5}
     command = command_of(rendered, tmp_path, "--resume", **options)[1:]
-    process = programs.Program(*command)
-    while process.poll() is None and not (tmp_path / "model_0000024.pth").exists():
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    with programs.Program(*command) as process:
+        while process.poll() is None and not (tmp_path / "model_0000024.pth").exists():
+            time.sleep(0.002)
+    assert process.returncode == -signal.SIGKILL
     assert evaluated(tmp_path) == [11, 23]
     assert programs.run(*command).returncode == 0
     assert evaluated(tmp_path) == [11, 23, 30]

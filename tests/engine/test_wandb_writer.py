@@ -1,6 +1,7 @@
 """Metrics and images in Weights & Biases: a stand-in for the package records what it is given."""
 
 import importlib.machinery
+import importlib.util
 import os
 import sys
 import types
@@ -13,14 +14,14 @@ from detectron2.utils.events import EventStorage
 from balanced_lvis.engine.config_checks import check_config
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.engine.wandb_writer import WandbWriter, check_wandb
-from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.errors import DivergedError, InputError, Preempted
 
 
 class Recorded:
     """The run of the stand-in."""
 
     def __init__(self, **options):
-        self.options, self.logged, self.metrics, self.is_finished = options, [], [], False
+        self.options, self.logged, self.metrics, self.exit_code = options, [], [], None
 
     def define_metric(self, name, step_metric=None):
         self.metrics.append((name, step_metric))
@@ -28,14 +29,14 @@ class Recorded:
     def log(self, numbers):
         self.logged.append(numbers)
 
-    def finish(self):
-        self.is_finished = True
+    def finish(self, exit_code):
+        self.exit_code = exit_code
 
 
 @pytest.fixture
 def wandb(monkeypatch):
     module = types.ModuleType("wandb")
-    module.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    module.__spec__ = importlib.machinery.ModuleSpec("wandb", None, origin="stand-in")
     module.Error = type("Error", (Exception,), {})
     module.Settings = dict
     module.Image = np.asarray
@@ -65,12 +66,12 @@ def test_metrics_evaluations_and_samples_of_a_run_are_written_and_a_resumed_run_
     assert run.options["project"] == "tail" and run.options["name"] == "out" and run.options["entity"] is None
     assert run.options["id"] == trainer.run_id and run.options["resume"] == "allow"
     assert run.options["config"] == yaml.safe_load(tiny_cfg.dump())
-    assert run.metrics == [("iteration", None), ("*", "iteration")] and run.is_finished
+    assert run.metrics == [("iteration", None), ("*", "iteration")] and run.exit_code == 0
     by_iteration = {}
     for numbers in run.logged:
         assert not by_iteration.get(numbers["iteration"], {}).keys() & numbers.keys() - {"iteration"}, "written once"
         by_iteration.setdefault(numbers["iteration"], {}).update(numbers)
-    assert sorted(by_iteration) == [1, 3, 4] or sorted(by_iteration) == [1, 3]
+    assert sorted(by_iteration) == [1, 3, 4]
     (sample,) = [name for name in by_iteration[1] if name.startswith("samples/")]
     assert by_iteration[1][sample].ndim == 3 and by_iteration[1][sample].shape[2] == 3
     assert {"bbox/AP", "validation/loss_cls"} <= by_iteration[1].keys()
@@ -97,6 +98,42 @@ def test_a_package_that_is_not_installed_is_named_before_anything_is_built(tiny_
     with pytest.raises(InputError, match=r"WANDB.PROJECT is 'tail', but the package wandb is not installed; .*pip"):
         check_config(tiny_cfg, 1, evaluation_only=False)
     check_config(tiny_cfg, 1, evaluation_only=True)
+
+
+def test_a_plain_folder_is_not_the_package(tiny_cfg, monkeypatch, tmp_path):
+    """Such as that of earlier runs, in the current folder."""
+    (tmp_path / "wandb").mkdir()
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    tiny_cfg.WANDB.PROJECT = "tail"
+    assert importlib.util.find_spec("wandb") is not None
+    with pytest.raises(InputError, match="the package wandb is not installed"):
+        check_wandb(tiny_cfg)
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"), [(RuntimeError("a bug"), 1), (DivergedError("a bug"), 3), (Preempted(), 75)]
+)
+@pytest.mark.parametrize("is_reachable", [True, False])
+def test_a_run_that_fails_is_marked_as_failed_and_ends_by_its_own_error(
+    error, exit_code, is_reachable, tiny_cfg, wandb, monkeypatch, package_log
+):
+    def fail(*_):
+        raise error
+
+    def finish(run, exit_code):
+        run.exit_code = exit_code
+        if not is_reachable:
+            raise LookupError("no connection")
+
+    monkeypatch.setattr(Recorded, "finish", finish)
+    tiny_cfg.WANDB.PROJECT = "tail"
+    trainer = Trainer(tiny_cfg)
+    monkeypatch.setattr(trainer.step, "run_step", fail)
+    with pytest.raises(type(error)) as raised:
+        trainer.train()
+    assert raised.value is error and wandb.runs[0].exit_code == exit_code
+    assert ("can't end the run: LookupError: no connection" in package_log.text) == (not is_reachable)
 
 
 def test_a_run_that_cant_start_ends_training_before_its_first_iteration(tiny_cfg, wandb):

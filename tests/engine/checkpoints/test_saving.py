@@ -269,11 +269,11 @@ def test_a_job_that_is_asked_to_stop_exits_with_75_and_resumes(rendered, tmp_pat
     config = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
     flags = ["--num-gpus", str(processes), "--dist-url", "auto"]
     command = [ROOT / "tools" / "train_net.py", "--config-file", config, *flags]
-    job = programs.Program(*command, *opts, output=tmp_path / "printed")
-    wait_for(lambda: "Starting training" in job.shown() or job.returncode is not None)
-    time.sleep(1.5)
-    job.send_signal(signal.SIGTERM)
-    printed, _ = job.communicate()
+    with programs.Program(*command, *opts, output=tmp_path / "printed") as job:
+        wait_for(lambda: "Starting training" in job.shown() or job.returncode is not None)
+        time.sleep(1.5)
+        job.send_signal(signal.SIGTERM)
+        printed, _ = job.communicate()
     assert job.returncode == 75, printed
     assert "Asked to stop (SIGTERM)" in printed
     assert "Traceback" not in printed

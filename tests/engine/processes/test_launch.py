@@ -1,5 +1,6 @@
 """Jobs of real processes, started in every way: rendezvous, errors shown once, and a common end."""
 
+import contextlib
 import json
 import os
 import signal
@@ -110,8 +111,11 @@ def test_slurm_tasks_meet_after_one_of_them_has_prepared(tmp_path):
 def test_two_machines_meet_at_the_address_that_both_are_told(tmp_path):
     address = f"tcp://127.0.0.1:{free_port()}"
     command = ("-m", "tests.engine.processes.launched", tmp_path, "--num-machines", 2, "--dist-url", address)
-    machines = [programs.Program(*command, "--machine-rank", rank, cwd=ROOT) for rank in range(2)]
-    done = [finished(process) for process in machines]
+    with contextlib.ExitStack() as stack:
+        machines = [
+            stack.enter_context(programs.Program(*command, "--machine-rank", rank, cwd=ROOT)) for rank in range(2)
+        ]
+        done = [finished(process) for process in machines]
     assert {status for status, _, _ in done} == {0}, done
     for rank in range(2):
         assert (tmp_path / f"rank{rank}").read_text() == f"{rank} of 2, 0 of 1: 3\n"

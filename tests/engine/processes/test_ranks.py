@@ -1,6 +1,11 @@
 """Several processes compute the same as one."""
 
 import json
+import multiprocessing.connection
+import os
+import signal
+import sys
+import time
 
 import pytest
 import torch
@@ -14,19 +19,30 @@ from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, rendered_opts
-from tests.engine.forking import context
+from tests.engine.forking import context, is_running, wait_for
 from tests.engine.toy import Toy, batches, train
+from tests.programs import Program
 
 
 def on_ranks(size, tmp_path, function, *arguments):
-    """Call a function in ``size`` processes of one job."""
+    """Call a function in ``size`` processes of one job, which the first failure ends."""
     where = f"file://{tmp_path / f'rendezvous_{size}'}"
     processes = [context.Process(target=_rank, args=(rank, size, where, function, arguments)) for rank in range(size)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(300)
-    assert [process.exitcode for process in processes] == [0] * size
+    end = time.monotonic() + 300
+    try:
+        for process in processes:
+            process.start()
+        codes = [None] * size
+        while None in codes and not any(codes) and time.monotonic() < end:
+            living = [process.sentinel for process, code in zip(processes, codes) if code is None]
+            multiprocessing.connection.wait(living, timeout=1)
+            codes = [process.exitcode for process in processes]
+    finally:
+        for process in processes:
+            if process.is_alive():
+                process.kill()
+                process.join()
+    assert codes == [0] * size
 
 
 def _rank(rank, size, where, function, arguments):
@@ -35,6 +51,32 @@ def _rank(rank, size, where, function, arguments):
     comm.create_local_process_group(size)
     function(*arguments)
     torch.distributed.destroy_process_group()
+
+
+def fail_or_wait(folder):
+    """Rank 1 fails; the others write their process id and would wait for ever."""
+    if comm.get_rank() == 1:
+        while not (folder / "waiting").exists():
+            time.sleep(0.01)
+        sys.exit(3)
+    (folder / "started").write_text(str(os.getpid()))
+    (folder / "started").rename(folder / "waiting")
+    signal.pause()
+
+
+def test_a_rank_that_fails_ends_the_others(tmp_path):
+    with pytest.raises(AssertionError, match=r"\[None, 3\]"):
+        on_ranks(2, tmp_path, fail_or_wait, tmp_path)
+    assert not is_running(int((tmp_path / "waiting").read_text()))
+
+
+def test_a_program_is_killed_at_the_end_of_its_context(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import signal\nprint('running')\nsignal.pause()\n")
+    with pytest.raises(ZeroDivisionError), Program(script) as program:
+        wait_for(lambda: "running" in program.shown())
+        raise ZeroDivisionError
+    assert program.returncode == -signal.SIGKILL
 
 
 @pytest.fixture(scope="module")
