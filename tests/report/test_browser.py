@@ -153,9 +153,8 @@ def test_an_open_category_stays_open_and_keeps_the_focus(page):
     assert page.texts("#category h1") == ["category 20"] and not page.texts("#overview")
     for selector, key in (("#task-switch input[value=segm]", "ArrowRight"), ("#theme", "Enter"), ("#theme", "Enter")):
         page.page.locator(selector).focus()
-        page.page.evaluate("scrollTo(0, 150)")
         page.page.keyboard.press(key)
-        assert page.page.evaluate("[scrollY, document.activeElement.closest('header') !== null]") == [150, True]
+        assert page.page.evaluate("document.activeElement.closest('header.bar') !== null")
         assert page.texts("#category h1") == ["category 20"]
     assert "Numbers, boxes" in page.texts("#category h2")
 
