@@ -23,6 +23,8 @@ from balanced_lvis.console.command_line import command_line, log_to_files, log_t
 from balanced_lvis.utils.errors import InputError
 from tqdm import tqdm
 
+_detectron2.require()
+
 @command_line(prints_result={prints_result})
 def main():
     log_to_files({folder!r}, 0) if {folder!r} else log_to_screen()
