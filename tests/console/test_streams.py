@@ -21,7 +21,10 @@ import logging, os, sys
 from balanced_lvis import _detectron2
 from balanced_lvis.console.command_line import command_line, log_to_files, log_to_screen
 from balanced_lvis.utils.errors import InputError
+from balanced_lvis import _detectron2
 from tqdm import tqdm
+
+_detectron2.require()
 
 @command_line(prints_result={prints_result})
 def main():
