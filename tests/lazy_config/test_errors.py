@@ -102,6 +102,12 @@ def test_files(tmp_path, lines, expected):
         (["optimizer.pop('params')"], "optimizer of the LazyConfig has no params"),
         (["optimizer.learning_rate = 4"], "optimizer can't be built: TypeError"),
         (["dataloader.train.pop('mapper')"], "dataloader.train.mapper of the LazyConfig is missing"),
+        (["dataloader.train.mapper = 'x'"], "dataloader.train.mapper of the LazyConfig is 'x'; set it to L"),
+        (["dataloader.train.mapper.pop('_target_')"], "dataloader.train.mapper of the LazyConfig is .*; set it to L"),
+        (
+            ["from detectron2.config import LazyCall as L", "dataloader.train.mapper = L(dict)(a=1)"],
+            "dataloader.train.mapper of the LazyConfig is dict; it must be L.* of ImageMapper",
+        ),
         (["dataloader.test.mapper.size = 4"], "dataloader.test.mapper can't be built: TypeError"),
     ],
 )
