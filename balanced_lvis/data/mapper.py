@@ -19,7 +19,7 @@ from torch import Tensor
 from ..config_files.lazy_files import build_part, lazy_config, target_of
 from ..utils.errors import InputError
 from .image_files import read_image, read_pil_image
-from .image_transforms import ResizeShortestEdge, are_of_size, augment, channels_first
+from .image_transforms import ResizeScale, ResizeShortestEdge, are_of_size, augment, channels_first
 from .instance_transforms import masks_to_instances, to_instances, without_empty
 
 
@@ -133,9 +133,15 @@ def build_mapper(cfg, is_train: bool, masks: bool = True):
 
 
 def keep_a_pixel(augmentations: Sequence) -> list:
-    """Augmentations with :class:`ResizeShortestEdge` in place of Detectron2's."""
-    return [_replaced(one) if type(one) is T.ResizeShortestEdge else one for one in augmentations]
+    """Augmentations whose resizing leaves each side of an image at least one pixel, in place of Detectron2's."""
+    return [_REPLACED[type(one)](one) if type(one) in _REPLACED else one for one in augmentations]
 
 
-def _replaced(one: T.ResizeShortestEdge) -> ResizeShortestEdge:
-    return ResizeShortestEdge(one.short_edge_length, one.max_size, "range" if one.is_range else "choice", one.interp)
+_REPLACED: dict[type, Callable] = {
+    T.ResizeShortestEdge: lambda one: ResizeShortestEdge(
+        one.short_edge_length, one.max_size, "range" if one.is_range else "choice", one.interp
+    ),
+    T.ResizeScale: lambda one: ResizeScale(
+        one.min_scale, one.max_scale, one.target_height, one.target_width, one.interp
+    ),
+}
