@@ -95,7 +95,8 @@ class ImageMapper(DatasetMapper):
                 for one in kept
             ]
             instances = masks_to_instances(transformed, shape, self.instance_mask_format)
-        if self.recompute_boxes:  # a crop moves the edges of masks
+        # Without objects, there are no masks.
+        if self.recompute_boxes and instances.has("gt_masks"):  # a crop moves the edges of masks
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return without_empty(instances)
 
