@@ -109,8 +109,8 @@ def test_files(tmp_path, lines, expected):
         (["dataloader.train.mapper = 'x'"], "dataloader.train.mapper of the LazyConfig is 'x'; set it to L"),
         (["dataloader.train.mapper.pop('_target_')"], "dataloader.train.mapper of the LazyConfig is .*; set it to L"),
         (
-            ["from detectron2.config import LazyCall as L", "dataloader.train.mapper = L(dict)(a=1)"],
-            "dataloader.train.mapper of the LazyConfig is dict; it must be L.* of ImageMapper",
+            ["from fvcore.transforms import NoOpTransform", "dataloader.train.mapper = {'_target_': NoOpTransform}"],
+            "dataloader.train.mapper of the LazyConfig is NoOpTransform; it must be L.* of ImageMapper",
         ),
         (["dataloader.test.mapper.size = 4"], "dataloader.test.mapper can't be built: TypeError"),
     ],
