@@ -67,14 +67,15 @@ _PREDICTOR = {
     "MODEL.ROI_HEADS.NMS_THRESH_TEST": ("test_nms_thresh", 0.5),
     "TEST.DETECTIONS_PER_IMAGE": ("test_topk_per_image", 100),
 }
-# Keys that Detectron2's configs have, and that have no effect here, which is logged.
-_WITHOUT_EFFECT = {
-    "train.log_period": "metrics are written every 20 iterations",
-    "train.checkpointer.max_to_keep": "all checkpoints are kept",
-    "train.ddp.fp16_compression": "gradients are summed over processes in their own precision",
-    "train.ddp.broadcast_buffers": "it is False",
-    "train.ddp.find_unused_parameters": "it is False",
-    "dataloader.test.dataset.filter_empty": "all images are evaluated",
+# Keys that Detectron2's configs have, and that have no effect here: {key: (the value that holds, its meaning)}. Other
+# values are logged.
+_WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
+    "train.log_period": (20, "metrics are written every 20 iterations"),
+    "train.checkpointer.max_to_keep": (None, "all checkpoints are kept"),
+    "train.ddp.fp16_compression": (False, "gradients are summed over processes in their own precision"),
+    "train.ddp.broadcast_buffers": (False, "it is False"),
+    "train.ddp.find_unused_parameters": (False, "it is False"),
+    "dataloader.test.dataset.filter_empty": (False, "all images are evaluated"),
 }
 # Other keys of the data loaders' nodes, which are read elsewhere.
 _OTHER = (
@@ -93,7 +94,8 @@ ENGINE_KEYS = (
     "DATASETS.ALLOW_MISSING", "DATASETS.CUSTOM", "DATASETS.RENDERED", "INPUT.COPY_PASTE",
     "MODEL.ACTIVATION_CHECKPOINTING", "MODEL.CHANNELS_LAST", "MODEL.CLASS_PRIOR", "MODEL.COMPILE_BACKBONE", "MODEL.EMA",
     "MODEL.TF32", "MODEL.TRUST_WEIGHTS", "SOLVER.ACCUMULATE_BATCHES", "SOLVER.AMP.DTYPE", "SOLVER.CLIP_GRADIENTS",
-    "SOLVER.MAX_SKIPPED_STEPS", "TEST.EXPECTED_RESULTS", "TEST.PRECISE_BN", "WATCHDOG",
+    "SOLVER.MAX_SKIPPED_STEPS", "TEST.DETECTIONS_PER_CATEGORY", "TEST.EXPECTED_RESULTS", "TEST.LOSS_IMAGES",
+    "TEST.PRECISE_BN", "TEST.SAMPLE_IMAGES", "WANDB", "WATCHDOG",
 )  # fmt: skip
 
 
@@ -150,8 +152,19 @@ def record_lazy(cfg: CN, path: str | os.PathLike) -> None:
     lazy = load_lazy(cfg.LAZY.FILE, tuple(cfg.LAZY.OVERRIDES))
     with replacing(path) as file:
         file.write(OmegaConf.to_yaml(_in_words(lazy)))
-    if found := [f"{name} ({why})" for name, why in _WITHOUT_EFFECT.items() if _select(lazy, name)]:
+    if found := _without_effect(cfg, lazy):
         logger.info("Settings of the LazyConfig without effect: %s", "; ".join(found))
+
+
+def _without_effect(cfg: CN, lazy: DictConfig) -> list[str]:
+    """The settings whose values differ from those that hold, with a reason."""
+    workers = cfg.DATALOADER.NUM_WORKERS
+    holding = {
+        **_WITHOUT_EFFECT,
+        "dataloader.test.num_workers": (workers, f"dataloader.train.num_workers, {workers}, holds for both loaders"),
+    }
+    values = {name: _select(lazy, name) for name in holding}
+    return [f"{name} ({why})" for name, (held, why) in holding.items() if values[name] not in (None, held)]
 
 
 def _in_words(value):
@@ -359,6 +372,12 @@ def _set_evaluator(cfg: CN, lazy: DictConfig) -> None:
         raise InputError(
             f"dataloader.evaluator of the LazyConfig sets {', '.join(sorted(unknown))}; only dataset_name and backend "
             "are supported, and the results are written to train.output_dir."
+        )
+    name = _plain(_select(lazy, "dataloader.evaluator.dataset_name"))
+    if name is not None and _names(name) != cfg.DATASETS.TEST:
+        raise InputError(
+            f"dataloader.evaluator.dataset_name of the LazyConfig is {name!r}, but dataloader.test.dataset.names is "
+            f'{", ".join(cfg.DATASETS.TEST) or "empty"}; set it to "${{..test.dataset.names}}".'
         )
     _set(cfg, "TEST.LVIS_BACKEND", lazy.dataloader.evaluator.get("backend", cfg.TEST.LVIS_BACKEND),
          "dataloader.evaluator.backend")  # fmt: skip

@@ -32,10 +32,21 @@ class ResizeShortestEdge(T.ResizeShortestEdge):
 
     def get_transform(self, image):
         """As in the base class."""
-        transform = super().get_transform(image)
-        if isinstance(transform, T.ResizeTransform):
-            transform.new_h, transform.new_w = max(transform.new_h, 1), max(transform.new_w, 1)
-        return transform
+        return _keeping_a_pixel(super().get_transform(image))
+
+
+class ResizeScale(T.ResizeScale):
+    """Detectron2's transform, except that it never rounds the shorter side to 0 pixels."""
+
+    def get_transform(self, image):
+        """As in the base class."""
+        return _keeping_a_pixel(super().get_transform(image))
+
+
+def _keeping_a_pixel(transform: T.Transform) -> T.Transform:
+    if isinstance(transform, T.ResizeTransform):
+        transform.new_h, transform.new_w = max(transform.new_h, 1), max(transform.new_w, 1)
+    return transform
 
 
 # Augmentations that depend on the size of an image only, and whose transforms are in the table above.

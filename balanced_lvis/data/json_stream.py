@@ -21,7 +21,7 @@ import msgspec
 from ..utils.garbage_collection import without_cycle_detection
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
-_NEXT_OBJECT = re.compile(r"[ \t\n\r]*\{")
+_BETWEEN_OBJECTS = re.compile(r"\}[ \t\n\r]*,[ \t\n\r]*\{")
 _LIST_END = re.compile(r"\}[ \t\n\r]*\]")
 _CHUNK = 1 << 20  # bytes read at a time; elements of lists are far smaller
 _NOT_UTF_8 = "it is not UTF-8; save it as UTF-8"
@@ -69,7 +69,7 @@ class _Text:
         self._text, self._at, self._dropped = "", 0, 0
         # The standard parser, so that every value is the same as from json.load.
         self._parse = json.JSONDecoder().raw_decode
-        self._is_refused = False  # by the fast decoder, until more is read
+        self._is_refused = False  # until more is read: the fast decoder can't decode what is in memory
 
     def objects(self, decode: Decoder) -> list:
         """
@@ -92,13 +92,14 @@ class _Text:
                 continue
             self._at, self._is_refused = end, False
             return found
+        self._is_refused = True  # or the same text would be searched again for every element
         return []
 
     def _ends_of_objects(self) -> Iterator[int]:
         """Likely ends: of the last object that is followed by another one, and of the last object of a list."""
         end = len(self._text)
-        while (end := self._text.rfind("},", self._at, end)) >= 0:
-            if _NEXT_OBJECT.match(self._text, end + 2):
+        while (end := self._text.rfind("}", self._at, end)) >= 0:
+            if _BETWEEN_OBJECTS.match(self._text, end):
                 yield end + 1
                 break
         if last := _LIST_END.search(self._text, self._at):

@@ -144,8 +144,8 @@ def build_loss_loader(cfg, name: str, records: list[dict], masks: bool = True):
     """
     Build a loader of records with ground truth, for losses on images that are not trained on.
 
-    Images have the size of test images and no augmentation. Batches are as large as those of training, and each process
-    loads its share of the images once.
+    Images have the size of test images and no augmentation. Masks and keypoints are as in training. Batches are as
+    large as those of training, and each process loads its share of the images once.
 
     Args:
         cfg: Detectron2's config with balanced_lvis's keys.
@@ -156,6 +156,10 @@ def build_loss_loader(cfg, name: str, records: list[dict], masks: bool = True):
     mapper = build_mapper(cfg, False)
     mapper.is_train = True  # with ground truth
     mapper.use_instance_mask = cfg.MODEL.MASK_ON and masks
+    training = build_mapper(cfg, True)
+    mapper.instance_mask_format = training.instance_mask_format
+    mapper.use_keypoint = training.use_keypoint
+    mapper.keypoint_hflip_indices = training.keypoint_hflip_indices
     if has_rle_masks(name):
         mapper.instance_mask_format = "bitmask"
     batch_size = cfg.SOLVER.IMS_PER_BATCH // (cfg.SOLVER.ACCUMULATE_BATCHES * comm.get_world_size())

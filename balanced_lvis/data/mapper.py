@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +13,13 @@ from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import Instances
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from ..lazy_config.files import build_part, lazy_config, target_of
 from ..utils.errors import InputError
 from .image_files import read_image, read_pil_image
-from .image_transforms import ResizeShortestEdge, are_of_size, augment, channels_first
+from .image_transforms import ResizeScale, ResizeShortestEdge, are_of_size, augment, channels_first
 from .instance_transforms import masks_to_instances, to_instances, without_empty
 
 
@@ -93,7 +95,8 @@ class ImageMapper(DatasetMapper):
                 for one in kept
             ]
             instances = masks_to_instances(transformed, shape, self.instance_mask_format)
-        if self.recompute_boxes:  # a crop moves the edges of masks
+        # Without objects, there are no masks.
+        if self.recompute_boxes and instances.has("gt_masks"):  # a crop moves the edges of masks
             instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
         return without_empty(instances)
 
@@ -105,28 +108,41 @@ def build_mapper(cfg, is_train: bool, masks: bool = True):
     Args:
         cfg: Detectron2's config with balanced_lvis's keys.
         is_train: whether records get their annotations and the augmentations of training.
-        masks: False for training records without masks.
+        masks: False for training records without masks. A LazyConfig that computes boxes from masks always has them.
 
     Raises:
-        InputError: if the LazyConfig has no mapper.
+        InputError: if the LazyConfig has no mapper, or one that is not derived from ``DatasetMapper``.
     """
     if not cfg.get("LAZY", {}).get("FILE"):
         return ImageMapper(cfg, is_train, **({"use_instance_mask": cfg.MODEL.MASK_ON and masks} if is_train else {}))
-    lazy, name = lazy_config(cfg), "train" if is_train else "test"
-    node = lazy.dataloader[name].get("mapper")
-    if node is None:
-        raise InputError(f"dataloader.{name}.mapper of the LazyConfig is missing; set it to L(ImageMapper)(...).")
+    lazy, name = lazy_config(cfg), f"dataloader.{'train' if is_train else 'test'}.mapper"
+    node: Any = OmegaConf.select(lazy, name)
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        found = "missing" if node is None else f"{str(node)[:80]!r}"
+        raise InputError(f"{name} of the LazyConfig is {found}; set it to L(ImageMapper)(...).")
     if target_of(node) is DatasetMapper:
         node._target_ = ImageMapper  # the same records, and images in more formats
-    if is_train and not masks:
+    if is_train and not masks and not node.get("recompute_boxes"):
         node.use_instance_mask = False
-    return build_part(lazy, f"dataloader.{name}.mapper", cfg.LAZY.FILE)
+    mapper = build_part(lazy, name, cfg.LAZY.FILE)
+    if not isinstance(mapper, DatasetMapper):
+        raise InputError(
+            f"{name} of the LazyConfig is {type(mapper).__name__}; it must be L(...) of ImageMapper, or of a class "
+            "that is derived from it or from Detectron2's DatasetMapper."
+        )
+    return mapper
 
 
 def keep_a_pixel(augmentations: Sequence) -> list:
-    """Augmentations with :class:`ResizeShortestEdge` in place of Detectron2's."""
-    return [_replaced(one) if type(one) is T.ResizeShortestEdge else one for one in augmentations]
+    """Augmentations whose resizing leaves each side of an image at least one pixel, in place of Detectron2's."""
+    return [_REPLACED[type(one)](one) if type(one) in _REPLACED else one for one in augmentations]
 
 
-def _replaced(one: T.ResizeShortestEdge) -> ResizeShortestEdge:
-    return ResizeShortestEdge(one.short_edge_length, one.max_size, "range" if one.is_range else "choice", one.interp)
+_REPLACED: dict[type, Callable] = {
+    T.ResizeShortestEdge: lambda one: ResizeShortestEdge(
+        one.short_edge_length, one.max_size, "range" if one.is_range else "choice", one.interp
+    ),
+    T.ResizeScale: lambda one: ResizeScale(
+        one.min_scale, one.max_scale, one.target_height, one.target_width, one.interp
+    ),
+}

@@ -146,8 +146,10 @@ def test_outlines_are_those_of_each_mask():
         [1.0, 2.0, 3.0, 7.0, 5.0, 2.5],
     )
     numbers, lengths = np.array([*first, *turned, *other, *first, *first]), np.array([6, 6, 6, 12])
-    extents, hashes = outlines(numbers, lengths)
+    polygons = np.array([1, 1, 1, 2])
+    extents, hashes = outlines(numbers, lengths, polygons)
     assert extents.tolist() == [[1, 2, 5, 7]] * 4
     assert hashes[0] == hashes[1] and len(set(hashes.tolist())) == 3
-    for start, length, expected in zip([0, 6, 12, 18], lengths, hashes):
-        assert outlines(numbers[start : start + length], np.array([length]))[1] == expected
+    for start, length, count, expected in zip([0, 6, 12, 18], lengths, polygons, hashes):
+        assert outlines(numbers[start : start + length], np.array([length]), np.array([count]))[1] == expected
+    assert outlines(numbers[18:], np.array([12]), np.array([1]))[1] != hashes[3], "one polygon with the same points"

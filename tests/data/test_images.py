@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetMapper
+from detectron2.data import transforms as T
 from detectron2.data.detection_utils import read_image as stock_read_image
 from PIL import Image, ImageFile
 
@@ -287,3 +288,12 @@ def test_the_shorter_side_of_a_very_long_image_keeps_a_pixel(tiny_cfg, tmp_path,
     tiny_cfg.INPUT.MIN_SIZE_TEST, tiny_cfg.INPUT.MAX_SIZE_TEST = 96, 320
     image = ImageMapper(tiny_cfg, is_train)(record)["image"]
     assert sorted(image.shape) == [1, 3, 320]
+
+
+@pytest.mark.parametrize(("height", "width"), [(900, 3), (3, 900)])
+def test_large_scale_jittering_leaves_a_pixel_of_a_very_long_image(tmp_path, height, width):
+    path = png(tmp_path, np.zeros((height, width, 3), np.uint8))
+    record = {"file_name": str(path), "height": height, "width": width, "annotations": []}
+    augmentations = [T.ResizeScale(0.1, 0.1, 1024, 1024), T.FixedSizeCrop((1024, 1024), pad=False)]
+    mapper = ImageMapper(is_train=True, augmentations=augmentations, image_format="RGB")
+    assert sorted(mapper(record)["image"].shape) == [1, 3, 102]

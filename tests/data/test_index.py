@@ -334,6 +334,31 @@ def test_objects_are_decoded_many_at_a_time_wherever_the_pieces_end(objects, oth
         assert json.dumps(list(elements)) == json.dumps(objects)
 
 
+@pytest.mark.parametrize("separator", ["} ,{", "}\n, {", "},{"])
+def test_white_space_between_objects_does_not_matter(separator):
+    calls, objects = [], [{"a": i} for i in range(1000)]
+    text = json.dumps({"of": objects}).replace("}, {", separator)
+
+    def decode(part):
+        calls.append(part)
+        return json_stream.decode_any(part)
+
+    parts = json_stream.stream_parts(io.BytesIO(text.encode()), ("of",), {"of": decode})
+    assert [element for _, part in parts for element in part] == objects
+    assert len(calls) <= 2
+
+
+@pytest.mark.parametrize("elements", [list(range(1000)), 1000 * [[{}, 1]], 1000 * [{"a": {}}, 1]])
+def test_text_without_neighbouring_objects_is_searched_once_per_chunk(elements, monkeypatch):
+    searches = []
+    ends = json_stream._Text._ends_of_objects
+    monkeypatch.setattr(json_stream._Text, "_ends_of_objects", lambda text: searches.append(1) or ends(text))
+    text = json.dumps({"skipped": elements, "of": [], "also": elements})
+    found = json_stream.stream_lists(io.BytesIO(text.encode()), ("of", "also"))
+    assert [element for _, element in found] == elements
+    assert len(searches) <= 3  # the chunk, and the end of the file
+
+
 @pytest.mark.parametrize("last", ['{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', '{"a": 100000000000000000000000}'])
 def test_what_the_fast_decoder_refuses_is_read_as_by_json(last, tmp_path):
     text = f'[{{"a": 1}}, {last}, {{"a": [{{}}, {{}}]}}]'

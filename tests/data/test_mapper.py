@@ -7,6 +7,7 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetMapper
+from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 from detectron2.structures.masks import polygons_to_bitmask
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from balanced_lvis.data import instance_transforms
+from balanced_lvis.data.image_files import read_image, read_pil_image
 from balanced_lvis.data.instance_transforms import to_instances
 from balanced_lvis.data.mapper import ImageMapper
 from benchmarks.mapping import are_equal, photographs
@@ -129,6 +131,56 @@ def test_records_of_rle_masks_are_equal(record, crop):
 def test_an_image_without_objects_is_equal(record):
     check_equal(config(), [{**record, "annotations": []}])
     check_equal(config(), [{**record, "annotations": record["annotations"][5:6]}])  # a crowd region
+
+
+@pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])
+def test_an_image_without_objects_can_be_cropped(record, mask_format):
+    """Detectron2's mapper fails, as there are no masks from which it could compute the boxes."""
+    mapper = ImageMapper(config(mask_format, crop=True), True)
+    assert mapper.recompute_boxes
+    for annotations in ([], record["annotations"][5:6]):  # a crowd region
+        assert len(mapper({**record, "annotations": annotations})["instances"]) == 0
+
+
+def save_16_bit(image, path):
+    Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257).save(path)
+
+
+def save_rgba(image, path):
+    image = image.copy()
+    image.putalpha(image.getchannel("R"))
+    image.save(path)
+
+
+def save_turned(image, path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be rotated clockwise
+    image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif.tobytes())
+
+
+# How they are saved, and whether Detectron2 reads the same pixels.
+IMAGES = {
+    "greyscale.png": (lambda image, path: image.convert("L").save(path), True),
+    "palette.png": (lambda image, path: image.quantize(16).save(path, transparency=0), False),
+    "cmyk.jpg": (lambda image, path: image.convert("CMYK").save(path), True),
+    "16_bit.png": (save_16_bit, False),
+    "rgba.png": (save_rgba, False),
+    "turned.png": (save_turned, True),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_records_of_images_of_every_kind_are_equal(record, tmp_path, monkeypatch, name):
+    save, is_read_alike = IMAGES[name]
+    path = tmp_path / name
+    with Image.open(record["file_name"]) as image:
+        save(image, path)
+    pixels = read_image(path, "RGB", (80, 60))
+    assert np.array_equal(np.asarray(read_pil_image(path, (80, 60))), pixels)
+    assert np.array_equal(utils.read_image(str(path), "RGB"), pixels) == is_read_alike
+    if not is_read_alike:
+        monkeypatch.setattr(utils, "read_image", lambda name, **options: read_image(name, options["format"]))
+    check_equal(config(), 3 * [{**record, "file_name": str(path)}])
 
 
 def test_augmentations_that_need_pixels_get_them(record):

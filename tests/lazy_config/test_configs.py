@@ -2,10 +2,15 @@
 
 import pytest
 import torch
+from detectron2.data import transforms as T
+from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
 
-from balanced_lvis.activations import Seesaw
+from balanced_lvis.activations import Federated, Seesaw
 from balanced_lvis.config import load_config
+from balanced_lvis.config.lazy import predictors
+from balanced_lvis.config_files.lazy_files import lazy_config, target_of
 from balanced_lvis.config_files.names import config_names
+from balanced_lvis.data.mapper import ImageMapper, build_mapper
 from balanced_lvis.engine.checkpoints.checkpointer import Checkpointer
 from balanced_lvis.engine.config_checks import check_config
 from balanced_lvis.engine.trainer import Trainer
@@ -81,6 +86,58 @@ def test_settings_are_those_of_detectron2s_recipes(name):
     assert (20.0 if method == "seesaw" else 0.0) == cfg.MODEL.ROI_MASK_HEAD.TEMPERATURE
     assert ("RGB", 1024, f"output/{backbone}_{method}") == (cfg.INPUT.FORMAT, cfg.INPUT.MIN_SIZE_TEST, cfg.OUTPUT_DIR)
     assert cfg.MODEL.WEIGHTS.startswith("detectron2://ImageNetPretrained/")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_optimizer_and_schedule_are_those_of_detectron2s_recipes(name):
+    backbone, _ = backbone_and_method(name)
+    lazy = lazy_config(load_config(name))
+    optimizer, scheduler = lazy.optimizer, lazy.lr_multiplier.scheduler
+    assert target_of(optimizer) is torch.optim.AdamW
+    expected = {"vitdet_b": (2e-4, 0.1, "pos_embed"), "swin_b": (1e-4, 0.05, "relative_position_bias_table")}
+    assert (optimizer.lr, optimizer.weight_decay, *optimizer.params.overrides) == expected[backbone]
+    assert [dict(one) for one in optimizer.params.overrides.values()] == [{"weight_decay": 0.0}]
+    assert (list(optimizer.betas), optimizer.params.weight_decay_norm) == ([0.9, 0.999], 0.0)
+    factor = optimizer.params.get("lr_factor_func")
+    if backbone == "vitdet_b":
+        assert factor.func is get_vit_lr_decay_rate and factor.keywords == {"num_layers": 12, "lr_decay_rate": 0.7}
+    else:
+        assert factor is None
+    milestones = {"vitdet_b": [138889, 150463], "swin_b": [69444, 75231]}
+    assert (list(scheduler["values"]), list(scheduler.milestones)) == ([1.0, 0.1, 0.01], milestones[backbone])
+    assert scheduler.num_updates == {"vitdet_b": 156250, "swin_b": 78125}[backbone]
+    warm_up = {"vitdet_b": 0.0016, "swin_b": 0.0032}[backbone]  # 250 iterations
+    assert (lazy.lr_multiplier.warmup_length, lazy.lr_multiplier.warmup_factor) == (pytest.approx(warm_up), 0.001)
+    assert lazy.train.eval_period == 30000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_and_model_are_those_of_detectron2s_recipes(name):
+    backbone, method = backbone_and_method(name)
+    lazy = lazy_config(load_config(name))
+    body = {"vitdet_b": "net", "swin_b": "bottom_up"}[backbone]
+    assert lazy.model.backbone[body].drop_path_rate == {"vitdet_b": 0.1, "swin_b": 0.3}[backbone]
+    assert lazy.model.backbone.square_pad == 1024
+    mapper = lazy.dataloader.train.mapper
+    flip, scale, crop = mapper.augmentations
+    assert [target_of(one) for one in (flip, scale, crop)] == [T.RandomFlip, T.ResizeScale, T.FixedSizeCrop]
+    assert (flip.horizontal, list(crop.crop_size), crop.pad) == (True, [1024, 1024], False)
+    assert (scale.min_scale, scale.max_scale, scale.target_height, scale.target_width) == (0.1, 2.0, 1024, 1024)
+    assert (mapper.recompute_boxes, mapper.use_instance_mask) == (True, True)
+    (shortest,) = lazy.dataloader.test.mapper.augmentations
+    assert (shortest.short_edge_length, shortest.max_size) == (1024, 1024)
+    for predictor in predictors(lazy) if method == "federated" else ():
+        activation = predictor.activation
+        assert target_of(activation) is Federated
+        assert (activation.classes_per_batch, activation.power, activation.prior_probability) == (50, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mappers_of_records_without_masks_still_compute_boxes_from_masks(name):
+    cfg = load_config(name)
+    for masks in (True, False):
+        mapper = build_mapper(cfg, True, masks)
+        assert type(mapper) is ImageMapper and mapper.recompute_boxes and mapper.use_instance_mask
 
 
 def small_config(name, *words):

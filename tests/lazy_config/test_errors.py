@@ -84,6 +84,10 @@ def test_overrides(word, expected):
             ["from detectron2.config import LazyCall as L", "dataloader.train.sampler = L(print)()"],
             "dataloader.train.sampler of the LazyConfig is print, which can't be resumed; valid: TrainingSampler,",
         ),
+        (
+            ["dataloader.evaluator.dataset_name = 'other_val'"],
+            "dataloader.evaluator.dataset_name of the LazyConfig is 'other_val', but dataloader.test.dataset.names is",
+        ),
         (["train.output_dir = '${no.such.key}'"], "The LazyConfig's train.output_dir can't be read"),
     ],
 )  # fmt: skip
@@ -102,6 +106,12 @@ def test_files(tmp_path, lines, expected):
         (["optimizer.pop('params')"], "optimizer of the LazyConfig has no params"),
         (["optimizer.learning_rate = 4"], "optimizer can't be built: TypeError"),
         (["dataloader.train.pop('mapper')"], "dataloader.train.mapper of the LazyConfig is missing"),
+        (["dataloader.train.mapper = 'x'"], "dataloader.train.mapper of the LazyConfig is 'x'; set it to L"),
+        (["dataloader.train.mapper.pop('_target_')"], "dataloader.train.mapper of the LazyConfig is .*; set it to L"),
+        (
+            ["from fvcore.transforms import NoOpTransform", "dataloader.train.mapper = {'_target_': NoOpTransform}"],
+            "dataloader.train.mapper of the LazyConfig is NoOpTransform; it must be L.* of ImageMapper",
+        ),
         (["dataloader.test.mapper.size = 4"], "dataloader.test.mapper can't be built: TypeError"),
     ],
 )
@@ -158,12 +168,40 @@ def test_commands_of_yaml_configs_refuse_a_lazy_config():
         merged_config(lambda: None, SMALL)
 
 
-def test_settings_without_effect_are_logged_with_the_record(tmp_path, package_log):
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("train.log_period = 7", "train.log_period (metrics are written every 20 iterations)"),
+        ("train.log_period = 0", "train.log_period (metrics are written every 20 iterations)"),
+        ("train.checkpointer.max_to_keep = 0", "train.checkpointer.max_to_keep (all checkpoints are kept)"),
+        ("train.ddp = dict(fp16_compression=True)", "train.ddp.fp16_compression (gradients are summed over processes"),
+        (
+            "dataloader.test.dataset.filter_empty = True",
+            "dataloader.test.dataset.filter_empty (all images are evaluated",
+        ),
+        (
+            "dataloader.test.num_workers = 3",
+            "test.num_workers (dataloader.train.num_workers, 0, holds for both loaders)",
+        ),
+    ],
+)
+def test_settings_without_effect_are_logged_with_the_record(tmp_path, package_log, line, expected):
     package_log.set_level(logging.INFO, "balanced_lvis")
-    cfg = load_config(changed(tmp_path, "train.log_period = 7"))
+    cfg = load_config(changed(tmp_path, line))
     record_lazy(cfg, tmp_path / "lazy_config.yaml")
-    assert "without effect: train.log_period (metrics are written every 20 iterations)" in package_log.text
-    assert "log_period: 7" in (tmp_path / "lazy_config.yaml").read_text()
+    assert "Settings of the LazyConfig without effect: " in package_log.text and expected in package_log.text
+    assert line.rpartition(".")[2].partition(" ")[0] in (tmp_path / "lazy_config.yaml").read_text()
+
+
+def test_settings_with_the_values_that_hold_are_not_logged(tmp_path, package_log):
+    package_log.set_level(logging.INFO, "balanced_lvis")
+    lines = (
+        "train.log_period = 20",
+        "train.checkpointer.max_to_keep = None",
+        "train.ddp = dict(broadcast_buffers=False)",
+    )
+    record_lazy(load_config(changed(tmp_path, *lines)), tmp_path / "lazy_config.yaml")
+    assert "without effect" not in package_log.text
 
 
 def test_overrides_are_told_from_values_of_an_option():

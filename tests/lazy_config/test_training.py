@@ -1,5 +1,6 @@
 """A LazyConfig is trained, resumed and evaluated as the yaml config of the same model."""
 
+import copy
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from detectron2.structures import BitMasks
 from detectron2.utils.env import seed_all_rng
 
 from balanced_lvis import Predictor
@@ -17,8 +19,13 @@ from balanced_lvis.activations import activation_names, base
 from balanced_lvis.calibration import NorCal
 from balanced_lvis.commands.train import main
 from balanced_lvis.config import load_config
-from balanced_lvis.data.config_datasets import resolve_num_classes
+from balanced_lvis.data.config_datasets import prepare_rendered, resolve_num_classes
+from balanced_lvis.data.dataset_records import choose_records
+from balanced_lvis.data.loader import build_loss_loader
+from balanced_lvis.data.mapper import build_mapper
+from balanced_lvis.engine.checkpoints.checkpointer import Checkpointer
 from balanced_lvis.engine.trainer import Trainer
+from balanced_lvis.engine.validation_losses import ValidationLosses
 from balanced_lvis.utils.errors import Preempted
 from tests.common import CONFIGS, ROOT, rendered_opts
 
@@ -73,6 +80,43 @@ def test_losses_weights_and_results_are_those_of_the_yaml_config(rendered, weigh
 def results(folder):
     """As text, because NaN is not equal to itself."""
     return (folder / "results.json").read_text()
+
+
+def test_validation_losses_are_those_of_the_yaml_config(rendered, weights, tmp_path):
+    found = []
+    for cfg in (
+        yaml_cfg(rendered, tmp_path, **{"TEST.LOSS_IMAGES": 3}),
+        lazy_cfg(rendered, tmp_path, "engine.TEST.LOSS_IMAGES=3"),
+    ):
+        trainer = Trainer(cfg)
+        Checkpointer(trainer.model).load(str(weights))
+        found.append(ValidationLosses(cfg, trainer.step)())
+    assert found[0] == found[1]
+    assert {"validation/loss_cls", "validation/loss_mask", "validation/total_loss"} <= found[1].keys()
+
+
+def test_validation_losses_have_masks_and_keypoints_as_in_training(rendered, tmp_path):
+    mapper = "dataloader.train.mapper"
+    cfg = lazy_cfg(rendered, tmp_path, f"{mapper}.instance_mask_format=bitmask", f"{mapper}.use_keypoint=True")
+    prepare_rendered(cfg)
+    records = copy.deepcopy(choose_records("rendered_val", 2))
+    for record in records:
+        for one in record["annotations"]:
+            one["keypoints"] = [10.0, 12.0, 2.0]
+    loaded = [one["instances"] for batch in build_loss_loader(cfg, "rendered_val", records) for one in batch]
+    assert len(loaded) == 2
+    assert all(isinstance(one.gt_masks, BitMasks) and len(one.gt_keypoints) for one in loaded)
+
+
+def test_records_without_masks_have_none(rendered, tmp_path):
+    cfg = lazy_cfg(rendered, tmp_path)
+    assert [build_mapper(cfg, True, masks).use_instance_mask for masks in (True, False)] == [True, False]
+
+
+def test_options_of_tests_and_of_weights_and_biases_can_be_set(rendered, tmp_path):
+    words = ("engine.TEST.SAMPLE_IMAGES=2", "engine.TEST.DETECTIONS_PER_CATEGORY=10000", "engine.WANDB.PROJECT=birds")
+    cfg = lazy_cfg(rendered, tmp_path, *words)
+    assert (cfg.TEST.SAMPLE_IMAGES, cfg.TEST.DETECTIONS_PER_CATEGORY, cfg.WANDB.PROJECT) == (2, 10000, "birds")
 
 
 def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(rendered, tmp_path):

@@ -158,14 +158,18 @@ class AnnotationChecker:
 
     def _add_polygons(self, row: int, annotation: Annotation, polygons: list[list]) -> None:
         numbers: list[float] = []
+        num_polygons = 0
         for polygon in polygons:
             if problem := _polygon_problem(polygon):
                 kind, reason = problem
                 self.findings.add(kind, f"{annotation.name}: {reason}" if reason else annotation.name)
             else:
                 numbers += polygon
+                num_polygons += 1
         if numbers:
-            extents, contents = outlines(np.array(numbers, np.float64), np.array([len(numbers)]))
+            extents, contents = outlines(
+                np.array(numbers, np.float64), np.array([len(numbers)]), np.array([num_polygons])
+            )
             self._add_extent(row, tuple(extents[0].tolist()), int(contents[0]))
 
     def _add_extent(self, row: int, extent: tuple, content: int) -> None:
@@ -184,7 +188,7 @@ class AnnotationChecker:
         self._objects.update(dict(zip(categories.tolist(), counts.tolist())))
         boxes = columns.boxes
         self._boxes.add_all(row, np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1))
-        extents, contents = outlines(*columns.points)
+        extents, contents = outlines(*columns.points, columns.num_polygons)
         self._masks.add_all(row, extents)
         self._contents.frombytes(contents.tobytes())
 

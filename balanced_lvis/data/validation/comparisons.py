@@ -169,15 +169,16 @@ def _check_repeated(all_: Annotations, but: np.ndarray, findings: Findings) -> N
     _add(findings, "object_again", rows, lambda row: f"{all_.name(row)} repeats annotation {all_.ids[again[row]]}")
 
 
-def outlines(numbers: np.ndarray, num_numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def outlines(numbers: np.ndarray, num_numbers: np.ndarray, num_polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     Extents and hashes of polygons, for many annotations at once.
 
-    Masks have one hash if they have the same first point and the same points, in any order.
+    Masks have one hash if they have as many polygons, the same first point and the same points, in any order.
 
     Args:
         numbers: (M,) float64, finite: x and y of all points alternately.
         num_numbers: (n,) int64, how many of them each annotation has: two or more.
+        num_polygons: (n,) int64, how many polygons each annotation has.
 
     Returns:
         (n, 4) float64, x0, y0, x1, y1 around the points of each annotation, and (n,) int64, the hashes.
@@ -187,7 +188,7 @@ def outlines(numbers: np.ndarray, num_numbers: np.ndarray) -> tuple[np.ndarray, 
     low, high = (of.reduceat(points, first, axis=1) for of in (np.minimum, np.maximum))
     # Sums of integers modulo 2^64 don't depend on the order.
     sums = np.add.reduceat(_mixed(points.ravel()).reshape(points.shape), first, axis=1)
-    hashes = _mixed(num_numbers, *points[:, first], *sums)
+    hashes = _mixed(num_numbers, num_polygons, *points[:, first], *sums)
     return np.concatenate([low, high]).T, hashes.view(np.int64)
 
 
