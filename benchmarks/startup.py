@@ -2,8 +2,8 @@
 Start-up time: from LVIS annotations to images and repeat factors, with Detectron2's loader and with balanced_lvis.
 
 The annotations are synthetic, with the class frequencies, number of objects per image and two-decimal coordinates of
-LVIS-1.0. The file is in the page cache for all contenders, so that they wait for nothing. Times are processor times, which
-other processes hardly change.
+LVIS-1.0. The file is in the page cache for all contenders, so that they wait for nothing. Times are processor times,
+which other processes hardly change.
 """
 
 from __future__ import annotations

@@ -173,8 +173,8 @@ class _Saved:
                     f"The analysis of {TASK_NAMES[task].lower()} in {self.path} has {found[0]} resamples with seed "
                     f"{found[1]}, but {options.samples} with seed {options.seed} are compared; {remedy}."
                 )
-        found = {task: self._read(task, options.samples) for task in self.tasks}
-        yield lambda tasks: Resampled(self._analysis.source, {task: found[task] for task in tasks})
+        resampled = {task: self._read(task, options.samples) for task in self.tasks}
+        yield lambda tasks: Resampled(self._analysis.source, {task: resampled[task] for task in tasks})
 
     def _read(self, task: str, samples: int) -> dict[str, tuple[float, np.ndarray]]:
         path = os.path.join(self.path, bootstrap_file(task))

@@ -7,6 +7,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from detectron2.utils import comm
@@ -109,7 +110,7 @@ def computing_losses(model: nn.Module) -> Iterator[None]:
     Args:
         model: without ``DistributedDataParallel``.
     """
-    modules = list(model.modules())
+    modules: list[Any] = list(model.modules())  # with attributes that nn.Module does not declare
     modes = [(module, module.training) for module in modules]
     periods = [(module, module.vis_period) for module in modules if hasattr(module, "vis_period")]
     model.train()

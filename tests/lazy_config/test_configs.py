@@ -8,12 +8,12 @@ from detectron2.modeling.backbone.vit import get_vit_lr_decay_rate
 from balanced_lvis.activations import Federated, Seesaw
 from balanced_lvis.config import load_config
 from balanced_lvis.config.lazy import predictors
-from balanced_lvis.config_files.lazy_files import lazy_config, target_of
 from balanced_lvis.config_files.names import config_names
 from balanced_lvis.data.mapper import ImageMapper, build_mapper
 from balanced_lvis.engine.checkpoints.checkpointer import Checkpointer
 from balanced_lvis.engine.config_checks import check_config
 from balanced_lvis.engine.trainer import Trainer
+from balanced_lvis.lazy_config.files import lazy_config, target_of
 from balanced_lvis.modeling.mask_head import NormalizedConv2d
 from tests.lazy_config.small import engine
 
