@@ -52,7 +52,8 @@ function tableColumns() {
     titleFormatter: title,
     frozen: !narrow,
     minWidth: 110,
-    maxInitialWidth: narrow ? 130 : undefined,
+    width: narrow ? 140 : undefined,
+    variableHeight: narrow,
     formatter: (cell) => categoryLink(cell.getRow().getData().index),
   };
   const facts = [
@@ -60,18 +61,20 @@ function tableColumns() {
     numeric("training", "Training images", whole),
     numeric("objects", "Objects", whole),
   ];
-  const values = DATA.runs.map((run, index) => numeric(`ap_${index}`, SEVERAL ? `AP ${run}` : "AP", number));
-  DATA.runs.slice(1).forEach((run, index) => {
-    values.push(numeric(`difference_${index + 1}`, DATA.runs.length > 2 ? `Difference ${run}` : "Difference", signed, true));
-  });
-  for (const [field, text] of RUN_COLUMNS) values.push(numeric(field, text, number));
+  const precision = DATA.runs.map((run, index) => numeric(`ap_${index}`, SEVERAL ? `AP ${run}` : "AP", number));
+  const differences = DATA.runs
+    .slice(1)
+    .map((run, index) => numeric(`difference_${index + 1}`, DATA.runs.length > 2 ? `Difference ${run}` : "Difference", signed, true));
+  const further = RUN_COLUMNS.map(([field, text]) => numeric(field, text, number));
   const error = {
     title: SEVERAL ? `Costliest error ${DATA.runs.at(-1)}` : "Costliest error",
     field: "error",
     titleFormatter: title,
     formatter: (cell) => element("span", {}, cell.getValue() || "–"),
   };
-  return narrow ? [name, ...values, ...facts, error] : [name, ...facts, ...values, error];
+  return narrow
+    ? [name, ...differences, ...precision, ...further, ...facts, error]
+    : [name, ...facts, ...precision, ...differences, ...further, error];
 }
 
 function startTable() {
