@@ -24,7 +24,7 @@ def test_seconds_come_in_a_unit_that_suits_them():
 
 
 def test_all_leaves_out_long_suites_and_those_without_a_comparison():
-    assert set(ALL) == set(SUITES) - {"submission", "val", "floor", "analysis", "report"}
+    assert set(ALL) == set(SUITES) - {"fixed", "mapper", "submission", "val", "floor", "analysis", "report"}
 
 
 def test_growth_compares_results_at_every_size(monkeypatch):
