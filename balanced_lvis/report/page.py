@@ -68,7 +68,7 @@ def render(collected: Collected, title: str, with_views: bool = True) -> str:
         has_views=bool(collected.drawn.views) or not with_views,
         has_curves=any(len(points["x"]) > 1 for run in runs for points in run.curves.values()),
         policy=_policy([early, *scripts]),
-        style=Markup(f"{_third_party(*LIBRARY_STYLE)}\n{_text('page/report.css')}"),
+        style=Markup(f"{_third_party(*LIBRARY_STYLE)}\n{_text('page/report.css')}\n{_dark_theme()}"),
         early=Markup(early),
         scripts=[Markup(script) for script in scripts],
         data=page_json(page_data(collected, with_views)),
@@ -178,6 +178,13 @@ def signed(value: float, digits: int = 1) -> str:
 
 
 @cache
+def _dark_theme() -> str:
+    """The dark colours, for a dark system unless the light theme was chosen, and where the dark theme was chosen."""
+    colors = _text("page/dark.css")
+    of_system = f'@media (prefers-color-scheme: dark) {{\n:root:not([data-theme="light"]) {{\n{colors}}}\n}}'
+    return f'{of_system}\n:root[data-theme="dark"] {{\n{colors}}}'
+
+
 def _text(path: str) -> str:
     """A file of this package, without a reference to a source map, which browsers would look for."""
     text = resources.files(__package__).joinpath(path).read_text(encoding="utf-8")
