@@ -15,6 +15,7 @@ from balanced_lvis.engine.config_checks import check_config
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.engine.wandb_writer import WandbWriter, check_wandb
 from balanced_lvis.utils.errors import DivergedError, InputError, Preempted
+from tests.engine.test_ema import trained
 
 
 class Recorded:
@@ -49,13 +50,6 @@ def wandb(monkeypatch):
     module.init = init
     monkeypatch.setitem(sys.modules, "wandb", module)
     return module
-
-
-def trained(cfg, resume=False):
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    trainer.train()
-    return trainer
 
 
 def test_metrics_evaluations_and_samples_of_a_run_are_written_and_a_resumed_run_continues(tiny_cfg, wandb):

@@ -22,6 +22,19 @@ def lvis_of(content: dict) -> LVIS:
     return api
 
 
+def box_annotation(number: int, image: int, category: int, box, area: float | None = None) -> dict:
+    """An annotation in LVIS format whose mask is its box; the area is that of the box unless it is given."""
+    x, y, w, h = box
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": category,
+        "bbox": list(box),
+        "area": w * h if area is None else area,
+        "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
+    }
+
+
 def made_content(objects, negative=(), not_exhaustive=(), images=4, categories=4) -> dict:
     """
     Args:
@@ -38,17 +51,7 @@ def made_content(objects, negative=(), not_exhaustive=(), images=4, categories=4
         }
         content["images"].append({"id": i, "height": HEIGHT, "width": WIDTH, **lists})
     for number, (image, category, box, *area) in enumerate(objects, 1):
-        x, y, w, h = box
-        content["annotations"].append(
-            {
-                "id": number,
-                "image_id": image,
-                "category_id": category,
-                "bbox": box,
-                "area": area[0] if area else w * h,
-                "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
-            }
-        )
+        content["annotations"].append(box_annotation(number, image, category, box, *area))
     return content
 
 

@@ -14,6 +14,7 @@ from balanced_lvis.evaluation import LVIS, evaluate_on_lvis
 from balanced_lvis.evaluation.lvis_api import METRICS
 from balanced_lvis.utils.errors import InputError
 from tests.common import SHARED_DATA
+from tests.evaluation.made import box_annotation
 
 REAL = SHARED_DATA / "lvis_val_100.json"
 
@@ -42,17 +43,8 @@ def made_annotations(images=40, categories=30, seed=0):
         image = {"id": i, "height": 240, "width": 320, "neg_category_ids": present[4:]}
         content["images"].append({**image, "not_exhaustive_category_ids": present[:1]})
         for category in present[:4]:
-            x, y, w, h = rng.uniform([0, 0, 8, 8], [200, 120, 110, 110]).tolist()
-            content["annotations"].append(
-                {
-                    "id": len(content["annotations"]) + 1,
-                    "image_id": i,
-                    "category_id": category,
-                    "bbox": [x, y, w, h],
-                    "area": w * h,
-                    "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
-                }
-            )
+            box = rng.uniform([0, 0, 8, 8], [200, 120, 110, 110]).tolist()
+            content["annotations"].append(box_annotation(len(content["annotations"]) + 1, i, category, box))
     return content
 
 

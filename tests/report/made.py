@@ -11,6 +11,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from balanced_lvis.evaluation import DetectionWriter
+from tests.evaluation.made import box_annotation
 
 HEIGHT, WIDTH = 96, 128
 # Names that a page must show and not run.
@@ -71,17 +72,8 @@ def made_dataset(folder: Path, categories: int, images: int, objects: int = 4, s
             }
         )
         for category_id in own:
-            x, y, w, h = _box(rng)
-            content["annotations"].append(
-                {
-                    "id": len(content["annotations"]) + 1,
-                    "image_id": i,
-                    "category_id": category_id,
-                    "bbox": [x, y, w, h],
-                    "area": w * h,
-                    "segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]],
-                }
-            )
+            number = len(content["annotations"]) + 1
+            content["annotations"].append(box_annotation(number, i, category_id, _box(rng)))
     path = folder / "annotations.json"
     path.write_text(json.dumps(content))
     runs = [_stored(folder / name, content, ids, rng, share) for name, share in (("first", 0.4), ("second", 0.8))]
