@@ -160,7 +160,7 @@ def run_native(job: dict) -> dict:
 
 def load_data(job: dict) -> tuple[LVIS, Detections]:
     """Ground truth and detections of :func:`make_data`."""
-    logging.disable(logging.WARNING)  # lvis warns about every list of results
+    logging.getLogger("lvis").setLevel(logging.ERROR)  # it warns about every list of results
     folder = Path(job["folder"])
     return LVIS(str(folder / "annotations.json")), Detections(folder / "detections")
 

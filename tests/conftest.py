@@ -46,10 +46,21 @@ def tiny_cfg(rendered, tmp_path):
     return load_config(CONFIGS / "quick_start" / "balanced_sigmoid.yaml", rendered_opts(rendered, tmp_path / "out"))
 
 
+@pytest.fixture(autouse=True)
+def _logging():
+    """Logging as in a new process: an earlier test may have run a command, which keeps records from the root logger."""
+    logging.getLogger("balanced_lvis").propagate = True
+    yield
+    disabled = logging.root.manager.disable
+    logging.disable(logging.NOTSET)
+    assert not disabled, "logging.disable was called in the process of the tests"
+
+
 @pytest.fixture
-def package_log(caplog):
-    """``caplog`` with the package's records, also while a run's log files keep them from the root logger."""
+def package_log(caplog, monkeypatch):
+    """``caplog`` with the package's records, also after a run's log files keep them from the root logger."""
     logger = logging.getLogger("balanced_lvis")
+    monkeypatch.setattr(logger, "propagate", False)  # or there would be two of each
     logger.addHandler(caplog.handler)
     yield caplog
     logger.removeHandler(caplog.handler)

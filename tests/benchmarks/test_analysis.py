@@ -1,17 +1,8 @@
 """The suite of the analysis on a small dataset, in this process."""
 
-import logging
-
 import numpy as np
-import pytest
 
 from benchmarks import SUITES, Options, analysis, lvis_evaluation
-
-
-@pytest.fixture(autouse=True)
-def _logging():
-    yield
-    logging.disable(logging.NOTSET)  # the suite disables logging
 
 
 def test_ap_fixed_and_the_bootstrap_are_those_of_plain_implementations(monkeypatch):

@@ -1,20 +1,12 @@
 """The suite of the LVIS evaluation on a small dataset, in this process."""
 
 import json
-import logging
 
 import numpy as np
-import pytest
 
 from balanced_lvis.evaluation import Detections
 from benchmarks import SUITES, Options
 from benchmarks import lvis_evaluation as evaluate
-
-
-@pytest.fixture(autouse=True)
-def _logging():
-    yield
-    logging.disable(logging.NOTSET)  # the suite disables logging
 
 
 def test_both_contenders_find_the_same_13_numbers_at_every_size(monkeypatch):
