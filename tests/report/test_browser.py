@@ -159,6 +159,28 @@ def test_an_open_category_stays_open_and_keeps_the_focus(page):
     assert "Numbers, boxes" in page.texts("#category h2")
 
 
+def test_places_on_the_page_are_kept(page):
+    """By a redraw of an open category, and of the overview while a category is open."""
+    place = "Math.round(scrollY)"
+    page.page.evaluate("document.getElementById('categories').scrollIntoView()")
+    of_overview = page.page.evaluate(place)
+    page.page.evaluate("location.hash = 'category-210'")
+    page.page.wait_for_selector("#category h1")
+    assert page.page.evaluate(place) == 0
+    page.page.evaluate("scrollTo(0, 300)")
+    for choice in ("Boxes", "Masks"):
+        page.page.locator("#task-switch").get_by_text(choice).click()
+        assert f"Numbers, {choice.lower()}" in page.texts("#category h2")
+        assert page.page.evaluate(place) == 300
+    for _ in range(2):
+        page.page.locator("#theme").click()
+        assert page.page.evaluate(place) == 300
+    page.page.evaluate("scrollTo(0, 0)")
+    page.page.get_by_role("link", name="All categories").click()
+    page.page.wait_for_selector("#overview", state="visible")
+    assert of_overview > 300 and page.page.evaluate(place) == of_overview
+
+
 def test_an_address_that_is_no_category_opens_the_overview(page):
     page.page.evaluate("location.hash = 'category-210'")
     page.page.wait_for_selector("#category h1")
