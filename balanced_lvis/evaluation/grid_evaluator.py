@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
@@ -16,10 +17,10 @@ from detectron2.utils import comm
 
 from ..data.registered_files import evaluation_file_of
 from ..utils.errors import InputError
-from .backends import check_backend, evaluate_tasks
+from .backends import GroundTruth, check_backend, evaluate_tasks, ranks
 from .detection_store import Detections, DetectionWriter
 from .gathering import gather_on_main
-from .lvis_api import IOU_TYPES, LVIS
+from .lvis_api import IOU_TYPES, LVIS, MAX_DETECTIONS_PER_IMAGE
 from .lvis_evaluator import category_ids_of, load_ground_truth, possible_tasks
 from .model_outputs import OutputWriter, at_output_size, instance_rles
 from .shared_regions import FILES, Selections, SelectionWriter
@@ -64,6 +65,23 @@ class GridEvaluator(DatasetEvaluator):
         self._output = _GridWriter(DetectionWriter(regions), SelectionWriter(selections))
         category_ids = category_ids_of(self._metadata)
         self.detections = Selections(selections, Detections(regions), self._num_settings, category_ids)
+
+    def judged_categories(self) -> JudgedCategories:
+        """
+        The categories that count in each image, for all ranks. Rank 0 reads the annotations.
+
+        Raises:
+            InputError: if the dataset has no annotations.
+        """
+        own = None
+        if comm.is_main_process():
+            truth = GroundTruth(self._truth)
+            category_ids = category_ids_of(self._metadata)
+            if category_ids is None:
+                category_ids = range(1, max(self._truth.cats) + 1)
+            judged = truth.judged()[:, ranks(truth.category_ids, category_ids)]
+            own = JudgedCategories(truth.image_ids, judged)
+        return comm.all_gather(own)[0]
 
     def process(self, inputs: list[dict], outputs: Sequence):
         """
@@ -123,6 +141,34 @@ class GridEvaluator(DatasetEvaluator):
             self._output.abandon()
             self._output = None
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class JudgedCategories:
+    """
+    The detections that can change metrics: those of categories whose presence in their image is known.
+
+    Args:
+        image_ids: (I,) sorted ids of the images.
+        judged: (I, K) bool by image and class index.
+    """
+
+    def __init__(self, image_ids: np.ndarray, judged: np.ndarray):
+        self._rows = {image_id: row for row, image_id in enumerate(image_ids.tolist())}
+        self._judged = torch.from_numpy(judged)
+
+    def __call__(self, image_id: int, classes: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            image_id: id of the image.
+            classes: (D,) int64 class indices of all its detections.
+
+        Returns:
+            (D,) bool, True for detections to keep. All are kept if the image is not in the annotation file, and if
+            there are more than 300: the limit of LVIS, over all categories, comes first.
+        """
+        if image_id not in self._rows or len(classes) > MAX_DETECTIONS_PER_IMAGE:
+            return torch.ones_like(classes, dtype=torch.bool)
+        return self._judged[self._rows[image_id]].to(classes.device)[classes]
 
 
 class _GridOutput(NamedTuple):

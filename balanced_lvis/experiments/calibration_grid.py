@@ -265,9 +265,9 @@ def evaluate_settings(cfg, plan: Plan) -> dict | None:
     """
     model = Trainer.build_model(cfg)
     load_for_evaluation(model, cfg.MODEL.WEIGHTS, Identity.from_config(cfg, evaluation=True), cfg.MODEL.TRUST_WEIGHTS)
-    detector = GridDetector(model, build_calibrations(cfg, plan.settings))
     folder = os.path.join(plan.output, f".detections_rank{comm.get_rank()}")
     evaluator = GridEvaluator(plan.dataset, folder, len(plan.settings), cfg.TEST.LVIS_BACKEND)
+    detector = GridDetector(model, build_calibrations(cfg, plan.settings), evaluator.judged_categories())
     try:
         with inference_context(model):
             inference_on_dataset(_noted(detector), Trainer.build_test_loader(cfg, plan.dataset), evaluator)

@@ -3,14 +3,14 @@ Detections of one model under several calibrations, in one pass.
 
 Features, proposals, logits and boxes are computed once; scores, NMS and top-k selection once per calibration. A mask
 depends on the box and the class of a detection only, so the mask head runs once on the distinct pairs of all
-calibrations together.
+calibrations together. Detections that can't change metrics need no masks and are left out.
 
 Shape shorthand: R regions of an image, D detections under one calibration, M x M values of a mask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -63,21 +63,28 @@ class GridDetector:
     Args:
         model: a ``GeneralizedRCNN`` with :class:`.LongTailROIHeads` or :class:`.LongTailCascadeROIHeads`.
         calibrations: None for the scores of the activation.
+        select: (image id, (D,) classes of its detections) -> (D,) bool, True for detections to keep; None to keep all.
 
     Raises:
         InputError: for another model, whose detection can't be split at the logits.
     """
 
-    def __init__(self, model: GeneralizedRCNN, calibrations: Sequence[Calibration | None]):
+    def __init__(
+        self,
+        model: GeneralizedRCNN,
+        calibrations: Sequence[Calibration | None],
+        select: Callable[[int, Tensor], Tensor] | None = None,
+    ):
         check_splits_at_logits(model)
         self.model = model
+        self._select = select
         self.calibrations = [calibration and calibration.to(model.device) for calibration in calibrations]
 
     @torch.no_grad()
     def __call__(self, batched_inputs: list[dict]) -> list[GridDetections]:
         """
         Args:
-            batched_inputs: as for ``GeneralizedRCNN``.
+            batched_inputs: as for ``GeneralizedRCNN``; with ``image_id`` if there is a ``select``.
 
         Returns:
             per image, in pixels of the network's input.
@@ -91,6 +98,12 @@ class GridDetector:
             proposals, _ = model.proposal_generator(images, features, None)
         outputs = model.roi_heads.box_outputs(features, proposals)
         found = [self._detections(outputs, calibration) for calibration in self.calibrations]
+        if self._select is not None:
+            image_ids = [record["image_id"] for record in batched_inputs]
+            found = [
+                [each[self._select(image_id, each.pred_classes)] for image_id, each in zip(image_ids, of_images)]
+                for of_images in found
+            ]
         by_class = _masks_depend_on_class(model.roi_heads)
         shared = [_shared(of_image, by_class) for of_image in zip(*found)]
         model.roi_heads.forward_with_given_boxes(features, [each.regions for each in shared])

@@ -114,6 +114,38 @@ def test_metrics_of_some_images_are_those_of_a_dataset_of_them(content, tmp_path
         np.testing.assert_equal(results, expected_of(setting, kept))
 
 
+def test_detections_that_are_not_selected_do_not_change_metrics(content, tmp_path):
+    evaluator = run_grid(tmp_path / "grid", range(1, IMAGES + 1))
+    expected = [evaluator.metrics(setting) for setting in range(SETTINGS)]
+    select = evaluator.judged_categories()
+    evaluator.reset()
+    dropped = []
+    for image_id in range(1, IMAGES + 1):
+        regions, selections = output_of(image_id)
+        kept = [select(image_id, each.classes) for each in selections]
+        dropped += [int((~rows).sum()) for rows in kept]
+        selections = [Selection(*(part[rows] for part in each)) for each, rows in zip(selections, kept)]
+        evaluator.process([{"image_id": image_id, **RECORD}], [GridDetections(regions, selections)])
+    evaluator.evaluate()
+    assert sum(dropped) > 5
+    np.testing.assert_equal([evaluator.metrics(setting) for setting in range(SETTINGS)], expected)
+
+
+@pytest.mark.parametrize("ids", [None, [3, 1, 4, 2]])
+def test_selected_are_categories_with_annotations_and_those_listed_as_absent(tmp_path, own_catalogs, ids):
+    register(tmp_path, made_content([(1, 2, [0, 0, 9, 9])], [(1, 3), (2, 4)], images=IMAGES))
+    if ids:
+        MetadataCatalog.get(NAME).thing_dataset_id_to_contiguous_id = {i: index for index, i in enumerate(ids)}
+    select = GridEvaluator(NAME, tmp_path / "grid", 1).judged_categories()
+    category_ids = np.array(ids or [1, 2, 3, 4])
+    for image_id, judged in ((1, {2, 3}), (2, {4}), (3, set())):
+        kept = select(image_id, torch.arange(4)).numpy()
+        assert set(category_ids[kept].tolist()) == judged
+    assert select(99, torch.arange(4)).all()  # an image that is not in the file: the evaluation reports it
+    many = torch.zeros(301, dtype=torch.int64)
+    assert select(3, many).all() and not select(3, many[:300]).any()  # the limit of an image counts all categories
+
+
 def test_reset_discards_detections(content, tmp_path):
     evaluator = run_grid(tmp_path / "grid", [1, 2])
     evaluator.reset()
@@ -134,6 +166,9 @@ SHARDS = ([3, 1, 2, 6], [4, 5]), ([2, 1], [])
 def run_shards(folder):
     """In each of two processes."""
     register(folder)
+    select = GridEvaluator(NAME, folder / "unused", SETTINGS).judged_categories()
+    kept = [select(image_id, torch.arange(4)).tolist() for image_id in range(1, IMAGES + 1)]
+    (folder / f"judged_{comm.get_rank()}.json").write_text(json.dumps(kept))
     for number, shards in enumerate(SHARDS):
         evaluator = run_grid(folder / f"{number}_{comm.get_rank()}", shards[comm.get_rank()])
         if comm.is_main_process():
@@ -147,3 +182,5 @@ def test_two_processes_find_what_one_finds(content, tmp_path):
         evaluator = run_grid(tmp_path / "one", [*shards[0], *shards[1]])
         expected = [evaluator.metrics(setting) for setting in range(SETTINGS)]
         assert (tmp_path / f"{number}.json").read_text() == json.dumps(expected)
+    judged = [json.loads((tmp_path / f"judged_{rank}.json").read_text()) for rank in range(2)]
+    assert judged[0] == judged[1] and 0 < np.mean(judged[0]) < 1

@@ -78,6 +78,36 @@ def test_detections_are_those_of_each_calibration_alone(rendered, kind):
     assert (number == 0) == (kind == "nothing")
 
 
+@pytest.mark.parametrize("kind", ["agnostic", "class_boxes_and_masks", "boxes_only"])
+@torch.no_grad()
+def test_without_the_classes_that_do_not_count_the_other_detections_are_the_same(rendered, kind):
+    model, asked = model_of(rendered, KINDS[kind]), []
+
+    def select(image_id, classes):
+        asked.append(image_id)
+        return classes % 4 == image_id % 4
+
+    records = [{**record, "image_id": 7 + number} for number, record in enumerate(inputs())]
+    full, part = GridDetector(model, calibrations())(records), GridDetector(model, calibrations(), select)(records)
+    assert sorted(asked) == [7] * 5 + [8] * 5
+    numbers = []
+    for record, of_all, of_some in zip(records, full, part):
+        assert 0 < len(of_some.regions) < len(of_all.regions)
+        for expected, found in zip(of_all.selections, of_some.selections):
+            kept = select(record["image_id"], expected.classes)
+            assert torch.equal(found.classes, expected.classes[kept])
+            assert torch.equal(found.scores, expected.scores[kept])
+            numbers.append((len(found.classes), len(kept)))
+            places = expected.regions[kept]
+            boxes = [each.regions.pred_boxes.tensor for each in (of_some, of_all)]
+            assert torch.equal(boxes[0][found.regions], boxes[1][places])
+            if kind != "boxes_only":
+                torch.testing.assert_close(
+                    of_some.regions.pred_masks[found.regions], of_all.regions.pred_masks[places], atol=1e-6, rtol=0
+                )
+    assert 0 < sum(found for found, _ in numbers) < sum(number for _, number in numbers) / 2
+
+
 @torch.no_grad()
 def test_calibrations_differ_and_share_their_masks(rendered):
     model = model_of(rendered, KINDS["class_masks"])
