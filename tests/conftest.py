@@ -13,6 +13,7 @@ import torch
 from balanced_lvis.config import load_config
 from balanced_lvis.data.config_datasets import register_rendered, rendered_spec
 from balanced_lvis.data.rendered import render_dataset
+from balanced_lvis.utils.once import forget_reports
 from tests.common import CONFIGS, rendered_opts
 
 if "OMP_NUM_THREADS" not in os.environ:
@@ -50,6 +51,7 @@ def tiny_cfg(rendered, tmp_path):
 def _logging():
     """Logging as in a new process: an earlier test may have run a command, which keeps records from the root logger."""
     logging.getLogger("balanced_lvis").propagate = True
+    forget_reports()
     yield
     disabled = logging.root.manager.disable
     logging.disable(logging.NOTSET)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from ..priors import ClassPrior
 from ..utils.errors import InputError
+from ..utils.once import once
 from .prior_module import PriorModule
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def tail_classes(prior: ClassPrior, threshold: float, tail_groups: str = "", *, 
     return tail
 
 
-@functools.cache
+@once
 def _report_no_tail(owner: str, criterion: str) -> None:
     logger.warning(
         "%s treats no class differently: no class is in the tail (%s). Choose a higher threshold or another tail.",

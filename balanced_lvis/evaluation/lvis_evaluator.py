@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import os
@@ -20,6 +19,7 @@ from ..data.frequency import missing_groups, source_of_groups
 from ..data.registered_files import evaluation_file_of
 from ..utils.errors import InputError
 from ..utils.io import write_json
+from ..utils.once import once
 from .backends import check_backend, evaluate_tasks
 from .category_limit import CategoryLimit
 from .detection_store import Detections, DetectionWriter
@@ -214,7 +214,7 @@ def _annotations_without_masks(lvis_gt: LVIS) -> int:
     return sum(not annotation.get("segmentation") for annotation in lvis_gt.anns.values())
 
 
-@functools.cache
+@once
 def _log_groups(name: str, source: str) -> None:
     """Log the source of the groups once per run."""
     logger.info("%s: rare, common and frequent categories (APr, APc, APf) are defined by %s.", name, source)

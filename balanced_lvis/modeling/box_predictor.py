@@ -27,6 +27,7 @@ from ..data.training_prior import class_prior_from_config
 from ..priors import ClassPrior
 from ..utils.errors import InputError
 from ..utils.keyword_options import chosen_options
+from ..utils.once import once
 from .box_selection import EncodedBoxes, fast_rcnn_inference
 
 logger = logging.getLogger(__name__)
@@ -292,7 +293,7 @@ def calibration_from_config(cfg, prior: Callable[[bool], ClassPrior] | None = No
     )
 
 
-@functools.cache
+@once
 def _report_double_correction(name: str, activation_name: str) -> None:
     logger.warning(
         "Calibration %s uses the class prior, and the training loss of activation %s has corrected for it already: "

@@ -14,7 +14,6 @@ Shorthand used in all docstrings:
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 
 from ..utils.errors import InputError
 from ..utils.io import write_json
+from ..utils.once import once
 from ..utils.text import first_of
 from .class_lists import ClassLists, HasClassLists
 from .prior_file import prior_content, read_prior
@@ -320,7 +320,7 @@ def frequency_group(image_count: int) -> str:
     return "r" if image_count <= RARE_MAX_IMAGES else "c" if image_count <= COMMON_MAX_IMAGES else "f"
 
 
-@functools.cache
+@once
 def _report_unknown_images(path: str, num_images: int) -> None:
     logger.warning(
         "Class prior %s doesn't state which images its num_images (%s) counts. Older versions counted all images, "
@@ -331,7 +331,7 @@ def _report_unknown_images(path: str, num_images: int) -> None:
     )
 
 
-@functools.cache
+@once
 def _report_zero_counts(names: tuple[str, ...]) -> None:
     logger.warning(
         "%d class(es) occur in no training image: %s. Each is counted as half an image.",

@@ -244,7 +244,7 @@ def first_stage(rendered, tmp_path_factory):
 
 
 def test_a_second_stage_with_state_starts_from_a_first_stage_without_and_balms_counts_once(
-    rendered, first_stage, tmp_path, monkeypatch, caplog
+    rendered, first_stage, tmp_path, monkeypatch, package_log
 ):
     calls = []
     observe = toys.Counting.observe
@@ -255,9 +255,9 @@ def test_a_second_stage_with_state_starts_from_a_first_stage_without_and_balms_c
 
     monkeypatch.setattr(toys.Counting, "observe", spy)
     weights = {"MODEL__WEIGHTS": first_stage / "model_final.pth", "SOLVER__MAX_ITER": 3, **STATE}
-    with caplog.at_level(logging.INFO, logger="balanced_lvis"):
+    with package_log.at_level(logging.INFO, logger="balanced_lvis"):
         train("balms", rendered, tmp_path, **weights)
-    told = [message for message in caplog.messages if "has no roi_heads.box_predictor.activation" in message]
+    told = [message for message in package_log.messages if "has no roi_heads.box_predictor.activation" in message]
     assert len(told) == 1 and "initial values" in told[0]
     assert len(calls) == 3 and sum(calls) > 0
     assert tensors(tmp_path)[f"{ACTIVATION}.seen"].sum() == sum(calls)

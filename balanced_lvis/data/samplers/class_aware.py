@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +10,7 @@ import torch
 
 from ...priors import ClassLists, HasClassLists
 from ...utils.errors import InputError
+from ...utils.once import once
 from ...utils.text import first_of
 from .base import ResumableSampler
 from .sampler_registry import class_names_from_config, register_sampler
@@ -75,7 +75,7 @@ class ClassAwareTrainingSampler(ResumableSampler):
                 left[index] = left[index][:-1]
 
 
-@functools.cache
+@once
 def _report_absent(names: tuple[str, ...]) -> None:
     shown = first_of(names, 10)
     logger.warning("%d class(es) are in no training image and can't be sampled: %s.", len(names), shown)
