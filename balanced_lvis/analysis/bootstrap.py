@@ -49,18 +49,16 @@ def resampled_ap(table: MatchTable, weights: np.ndarray) -> np.ndarray:
     """
     groups = groups_of(table)
     members = np.stack([in_group(groups, pool) for pool in POOLS], axis=1).astype(np.float64)
-    parts = np.array_split(np.arange(len(weights)), min(len(weights), THREADS))
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(lambda part: _means(table, weights[part], members), parts))
-    return np.concatenate(found)
-
-
-def _means(table: MatchTable, weights: np.ndarray, members: np.ndarray) -> np.ndarray:
-    values = np.full((len(weights), table.num_categories), np.nan)
     by_image = np.ascontiguousarray(weights.T)
-    for category, objects in _objects_by_category(table):
+    values = np.full((len(weights), table.num_categories), np.nan)
+
+    def resample(category: int, objects: np.ndarray) -> None:
         drawn = by_image[table.objects.images[objects]].sum(axis=0)
         values[:, category] = np.where(drawn > 0, _category_ap(table, category, by_image, drawn), np.nan)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(lambda one: resample(*one), _objects_by_category(table)):
+            pass
     known = ~np.isnan(values)
     numbers = known @ members
     with np.errstate(invalid="ignore"):
@@ -108,17 +106,35 @@ def _ap_of_block(status: np.ndarray, weights: np.ndarray, recalls: _Recalls) -> 
     """
     total = np.zeros(weights.shape[1])
     ranked = np.cumsum(weights, axis=0, dtype=np.int32)
+    found: dict[bytes, np.ndarray] = {}  # few detections often have the same status at several thresholds
     for at_threshold in status:
-        true = np.flatnonzero(at_threshold == TRUE)
-        if len(true):
-            ignored = np.flatnonzero(at_threshold == IGNORED)
-            counts = ranked[true]
-            if len(ignored):
-                before = np.cumsum(weights[ignored], axis=0, dtype=np.int32)
-                before = np.append(np.zeros((1, before.shape[1]), np.int32), before, axis=0)
-                counts = counts - before[np.searchsorted(ignored, true)]
-            total += _mean_precision(np.cumsum(weights[true], axis=0, dtype=np.int32), counts, recalls)
+        key = at_threshold.tobytes()
+        if key not in found:
+            found[key] = _ap_at_threshold(at_threshold, weights, ranked, recalls)
+        total += found[key]
     return total / len(status)
+
+
+def _ap_at_threshold(status: np.ndarray, weights: np.ndarray, ranked: np.ndarray, recalls: _Recalls) -> np.ndarray:
+    """
+    Args:
+        status: (n,) of the detections of a category.
+        weights: (n, S) of their images.
+        ranked: (n, S) their cumulative sums.
+        recalls: of the number of objects.
+
+    Returns:
+        (S,) AP in 0..1.
+    """
+    true, ignored = np.flatnonzero(status == TRUE), np.flatnonzero(status == IGNORED)
+    if not len(true):
+        return np.zeros(weights.shape[1])
+    counts = ranked[true]
+    if len(ignored):
+        before = np.cumsum(weights[ignored], axis=0, dtype=np.int32)
+        before = np.append(np.zeros((1, before.shape[1]), np.int32), before, axis=0)
+        counts = counts - before[np.searchsorted(ignored, true)]
+    return _mean_precision(np.cumsum(weights[true], axis=0, dtype=np.int32), counts, recalls)
 
 
 def _mean_precision(true: np.ndarray, counts: np.ndarray, recalls: _Recalls) -> np.ndarray:
