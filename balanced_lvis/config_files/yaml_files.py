@@ -16,6 +16,8 @@ _MOST_FILES = 20  # a config and its bases
 _MOST_NODES = 100_000  # with aliases expanded, as they are when configs are copied
 _LONGEST_SCALAR = 1 << 16  # characters
 _DEEPEST = 50
+# libyaml's is several times as fast, but deep nesting, which the check refuses, would overflow its stack.
+_CheckedLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BASE, _IMPORTS, _MERGE = "_BASE_", "IMPORTS", "tag:yaml.org,2002:merge"
 
 
@@ -132,7 +134,7 @@ def read_config_file(path: str) -> dict:
             is a value in another.
     """
     with open(path, encoding="utf-8") as file:
-        content = yaml.safe_load(file)
+        content = yaml.load(file, _CheckedLoader)
     bases = content.pop(_BASE, [])
     merged: dict = {}
     for base in [bases] if isinstance(bases, str) else bases:

@@ -18,14 +18,12 @@ pytestmark = [
     pytest.mark.skipif(reason_to_skip() is not None, reason=reason_to_skip() or ""),
 ]
 TRAINED = {
-    "rfs",  # sigmoid, float32, averaged weights
     "balanced_sigmoid",  # a prior, float16, averaged weights, clipped gradients
     "federated",  # random classes, float16, accumulated
-    "balanced_softmax",  # softmax, bfloat16, averaged weights, accumulated
     "seesaw",  # K+2 outputs, a cosine classifier, state, bfloat16
-    "crt", "lws", "balms",  # a new classifier, scales alone, a bilevel step
+    "balms",  # a bilevel step, float32
     "decoupled_loce",  # state in a second stage, float16, accumulated
-}  # fmt: skip
+}
 
 
 def not_trained() -> list[str]:

@@ -15,7 +15,7 @@ from soak.kills import FAILS, KillLoop
 from tests.common import CONFIGS
 from tests.soak.test_kills import in_a_fresh_process
 
-FAILURES = 8
+FAILURES = 5
 
 
 def write_all(folder):

@@ -16,7 +16,7 @@ from soak.kills import KillLoop, newest_whole
 from soak.training_process import SETTINGS, same
 from tests.common import CONFIGS
 
-KILLS = 6  # per training run
+KILLS = 4  # per training run
 
 
 def in_a_fresh_process(function, *arguments):
