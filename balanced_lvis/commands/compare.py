@@ -11,7 +11,7 @@ from ..config_files.imports import add_import_argument, import_overrides
 from ..config_files.names import config_folder
 from ..console.command_line import command_line, log_to_screen
 from ..experiments.arguments import SEEDS
-from ..experiments.combination_search import search_combinations
+from ..experiments.combination_search import FINALISTS, search_combinations
 from ..experiments.compare import QUICK, QUICK_SEEDS, compare
 from ..experiments.comparison_report import METRICS
 from ..experiments.methods import METHODS
@@ -49,7 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
         "command": f"{program('compare')} {shlex.join(words)}".rstrip(),
     }
     if args.combinations:
-        search_combinations(**arguments_of_both, search_seed=args.search_seed, metric=args.metric)
+        search_combinations(
+            **arguments_of_both, search_seed=args.search_seed, metric=args.metric, finalists=args.finalists
+        )
     else:
         compare(**arguments_of_both)
 
@@ -72,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         help="with --combinations: seed of the models to choose from (default: %(default)s)")  # fmt: skip
     add("--metric", default="AP", choices=METRICS,
         help="with --combinations: metric to rank by; AP is mask AP (default: %(default)s)")  # fmt: skip
+    add("--finalists", type=int, default=FINALISTS,
+        help="with --combinations: number of combinations to train with all seeds (default: %(default)s)")  # fmt: skip
     add("--configs", default=f"{config_folder() / 'rendered'}/",
         help="beginning of the config paths, which end in METHOD.yaml (default: the configs of the rendered "
              "dataset)")  # fmt: skip

@@ -11,9 +11,9 @@ from ..utils.errors import InputError
 from ..utils.user_paths import why_no_file
 from .names import shipped_config
 
-_LARGEST = 1 << 20  # bytes of a file; its nodes take about 500 times as much at most
+_LARGEST = 1 << 18  # bytes of a file; its nodes take about 500 times as much at most
 _MOST_FILES = 20  # a config and its bases
-_MOST_NODES = 100_000  # with aliases expanded, as they are when configs are copied
+_MOST_NODES = 50_000  # with aliases expanded, as they are when configs are copied
 _LONGEST_SCALAR = 1 << 16  # characters
 _DEEPEST = 50
 # libyaml's is several times as fast, but deep nesting, which the check refuses, would overflow its stack.

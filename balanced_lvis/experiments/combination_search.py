@@ -40,6 +40,7 @@ def search_combinations(
     command: str = "",
     search_seed: int = 0,
     metric: str = "AP",
+    finalists: int = FINALISTS,
 ) -> dict:
     """
     Look for the best combination of activation, sampler, second stage and calibration.
@@ -57,14 +58,18 @@ def search_combinations(
             ``combinations.json`` are written to ``output``.
         search_seed: seed that combinations are trained with for the search.
         metric: key of :data:`.comparison_report.METRICS` to rank by; "AP" is mask AP.
+        finalists: number of combinations to train with all seeds.
 
     Returns:
         the contents of ``combinations.json``.
 
     Raises:
-        InputError: as :func:`.compare.compare`, or if the configs are not for the rendered dataset.
+        InputError: as :func:`.compare.compare`, for an unknown metric, for fewer than one finalist, or if the configs
+            are not for the rendered dataset.
     """
     start = time.monotonic()
+    if finalists < 1:
+        raise InputError(f"--finalists is {finalists}; it must be 1 or more.")
     if metric not in METRICS:
         raise InputError(f"--metric: {metric!r}; valid: {', '.join(METRICS)}.")
     table, files, keys = all_methods(list(methods), configs, tuple(overrides))
@@ -77,7 +82,7 @@ def search_combinations(
         singles = comparison_runs(table, files, seeds, output, overrides)
         scores = _Search(combinations, output, metric, program, jobs).scores()
         best = [c for c in sorted(scores, key=lambda c: -_value(scores[c], metric)) if not combinations.method(c)]
-        best = best[:FINALISTS]
+        best = best[:finalists]
         finals = {(c, seed): combinations.run(c, seed) for c in best for seed in seeds}
         chosen = [*singles.values(), *finals.values()]
         run_all(chosen, [*chosen, *combinations.runs()], program, output, jobs)

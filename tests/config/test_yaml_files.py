@@ -24,8 +24,8 @@ HOSTILE = {
     "brackets.yaml": f"SEED: '{'[' * 30_000}'\n",
     "flow.yaml": f"SEED: {'[' * 30_000}\n",
     "long.yaml": f"SEED: '{'9' * 500_000}'\n",
-    "large.yaml": "A: [" + "[]," * 400_000 + "]\n",
-    "many.yaml": "A: [" + "[]," * 200_000 + "]\n",
+    "large.yaml": "A: [" + "[]," * 100_000 + "]\n",
+    "many.yaml": "A: [" + "[]," * 80_000 + "]\n",
 }
 
 

@@ -179,10 +179,9 @@ def search(comparison, keys=KEYS, **named):
 
 
 def test_a_search_shares_runs_with_the_comparison_and_is_resumed(comparison, no_other_samplers, monkeypatch):
-    monkeypatch.setattr(combination_search, "FINALISTS", 1)
     monkeypatch.setattr(combination_search, "KEPT", 9)
     comparison(["rfs", "crt"], seeds=(0,))
-    content, started = search(comparison)
+    content, started = search(comparison, finalists=1)
     # Evaluations on the search split have the names of combinations.
     assert started["rfs/seed_0"] == started["rfs+crt/seed_0"] == "evaluate" and "crt/seed_0" not in started
     assert started["rfs/seed_1"] == "start" and started["rfs_logit_adjustment/seed_1"] == "evaluate"
@@ -195,11 +194,13 @@ def test_a_search_shares_runs_with_the_comparison_and_is_resumed(comparison, no_
     assert json.loads((comparison.output / "combinations.json").read_text()) == content
     page = (comparison.output / "combinations.md").read_text()
     assert "is not always ahead of every one of the 6 methods in mask AP: with 0 of 2 seeds" in page
-    assert search(comparison) == (content, {})
+    assert search(comparison, finalists=1) == (content, {})
     assert comparison(KEYS, seeds=(0, 1)) == {}
     unfinished = comparison.output / "combinations" / "search" / "rfs" / "seed_0" / "evaluation" / "results.json"
     unfinished.unlink()
-    assert search(comparison) == (content, {"rfs/seed_0": "evaluate"})
+    assert search(comparison, finalists=1) == (content, {"rfs/seed_0": "evaluate"})
+    with pytest.raises(InputError, match="--finalists is 0; it must be 1 or more"):
+        search(comparison, finalists=0)
 
 
 def test_the_search_split_has_other_images_and_the_categories_of_the_training_set(rendered):
