@@ -8,7 +8,7 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO
 
 import numpy as np
@@ -115,6 +115,11 @@ def _other_size(path: str | os.PathLike, found: tuple[int, int], size: tuple[int
         f"Image {path} is {width} x {height} pixels, but annotated as {annotated_width} x {annotated_height}; "
         "correct one of them."
     )
+
+
+def annotated_size(record: Mapping) -> tuple[int, int] | None:
+    """Width and height of the image of a dataset dict; None if it does not have both."""
+    return (record["width"], record["height"]) if {"width", "height"} <= record.keys() else None
 
 
 def read_image(path: str | os.PathLike, image_format: str = "BGR", size: tuple[int, int] | None = None) -> np.ndarray:

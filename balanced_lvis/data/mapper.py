@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..lazy_config.files import build_part, lazy_config, target_of
 from ..utils.errors import InputError
-from .image_files import read_image, read_pil_image
+from .image_files import annotated_size, read_image, read_pil_image
 from .image_transforms import ResizeScale, ResizeShortestEdge, are_of_size, augment, channels_first
 from .instance_transforms import masks_to_instances, to_instances, without_empty
 
@@ -61,7 +61,7 @@ class ImageMapper(DatasetMapper):
     def _augmented_image(self, record: dict) -> tuple[Tensor, T.TransformList]:
         """(C, H, W), and its transforms. A missing size is added to the record."""
         name = record["file_name"]
-        size = (record["width"], record["height"]) if {"width", "height"} <= record.keys() else None
+        size = annotated_size(record)
         augmentations = self.augmentations.augs
         if self.image_format in ("BGR", "RGB") and are_of_size(augmentations):
             pil_image = read_pil_image(name, size)

@@ -17,7 +17,7 @@ from torch import nn
 from torchvision.ops import nms
 
 from ..data.dataset_records import choose_records
-from ..data.image_files import read_image
+from ..data.image_files import annotated_size, read_image
 from ..data.mapper import build_mapper
 from ..drawing.lettering import lettering
 from ..drawing.objects import class_color, draw_objects
@@ -80,7 +80,7 @@ def _class_names(dataset: str, num_classes: int) -> list[str]:
 
 def _side_by_side(record: dict, found: Instances, class_names: list[str]) -> np.ndarray:
     """(sH, about 2 sW, 3) uint8 RGB."""
-    pixels = read_image(record["file_name"], "RGB")
+    pixels = read_image(record["file_name"], "RGB", annotated_size(record))
     objects = [one for one in record["annotations"] if not one.get("iscrowd", 0)]
     boxes = [BoxMode.convert(one["bbox"], one["bbox_mode"], BoxMode.XYXY_ABS) for one in objects]
     masks = [_rle(one["segmentation"], *pixels.shape[:2]) for one in objects if "segmentation" in one]

@@ -12,6 +12,7 @@ from detectron2.structures import Boxes, Instances
 from detectron2.structures.masks import polygons_to_bitmask
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
+from PIL import Image
 from pycocotools import mask as mask_util
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.ops import StochasticDepth
@@ -324,6 +325,20 @@ def test_samples_show_ground_truth_left_and_predictions_right(case, tiny_cfg, mo
         assert np.array_equal(pixels[:, : left.shape[1]], left)
         assert np.array_equal(pixels[:, -right.shape[1] :], right)
         assert (pixels[:, left.shape[1] : -right.shape[1]] == 255).all()
+
+
+def test_samples_of_an_image_that_was_annotated_without_its_rotation_are_not_rotated(tiny_cfg, monkeypatch, tmp_path):
+    record = copy.deepcopy(choose_records("rendered_val", 1)[0])
+    tiny_cfg.TEST.SAMPLE_IMAGES = 1
+    exif, drawn = Image.Exif(), []
+    for orientation in (1, 6):  # upright; to be rotated clockwise
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.png"
+        Image.open(record["file_name"]).crop((0, 0, 96, 60)).save(path, exif=exif)
+        one = {**record, "file_name": str(path), "height": 60}
+        monkeypatch.setattr(sample_images, "choose_records", lambda name, count, one=one: [one])
+        drawn += drawn_by(SampleImages(tiny_cfg, Detector(with_masks=True))).values()
+    assert np.array_equal(*drawn)
 
 
 def test_samples_of_a_dataset_without_class_names_have_numbers(tiny_cfg, own_catalogs, package_log):
