@@ -57,7 +57,7 @@ class Image(msgspec.Struct, gc=False):
         id, width, height: integers.
         file_name, coco_url: text; None if missing, null or empty.
         negative: ``neg_category_ids``; None if missing or null.
-        not_exhaustive: ``not_exhaustive_category_ids``; empty if missing or null.
+        not_exhaustive: ``not_exhaustive_category_ids``; None if missing or null.
     """
 
     id: _Id
@@ -66,7 +66,7 @@ class Image(msgspec.Struct, gc=False):
     file_name: str | None = None
     coco_url: str | None = None
     negative: list[_Id] | None = msgspec.field(name="neg_category_ids", default=None)
-    not_exhaustive: list[_Id] = msgspec.field(name="not_exhaustive_category_ids", default_factory=list)
+    not_exhaustive: list[_Id] | None = msgspec.field(name="not_exhaustive_category_ids", default=None)
 
     def __post_init__(self):
         self.file_name, self.coco_url = self.file_name or None, self.coco_url or None
@@ -212,7 +212,7 @@ def read_image(element) -> Image:
         _text(element, "file_name"),
         _text(element, "coco_url"),
         _ids(element, "neg_category_ids"),
-        _ids(element, "not_exhaustive_category_ids") or [],
+        _ids(element, "not_exhaustive_category_ids"),
     )
 
 

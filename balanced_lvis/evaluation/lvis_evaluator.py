@@ -168,17 +168,30 @@ def load_ground_truth(name: str, json_file: str) -> LVIS | None:
         None for a file without annotations, which can't be evaluated.
 
     Raises:
-        InputError: if the file does not define rare, common and frequent categories.
+        InputError: if the file does not define rare, common and frequent categories, or does not list which of them are
+            absent from an image.
     """
     json_file = PathManager.get_local_path(json_file)
     lvis_gt = LVIS(json_file)
     if not lvis_gt.anns:
         logger.info("%s has no annotations: predictions are saved and not evaluated.", name)
         return None
-    if problem := missing_groups([*lvis_gt.cats.values()]):
+    if problem := missing_groups([*lvis_gt.cats.values()]) or _missing_lists(lvis_gt):
         raise InputError(f"Annotations {json_file} can't be evaluated: {problem}")
     _log_groups(name, source_of_groups(lvis_gt.dataset))
     return lvis_gt
+
+
+def _missing_lists(lvis_gt: LVIS) -> str:
+    """Which image lacks a list of categories that the rules of LVIS need; empty if none does."""
+    for image in lvis_gt.imgs.values():
+        for name in ("neg_category_ids", "not_exhaustive_category_ids"):
+            if not isinstance(image.get(name), list):
+                return (
+                    f"image {image['id']} has no list {name!r}; add it to all images, or name the file under "
+                    "DATASETS.CUSTOM of a config, which converts files in COCO format (docs/custom_dataset.md)."
+                )
+    return ""
 
 
 def possible_tasks(tasks: Sequence[str], lvis_gt: LVIS, name: str, quietly: bool = False) -> list[str]:

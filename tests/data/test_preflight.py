@@ -31,7 +31,7 @@ from balanced_lvis.priors import ClassLists
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, rendered_opts
 from tests.data.custom import made as custom
-from tests.data.validation.made import good
+from tests.data.validation.made import federated, good
 from tests.data.validation.test_validation import json_values
 
 NAMES = ("preflight_one", "preflight_two")
@@ -65,7 +65,7 @@ def made():
         record[key] = min(record[key], 2)
     for category in content["categories"]:
         category["frequency"] = "r"
-    return content
+    return federated(content)
 
 
 def image_ids(records):
@@ -124,6 +124,19 @@ def test_only_evaluation_needs_areas(tmp_path):
     name = register(tmp_path, content)
     preflight([name])
     with pytest.raises(InputError, match="without 'area'"):
+        preflight([], [name])
+
+
+@pytest.mark.parametrize("field", ["neg_category_ids", "not_exhaustive_category_ids"])
+def test_only_evaluation_needs_to_know_which_categories_are_absent(tmp_path, field):
+    content = made()
+    for image, change in zip(
+        content["images"], (lambda image: image.pop(field), lambda image: image.update({field: None}))
+    ):
+        change(image)
+    name = register(tmp_path, content)
+    preflight([name])
+    with pytest.raises(InputError, match=f"2 images in LVIS format without .*{field}"):
         preflight([], [name])
 
 

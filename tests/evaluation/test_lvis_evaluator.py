@@ -233,6 +233,15 @@ def test_a_category_of_which_nothing_is_detected_has_an_ap_of_0(tmp_path, backen
         assert [row[task] for row in rows] == [pytest.approx(100), 0, None, None]
 
 
+@pytest.mark.parametrize("field", ["neg_category_ids", "not_exhaustive_category_ids"])
+def test_an_image_without_its_lists_of_categories_is_named(tmp_path, field):
+    content = made_content([(1, 1, [2, 2, 9, 9])], images=IMAGES)
+    content["images"][1][field] = None
+    register(tmp_path, content)
+    with pytest.raises(InputError, match=f"image 2 has no list '{field}'; add it"):
+        run(tmp_path / "out", [1])
+
+
 def test_masks_of_a_dataset_without_masks_are_not_evaluated(tmp_path, caplog):
     content = made_content([(1, 1, [2, 2, 9, 9]), (2, 2, [2, 2, 9, 9])], images=IMAGES)
     del content["annotations"][1]["segmentation"]

@@ -268,7 +268,7 @@ class _Conversion:
             "height": image.height,
             "file_name": path,
             "neg_category_ids": negative,
-            "not_exhaustive_category_ids": sorted({*image.not_exhaustive, *crowded}),
+            "not_exhaustive_category_ids": sorted({*(image.not_exhaustive or ()), *crowded}),
         }
 
     def _categories_of(self, summary: Summary, image_count: list[int], known: bool):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...utils.findings import Findings
+from ...utils.findings import SHOWN, Findings
 from ..annotation_columns import AnnotationColumns
 from ..annotation_reader import Annotation, Category, Image, Record, RecordError
 from ..frequency import missing_groups
@@ -43,6 +43,7 @@ class AnnotationChecker:
         self._layout = layout
         self._images = {name: array("q") for name in ("id", "width", "height")}
         self._federated: dict[int, frozenset[int]] = {}  # image id -> category ids
+        self._not_federated = array("q")  # ids of images without one of these lists
         self._categories = array("q")
         self._category_names: list[str] = []
         self._groups: list[dict] = []  # the fields of categories that define them
@@ -93,7 +94,9 @@ class AnnotationChecker:
         self._num["federated"] += image.negative is not None
         self._num["with_negative"] += bool(image.negative)
         if image.negative or image.not_exhaustive:
-            self._federated[image.id] = frozenset((image.negative or []) + image.not_exhaustive)
+            self._federated[image.id] = frozenset((image.negative or []) + (image.not_exhaustive or []))
+        if self._layout == LVIS and (image.negative is None or image.not_exhaustive is None):
+            self._not_federated.append(image.id)
 
     def _add_category(self, category: Category) -> None:
         self._categories.append(category.id)
@@ -243,6 +246,9 @@ class AnnotationChecker:
         for image_id, named in self._federated.items():
             if not named <= categories:
                 self.findings.add("unknown_federated_id", f"{min(named - categories)} of image {image_id}")
+        if self._num["annotation"] and self._not_federated:
+            examples = [f"image {image_id}" for image_id in self._not_federated[:SHOWN]]
+            self.findings.add_all("not_federated", examples, len(self._not_federated))
         if has_annotations and self._num["federated"] and not self._num["with_negative"]:
             self.findings.add_all("negatives_empty", (), self._num["federated"])
 

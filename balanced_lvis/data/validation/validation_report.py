@@ -38,6 +38,11 @@ KINDS = {
     "same_file": Kind(
         WARNING, "images that have the same file as another image", "Merge them, unless this is intended."
     ),
+    "not_federated": Kind(
+        WARNING,
+        "images in LVIS format without 'neg_category_ids' or 'not_exhaustive_category_ids'",
+        "Add both lists, or name the file under DATASETS.CUSTOM: evaluation needs them; training doesn't.",
+    ),
     "negatives_empty": Kind(
         WARNING,
         "images whose 'neg_category_ids' are empty in the whole file",
@@ -139,9 +144,9 @@ KINDS = {
     "area_missing": Kind(WARNING, "annotations without 'area'", "Add it: APs, APm and APl need it; training doesn't."),
 }
 # Warnings that are errors for evaluation.
-EVALUATION_NEEDS = ("area_missing",)
+EVALUATION_NEEDS = ("area_missing", "not_federated")
 # Filled in by conversion. With MODEL.MASK_ON, missing masks are an error there.
-FILLED_IN = ("area_missing", "segmentation_missing", "no_masks")
+FILLED_IN = ("area_missing", "not_federated", "segmentation_missing", "no_masks")
 
 
 @dataclasses.dataclass(frozen=True)

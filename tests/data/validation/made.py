@@ -31,6 +31,13 @@ def good():
     return copy.deepcopy(GOOD)
 
 
+def federated(content):
+    """``content``, with the lists that only files in LVIS format have."""
+    for image in content["images"]:
+        image.update(neg_category_ids=[content["categories"][0]["id"]], not_exhaustive_category_ids=[])
+    return content
+
+
 def write(folder, content):
     """Write content, as JSON or text; returns the path."""
     path = folder / "annotations.json"

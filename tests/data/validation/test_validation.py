@@ -20,7 +20,7 @@ from balanced_lvis.data.validation.masks import decompress, rle_extent, rle_prob
 from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.findings import SHOWN
 from tests.common import SHARED_DATA
-from tests.data.validation.made import TRIANGLE, good, write
+from tests.data.validation.made import TRIANGLE, federated, good, write
 
 
 def kinds(report):
@@ -182,7 +182,7 @@ def test_a_fault_is_found_and_named(tmp_path, kind, change, example):
 
 def test_every_kind_has_a_test():
     of_files = {"not_json", "image_missing", "image_unreadable", "image_size_differs", "path_respelled"}  # below
-    of_lvis = {"crowd_in_lvis"}
+    of_lvis = {"crowd_in_lvis", "not_federated"}
     assert {kind for kind, _, _ in FAULTS} | of_files | of_lvis == set(KINDS)
 
 
@@ -364,9 +364,10 @@ def test_missing_images_are_counted_and_named(photographs):
 
 
 def test_lvis_images_are_looked_for_in_the_folder_of_coco_url(photographs):
-    assert validate_annotations(write(photographs, good()), photographs, layout="lvis").count("image_missing") == 3
+    path = write(photographs, federated(good()))
+    assert validate_annotations(path, photographs, layout="lvis").count("image_missing") == 3
     (photographs / "train2017").symlink_to(photographs)
-    report = validate_annotations(write(photographs, good()), photographs, layout="lvis")
+    report = validate_annotations(path, photographs, layout="lvis")
     assert report.problems == ()
     assert report.num_images_of == {"train2017": 3}
 
@@ -450,7 +451,7 @@ def test_flags_are_read_as_one_and_zero_and_as_true_and_false(tmp_path):
 def test_crowds_are_refused_where_the_lvis_loader_would_train_on_them(tmp_path):
     assert kinds(faulty(tmp_path, annotation(iscrowd=1))) == {}
     report = faulty(tmp_path, annotation(iscrowd=1), layout="lvis")
-    assert kinds(report) == {"crowd_in_lvis": 1}
+    assert kinds(report) == {"crowd_in_lvis": 1, "not_federated": 3}
     assert not report.ok and "annotation 1 of image 3" in str(report)
 
 
