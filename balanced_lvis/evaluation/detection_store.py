@@ -100,6 +100,11 @@ class DetectionWriter:
             file.close()
         write_manifest(self.folder, {name: file.checksum for name, file in self._files.items()})
 
+    def abandon(self) -> None:
+        """Close files that are not needed."""
+        for file in self._files.values():
+            file.abandon()
+
 
 def _as_bytes(counts: str | bytes) -> bytes:
     return counts.encode("ascii") if isinstance(counts, str) else counts

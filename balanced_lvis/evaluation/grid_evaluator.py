@@ -213,9 +213,9 @@ class _GridWriter(OutputWriter):
 
     def abandon(self) -> None:
         """End without waiting for what is to be written."""
-        self._end_thread()
-        self._writer.close()
-        self._selections.close()
+        super().abandon()
+        self._writer.abandon()
+        self._selections.abandon()
 
 
 def _placed(output, record: dict) -> _GridOutput:

@@ -69,8 +69,8 @@ class LVISEvaluator(DatasetEvaluator):
     def reset(self):
         """Discard all detections."""
         if self._writer is not None:
-            self._output.close()
-            self._writer.close()
+            self._output.abandon()
+            self._writer.abandon()
             self._detections().delete()
         self._writer = DetectionWriter(self._folder())
         self._output = OutputWriter(self._writer, CategoryLimit(self._per_category) if self._per_category else None)
@@ -100,10 +100,10 @@ class LVISEvaluator(DatasetEvaluator):
         Raises:
             StorageError: if the stored detections are damaged.
         """
-        self._output.close()
-        self._writer.close()
-        self._writer, detections = None, self._detections()
+        detections = self._detections()
         try:
+            self._output.close()
+            self._writer.close()
             if self._distributed:
                 gather_on_main(detections.folder)
                 # Some ranks may have had no image.
@@ -113,6 +113,9 @@ class LVISEvaluator(DatasetEvaluator):
             detections.require_whole()
             return self._evaluate(detections)
         finally:
+            self._output.abandon()
+            self._writer.abandon()
+            self._writer = None
             detections.delete()
 
     def _detections(self) -> Detections:

@@ -191,13 +191,13 @@ class OutputWriter(contextlib.AbstractContextManager):
             while self._pending:
                 self._pending.popleft().result()
         finally:
-            self._end_thread()
+            self.abandon()
 
     def __exit__(self, kind, error, trace):
         if kind is None:
             self.close()
         else:
-            self._end_thread()
+            self.abandon()
 
     def _write(self, found: list[tuple[int, Instances]]) -> None:
         for image_id, instances in found:
@@ -207,8 +207,8 @@ class OutputWriter(contextlib.AbstractContextManager):
                 instances = instances[torch.from_numpy(kept)]
             self._writer.write(image_id, *instances_to_arrays(instances))
 
-    def _end_thread(self) -> None:
-        """End the thread and discard waiting batches."""
+    def abandon(self) -> None:
+        """End without waiting for what is to be written."""
         if self._thread is not None:
             self._thread.shutdown(wait=True, cancel_futures=True)
             self._thread = None

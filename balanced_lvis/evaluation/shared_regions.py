@@ -60,6 +60,11 @@ class SelectionWriter:
             file.close()
         write_manifest(self.folder, {name: file.checksum for name, file in self._files.items()})
 
+    def abandon(self) -> None:
+        """Close files that are not needed."""
+        for file in self._files.values():
+            file.abandon()
+
 
 class Selections:
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
@@ -78,6 +79,11 @@ class CheckedWriter:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def abandon(self) -> None:
+        """Close a file that is not needed; it doesn't matter whether all of it can be written."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def write_manifest(folder: str | os.PathLike, checksums: dict[str, Checksum]) -> None:

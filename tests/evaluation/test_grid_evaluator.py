@@ -1,5 +1,6 @@
 """The evaluator of several settings, against the evaluator of each setting alone."""
 
+import errno
 import json
 
 import numpy as np
@@ -184,3 +185,20 @@ def test_two_processes_find_what_one_finds(content, tmp_path):
         assert (tmp_path / f"{number}.json").read_text() == json.dumps(expected)
     judged = [json.loads((tmp_path / f"judged_{rank}.json").read_text()) for rank in range(2)]
     assert judged[0] == judged[1] and 0 < np.mean(judged[0]) < 1
+
+
+def test_nothing_stays_on_a_full_disk(content, tmp_path, monkeypatch):
+    evaluator = GridEvaluator(NAME, tmp_path / "grid", SETTINGS)
+    evaluator.reset()
+    evaluator.process([{"image_id": 1, **RECORD}], [output_of(1)])
+
+    class Full:
+        def close(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    for writer in (evaluator._output._writer, evaluator._output._selections):
+        for file in writer._files.values():
+            file._file.close()
+            monkeypatch.setattr(file, "_file", Full())
+    evaluator.close()
+    assert not (tmp_path / "grid").exists()

@@ -1,5 +1,6 @@
 """The evaluator as inference drives it: on one process and on two with uneven shards."""
 
+import errno
 import json
 import logging
 import math
@@ -15,6 +16,7 @@ from detectron2.utils import comm
 
 from balanced_lvis.evaluation import LVISEvaluator, detection_store, evaluate_on_lvis, gathering
 from balanced_lvis.evaluation.model_outputs import instances_to_arrays
+from balanced_lvis.utils import checksums
 from balanced_lvis.utils.errors import InputError, StorageError
 from balanced_lvis.utils.io import write_json
 from tests.engine.processes.test_ranks import on_ranks
@@ -321,3 +323,17 @@ def test_an_output_keeps_its_floats():
     assert scores.tolist() == [r["score"] for r in records]
     assert classes.tolist() == [r["category_id"] for r in records]
     assert rles == [r["segmentation"] for r in records]
+
+
+def test_nothing_stays_on_a_full_disk(tmp_path, monkeypatch):
+    register(tmp_path, made_content([(1, 1, [2, 2, 9, 9])], images=IMAGES))
+    evaluator = LVISEvaluator(NAME, str(tmp_path / "out"))
+    evaluator.reset()
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checksums, "write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluator.evaluate()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == []
