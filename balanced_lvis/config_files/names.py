@@ -79,10 +79,12 @@ def config_path(name_or_path: str | os.PathLike) -> str:
         InputError: if there is neither; similar names are listed.
     """
     path = os.path.expanduser(os.fspath(name_or_path))
-    if os.path.exists(path):
+    if os.path.isfile(path):
         return path
     if shipped := shipped_config(path):
         return shipped
+    if os.path.exists(path):  # a folder or a pipe, which the check of the file explains
+        return path
     close = difflib.get_close_matches(_plain(path), config_names(), n=5, cutoff=0.6)
     hint = f"Similar names: {', '.join(close)}." if close else "`balanced-lvis configs` lists the names."
     raise InputError(

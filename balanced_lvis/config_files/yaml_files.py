@@ -16,7 +16,7 @@ _MOST_FILES = 20  # a config and its bases
 _MOST_NODES = 50_000  # with aliases expanded, as they are when configs are copied
 _LONGEST_SCALAR = 1 << 16  # characters
 _DEEPEST = 50
-# libyaml's is several times as fast, but deep nesting, which the check refuses, would overflow its stack.
+# libyaml's is faster, but deep nesting, which the check refuses, would overflow its stack.
 _CheckedLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BASE, _IMPORTS, _MERGE = "_BASE_", "IMPORTS", "tag:yaml.org,2002:merge"
 
@@ -119,7 +119,7 @@ def _plain(value: yaml.Node) -> str | list[str]:
 def _resolved(base: str, path: str) -> str:
     """Relative to the file that names it, as in Detectron2; if there is no such file, a config of balanced_lvis."""
     sibling = os.path.join(os.path.dirname(path), os.path.expanduser(base))
-    return sibling if os.path.exists(sibling) else shipped_config(base) or sibling
+    return sibling if os.path.isfile(sibling) else shipped_config(base) or sibling
 
 
 def read_config_file(path: str) -> dict:
@@ -146,8 +146,9 @@ def read_config_file(path: str) -> dict:
 def _merge(upper: dict, lower: dict) -> None:
     """Merge ``upper`` into ``lower``, in place."""
     for key, value in upper.items():
-        if isinstance(value, dict) and key in lower:
-            assert isinstance(lower[key], dict), f"{key} is a section here, but a value in a _BASE_ file."
-            _merge(value, lower[key])
+        if isinstance(value, dict):  # copied, as an alias may have it in another section, too
+            below = lower.setdefault(key, {})
+            assert isinstance(below, dict), f"{key} is a section here, but a value in a _BASE_ file."
+            _merge(value, below)
         else:
             lower[key] = value

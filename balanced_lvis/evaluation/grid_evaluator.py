@@ -83,6 +83,15 @@ class GridEvaluator(DatasetEvaluator):
             own = JudgedCategories(truth.image_ids, judged)
         return comm.all_gather(own)[0]
 
+    def image_ids(self) -> list[int]:
+        """Sorted ids of all images in the annotation file."""
+        return sorted(self._truth.imgs)
+
+    def possible_tasks(self, with_masks: bool) -> list[str]:
+        """The tasks that can be evaluated; ``with_masks``: whether the model has masks."""
+        tasks = IOU_TYPES if with_masks else ("bbox",)
+        return possible_tasks(tasks, self._truth, self._metadata.name, quietly=True)
+
     def process(self, inputs: list[dict], outputs: Sequence):
         """
         Args:

@@ -8,7 +8,7 @@ import itertools
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -268,6 +268,9 @@ def evaluate_settings(cfg, plan: Plan) -> dict | None:
     folder = os.path.join(plan.output, f".detections_rank{comm.get_rank()}")
     evaluator = GridEvaluator(plan.dataset, folder, len(plan.settings), cfg.TEST.LVIS_BACKEND)
     detector = GridDetector(model, build_calibrations(cfg, plan.settings), evaluator.judged_categories())
+    if comm.is_main_process():  # what would be an error after inference
+        _select_of(plan.select, evaluator.possible_tasks(cfg.MODEL.MASK_ON))
+        split_images(evaluator.image_ids(), plan.holdout, plan.seed)
     try:
         with inference_context(model):
             inference_on_dataset(_noted(detector), Trainer.build_test_loader(cfg, plan.dataset), evaluator)
@@ -348,13 +351,13 @@ def split_images(image_ids: Sequence[int], share: float, seed: int) -> tuple[lis
     return sorted(order[number:]), sorted(order[:number])
 
 
-def _select_of(select: str, results: Results) -> str:
+def _select_of(select: str, tasks: Collection[str]) -> str:
     """``TASK/METRIC``; without a task, masks if they are evaluated."""
     if "/" not in select:
-        return f"{'segm' if 'segm' in results else 'bbox'}/{select}"
+        return f"{'segm' if 'segm' in tasks else 'bbox'}/{select}"
     task = select.partition("/")[0]
-    if task not in results:
-        raise InputError(f"--select is {select!r}, but only {', '.join(results)} is evaluated; choose a metric of it.")
+    if task not in tasks:
+        raise InputError(f"--select is {select!r}, but only {', '.join(tasks)} is evaluated; choose a metric of it.")
     return select
 
 

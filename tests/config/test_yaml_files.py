@@ -138,3 +138,21 @@ def test_a_section_and_a_value_of_one_name_are_refused(tmp_path):
     (tmp_path / "x.yaml").write_text("_BASE_: base.yaml\nSOLVER: {MAX_ITER: 3}\n")
     with pytest.raises(InputError, match="SOLVER is a section here, but a value in a _BASE_ file"):
         load_config(tmp_path / "x.yaml")
+
+
+def test_a_folder_with_the_name_of_a_config_does_not_hide_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r50_rfs").mkdir()
+    (tmp_path / "mine.yaml").write_text('_BASE_: "r50_rfs"\n')
+    for name in ("r50_rfs", "mine.yaml"):
+        assert load_config(name).MODEL.RESNETS.DEPTH == 50
+    (tmp_path / "no config").mkdir()
+    with pytest.raises(InputError, match="'no config' is a folder"):
+        load_config("no config")
+
+
+def test_a_section_that_is_used_twice_by_an_alias_is_changed_once(tmp_path):
+    (tmp_path / "base.yaml").write_text("DATASETS: {CUSTOM: {a: &files {JSON: a.json, IMAGES: a}, b: *files}}\n")
+    (tmp_path / "mine.yaml").write_text("_BASE_: base.yaml\nDATASETS: {CUSTOM: {a: {JSON: c.json}}}\n")
+    custom = load_config(tmp_path / "mine.yaml").DATASETS.CUSTOM
+    assert (custom.a.JSON, custom.b.JSON) == ("c.json", "a.json")
