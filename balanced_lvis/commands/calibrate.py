@@ -179,8 +179,8 @@ def _start(args: argparse.Namespace) -> None:
         def prepare():
             if job.rank == 0:
                 stack.enter_context(only_job_in(plan.output, "--output"))
-            check_writable(plan.output)
-            log_to_files(plan.output, job.rank)
+            check_writable(plan.output, "--output")
+            log_to_files(plan.output, job.rank, "--output")
             check(cfg, args, job)
             if args.grids:
                 check_settings(cfg, tried.settings)
@@ -235,8 +235,8 @@ def _work(cfg, plan: Plan, tried: _Tried, reported_on: tuple[str, ...], report: 
     """Evaluates in every process of the job."""
     import_modules(cfg.IMPORTS)
     keep_freed_memory(cfg.MODEL.DEVICE)
-    with clear_errors(plan.output):
-        log_to_files(plan.output, comm.get_rank())
+    with clear_errors(plan.output, "--output"):
+        log_to_files(plan.output, comm.get_rank(), "--output")
         if comm.get_world_size() > 1:
             prepare_datasets(cfg)  # each process has its own catalogs
             resolve_num_classes(cfg)

@@ -109,8 +109,8 @@ def export_checkpoint(args: argparse.Namespace, options: Options) -> None:
         def prepare():
             if job.rank == 0:
                 stack.enter_context(only_job_in(options.output, "--output"))
-            check_writable(options.output)
-            log_to_files(options.output, job.rank)
+            check_writable(options.output, "--output")
+            log_to_files(options.output, job.rank, "--output")
             check(cfg, args, job)
             origin = _origin(cfg)
             _chunks(options).begin(origin, int(origin[_NUM_IMAGES]))
@@ -157,12 +157,12 @@ def _work(cfg, options: Options) -> None:
     """Exports in every process of the job."""
     import_modules(cfg.IMPORTS)
     keep_freed_memory(cfg.MODEL.DEVICE)
-    with clear_errors(options.output):
+    with clear_errors(options.output, "--output"):
         _export(cfg, options)
 
 
 def _export(cfg, options: Options) -> None:
-    log_to_files(options.output, comm.get_rank())
+    log_to_files(options.output, comm.get_rank(), "--output")
     if comm.get_world_size() > 1:
         prepare_datasets(cfg)  # each process has its own catalogs
         resolve_num_classes(cfg)

@@ -424,6 +424,9 @@ def test_errors_of_the_command_line_are_shown(case, tmp_path, command, capsys):
     words = [str(results), "--dataset", str(annotations), "--samples", "0"]
     assert command([*words, "--compare", str(results)]) == 2
     assert "--compare needs resamples" in capsys.readouterr().err
+    assert command([*words, "--output", str(results)]) == 4
+    message = f"error: --output '{results}' can't be written to: a file has this name; fix this, or choose another --ou"
+    assert message in (shown := capsys.readouterr().err) and "--resume" not in shown
 
 
 def test_the_dataset_of_a_run_is_that_of_its_config(rendered, tiny_cfg, tmp_path, command, capsys):
