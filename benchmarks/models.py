@@ -30,8 +30,9 @@ from balanced_lvis.data.config_datasets import register_rendered
 from balanced_lvis.data.dataset_files import datasets_root
 from balanced_lvis.data.rendered import RenderedSpec, render_dataset
 from balanced_lvis.engine.optimizer import build_optimizer
+from balanced_lvis.engine.precision import AUTOCAST
 from balanced_lvis.engine.speed import apply_speed
-from balanced_lvis.engine.step import AUTOCAST, TrainingStep
+from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.evaluation import unpasted
 from balanced_lvis.evaluation.model_outputs import instances_to_arrays
 from balanced_lvis.utils.errors import InputError

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..evaluation.lvis_api import IOU_TYPES
 from ..utils.io import replacing, write_json
 from .analyze import BOOTSTRAPPED, Matches
 from .error_types import AT_50, ERROR_TYPES
@@ -21,19 +22,26 @@ COMPARISON_FILE = "comparison.json"
 # The thresholds of the masks, or of boxes if there are no masks, are in THRESHOLDS_FILE.
 THRESHOLDS_FILE = "thresholds.json"
 THRESHOLD_KINDS = ("best_f1", "lrp")
+# Names of the files of a task.
+_CATEGORIES_FILE, _CONFUSION_FILE, _MATCHES_FILE = "per_category_{}.csv", "confusion_{}.csv", "matches_{}.npz"
+_BOOTSTRAP_FILE = "bootstrap_{}.npz"
 
 
 def bootstrap_file(task: str) -> str:
     """Name of the file with AP of each resample."""
-    return f"bootstrap_{task}.npz"
+    return _BOOTSTRAP_FILE.format(task)
+
+
+def _thresholds_file(kind: str) -> str:
+    return THRESHOLDS_FILE if kind == THRESHOLD_KINDS[0] else f"thresholds_{kind}.json"
 
 
 def write_files(analysis: Analysis, matches: dict[str, Matches], folder: str | os.PathLike) -> list[Path]:
     """
     Write all files of an analysis; docs/analysis.md describes them.
 
-    ``analysis.json`` is written last, and an earlier one is removed first: where it exists, the other files belong to
-    it.
+    All files of an earlier analysis are removed first, and ``analysis.json`` is written last: where it exists, the
+    other files belong to it.
 
     Args:
         analysis, matches: from :func:`~balanced_lvis.analysis.analyze.analyze_detections`.
@@ -44,27 +52,35 @@ def write_files(analysis: Analysis, matches: dict[str, Matches], folder: str | o
     """
     folder = Path(folder)
     written = [folder / ANALYSIS_FILE]
-    written[0].unlink(missing_ok=True)
+    _remove_files(folder)
     for task, result in analysis.tasks.items():
-        written.append(folder / f"per_category_{task}.csv")
+        written.append(folder / _CATEGORIES_FILE.format(task))
         write_categories(written[-1], result.categories)
-        written.append(folder / f"confusion_{task}.csv")
+        written.append(folder / _CONFUSION_FILE.format(task))
         names = {category.id: category.name for category in result.categories}
         rows = [
             {"detected_name": names[pair.detected], "annotated_name": names[pair.annotated], **dataclasses.asdict(pair)}
             for pair in result.confusion
         ]
         _write_csv(written[-1], rows, ["detected_name", "annotated_name", *_fields(ConfusedPair)])
-        written.append(folder / f"matches_{task}.npz")
+        written.append(folder / _MATCHES_FILE.format(task))
         write_matches(written[-1], matches[task])
         if result.bootstrap:
             written.append(folder / bootstrap_file(task))
             _write_arrays(written[-1], dict(zip(BOOTSTRAPPED, matches[task].resamples.T)))
     for kind in THRESHOLD_KINDS:
-        written.append(folder / (THRESHOLDS_FILE if kind == THRESHOLD_KINDS[0] else f"thresholds_{kind}.json"))
+        written.append(folder / _thresholds_file(kind))
         write_json(written[-1], thresholds_of(analysis, kind), indent=1)
     analysis.save(written[0])
     return written
+
+
+def _remove_files(folder: Path) -> None:
+    """Remove the files of an earlier analysis or comparison, which may have had other tasks, and resamples."""
+    of_tasks = (_CATEGORIES_FILE, _CONFUSION_FILE, _MATCHES_FILE, _BOOTSTRAP_FILE)
+    names = [ANALYSIS_FILE, COMPARISON_FILE, *map(_thresholds_file, THRESHOLD_KINDS)]
+    for name in (*names, *(name.format(task) for name in of_tasks for task in IOU_TYPES)):
+        (folder / name).unlink(missing_ok=True)
 
 
 def thresholds_of(analysis: Analysis, kind: str = "best_f1", task: str | None = None) -> list[dict]:

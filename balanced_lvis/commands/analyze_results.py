@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     results = results_path(args.results)
     compared_with = compared_path(args.compare) if args.compare else ""
     if args.output:
-        check_writable(args.output)
+        check_writable(args.output, "--output")
     annotations = dataset_of_results(args, results).annotations
     output = args.output or None
     if args.compare:

@@ -12,15 +12,14 @@ from dataclasses import dataclass, field, replace
 
 from detectron2.utils import comm
 
-from ..config import import_modules, load_config, thawed
+from ..config import load_config, thawed
 from ..config_files.names import config_path, is_lazy_file
 from ..console.command_line import command_line, log_to_files
 from ..console.printing import print_text
-from ..data.config_datasets import prepare_datasets, resolve_num_classes
 from ..engine.processes.job import find_job
 from ..engine.processes.launch import launch
 from ..engine.processes.watchdog import Limits
-from ..engine.run import check, read_config
+from ..engine.run import check, prepare_worker, read_config
 from ..experiments.calibration_grid import (
     Grid,
     Plan,
@@ -179,8 +178,8 @@ def _start(args: argparse.Namespace) -> None:
         def prepare():
             if job.rank == 0:
                 stack.enter_context(only_job_in(plan.output, "--output"))
-            check_writable(plan.output)
-            log_to_files(plan.output, job.rank)
+            check_writable(plan.output, "--output")
+            log_to_files(plan.output, job.rank, "--output")
             check(cfg, args, job)
             if args.grids:
                 check_settings(cfg, tried.settings)
@@ -233,13 +232,10 @@ def _given(args: argparse.Namespace) -> dict[str, object]:
 
 def _work(cfg, plan: Plan, tried: _Tried, reported_on: tuple[str, ...], report: _Report) -> None:
     """Evaluates in every process of the job."""
-    import_modules(cfg.IMPORTS)
     keep_freed_memory(cfg.MODEL.DEVICE)
-    with clear_errors(plan.output):
-        log_to_files(plan.output, comm.get_rank())
-        if comm.get_world_size() > 1:
-            prepare_datasets(cfg)  # each process has its own catalogs
-            resolve_num_classes(cfg)
+    with clear_errors(plan.output, "--output"):
+        log_to_files(plan.output, comm.get_rank(), "--output")
+        prepare_worker(cfg)
         tried = comm.all_gather(tried)[0]  # others of torchrun have not prepared
         plan, warnings = replace(plan, settings=tried.settings), []
         if comm.is_main_process():

@@ -19,17 +19,16 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
-from ..config import import_modules, thawed
+from ..config import thawed
 from ..console.command_line import log_to_files
 from ..console.printing import print_text
-from ..data.config_datasets import prepare_datasets, resolve_num_classes
 from ..data.loader import build_test_loader
 from ..engine.checkpoints.identity import Identity
 from ..engine.checkpoints.weights import load_for_evaluation
 from ..engine.processes.job import find_job
 from ..engine.processes.launch import launch
 from ..engine.processes.watchdog import Limits, note
-from ..engine.run import check, read_config
+from ..engine.run import check, prepare_worker, read_config
 from ..engine.trainer import Trainer
 from ..evaluation.lvis_api import MAX_DETECTIONS_PER_IMAGE
 from ..evaluation.lvis_evaluator import category_ids_of
@@ -109,8 +108,8 @@ def export_checkpoint(args: argparse.Namespace, options: Options) -> None:
         def prepare():
             if job.rank == 0:
                 stack.enter_context(only_job_in(options.output, "--output"))
-            check_writable(options.output)
-            log_to_files(options.output, job.rank)
+            check_writable(options.output, "--output")
+            log_to_files(options.output, job.rank, "--output")
             check(cfg, args, job)
             origin = _origin(cfg)
             _chunks(options).begin(origin, int(origin[_NUM_IMAGES]))
@@ -155,17 +154,14 @@ def _origin_of_calibration(cfg) -> dict[str, str]:
 
 def _work(cfg, options: Options) -> None:
     """Exports in every process of the job."""
-    import_modules(cfg.IMPORTS)
     keep_freed_memory(cfg.MODEL.DEVICE)
-    with clear_errors(options.output):
+    with clear_errors(options.output, "--output"):
         _export(cfg, options)
 
 
 def _export(cfg, options: Options) -> None:
-    log_to_files(options.output, comm.get_rank())
-    if comm.get_world_size() > 1:
-        prepare_datasets(cfg)  # each process has its own catalogs
-        resolve_num_classes(cfg)
+    log_to_files(options.output, comm.get_rank(), "--output")
+    prepare_worker(cfg)
     chunks = _chunks(options)
     num_images = len(build_test_loader(cfg, options.dataset).dataset)
     missing = _agreed(chunks.missing(num_images))

@@ -285,17 +285,18 @@ def _set_model(cfg: CN, lazy: DictConfig) -> None:
 def _set_method(cfg: CN, lazy: DictConfig, owners: list[str], part: str, names: dict[type, str]) -> None:
     """Set the activation or the calibration, which all box predictors have in common."""
     nodes = [_select(lazy, f"{owner}.{part}") for owner in owners]
-    where = f"{owners[0]}.{part}"
-    if nodes[0] is None and part == "calibration":
+    first = next((index for index, node in enumerate(nodes) if node is not None), 0)
+    node, where = nodes[first], f"{owners[first]}.{part}"
+    if node is None and part == "calibration":
         return
-    target = target_of(nodes[0]) if isinstance(nodes[0], DictConfig) and "_target_" in nodes[0] else None
+    target = target_of(node) if isinstance(node, DictConfig) and "_target_" in node else None
     if target not in names:
         valid = ", ".join(sorted(cls.__name__ for cls in names))
         raise InputError(
             f"{where} of the LazyConfig must be L(...) of a registered class of balanced_lvis.{part}s, such as "
             f"L({next(iter(names)).__name__})(num_classes=...). Valid: {valid}."
         )
-    options = _options(nodes[0])
+    options = _options(node)
     if any(node is None or target_of(node) is not target or _options(node) != options for node in nodes):
         raise InputError(f"The box predictors of the LazyConfig differ in {part}; it must be the same in all stages.")
     known = keyword_options(target)
@@ -344,21 +345,55 @@ def _set_sampler(cfg: CN, lazy: DictConfig) -> None:
             f"{ENGINE}.DATALOADER.SAMPLER_TRAIN."
         )
     cfg.DATALOADER.SAMPLER_TRAIN = target.__name__
-    for key, name in _SAMPLERS[target].items():
-        if (value := _select(node, name)) is not None:
-            _set(cfg, key, float(value), f"dataloader.train.sampler.{name}")
+    for name in _sampler_arguments(node):
+        value, where = _select(node, name), f"dataloader.train.sampler.{name}"
+        if name in _SAMPLERS[target]:
+            if (key := _SAMPLERS[target][name]) is not None and value is not None:
+                _set(cfg, key, float(value), where)
+        elif name not in _FIXED or value != _FIXED[name][0]:
+            valid = [*_SAMPLERS[target], *_FIXED]
+            remedy = _FIXED[name][1] if name in _FIXED else f"remove it.{did_you_mean(name, valid)}"
+            raise InputError(f"{where} of the LazyConfig is {_plain(value)!r}, which is not supported: {remedy}")
 
 
-# {class: {config key: argument}}; other arguments are those of the dataset, which the engine gives.
-_SAMPLERS: dict[Any, dict[str, str]] = {
-    TrainingSampler: {},
-    RepeatFactorTrainingSampler: {"DATALOADER.REPEAT_THRESHOLD": "repeat_factors.repeat_thresh"},
-    InstanceAwareRepeatFactorTrainingSampler: {
-        "DATALOADER.REPEAT_THRESHOLD": "threshold",
-        "DATALOADER.SAMPLER.INSTANCEAWAREREPEATFACTORTRAININGSAMPLER.POWER": "power",
+def _sampler_arguments(node: DictConfig) -> Iterator[str]:
+    """Names of the arguments of a sampler, those of its repeat factors below ``repeat_factors``."""
+    for name in node:
+        if name != "repeat_factors":
+            yield from () if name == "_target_" else (name,)
+            continue
+        factors, stock = node[name], RepeatFactorTrainingSampler.repeat_factors_from_category_frequency
+        if not isinstance(factors, DictConfig) or "_target_" not in factors or target_of(factors) is not stock:
+            raise InputError(
+                "dataloader.train.sampler.repeat_factors of the LazyConfig must be "
+                f"L(RepeatFactorTrainingSampler.{stock.__name__})(...): its threshold is read."
+            )
+        yield from (f"{name}.{argument}" for argument in factors if argument != "_target_")
+
+
+# {class: {argument: config key}}; None for arguments that describe the dataset, which the engine gives.
+_SAMPLERS: dict[Any, dict[str, str | None]] = {
+    TrainingSampler: {"size": None},
+    RepeatFactorTrainingSampler: {
+        "repeat_factors.dataset_dicts": None,
+        "repeat_factors.repeat_thresh": "DATALOADER.REPEAT_THRESHOLD",
     },
-    ClassAwareTrainingSampler: {},
+    InstanceAwareRepeatFactorTrainingSampler: {
+        "dataset_dicts": None,
+        "class_names": None,
+        "threshold": "DATALOADER.REPEAT_THRESHOLD",
+        "power": "DATALOADER.SAMPLER.INSTANCEAWAREREPEATFACTORTRAININGSAMPLER.POWER",
+    },
+    ClassAwareTrainingSampler: {"dataset_dicts": None, "classes": None},
 }
+# Other arguments of samplers: {argument: (the only value, remedy for others)}.
+_FIXED: dict[str, tuple[Any, str]] = {
+    "shuffle": (True, "images are always shuffled; remove it."),
+    "seed": (None, "set train.seed."),
+    "repeat_factors.sqrt": (
+        True, f"set {ENGINE}.DATALOADER.SAMPLER.REPEATFACTORTRAININGSAMPLER.POWER to 1 to leave out the square root.",
+    ),
+}  # fmt: skip
 
 
 def _set_evaluator(cfg: CN, lazy: DictConfig) -> None:

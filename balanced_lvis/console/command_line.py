@@ -93,18 +93,23 @@ def log_to_screen() -> None:
     escape_logged(setup_logger(name="balanced_lvis"))
 
 
-def log_to_files(output_dir: str, rank: int) -> None:
+def log_to_files(output_dir: str, rank: int, argument: str = "OUTPUT_DIR") -> None:
     """
     Logs to the screen on rank 0, and to ``output_dir``/log.txt, with one file per rank.
 
     If the disk is full later, lines of the file are lost and one warning is shown.
+
+    Args:
+        output_dir: the folder.
+        rank: rank of this process.
+        argument: argument that names the folder, for messages.
 
     Raises:
         StorageError: if the file can't be opened.
     """
     from detectron2.utils.logger import setup_logger
 
-    with clear_errors(output_dir):
+    with clear_errors(output_dir, argument):
         os.makedirs(output_dir, exist_ok=True)
         setup_logger(output_dir, distributed_rank=rank, name=_detectron2.logger_name(), abbrev_name="d2")
         for name in ("fvcore", "balanced_lvis"):

@@ -16,6 +16,7 @@ from ..priors import ClassPrior
 from ..utils.errors import InputError
 from ..utils.io import write_json
 from ..utils.random_state import RandomState, seed_of
+from .precision import autocast
 from .step import BatchIterator, TrainingStep, check_shared_evenly, without_ddp
 
 _META = 1  # separates the random numbers of meta batches from those of training batches
@@ -137,7 +138,7 @@ class BilevelStep(TrainingStep):
         self.reweighter.load_state_dict(state_dict["meta"])
 
     def _classifier_inputs(self, batch):
-        with torch.autocast(self._device, dtype=self.autocast, enabled=self.autocast is not None):
+        with autocast(self._device, self.autocast):
             return self.bare_model.classifier_inputs(batch)
 
     def _meta_random(self) -> RandomState:

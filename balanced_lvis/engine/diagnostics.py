@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.modeling import build_model
-from detectron2.structures import BitMasks, Boxes, Instances, PolygonMasks
+from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ from ..utils.errors import InputError
 from ..utils.io import replacing
 from ..utils.random_state import set_states
 from .checkpoints.torch_file import load_torch_file
+from .precision import autocast, autocast_dtype
 
 _REMEDY = "pass an unchanged file OUTPUT_DIR/diagnostics/iteration_*_rank*.pth."
 _PLAIN = (str, int, float, bool, type(None), Tensor)
@@ -109,11 +110,12 @@ def replay(path: str | os.PathLike, config_file: str | os.PathLike = "", opts: l
     found = Replay(content["iteration"], content["losses"], [])
     found.weights = [name for name, tensor in named if not tensor.isfinite().all()]
     model.train()
+    dtype = autocast_dtype(cfg)
     set_states(content["random_states"])
     with EventStorage(content["iteration"]):
         with _first_not_finite(model, found):
             for batch in batches:
-                losses = _losses(model, batch)
+                losses = _losses(model, batch, dtype)
                 found.losses.append(_numbers(losses))
                 total: Any = sum(losses.values())
                 total.backward()
@@ -122,7 +124,7 @@ def replay(path: str | os.PathLike, config_file: str | os.PathLike = "", opts: l
         ]
         with torch.no_grad():
             for record in (record for batch in batches for record in batch):
-                found.alone.append((str(record.get("file_name")), _numbers(_losses(model, [record]))))
+                found.alone.append((str(record.get("file_name")), _numbers(_losses(model, [record], dtype))))
     return found
 
 
@@ -135,9 +137,10 @@ def _use_saved_prior(cfg, folders: Iterable[str]) -> None:
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = ClassPrior.load(cfg.MODEL.CLASS_PRIOR.FILE).num_classes
 
 
-def _losses(model, batch: list[dict]) -> dict[str, Tensor]:
+def _losses(model: nn.Module, batch: list[dict], dtype: torch.dtype | None) -> dict[str, Tensor]:
     try:
-        return model(batch)
+        with autocast(next(model.parameters()).device.type, dtype):
+            return model(batch)
     except FloatingPointError:  # raised by Detectron2 for proposals that are not finite
         return {"proposals": torch.full((), math.nan, requires_grad=True)}
 
@@ -199,13 +202,14 @@ def _batches(path, plain) -> list[list[dict]]:
 
 
 def _plain_record(record: dict) -> dict:
-    """A mapped record as plain values, without values that can't be converted and that models don't use."""
+    """A mapped record as plain values, without values that can't be converted."""
     plain = {key: value for key, value in record.items() if isinstance(value, _PLAIN)}
     return {**plain, **{key: _plain(value) for key, value in record.items() if isinstance(value, Instances)}}
 
 
 def _plain(instances: Instances) -> dict:
-    fields = {name: _ENCODERS[type(value)](value) for name, value in instances.get_fields().items()}
+    found = {name: (_ENCODERS.get(type(value)), value) for name, value in instances.get_fields().items()}
+    fields = {name: encode(value) for name, (encode, value) in found.items() if encode is not None}
     return {"image_size": tuple(instances.image_size), "fields": fields}
 
 
@@ -226,6 +230,13 @@ _ENCODERS = {
     Tensor: lambda tensor: ("tensor", tensor),
     Boxes: lambda boxes: ("boxes", boxes.tensor),
     BitMasks: lambda masks: ("bitmasks", masks.tensor),
+    Keypoints: lambda keypoints: ("keypoints", keypoints.tensor),
     PolygonMasks: lambda masks: ("polygons", [[torch.from_numpy(p) for p in polygons] for polygons in masks.polygons]),
 }
-_DECODERS = {"tensor": lambda tensor: tensor, "boxes": Boxes, "bitmasks": BitMasks, "polygons": _polygons}
+_DECODERS = {
+    "tensor": lambda tensor: tensor,
+    "boxes": Boxes,
+    "bitmasks": BitMasks,
+    "keypoints": Keypoints,
+    "polygons": _polygons,
+}

@@ -49,7 +49,7 @@ class AverageHook(HookBase):
         self.average.start(self.trainer.checkpointer.model)
 
     def after_step(self):
-        if not self.trainer.step.skipped_in_row:
+        if self.trainer.step.accepted:
             self.average.update()
         if self.trainer.iter + 1 >= self.trainer.max_iter and comm.is_main_process():
             self._save()

@@ -105,13 +105,18 @@ def check(cfg, args, job: Job | None = None) -> None:
             _check_validation_annotations(cfg)
 
 
-def run_in_worker(cfg, args) -> None:
-    """Call :func:`run` in a process of the job, which has imported and registered nothing yet."""
+def prepare_worker(cfg) -> None:
+    """Import and register what a config needs, in a process of the job that has imported and registered nothing yet."""
     import_modules(cfg.IMPORTS)
     run_lazy(cfg)
     if comm.get_world_size() > 1:
         prepare_datasets(cfg)  # each process has its own catalogs
         resolve_num_classes(cfg)
+
+
+def run_in_worker(cfg, args) -> None:
+    """Call :func:`run` in a process of the job, after :func:`prepare_worker`."""
+    prepare_worker(cfg)
     run(cfg, args)
 
 

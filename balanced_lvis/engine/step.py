@@ -22,12 +22,11 @@ from ..utils.random_state import current_states
 from ..utils.text import one_line
 from .diagnostics import save_diagnostics
 from .optimizer import clip_norm
+from .precision import AUTOCAST, autocast, autocast_dtype
 from .processes.watchdog import note
 from .step_state import BatchStatistics, StepState
 
 logger = logging.getLogger(__name__)
-
-AUTOCAST = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class TrainingStep:
@@ -59,6 +58,7 @@ class TrainingStep:
         iter: number of the current iteration, set by the trainer.
         skipped: number of skipped updates.
         skipped_in_row: number of skipped updates since the last accepted one.
+        accepted: whether the last step updated the parameters.
         overflows: number of updates whose loss scale was too large for float16.
     """
 
@@ -84,6 +84,7 @@ class TrainingStep:
         self.states = list(states)
         self.iter = 0
         self.skipped = self.skipped_in_row = self.overflows = 0
+        self.accepted = False
         self._is_first = True
         self._batches = BatchIterator(data_loader)
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -100,7 +101,7 @@ class TrainingStep:
         """Keyword arguments of the constructor."""
         return {
             "accumulate": cfg.SOLVER.ACCUMULATE_BATCHES,
-            "autocast": AUTOCAST[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None,
+            "autocast": autocast_dtype(cfg),
             "max_skipped": cfg.SOLVER.MAX_SKIPPED_STEPS,
             "clip_norm": clip_norm(cfg.SOLVER),
             "folder": os.path.join(cfg.OUTPUT_DIR, "diagnostics"),
@@ -164,6 +165,7 @@ class TrainingStep:
         data_time = time.perf_counter() - start
         note(f"computing iteration {self.iter}", slow=self._is_first)  # kernels may be chosen or compiled first
         self._is_first = False
+        self.accepted = False
         # The random states before the step are only saved, for a replay, if the step may end the run.
         states = current_states() if self.skipped_in_row >= self.max_skipped else None
         for state in (self._statistics, *self.states):
@@ -186,7 +188,7 @@ class TrainingStep:
 
     def losses(self, batch: list[dict]) -> dict[str, Tensor]:
         """The losses of one batch, scalars by name."""
-        with torch.autocast(self._device, dtype=self.autocast, enabled=self.autocast is not None):
+        with autocast(self._device, self.autocast):
             return self.model(batch)
 
     def validation_losses(self, batch: list[dict]) -> dict[str, Tensor]:
@@ -195,7 +197,7 @@ class TrainingStep:
 
         The model must be in the mode of :func:`balanced_lvis.engine.validation_losses.computing_losses`.
         """
-        with torch.autocast(self._device, dtype=self.autocast, enabled=self.autocast is not None):
+        with autocast(self._device, self.autocast):
             return self.bare_model(batch)
 
     def on_device(self, batch: list[dict]) -> list[dict]:
@@ -286,6 +288,7 @@ class TrainingStep:
     def _accept(self, norm: Tensor) -> None:
         """Update the parameters, and accept all state of the step. Called once per accepted update."""
         self.skipped_in_row = 0
+        self.accepted = True
         self._update(norm)
         for state in (self._statistics, *self.states):
             state.accept()

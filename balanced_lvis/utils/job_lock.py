@@ -55,13 +55,13 @@ def only_job_in(folder: str | os.PathLike, argument: str = "OUTPUT_DIR") -> Iter
     check_folder_name(folder, argument)
     end = time.monotonic() + PATIENCE
     while True:
-        with clear_errors(folder):
+        with clear_errors(folder, argument):
             file = _open(folder)
         with file:
             if _is_locked(file, folder):
                 if not _is_in_place(file, folder):  # the previous holder has deleted the folder
                     continue
-                with clear_errors(folder):
+                with clear_errors(folder, argument):
                     _write(file, _this_job())
                 try:
                     yield

@@ -57,17 +57,21 @@ def check_disk_space(folder: str | os.PathLike, size: int, what: str, remedy: st
         )
 
 
-def check_writable(folder: str | os.PathLike) -> None:
+def check_writable(folder: str | os.PathLike, argument: str = "OUTPUT_DIR") -> None:
     """
     Create an output folder, and write and delete a small file in it.
+
+    Args:
+        folder: path of the folder.
+        argument: argument that the user gave, as for :func:`clear_errors`.
 
     Raises:
         InputError: if the name of the folder is invalid.
         StorageError: if the folder can't be written to, or if a folder has the name of an output file, or the reverse.
     """
-    check_folder_name(folder)
+    check_folder_name(folder, argument)
     probe = os.path.join(folder, f"{_PROBE}.{os.getpid()}")
-    with clear_errors(folder):
+    with clear_errors(folder, argument):
         os.makedirs(folder, exist_ok=True)
         try:
             with open(probe, "wb") as file:
@@ -137,12 +141,13 @@ def check_space(folder: str | os.PathLike, wanted: int) -> None:
         )
 
 
-def clear_errors(folder: str | os.PathLike) -> AbstractContextManager[None]:
+def clear_errors(folder: str | os.PathLike, argument: str = "OUTPUT_DIR") -> AbstractContextManager[None]:
     """
     Context that converts system errors of writing into one-line messages.
 
     Args:
         folder: output folder, for the message.
+        argument: argument that names the folder, for the message. Only OUTPUT_DIR can be that of a training run.
 
     Raises:
         StorageError: instead of an ``OSError`` caused by a disk or folder, also if torch hides it.
@@ -152,9 +157,10 @@ def clear_errors(folder: str | os.PathLike) -> AbstractContextManager[None]:
         if not _is_in(cause, folder):
             return _other_file(kind, cause)
         at = f" (at {cause.filename})" if cause.filename and os.fspath(cause.filename) != os.fspath(folder) else ""
+        of_runs = " A training run continues with --resume: its earlier checkpoints are intact."
         return (
-            f"OUTPUT_DIR {os.fspath(folder)!r} can't be written to: {kind}{at}. Earlier checkpoints are intact: "
-            "fix this and continue with --resume, or choose another OUTPUT_DIR."
+            f"{argument} {os.fspath(folder)!r} can't be written to: {kind}{at}; fix this, or choose another {argument}."
+            f"{of_runs if argument == 'OUTPUT_DIR' else ''}"
         )
 
     return _converted_errors(message_of, lambda cause: cause.errno in _OF_WRITING or _is_in(cause, folder))

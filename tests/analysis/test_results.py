@@ -138,11 +138,18 @@ def test_files_have_a_row_per_category_and_an_entry_per_detection(case, tmp_path
 def test_boxes_only_without_resamples(tmp_path):
     annotations = tmp_path / "annotations.json"
     annotations.write_text(json.dumps(made_content([(1, 1, BOX)])))
-    store = stored(tmp_path / "store", [(1, 1, BOX, 0.5)], with_masks=False)
+    earlier, store = (stored(tmp_path / name, [(1, 1, BOX, 0.5)], with_masks=name == "a") for name in ("a", "b"))
+    compare_results(earlier, earlier, annotations, QUICK, output=tmp_path / "out")  # its files don't stay
+    (tmp_path / "out" / "notes.txt").touch()
     analysis = analyze_results(store, annotations, Options(samples=0), output=tmp_path / "out")
     assert list(analysis.tasks) == ["bbox"]
     result = analysis.tasks["bbox"]
     assert result.boundary is None and result.bootstrap is None
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        "analysis.json", "per_category_bbox.csv", "confusion_bbox.csv", "matches_bbox.npz", "thresholds.json",
+        "thresholds_lrp.json", "notes.txt",
+    }  # fmt: skip
     assert thresholds_of(analysis) == [
         {"name": "c1", "threshold": 0.5}, *({"name": f"c{c}", "threshold": None} for c in (2, 3, 4)),
     ]  # fmt: skip
@@ -424,6 +431,9 @@ def test_errors_of_the_command_line_are_shown(case, tmp_path, command, capsys):
     words = [str(results), "--dataset", str(annotations), "--samples", "0"]
     assert command([*words, "--compare", str(results)]) == 2
     assert "--compare needs resamples" in capsys.readouterr().err
+    assert command([*words, "--output", str(results)]) == 4
+    message = f"error: --output '{results}' can't be written to: a file has this name; fix this, or choose another --ou"
+    assert message in (shown := capsys.readouterr().err) and "--resume" not in shown
 
 
 def test_the_dataset_of_a_run_is_that_of_its_config(rendered, tiny_cfg, tmp_path, command, capsys):

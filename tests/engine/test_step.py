@@ -1,16 +1,21 @@
 """Training steps: bit-identical to Detectron2, accumulated, in half precision, skipped if not finite."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from detectron2.engine import SimpleTrainer
+from detectron2.structures import Boxes, Instances, Keypoints
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage, get_event_storage
 
 from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.data.training_prior import class_prior_from_config
-from balanced_lvis.engine.diagnostics import replay
+from balanced_lvis.engine import diagnostics
+from balanced_lvis.engine.diagnostics import replay, save_diagnostics
+from balanced_lvis.engine.ema import WeightAverage
+from balanced_lvis.engine.hooks import AverageHook
 from balanced_lvis.engine.run import check, read_config
 from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.engine.trainer import Trainer
@@ -149,6 +154,24 @@ def test_a_scale_too_large_is_halved_and_no_reason_to_stop():
     assert storage.latest()["grad_scaler_overflows"][0] == 1
 
 
+def test_the_average_of_weights_counts_only_steps_that_update_them(tmp_path):
+    step = with_scaler(toy_trainer([*batches(0, 1), [record(5, NAN), record(6)], *batches(2)]), 2.0**127)
+    handle = step.model.register_forward_hook(lambda module, inputs, losses: {k: 1e3 * v for k, v in losses.items()})
+    hook = AverageHook(WeightAverage(0.5), tmp_path)
+    checkpointer = SimpleNamespace(model=step.model)
+    hook.trainer = SimpleNamespace(step=step, iter=0, max_iter=99, checkpointer=checkpointer)
+    hook.before_train()
+    updates = []
+    for name in ("overflow", "accepted", "skipped", "accepted"):
+        train(step, 1)
+        hook.after_step()
+        updates.append((name, hook.average.updates))
+        handle.remove()
+        step._scaler = None
+    assert (step.overflows, step.skipped) == (1, 1)
+    assert updates == [("overflow", 0), ("accepted", 1), ("skipped", 1), ("accepted", 2)]
+
+
 def test_gradients_that_are_not_finite_whatever_the_scale_are_skipped_and_counted(monkeypatch, tmp_path):
     trainer = with_scaler(toy_trainer(batches(*range(3)), max_skipped=1, folder=tmp_path), 1.0)
     monkeypatch.setattr(
@@ -267,6 +290,32 @@ def test_a_diverged_run_can_be_replayed(rendered, tmp_path):
         torch.save({**content, "batches": changed}, saved)
         with pytest.raises(InputError, match="contains invalid batches"):
             replay(saved)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_step_is_replayed_in_its_precision(tmp_path, monkeypatch, dtype):
+    model, (batch,) = Toy(), batches(0)
+    model.norm = torch.nn.Identity()  # replays single images, too
+    step = TrainingStep(model, [], torch.optim.SGD(model.parameters(), 0.1), autocast=dtype)
+    expected = {name: float(loss.detach()) for name, loss in step.losses(batch).items()}
+    save_diagnostics(tmp_path / "a.pth", model, [batch], current_states(), iteration=3, losses=expected)
+    monkeypatch.setattr(diagnostics, "build_model", lambda cfg: model)
+    opts = ["SOLVER.AMP.ENABLED", str(dtype is not None), "SOLVER.AMP.DTYPE", "bfloat16"]
+    found = replay(tmp_path / "a.pth", CONFIGS / "quick_start" / "balanced_sigmoid.yaml", opts)
+    assert found.losses == [expected]
+
+
+def test_a_step_with_keypoints_and_fields_of_unknown_types_is_saved(tmp_path):
+    points = Keypoints(torch.rand(1, 2, 3))
+    fields = {"gt_boxes": Boxes(torch.rand(1, 4)), "gt_keypoints": points, "gt_texts": ["a"]}
+    batch = [{"file_name": "a.jpg", "instances": Instances((4, 4), **fields), "texts": ["a"]}]
+    save_diagnostics(tmp_path / "a.pth", Toy(), [batch], current_states(), iteration=3, losses={})
+    content = torch.load(tmp_path / "a.pth", weights_only=True)
+    ((saved,),) = diagnostics._batches("a.pth", content["batches"])
+    assert saved.keys() == {"file_name", "instances"}
+    found = saved["instances"].get_fields()
+    assert found.keys() == {"gt_boxes", "gt_keypoints"}
+    assert torch.equal(found["gt_keypoints"].tensor, points.tensor)
 
 
 def test_a_file_that_is_no_saved_step_is_refused(tmp_path):

@@ -1,9 +1,12 @@
 """Invalid LazyConfigs and overrides are one message with the place and the remedy."""
 
 import builtins
+import importlib
+import inspect
 import logging
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +22,14 @@ from balanced_lvis.engine.run import check
 from balanced_lvis.utils.errors import InputError
 
 SMALL = Path(__file__).with_name("small.py")
+
+
+SAMPLER = (
+    "from detectron2.config import LazyCall as L",
+    "from detectron2.data.samplers import RepeatFactorTrainingSampler as _Sampler",
+    "_factors = L(_Sampler.repeat_factors_from_category_frequency)(repeat_thresh=0.5)",
+    "dataloader.train.sampler = L(_Sampler)(repeat_factors=_factors)",
+)
 
 
 def changed(tmp_path, *lines: str) -> Path:
@@ -83,6 +94,17 @@ def test_overrides(word, expected):
         (
             ["from detectron2.config import LazyCall as L", "dataloader.train.sampler = L(print)()"],
             "dataloader.train.sampler of the LazyConfig is print, which can't be resumed; valid: TrainingSampler,",
+        ),
+        (
+            [
+                "from copy import deepcopy", "from detectron2.config import LazyCall as L",
+                "from balanced_lvis.calibration import NorCal",
+                "from balanced_lvis.modeling import LongTailCascadeROIHeads",
+                "_heads = model.roi_heads", "_heads._target_ = LongTailCascadeROIHeads",
+                "_heads.box_predictors = [deepcopy(_heads.box_predictor) for _ in range(3)]",
+                "_heads.box_predictors[2].calibration = L(NorCal)(num_classes=12)",
+            ],
+            "The box predictors of the LazyConfig differ in calibration; it must be the same in all stages.",
         ),
         (
             ["dataloader.evaluator.dataset_name = 'other_val'"],
@@ -204,6 +226,28 @@ def test_settings_with_the_values_that_hold_are_not_logged(tmp_path, package_log
     assert "without effect" not in package_log.text
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("shuffle = False", "sampler.shuffle of the LazyConfig is False, which is not supported: images are always"),
+        ("seed = 7", "sampler.seed of the LazyConfig is 7, which is not supported: set train.seed"),
+        ("repeat_factors.sqrt = False", "sampler.repeat_factors.sqrt of the LazyConfig is False, which is not"),
+        ("repeat_factors.repeat_tresh = 1", "remove it. Did you mean 'repeat_factors.repeat_thresh'?"),
+        ("repeat_factors = [1.0]", "must be L(RepeatFactorTrainingSampler.repeat_factors_from_category_frequency)"),
+    ],
+)
+def test_arguments_of_a_sampler_without_effect_are_refused(tmp_path, line, expected):
+    with pytest.raises(InputError) as caught:
+        load_config(changed(tmp_path, *SAMPLER, f"dataloader.train.sampler.{line}"))
+    assert expected in str(caught.value)
+
+
+def test_arguments_of_a_sampler_with_the_values_that_hold_are_accepted(tmp_path):
+    lines = ["dataloader.train.sampler.shuffle = True", "dataloader.train.sampler.repeat_factors.sqrt = True"]
+    cfg = load_config(changed(tmp_path, *SAMPLER, *lines, "dataloader.train.sampler.seed = None"))
+    assert (cfg.DATALOADER.SAMPLER_TRAIN, cfg.DATALOADER.REPEAT_THRESHOLD) == ("RepeatFactorTrainingSampler", 0.5)
+
+
 def test_overrides_are_told_from_values_of_an_option():
     words = ["a.jpg", "b=c.jpg", "train.max_iter=4", "engine.MODEL.TF32=True"]
     assert split_overrides(words) == (words[:2], words[2:])
@@ -215,6 +259,17 @@ def test_pairs_that_commands_add_are_set(tmp_path):
     assert cfg.LAZY.OVERRIDES == ("train.max_iter=3",)
     with pytest.raises(InputError, match="MODEL.WEIGHTS is the last override; add its value"):
         load_config(SMALL, ["MODEL.WEIGHTS"])
+
+
+@pytest.mark.parametrize("command", ["calibrate", "export_checkpoint"])
+def test_processes_of_other_commands_run_the_file_too(tmp_path, monkeypatch, command):
+    module, ran = importlib.import_module(f"balanced_lvis.commands.{command}"), []
+    monkeypatch.setattr(module, "log_to_files", lambda *_: None)
+    monkeypatch.setattr("balanced_lvis.engine.run.run_lazy", lambda cfg: ran.append(cfg.LAZY.FILE) or 1 / 0)
+    options = SimpleNamespace(output=str(tmp_path))
+    with pytest.raises(ZeroDivisionError):
+        module._work(load_config(SMALL), options, *[None] * (len(inspect.signature(module._work).parameters) - 2))
+    assert ran == [str(SMALL)]
 
 
 def test_a_calibration_asks_for_the_config_of_the_run(capsys):

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from balanced_lvis.commands.train import main
-from balanced_lvis.console.command_line import command_line
+from balanced_lvis.console.command_line import command_line, log_to_files
 from balanced_lvis.data.index.opening import places_of
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.utils.errors import InputError, StorageError
+from balanced_lvis.utils.job_lock import only_job_in
 from balanced_lvis.utils.storage import (
     check_present,
     check_writable,
@@ -117,6 +118,19 @@ def test_an_error_of_another_file_is_told_of_that_file_and_one_of_reading_is_not
             raise FileNotFoundError(errno.ENOENT, "gone", other)
     with pytest.raises(StorageError, match="permission denied"), clear_system_errors():
         raise PermissionError(errno.EACCES, "not allowed", other)
+
+
+@pytest.mark.parametrize("argument", ["OUTPUT_DIR", "--output"])
+def test_the_message_names_the_argument_of_the_folder_and_its_remedy(argument, tmp_path):
+    (folder := tmp_path / "file").write_text("")
+    for use in (
+        lambda: check_writable(folder, argument),
+        lambda: only_job_in(folder, argument).__enter__(),
+        lambda: log_to_files(str(folder), 0, argument),
+    ):
+        with pytest.raises(StorageError, match=f"^{argument} '.*fix this, or choose another {argument}") as caught:
+            use()
+        assert ("continues with --resume" in str(caught.value)) == (argument == "OUTPUT_DIR")
 
 
 def test_a_tools_own_output_that_can_not_be_written_is_one_message(tmp_path, capsys):
