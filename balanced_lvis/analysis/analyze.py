@@ -13,7 +13,7 @@ import numpy as np
 from ..data.frequency import missing_groups, source_of_groups
 from ..evaluation.backends import GroundTruth, check_images, oddity_of_detections, ranks
 from ..evaluation.detection_store import Detections
-from ..evaluation.lvis_api import LVIS, METRICS, check_iou_type
+from ..evaluation.lvis_api import LVIS, METRICS, check_iou_type, possible_tasks
 from ..utils.errors import InputError
 from ..utils.io import cached_sha256
 from .average_precision import POOLS, groups_of, in_group, lvis_metrics, pooled_ap, precision_and_recall
@@ -120,7 +120,7 @@ def analyze_detections(
     Args:
         lvis_gt: ground truth. It is not changed.
         detections: detections on its images.
-        tasks: "bbox", "segm" or both.
+        tasks: "bbox", "segm" or both. "segm" is dropped if annotations have no masks.
         options: see :class:`Options`.
         results, annotations: paths, stored in :class:`~balanced_lvis.analysis.model.Source`.
 
@@ -129,12 +129,13 @@ def analyze_detections(
 
     Raises:
         InputError: if an option or a task is invalid; if the annotation file has no groups of categories, no
-            annotations, or content that the LVIS API treats specially, such as ignored annotations; if there are
-            detections on images that are not in the file, or with scores or boxes that are not finite.
+            annotations, or content that the LVIS API treats specially, such as ignored annotations; if annotations
+            have no masks, and only "segm" is requested; if there are detections on images that are not in the file, or
+            with scores or boxes that are not finite.
     """
     options = options or Options()
     options.check()
-    truth = _checked_truth(lvis_gt, detections, tasks)
+    truth, tasks = _checked(lvis_gt, detections, tasks, annotations)
     weights = image_weights(len(truth.image_ids), options.samples, options.seed)
     done, matches = {}, {}
     for task in tasks:
@@ -164,7 +165,7 @@ def resample_detections(
     """
     The part of :func:`analyze_detections` that a comparison needs. Arguments and errors are the same.
     """
-    truth = _checked_truth(lvis_gt, detections, tasks)
+    truth, tasks = _checked(lvis_gt, detections, tasks, annotations)
     weights = image_weights(len(truth.image_ids), options.samples, options.seed)
     done = {}
     for task in tasks:
@@ -205,7 +206,10 @@ def _source(truth: GroundTruth, detections: Detections, results: str, annotation
     )
 
 
-def _checked_truth(lvis_gt: LVIS, detections: Detections, tasks: Sequence[str]) -> GroundTruth:
+def _checked(
+    lvis_gt: LVIS, detections: Detections, tasks: Sequence[str], annotations: str
+) -> tuple[GroundTruth, tuple[str, ...]]:
+    """The ground truth, and the tasks that can be analysed."""
     for task in tasks:
         check_iou_type(task)
     if problem := missing_groups([*lvis_gt.cats.values()]):
@@ -218,18 +222,7 @@ def _checked_truth(lvis_gt: LVIS, detections: Detections, tasks: Sequence[str]) 
         raise InputError(f"{oddity} can't be analysed; remove or correct them.")
     if oddity := oddity_of_detections(detections):
         raise InputError(f"{oddity} can't be analysed; remove these detections.")
-    if "segm" in tasks:
-        _check_masks(truth)
-    return truth
-
-
-def _check_masks(truth: GroundTruth) -> None:
-    without = [a for a in truth.annotations if not a.get("segmentation")]
-    if without:
-        raise InputError(
-            f"{len(without):,} annotations have no 'segmentation', the first being annotation {without[0]['id']}, so "
-            "that masks can't be analysed; add it, or pass results with boxes only."
-        )
+    return truth, possible_tasks(tasks, lvis_gt, annotations or "the annotation file")
 
 
 class _TaskAnalysis:

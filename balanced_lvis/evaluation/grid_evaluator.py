@@ -20,8 +20,8 @@ from ..utils.errors import InputError
 from .backends import GroundTruth, check_backend, evaluate_tasks, ranks
 from .detection_store import Detections, DetectionWriter
 from .gathering import gather_on_main
-from .lvis_api import IOU_TYPES, LVIS, MAX_DETECTIONS_PER_IMAGE
-from .lvis_evaluator import category_ids_of, load_ground_truth, possible_tasks
+from .lvis_api import IOU_TYPES, LVIS, MAX_DETECTIONS_PER_IMAGE, possible_tasks
+from .lvis_evaluator import category_ids_of, load_ground_truth
 from .model_outputs import OutputWriter, at_output_size, instance_rles
 from .shared_regions import FILES, Selections, SelectionWriter
 
@@ -132,7 +132,7 @@ class GridEvaluator(DatasetEvaluator):
         return self._truths[image_ids]
 
     @cached_property
-    def _tasks(self) -> list[str]:
+    def _tasks(self) -> tuple[str, ...]:
         return possible_tasks(IOU_TYPES if self._output.with_masks else ("bbox",), self._truth, self._metadata.name)
 
     def close(self) -> None:
