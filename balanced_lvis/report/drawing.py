@@ -103,7 +103,7 @@ class Artist:
         full, total = False, sum(drawn.sizes)
         uses = Counter(requests)  # in the order of the requests; each is an index in the lists of the page
         for request in uses:
-            if request in drawn.places:
+            if request in drawn.places or not self._photos.exists(self.image_of(request)):
                 continue
             view = None if full else self.view(request)
             size = 0 if view is None else len(page_json(view)) + 1 + uses[request] * (len(str(len(drawn.views))) + 1)

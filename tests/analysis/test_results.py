@@ -137,6 +137,11 @@ def test_files_have_a_row_per_category_and_an_entry_per_detection(case, tmp_path
     assert len(list((tmp_path / "out").iterdir())) == 11
 
 
+def test_names_of_categories_that_can_not_be_encoded_are_escaped(tmp_path):
+    export._write_csv(tmp_path / "names.csv", [{"name": "\ud800", "ap": math.nan}], ["name", "ap"])
+    assert (tmp_path / "names.csv").read_text() == "name,ap\n\\ud800,\n"
+
+
 def test_boxes_only_without_resamples(tmp_path):
     annotations = tmp_path / "annotations.json"
     annotations.write_text(json.dumps(made_content([(1, 1, BOX)])))
