@@ -246,15 +246,16 @@ class _TaskAnalysis:
         lrp, aware = optimal_lrp(ranked, self.num_objects), laece(table, self.num_objects)
         lost, lost_by_size = ap_lost(table, self.errors)
         best = best_f1(ranked, self.num_objects)
+        counts = self._error_counts()
         resamples = resampled_ap(table, weights) if len(weights) else np.zeros((0, len(BOOTSTRAPPED)))
         result = TaskResult(
             metrics,
             fixed,
             boundary,
-            self._errors(lost, lost_by_size),
+            self._errors(counts, lost, lost_by_size),
             self._calibration(reliability_bins(table), aware, lrp),
             self._bootstrap(metrics, resamples),
-            self._categories(fixed_precision, boundary_precision, ranked, best, lrp, aware, lost),
+            self._categories(fixed_precision, boundary_precision, ranked, best, lrp, aware, counts, lost),
             self._confusion(best.thresholds),
         )
         return result, Matches(table, self.errors, resamples)
@@ -283,15 +284,15 @@ class _TaskAnalysis:
         metrics = lvis_metrics(table, precision, recall)
         return {name: metrics[name] for name in AP_METRICS}, precision
 
-    def _errors(self, lost: np.ndarray, lost_by_size: np.ndarray) -> ErrorTypes:
-        counts = self._error_counts()
+    def _errors(self, counts: np.ndarray, lost: np.ndarray, lost_by_size: np.ndarray) -> ErrorTypes:
+        by_size = self._counts_by_size()
         groups = [in_group(self.groups, pool) for pool in POOLS]
         all_missed = (self.num_objects > 0) & (counts[-1] == self.num_objects)
         return ErrorTypes(
             {
                 name: {
                     **{pool: int(counts[index, chosen].sum()) for pool, chosen in zip(POOLS, groups)},
-                    **dict(zip(SIZES, self._counts_by_size()[index].tolist())),
+                    **dict(zip(SIZES, by_size[index].tolist())),
                 }
                 for index, name in enumerate(ERROR_TYPES)
             },
@@ -360,10 +361,10 @@ class _TaskAnalysis:
         best: OperatingPoints,
         lrp: OptimalLRP,
         aware: LaECE,
+        counts: np.ndarray,
         lost: np.ndarray,
     ) -> list[CategoryResult]:
         table, number = self.table, self.table.num_categories
-        counts = self._error_counts()
         at_score = at_threshold(ranked, self.num_objects, self.options.score_threshold)
         _, kept = counted(table)
         detections = np.bincount(table.categories[kept], minlength=number)

@@ -13,6 +13,7 @@ import pytest
 from balanced_lvis.analysis import (
     Analysis,
     Options,
+    analyze,
     analyze_detections,
     analyze_results,
     compare,
@@ -140,6 +141,13 @@ def test_files_have_a_row_per_category_and_an_entry_per_detection(case, tmp_path
 def test_names_of_categories_that_can_not_be_encoded_are_escaped(tmp_path):
     export._write_csv(tmp_path / "names.csv", [{"name": "\ud800", "ap": math.nan}], ["name", "ap"])
     assert (tmp_path / "names.csv").read_text() == "name,ap\n\\ud800,\n"
+
+
+def test_errors_are_counted_once(case, monkeypatch):
+    counted, count = [], analyze._TaskAnalysis._counts
+    monkeypatch.setattr(analyze._TaskAnalysis, "_counts", lambda *args: counted.append(args) or count(*args))
+    analyze_results(case[1], case[0], Options(samples=0))
+    assert len(counted) == 2 * 2  # by category and by size, for boxes and for masks
 
 
 def test_boxes_only_without_resamples(tmp_path):
