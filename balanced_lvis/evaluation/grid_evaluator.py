@@ -87,7 +87,7 @@ class GridEvaluator(DatasetEvaluator):
         """
         Args:
             inputs: inputs of the model, with ``image_id``.
-            outputs: :class:`balanced_lvis.modeling.calibration_grid.GridDetections` per image.
+            outputs: :class:`balanced_lvis.modeling.grid_detector.GridDetections` per image.
         """
         self._output.write(inputs, outputs)
 

@@ -12,7 +12,7 @@ from ..evaluation.backends import GroundTruth
 from ..evaluation.detection_store import Detections
 from .examples import FalseView, ImageView, ObjectView, Request
 from .numbers import page_json
-from .outcomes import Outcomes
+from .outcomes import RunOutcomes
 from .photos import Photos
 from .views import CROP_PIXELS, CROP_UNITS, IMAGE_PIXELS, IMAGE_UNITS, Mark, Window, draw_view, window_around
 
@@ -72,7 +72,7 @@ class Artist:
         truth: GroundTruth,
         photos: Photos,
         detections: Sequence[Detections],
-        outcomes: Sequence[Outcomes],
+        outcomes: Sequence[RunOutcomes],
         with_masks: bool,
     ):
         self._truth, self._photos, self._with_masks = truth, photos, with_masks
@@ -203,7 +203,7 @@ class _Groups:
         return self._order[self._bounds[group] : self._bounds[group + 1]]
 
 
-def _best_errors(outcomes: Outcomes) -> np.ndarray:
+def _best_errors(outcomes: RunOutcomes) -> np.ndarray:
     """(G,) for each object the shown false positive about it with the highest score; -1 without one."""
     best = np.full(len(outcomes.object_images), -1, np.int64)
     chosen = np.flatnonzero(outcomes.shown & ~outcomes.true & (outcomes.objects >= 0))
