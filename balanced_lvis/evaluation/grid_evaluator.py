@@ -78,7 +78,7 @@ class GridEvaluator(DatasetEvaluator):
             truth = GroundTruth(self._truth)
             category_ids = category_ids_of(self._metadata)
             if category_ids is None:
-                category_ids = range(1, max(self._truth.cats) + 1)
+                category_ids = list(range(1, max(self._truth.cats) + 1))
             judged = truth.judged()[:, ranks(truth.category_ids, category_ids)]
             own = JudgedCategories(truth.image_ids, judged)
         return comm.all_gather(own)[0]
