@@ -13,7 +13,7 @@ import numpy as np
 from ..data.frequency import missing_groups, source_of_groups
 from ..evaluation.backends import GroundTruth, check_images, oddity_of_detections, ranks
 from ..evaluation.detection_store import Detections
-from ..evaluation.lvis_api import LVIS, METRICS, check_iou_type
+from ..evaluation.lvis_api import LVIS, METRICS, check_iou_type, possible_tasks
 from ..utils.errors import InputError
 from ..utils.io import cached_sha256
 from .average_precision import POOLS, groups_of, in_group, lvis_metrics, pooled_ap, precision_and_recall
@@ -120,7 +120,7 @@ def analyze_detections(
     Args:
         lvis_gt: ground truth. It is not changed.
         detections: detections on its images.
-        tasks: "bbox", "segm" or both.
+        tasks: "bbox", "segm" or both. "segm" is dropped if annotations have no masks.
         options: see :class:`Options`.
         results, annotations: paths, stored in :class:`~balanced_lvis.analysis.model.Source`.
 
@@ -129,12 +129,13 @@ def analyze_detections(
 
     Raises:
         InputError: if an option or a task is invalid; if the annotation file has no groups of categories, no
-            annotations, or content that the LVIS API treats specially, such as ignored annotations; if there are
-            detections on images that are not in the file, or with scores or boxes that are not finite.
+            annotations, or content that the LVIS API treats specially, such as ignored annotations; if annotations
+            have no masks, and only "segm" is requested; if there are detections on images that are not in the file, or
+            with scores or boxes that are not finite.
     """
     options = options or Options()
     options.check()
-    truth = _checked_truth(lvis_gt, detections, tasks)
+    truth, tasks = _checked(lvis_gt, detections, tasks, annotations)
     weights = image_weights(len(truth.image_ids), options.samples, options.seed)
     done, matches = {}, {}
     for task in tasks:
@@ -164,7 +165,7 @@ def resample_detections(
     """
     The part of :func:`analyze_detections` that a comparison needs. Arguments and errors are the same.
     """
-    truth = _checked_truth(lvis_gt, detections, tasks)
+    truth, tasks = _checked(lvis_gt, detections, tasks, annotations)
     weights = image_weights(len(truth.image_ids), options.samples, options.seed)
     done = {}
     for task in tasks:
@@ -205,7 +206,10 @@ def _source(truth: GroundTruth, detections: Detections, results: str, annotation
     )
 
 
-def _checked_truth(lvis_gt: LVIS, detections: Detections, tasks: Sequence[str]) -> GroundTruth:
+def _checked(
+    lvis_gt: LVIS, detections: Detections, tasks: Sequence[str], annotations: str
+) -> tuple[GroundTruth, tuple[str, ...]]:
+    """The ground truth, and the tasks that can be analysed."""
     for task in tasks:
         check_iou_type(task)
     if problem := missing_groups([*lvis_gt.cats.values()]):
@@ -218,18 +222,7 @@ def _checked_truth(lvis_gt: LVIS, detections: Detections, tasks: Sequence[str]) 
         raise InputError(f"{oddity} can't be analysed; remove or correct them.")
     if oddity := oddity_of_detections(detections):
         raise InputError(f"{oddity} can't be analysed; remove these detections.")
-    if "segm" in tasks:
-        _check_masks(truth)
-    return truth
-
-
-def _check_masks(truth: GroundTruth) -> None:
-    without = [a for a in truth.annotations if not a.get("segmentation")]
-    if without:
-        raise InputError(
-            f"{len(without):,} annotations have no 'segmentation', the first being annotation {without[0]['id']}, so "
-            "that masks can't be analysed; add it, or pass results with boxes only."
-        )
+    return truth, possible_tasks(tasks, lvis_gt, annotations or "the annotation file")
 
 
 class _TaskAnalysis:
@@ -253,15 +246,16 @@ class _TaskAnalysis:
         lrp, aware = optimal_lrp(ranked, self.num_objects), laece(table, self.num_objects)
         lost, lost_by_size = ap_lost(table, self.errors)
         best = best_f1(ranked, self.num_objects)
+        counts = self._error_counts()
         resamples = resampled_ap(table, weights) if len(weights) else np.zeros((0, len(BOOTSTRAPPED)))
         result = TaskResult(
             metrics,
             fixed,
             boundary,
-            self._errors(lost, lost_by_size),
+            self._errors(counts, lost, lost_by_size),
             self._calibration(reliability_bins(table), aware, lrp),
             self._bootstrap(metrics, resamples),
-            self._categories(fixed_precision, boundary_precision, ranked, best, lrp, aware, lost),
+            self._categories(fixed_precision, boundary_precision, ranked, best, lrp, aware, counts, lost),
             self._confusion(best.thresholds),
         )
         return result, Matches(table, self.errors, resamples)
@@ -290,15 +284,15 @@ class _TaskAnalysis:
         metrics = lvis_metrics(table, precision, recall)
         return {name: metrics[name] for name in AP_METRICS}, precision
 
-    def _errors(self, lost: np.ndarray, lost_by_size: np.ndarray) -> ErrorTypes:
-        counts = self._error_counts()
+    def _errors(self, counts: np.ndarray, lost: np.ndarray, lost_by_size: np.ndarray) -> ErrorTypes:
+        by_size = self._counts_by_size()
         groups = [in_group(self.groups, pool) for pool in POOLS]
         all_missed = (self.num_objects > 0) & (counts[-1] == self.num_objects)
         return ErrorTypes(
             {
                 name: {
                     **{pool: int(counts[index, chosen].sum()) for pool, chosen in zip(POOLS, groups)},
-                    **dict(zip(SIZES, self._counts_by_size()[index].tolist())),
+                    **dict(zip(SIZES, by_size[index].tolist())),
                 }
                 for index, name in enumerate(ERROR_TYPES)
             },
@@ -367,10 +361,10 @@ class _TaskAnalysis:
         best: OperatingPoints,
         lrp: OptimalLRP,
         aware: LaECE,
+        counts: np.ndarray,
         lost: np.ndarray,
     ) -> list[CategoryResult]:
         table, number = self.table, self.table.num_categories
-        counts = self._error_counts()
         at_score = at_threshold(ranked, self.num_objects, self.options.score_threshold)
         _, kept = counted(table)
         detections = np.bincount(table.categories[kept], minlength=number)

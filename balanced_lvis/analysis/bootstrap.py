@@ -25,7 +25,7 @@ LEVEL = 0.95
 PERCENT, DIFFERENCE = (0.0, 100.0), (-100.0, 100.0)
 # Detections of a category times resamples that are processed at once, to limit memory.
 BLOCK = 1 << 21
-# One thread per core; NumPy releases the GIL.
+# Two threads are faster than one because NumPy releases the GIL.
 THREADS = 2
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..evaluation.lvis_api import IOU_TYPES
 from ..utils.io import replacing, write_json
+from ..utils.text import one_line
 from .analyze import BOOTSTRAPPED, Matches
 from .error_types import AT_50, ERROR_TYPES
 from .matching import ALL_AREAS
@@ -122,14 +123,18 @@ def _fields(kind: type) -> list[str]:
 
 
 def _write_csv(path: str | os.PathLike, rows: list[dict], columns: list[str]) -> None:
-    """NaN and None become empty."""
+    """NaN and None become empty. Texts are those of :func:`~balanced_lvis.utils.text.one_line`."""
+
+    def cell(value):
+        if isinstance(value, str):
+            return one_line(value)
+        return "" if value is None or value != value else value
+
     with replacing(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         for row in rows:
-            writer.writerow(
-                "" if value is None or value != value else value for value in (row[column] for column in columns)
-            )
+            writer.writerow(cell(row[column]) for column in columns)
 
 
 def write_matches(path: str | os.PathLike, matches: Matches) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..evaluation.detection_store import FILES, Detections
-from ..evaluation.lvis_api import IOU_TYPES, LVIS
+from ..evaluation.lvis_api import IOU_TYPES, LVIS, possible_tasks
 from ..evaluation.submission import ImageList, read_predictions
 from ..utils.errors import InputError
 from ..utils.user_paths import path_of
@@ -29,7 +29,7 @@ class Opened:
     Attributes:
         path: path of the results.
         detections: stored detections, with the category ids of the annotation file.
-        tasks: "bbox", "segm" or both.
+        tasks: "bbox", "segm" or both; without "segm" if annotations have no masks.
     """
 
     path: str
@@ -60,22 +60,27 @@ def opened(results: str | os.PathLike | Detections, annotations: str, lvis_gt: L
         lvis_gt: its content.
 
     Raises:
-        InputError: if the results can't be read, or have more classes than the annotation file.
+        InputError: if the results can't be read, or have more classes than the annotation file; if they have only
+            masks, and annotations have none.
     """
+
+    def ready(detections: Detections, path: str, tasks: tuple[str, ...]) -> Opened:
+        return Opened(path, detections, possible_tasks(tasks, lvis_gt, annotations, quietly=not len(detections)))
+
     if isinstance(results, Detections):
         _check_classes(results, os.fspath(results.folder), annotations)
-        yield Opened(os.fspath(results.folder), results, _tasks_of(results))
+        yield ready(results, os.fspath(results.folder), _tasks_of(results))
         return
     path = results_path(results)
     if os.path.isdir(path):
         detections = Detections(path, sorted(lvis_gt.cats))
         detections.require_whole()
         _check_classes(detections, path, annotations)
-        yield Opened(path, detections, _tasks_of(detections))
+        yield ready(detections, path, _tasks_of(detections))
         return
     with tempfile.TemporaryDirectory(prefix="analysis_") as folder:
         detections, tasks, _ = read_predictions(path, ImageList(annotations), folder)
-        yield Opened(path, detections, tasks)
+        yield ready(detections, path, tasks)
 
 
 def results_path(results: str | os.PathLike) -> str:

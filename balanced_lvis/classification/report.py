@@ -14,6 +14,7 @@ import numpy as np
 from ..experiments.plots import plt
 from ..experiments.published_results import PAPER_TABLE_1
 from ..experiments.tables import markdown_table, mean_and_deviation, percent, statistics_of
+from ..utils.text import printable
 from .evaluation import GROUPS
 from .methods import METHODS
 
@@ -77,7 +78,7 @@ def results_page(table: Mapping[str, Mapping[str, dict]], title: str, made_by: s
     ]
     for dataset, rows in PAPER_TABLE_1.items():
         parts += [f"### {dataset}\n", _paper_table(rows)]
-    return "\n".join([*parts, f"{made_by}\n"])
+    return printable("\n".join([*parts, f"{made_by}\n"]))
 
 
 def accuracy_table(table: Mapping[str, Mapping[str, dict]]) -> str:

@@ -165,10 +165,15 @@ def choose_layout(image_root: str, images: Sequence[Image]) -> tuple[Layout, boo
 
     Returns:
         the layout, and whether an image was found with it.
+
+    Raises:
+        InputError: if the first record has neither.
     """
     first = images[0]
     usable = [Layout.FILE_NAME] if first.file_name else []
     usable += [Layout.URL_FOLDER, Layout.URL_NAME] if first.coco_url else []
+    if not usable:
+        raise InputError(f"Image {first.id} has neither file_name nor coco_url; add one to the record of each image.")
     step = max(1, len(images) // _TRIED)
     for layout in usable:
         try:

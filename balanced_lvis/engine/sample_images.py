@@ -12,21 +12,19 @@ from detectron2.evaluation import inference_context
 from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
-from pycocotools import mask as mask_util
 from torch import nn
-from torchvision.ops import nms
 
 from ..data.dataset_records import choose_records
 from ..data.image_files import annotated_size, read_image
 from ..data.mapper import build_mapper
+from ..data.rle import rle_of
 from ..drawing.lettering import lettering
 from ..drawing.objects import class_color, draw_objects
+from ..drawing.selection import best_detections
 from ..evaluation.model_outputs import instance_rles, unpasted
 from .processes.watchdog import note
 
 logger = logging.getLogger(__name__)
-
-_NMS_IOU = 0.5
 
 
 class SampleImages:
@@ -83,14 +81,14 @@ def _side_by_side(record: dict, found: Instances, class_names: list[str]) -> np.
     pixels = read_image(record["file_name"], "RGB", annotated_size(record))
     objects = [one for one in record["annotations"] if not one.get("iscrowd", 0)]
     boxes = [BoxMode.convert(one["bbox"], one["bbox_mode"], BoxMode.XYXY_ABS) for one in objects]
-    masks = [_rle(one["segmentation"], *pixels.shape[:2]) for one in objects if "segmentation" in one]
+    masks = [rle_of(one["segmentation"], *pixels.shape[:2]) for one in objects if "segmentation" in one]
     classes = [one["category_id"] for one in objects]
     names, families = lettering(dict(enumerate(class_names)))
     left = draw_objects(
         pixels, np.array(boxes, np.float32).reshape(-1, 4), masks if len(masks) == len(objects) else None,
         [names[c] for c in classes], [class_color(c) for c in classes], families,
     )  # fmt: skip
-    found = found[nms(found.pred_boxes.tensor, found.scores, _NMS_IOU)[: len(objects)]]
+    found = found[best_detections(found.pred_boxes.tensor, found.scores, len(objects))]
     classes = found.pred_classes.tolist()
     right = draw_objects(
         pixels, found.pred_boxes.tensor.numpy(), instance_rles(found) if found.has("pred_masks") else None,
@@ -99,12 +97,3 @@ def _side_by_side(record: dict, found: Instances, class_names: list[str]) -> np.
     )  # fmt: skip
     margin = np.full((len(left), max(2, left.shape[1] // 100), 3), 255, np.uint8)
     return np.concatenate([left, margin, right], axis=1)
-
-
-def _rle(segmentation: list | dict, height: int, width: int) -> dict:
-    """RLE of polygons or of any RLE."""
-    if isinstance(segmentation, list):
-        return mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation["counts"], list):
-        return mask_util.frPyObjects(segmentation, height, width)
-    return segmentation

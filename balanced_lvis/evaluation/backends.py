@@ -22,6 +22,7 @@ import lvis.eval
 import numpy as np
 from pycocotools import mask as mask_util
 
+from ..data.rle import rle_of
 from ..utils.errors import InputError
 from .detection_store import Detections
 from .lvis_api import (
@@ -190,14 +191,8 @@ class GroundTruth:
         """RLE of an annotation, as the API rasterises it; kept for the next call."""
         if index not in self._masks:
             annotation = self.annotations[index]
-            parts = annotation["segmentation"]
-            if isinstance(parts, list):
-                image = self.lvis.imgs[annotation["image_id"]]
-                self._masks[index] = mask_util.merge(mask_util.frPyObjects(parts, image["height"], image["width"]))
-            else:
-                rle = self.lvis.ann_to_rle(annotation)
-                counts = rle["counts"]  # a str in JSON
-                self._masks[index] = {**rle, "counts": counts.encode() if isinstance(counts, str) else counts}
+            image = self.lvis.imgs[annotation["image_id"]]
+            self._masks[index] = rle_of(annotation["segmentation"], image["height"], image["width"])
         return self._masks[index]
 
     def to_hotcoco(self, with_masks: bool, first: int = 0, end: int | None = None):

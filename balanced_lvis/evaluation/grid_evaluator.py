@@ -20,8 +20,8 @@ from ..utils.errors import InputError
 from .backends import GroundTruth, check_backend, evaluate_tasks, ranks
 from .detection_store import Detections, DetectionWriter
 from .gathering import gather_on_main
-from .lvis_api import IOU_TYPES, LVIS, MAX_DETECTIONS_PER_IMAGE
-from .lvis_evaluator import category_ids_of, load_ground_truth, possible_tasks
+from .lvis_api import IOU_TYPES, LVIS, MAX_DETECTIONS_PER_IMAGE, possible_tasks
+from .lvis_evaluator import category_ids_of, load_ground_truth
 from .model_outputs import OutputWriter, at_output_size, instance_rles
 from .shared_regions import FILES, Selections, SelectionWriter
 
@@ -78,7 +78,7 @@ class GridEvaluator(DatasetEvaluator):
             truth = GroundTruth(self._truth)
             category_ids = category_ids_of(self._metadata)
             if category_ids is None:
-                category_ids = range(1, max(self._truth.cats) + 1)
+                category_ids = list(range(1, max(self._truth.cats) + 1))
             judged = truth.judged()[:, ranks(truth.category_ids, category_ids)]
             own = JudgedCategories(truth.image_ids, judged)
         return comm.all_gather(own)[0]
@@ -87,7 +87,7 @@ class GridEvaluator(DatasetEvaluator):
         """Sorted ids of all images in the annotation file."""
         return sorted(self._truth.imgs)
 
-    def possible_tasks(self, with_masks: bool) -> list[str]:
+    def possible_tasks(self, with_masks: bool) -> tuple[str, ...]:
         """The tasks that can be evaluated; ``with_masks``: whether the model has masks."""
         tasks = IOU_TYPES if with_masks else ("bbox",)
         return possible_tasks(tasks, self._truth, self._metadata.name, quietly=True)
@@ -96,7 +96,7 @@ class GridEvaluator(DatasetEvaluator):
         """
         Args:
             inputs: inputs of the model, with ``image_id``.
-            outputs: :class:`balanced_lvis.modeling.calibration_grid.GridDetections` per image.
+            outputs: :class:`balanced_lvis.modeling.grid_detector.GridDetections` per image.
         """
         self._output.write(inputs, outputs)
 
@@ -141,7 +141,7 @@ class GridEvaluator(DatasetEvaluator):
         return self._truths[image_ids]
 
     @cached_property
-    def _tasks(self) -> list[str]:
+    def _tasks(self) -> tuple[str, ...]:
         return possible_tasks(IOU_TYPES if self._output.with_masks else ("bbox",), self._truth, self._metadata.name)
 
     def close(self) -> None:

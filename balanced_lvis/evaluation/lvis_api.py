@@ -7,15 +7,17 @@ this name; NumPy itself is not changed.
 
 from __future__ import annotations
 
+import logging
 import math
 import types
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from ..data.annotation_reader import read_flag
 from ..data.json_stream import load_json
 from ..utils.errors import InputError
+from ..utils.once import once
 
 try:
     import lvis.eval
@@ -26,6 +28,8 @@ except ImportError as error:
         f"The LVIS API can't be imported ({error}). If it is missing: pip install lvis==0.5.3. If libGL is: "
         "pip uninstall -y opencv-python && pip install opencv-python-headless"
     ) from error
+
+logger = logging.getLogger(__name__)
 
 # The API's names of average precision, and of average recall with 300 detections per image.
 METRICS = (
@@ -142,6 +146,44 @@ def check_iou_type(iou_type: str) -> None:
     """
     if iou_type not in IOU_TYPES:
         raise InputError(f"iou_type is {iou_type!r}; valid: {', '.join(map(repr, IOU_TYPES))}.")
+
+
+def possible_tasks(tasks: Sequence[str], lvis_gt: LVIS, name: str, quietly: bool = False) -> tuple[str, ...]:
+    """
+    Args:
+        tasks: "bbox", "segm" or both.
+        lvis_gt: the annotations of a dataset.
+        name: name of the dataset, or path of the file, for messages.
+        quietly: don't log that masks are not evaluated.
+
+    Returns:
+        the tasks, without "segm" if annotations have no masks.
+
+    Raises:
+        InputError: if annotations have no masks, and only "segm" is requested.
+    """
+    missing = annotations_without_masks(lvis_gt) if "segm" in tasks else 0
+    if not missing:
+        return tuple(tasks)
+    problem = f"{missing:,} of {len(lvis_gt.anns):,} annotations of {name} have no mask"
+    if "bbox" not in tasks:
+        raise InputError(f"{problem}, so masks can't be evaluated; add masks, or evaluate boxes.")
+    if not quietly:
+        _log_boxes_only(problem)
+    return ("bbox",)
+
+
+def annotations_without_masks(lvis_gt: LVIS) -> int:
+    """Number of annotations without masks. In a converted file, their masks are the corners of their boxes."""
+    info = lvis_gt.dataset.get("info")
+    if isinstance(info, dict) and info.get("num_boxes"):
+        return info["num_boxes"]
+    return sum(not annotation.get("segmentation") for annotation in lvis_gt.anns.values())
+
+
+@once
+def _log_boxes_only(problem: str) -> None:
+    logger.warning("%s: only boxes are evaluated.", problem)
 
 
 def unknown_images(image_ids: set[int]) -> InputError:

@@ -24,7 +24,7 @@ from .backends import check_backend, evaluate_tasks
 from .category_limit import CategoryLimit
 from .detection_store import Detections, DetectionWriter
 from .gathering import gather_on_main
-from .lvis_api import IOU_TYPES, LVIS
+from .lvis_api import IOU_TYPES, LVIS, possible_tasks
 from .model_outputs import OutputWriter
 
 logger = logging.getLogger(__name__)
@@ -195,39 +195,6 @@ def _missing_lists(lvis_gt: LVIS) -> str:
                     "DATASETS.CUSTOM of a config, which converts files in COCO format (docs/custom_dataset.md)."
                 )
     return ""
-
-
-def possible_tasks(tasks: Sequence[str], lvis_gt: LVIS, name: str, quietly: bool = False) -> list[str]:
-    """
-    Args:
-        tasks: "bbox", "segm" or both.
-        lvis_gt: the annotations of the dataset.
-        name: name of the dataset, for messages.
-        quietly: don't log that masks are not evaluated.
-
-    Returns:
-        the tasks, without "segm" if annotations have no masks.
-
-    Raises:
-        InputError: if annotations have no masks, and only "segm" is requested.
-    """
-    missing = _annotations_without_masks(lvis_gt) if "segm" in tasks else 0
-    if not missing:
-        return list(tasks)
-    problem = f"{missing:,} of {len(lvis_gt.anns):,} annotations of {name} have no mask"
-    if "bbox" not in tasks:
-        raise InputError(f"{problem}, so masks can't be evaluated; add masks, or evaluate boxes.")
-    if not quietly:
-        logger.warning("%s: only boxes are evaluated.", problem)
-    return ["bbox"]
-
-
-def _annotations_without_masks(lvis_gt: LVIS) -> int:
-    """Number of annotations without masks. In a converted file, their masks are the corners of their boxes."""
-    info = lvis_gt.dataset.get("info")
-    if isinstance(info, dict) and info.get("num_boxes"):
-        return info["num_boxes"]
-    return sum(not annotation.get("segmentation") for annotation in lvis_gt.anns.values())
 
 
 @once

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..utils.checksums import MANIFEST, CheckedWriter, DamagedFileError, check_folder, write_manifest
 from ..utils.errors import StorageError
+from ..utils.ranges import concatenated_ranges
 from .detection_store import Detections
 
 # One row per detection, setting by setting in each image. The region is counted from the first one of its image.
@@ -123,7 +124,7 @@ class Selections:
         stops = counts.cumsum(dtype=np.int64).reshape(counts.shape)
         kept = np.ones(len(images), bool) if image_ids is None else np.isin(images["id"], list(image_ids))
         number = counts[kept, setting]
-        rows = _ranges(stops[kept, setting] - number, number)
+        rows = concatenated_ranges(stops[kept, setting] - number, number)
         found = np.empty(0, SELECTED)
         if len(rows):
             found = np.memmap(self.folder / DETECTIONS, SELECTED, mode="r")[rows]
@@ -132,12 +133,6 @@ class Selections:
         chosen = images[kept]
         chosen["detections"] = number
         return _Selected(self.regions, chosen, region, found, self._category_ids)
-
-
-def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The integers of several ranges, one after the other."""
-    before = np.cumsum(lengths, dtype=np.int64) - lengths
-    return np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
 
 
 class _Selected(Detections):

@@ -32,7 +32,7 @@ from ..modeling.box_predictor import (
     check_calibration,
     prior_source,
 )
-from ..modeling.calibration_grid import GridDetector
+from ..modeling.grid_detector import GridDetector
 from ..utils.errors import InputError, did_you_mean
 from ..utils.keyword_options import chosen_options, keyword_options
 from ..utils.text import one_line

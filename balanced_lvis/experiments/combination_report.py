@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..utils.text import printable
 from .comparison_report import DIFFERENCE_COLUMNS, MASK_COLUMNS, METRICS
 from .tables import TASKS, markdown_table, mean_and_deviation, number, or_lowest, percent, statistics_of
 
@@ -76,7 +77,7 @@ def combinations_page(content: Mapping, titles: Mapping[str, str], images: int, 
         f"## Ranking on the search split, seed {seed}\n",
         _ranking(content["search"], titles, metric),
     ]
-    return "\n".join([*parts, f"{made_by}\n"])
+    return printable("\n".join([*parts, f"{made_by}\n"]))
 
 
 def _verdict(content: Mapping, titles: Mapping[str, str], metric: str, metric_title: str) -> str:

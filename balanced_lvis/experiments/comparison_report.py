@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..utils.text import printable
 from .methods import GROUPS
 from .published_results import PAPER_COLUMNS, PAPER_TABLE_2
 from .tables import markdown_table, mean_and_deviation, number, or_lowest, percent, statistics_of
@@ -183,4 +184,4 @@ def comparison_page(
     ]
     for name, figures in PAPER_TABLE_2.items():
         parts += [f"### {name}\n", paper_table(figures)]
-    return "\n".join([*parts, f"{made_by}\n"])
+    return printable("\n".join([*parts, f"{made_by}\n"]))

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from pycocotools import mask as mask_util
-from torchvision.ops import nms
 
 from ..data.image_files import read_image
+from ..data.rle import rle_of
 from ..drawing.lettering import label_text, lettering, plain_text
+from ..drawing.selection import best_detections
 from .plots import plt
 
 
@@ -87,7 +88,7 @@ def _figure(images, truth, found, labels, image_root, image_ids):
         right = {o["category_id"] for o in objects}
         _draw(axes_row[0], pixels, objects, labels, right, "ground truth")
         for axes, (method, results) in zip(axes_row[1:], found.items()):
-            _draw(axes, pixels, best_detections(results[image_id], len(objects)), labels, right, label_text(method))
+            _draw(axes, pixels, _best(results[image_id], len(objects)), labels, right, label_text(method))
     return figure
 
 
@@ -96,13 +97,11 @@ def short_label(category: dict) -> str:
     return min([category["name"], *category.get("synonyms", [])], key=len)
 
 
-def best_detections(detections: list[dict], count: int, iou: float = 0.5) -> list[dict]:
-    """The ``count`` highest-scored detections left by a class-agnostic NMS."""
-    if not detections:
-        return []
-    x, y, w, h = torch.tensor([d["bbox"] for d in detections], dtype=torch.float32).unbind(1)
-    kept = nms(torch.stack([x, y, x + w, y + h], 1), torch.tensor([float(d["score"]) for d in detections]), iou)
-    return [detections[i] for i in kept[:count].tolist()]
+def _best(detections: list[dict], count: int) -> list[dict]:
+    boxes = torch.tensor([d["bbox"] for d in detections], dtype=torch.float32).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    scores = torch.tensor([float(d["score"]) for d in detections])
+    return [detections[i] for i in best_detections(boxes, scores, count).tolist()]
 
 
 def _by_image(records: list[dict]) -> dict[int, list[dict]]:
@@ -117,7 +116,7 @@ def _draw(axes, pixels, objects, labels, right, title) -> None:
     height, width = pixels.shape[:2]
     for index, record in enumerate(objects):
         color = plt.get_cmap("tab10")(index % 10)
-        mask = decode_mask(record["segmentation"], height, width)
+        mask = mask_util.decode(rle_of(record["segmentation"], height, width)).astype(bool)
         axes.imshow(np.where(mask[..., None], color, 0) * [1, 1, 1, 0.45], interpolation="nearest")
         axes.contour(mask, levels=[0.5], colors=[color], linewidths=1.2)
         x, y, _, _ = record["bbox"]
@@ -130,10 +129,3 @@ def _draw(axes, pixels, objects, labels, right, title) -> None:
     axes.set_title(title, fontsize=9)
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     axes.axis("off")
-
-
-def decode_mask(segmentation, height: int, width: int) -> np.ndarray:
-    """(height, width) bool mask of COCO polygons or an RLE."""
-    if isinstance(segmentation, list):
-        segmentation = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-    return mask_util.decode(segmentation).astype(bool)

@@ -165,11 +165,6 @@ class Run:
         """Whether the output is of another config or first stage, and so must not be resumed with this one."""
         return self._config_path.exists() and (not self._is_of(cfg) or self.is_of_other_first_stage())
 
-    def discard_other(self, cfg) -> None:
-        """Delete the output if it is of another config."""
-        if self.is_of_other(cfg):
-            self.discard()
-
     def discard(self) -> None:
         """
         Delete the output.

@@ -5,8 +5,8 @@ from .. import _detectron2
 _detectron2.require()
 
 from .box_predictor import ActivationOutputLayers  # noqa: E402
-from .calibration_grid import GridDetector  # noqa: E402
 from .decoupled import ClassifierInputs, DecoupledRCNN  # noqa: E402
+from .grid_detector import GridDetector  # noqa: E402
 from .mask_head import ChosenClassMaskHead  # noqa: E402
 from .roi_heads import LongTailCascadeROIHeads, LongTailROIHeads  # noqa: E402
 from .rpn_head import SampledRPNHead  # noqa: E402

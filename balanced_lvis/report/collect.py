@@ -32,7 +32,7 @@ from .examples import (
     in_rounds,
     worst_and_best_images,
 )
-from .outcomes import Outcomes, outcomes_of
+from .outcomes import RunOutcomes, outcomes_of
 from .photos import SHOWN, Photos
 
 logger = logging.getLogger(__name__)
@@ -158,9 +158,9 @@ class Collector:
 
     def _analysed(
         self, sources: Sequence[Opened], names: Sequence[str], tasks: tuple[str, ...]
-    ) -> tuple[list[RunNumbers], list[Outcomes]]:
+    ) -> tuple[list[RunNumbers], list[RunOutcomes]]:
         runs: list[RunNumbers] = []
-        outcomes: list[Outcomes] = []
+        outcomes: list[RunOutcomes] = []
         first: Resampled | None = None
         for source, name in zip(sources, names):
             logger.info("Analysing %s (%s)", name, source.path)

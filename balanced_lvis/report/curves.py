@@ -13,7 +13,7 @@ from ..engine.metrics_file import METRICS
 from ..utils.iteration_lines import iteration_of, read_lines
 
 MOST_POINTS = 500  # of a curve
-_FIRST = ("total_loss", "validation_loss")
+_TOTAL = "total_loss"
 _WITHOUT = ("iteration", "eta_seconds", "data_time", "time", "rank_data_time")
 
 
@@ -23,8 +23,8 @@ def training_curves(results: str) -> dict[str, dict[str, list[float]]]:
         results: path of the results of a run.
 
     Returns:
-        {metric: {"x": iterations, "y": values}}, at most :data:`MOST_POINTS` of each, the total loss first; empty
-        without a ``metrics.json``.
+        {metric: {"x": iterations, "y": values}}, at most :data:`MOST_POINTS` of each: the total loss, that of
+        each validation set, the other losses of training, the rest; empty without a ``metrics.json``.
     """
     config = config_of_run(results)
     if config is None:
@@ -36,8 +36,12 @@ def training_curves(results: str) -> dict[str, dict[str, list[float]]]:
             for name, value in json.loads(line).items():
                 if name not in _WITHOUT and _is_number(value):
                     found[name][int(iteration)] = value
-    names = sorted(found, key=lambda name: (name not in _FIRST, not name.startswith("loss"), name))
-    return {name: _thinned(found[name]) for name in names}
+    return {name: _thinned(found[name]) for name in sorted(found, key=_place)}
+
+
+def _place(name: str) -> tuple[bool, bool, bool, str]:
+    of_validation = name.endswith(f"validation/{_TOTAL}")  # after the name of a dataset, if there are several
+    return name != _TOTAL, not of_validation, not name.startswith("loss"), name
 
 
 def _is_number(value) -> bool:

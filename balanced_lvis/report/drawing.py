@@ -12,7 +12,7 @@ from ..evaluation.backends import GroundTruth
 from ..evaluation.detection_store import Detections
 from .examples import FalseView, ImageView, ObjectView, Request
 from .numbers import page_json
-from .outcomes import Outcomes
+from .outcomes import RunOutcomes
 from .photos import Photos
 from .views import CROP_PIXELS, CROP_UNITS, IMAGE_PIXELS, IMAGE_UNITS, Mark, Window, draw_view, window_around
 
@@ -72,7 +72,7 @@ class Artist:
         truth: GroundTruth,
         photos: Photos,
         detections: Sequence[Detections],
-        outcomes: Sequence[Outcomes],
+        outcomes: Sequence[RunOutcomes],
         with_masks: bool,
     ):
         self._truth, self._photos, self._with_masks = truth, photos, with_masks
@@ -103,7 +103,7 @@ class Artist:
         full, total = False, sum(drawn.sizes)
         uses = Counter(requests)  # in the order of the requests; each is an index in the lists of the page
         for request in uses:
-            if request in drawn.places:
+            if request in drawn.places or not self._photos.exists(self.image_of(request)):
                 continue
             view = None if full else self.view(request)
             size = 0 if view is None else len(page_json(view)) + 1 + uses[request] * (len(str(len(drawn.views))) + 1)
@@ -203,7 +203,7 @@ class _Groups:
         return self._order[self._bounds[group] : self._bounds[group + 1]]
 
 
-def _best_errors(outcomes: Outcomes) -> np.ndarray:
+def _best_errors(outcomes: RunOutcomes) -> np.ndarray:
     """(G,) for each object the shown false positive about it with the highest score; -1 without one."""
     best = np.full(len(outcomes.object_images), -1, np.int64)
     chosen = np.flatnonzero(outcomes.shown & ~outcomes.true & (outcomes.objects >= 0))

@@ -13,7 +13,7 @@ from itertools import chain, zip_longest
 
 import numpy as np
 
-from .outcomes import Outcomes
+from .outcomes import RunOutcomes
 
 IMAGES_PER_LIST = 8  # of the worst and of the best images of a run
 OBJECTS_PER_CATEGORY, FALSE_PER_RUN = 8, 3
@@ -36,7 +36,7 @@ class ObjectView:
 
 @dataclass(frozen=True)
 class FalseView:
-    """The surroundings of a false positive: number of the run, and index in its :class:`Outcomes`."""
+    """The surroundings of a false positive: number of the run, and index in its :class:`RunOutcomes`."""
 
     run: int
     detection: int
@@ -100,7 +100,7 @@ def changes(ap: Sequence[np.ndarray]) -> list[Change]:
     return found
 
 
-def worst_and_best_images(outcomes: Outcomes, exists: np.ndarray) -> tuple[list[int], list[int]]:
+def worst_and_best_images(outcomes: RunOutcomes, exists: np.ndarray) -> tuple[list[int], list[int]]:
     """
     The images with the lowest F1, of equal ones those with the most errors; and with the highest, of equal ones those
     with the most objects. An image is in one list only.
@@ -119,7 +119,7 @@ def worst_and_best_images(outcomes: Outcomes, exists: np.ndarray) -> tuple[list[
     return worst.tolist(), best.tolist()
 
 
-def category_examples(outcomes: Sequence[Outcomes], exists: np.ndarray, number: int) -> list[CategoryExamples]:
+def category_examples(outcomes: Sequence[RunOutcomes], exists: np.ndarray, number: int) -> list[CategoryExamples]:
     """
     Args:
         outcomes: of each run.
@@ -150,14 +150,14 @@ def _mixed(objects: np.ndarray, kind: np.ndarray) -> list[ObjectView]:
     return [ObjectView(index) for index in mixed[:OBJECTS_PER_CATEGORY]]
 
 
-def _false_positives(outcomes: Outcomes, exists: np.ndarray, number: int) -> list[list[int]]:
+def _false_positives(outcomes: RunOutcomes, exists: np.ndarray, number: int) -> list[list[int]]:
     """The false positives with the highest scores, by category."""
     false = np.flatnonzero(~outcomes.true & exists[outcomes.images])
     bounds = np.searchsorted(outcomes.categories[false], np.arange(number + 1))
     return [false[begin:end][:FALSE_PER_RUN].tolist() for begin, end in zip(bounds, bounds[1:])]
 
 
-def changed_objects(change: Change, outcomes: Sequence[Outcomes], exists: np.ndarray) -> dict[int, list[ObjectView]]:
+def changed_objects(change: Change, outcomes: Sequence[RunOutcomes], exists: np.ndarray) -> dict[int, list[ObjectView]]:
     """
     Objects that explain changes: found by the better run only, those with the highest scores first.
 

@@ -16,7 +16,7 @@ from ..utils.io import nan_to_none
 MOST_CONFUSIONS = 5  # of a category, as the detected and as the annotated one
 _PERCENT, _SCORE = 2, 4  # digits
 
-# Column of the page, attribute path, digits.
+# Column of the page: function that reads its value, digits.
 _COLUMNS: dict[str, tuple[Callable[[CategoryResult], float], int]] = {
     "ap": (lambda c: c.ap, _PERCENT),
     "ap50": (lambda c: c.ap50, _PERCENT),

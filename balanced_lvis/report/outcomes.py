@@ -16,7 +16,7 @@ from ..analysis.model import CategoryResult
 
 
 @dataclass(frozen=True)
-class Outcomes:
+class RunOutcomes:
     """
     The detections of one run that count and are not ignored, at an IoU threshold of 0.5.
 
@@ -98,7 +98,7 @@ class ImageCounts:
         return np.divide(2 * self.true, total, out=np.full(len(total), np.nan), where=total > 0)
 
 
-def outcomes_of(matches: Matches, categories: list[CategoryResult]) -> Outcomes:
+def outcomes_of(matches: Matches, categories: list[CategoryResult]) -> RunOutcomes:
     """
     Args:
         matches: of a task.
@@ -108,7 +108,7 @@ def outcomes_of(matches: Matches, categories: list[CategoryResult]) -> Outcomes:
     true, kept = counted(table)
     thresholds = np.array([category.best_f1.threshold for category in categories], np.float64)
     objects = np.where(true, table.matched_objects(AT_50), errors.objects)
-    return Outcomes(
+    return RunOutcomes(
         np.where(np.isnan(thresholds), np.inf, thresholds),
         table.rows[kept],
         table.images[kept],

@@ -19,6 +19,7 @@ from ..analysis.error_types import ERROR_TYPES
 from ..analysis.model import Bootstrap, Interval
 from ..analysis.sources import TASK_NAMES
 from ..analysis.summary import GROUP_NAMES
+from ..utils.text import one_line, printable
 from .collect import Collected, RunNumbers
 from .drawing import MOST_MARKS
 from .examples import ImageView
@@ -80,7 +81,7 @@ def page_data(collected: Collected, with_views: bool = True) -> dict:
     drawn = collected.drawn
     first = collected.runs[0].analysis
     return {
-        "runs": [run.name for run in collected.runs],
+        "runs": [one_line(run.name) for run in collected.runs],
         "tasks": list(collected.tasks),
         "task_names": TASK_NAMES,
         "singular": SINGULAR,
@@ -154,11 +155,17 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.PackageLoader(__package__, "page"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "signed": signed, "verdict": verdict}
     return environment
+
+
+def _shown(value):
+    """Texts that can be encoded: titles, paths and names from the command line may have lone surrogates."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def number(value: float, digits: int = 1) -> str:

@@ -13,6 +13,8 @@ import pytest
 from balanced_lvis.analysis import (
     Analysis,
     Options,
+    analyze,
+    analyze_detections,
     analyze_results,
     compare,
     compare_results,
@@ -23,7 +25,8 @@ from balanced_lvis.analysis import (
 from balanced_lvis.analysis.error_types import ERROR_TYPES
 from balanced_lvis.analysis.sources import config_of_run
 from balanced_lvis.data.registered_files import evaluation_file_of
-from balanced_lvis.evaluation import evaluate_on_lvis
+from balanced_lvis.evaluation import Detections, evaluate_on_lvis
+from balanced_lvis.evaluation.annotation_loader import load_annotations
 from balanced_lvis.utils.errors import InputError
 from tests.analysis.made import random_case
 from tests.common import load_tool
@@ -135,6 +138,18 @@ def test_files_have_a_row_per_category_and_an_entry_per_detection(case, tmp_path
     assert len(list((tmp_path / "out").iterdir())) == 11
 
 
+def test_names_of_categories_that_can_not_be_encoded_are_escaped(tmp_path):
+    export._write_csv(tmp_path / "names.csv", [{"name": "\ud800", "ap": math.nan}], ["name", "ap"])
+    assert (tmp_path / "names.csv").read_text() == "name,ap\n\\ud800,\n"
+
+
+def test_errors_are_counted_once(case, monkeypatch):
+    counted, count = [], analyze._TaskAnalysis._counts
+    monkeypatch.setattr(analyze._TaskAnalysis, "_counts", lambda *args: counted.append(args) or count(*args))
+    analyze_results(case[1], case[0], Options(samples=0))
+    assert len(counted) == 2 * 2  # by category and by size, for boxes and for masks
+
+
 def test_boxes_only_without_resamples(tmp_path):
     annotations = tmp_path / "annotations.json"
     annotations.write_text(json.dumps(made_content([(1, 1, BOX)])))
@@ -244,10 +259,25 @@ def test_annotations_that_can_not_be_read_are_named(case, tmp_path):
             analyze_results(case[1], tmp_path / "bad.json")
 
 
-def test_masks_can_not_be_analysed_without_masks_of_objects(case):
-    changed(case[0], lambda c: c["annotations"][2].pop("segmentation"))
-    with pytest.raises(InputError, match="1 annotations have no 'segmentation', the first being annotation 3"):
-        analyze_results(case[1], case[0], QUICK)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["annotations"][2].pop("segmentation"),
+        lambda c: c.update(info={"num_boxes": 1}),  # a converted file, in which the box is the mask
+    ],
+)
+def test_masks_are_not_analysed_without_masks_of_objects(case, tmp_path, change, package_log):
+    annotations, store, results = case
+    changed(annotations, change)
+    problem = f"1 of 24 annotations of {annotations} have no mask"
+    assert list(analyze_results(store, annotations, QUICK).tasks) == ["bbox"]
+    assert package_log.text.count(f"{problem}: only boxes are evaluated") == 1
+    assert list(compare_results(store, results, annotations, QUICK).tasks) == ["bbox"]
+    truth, detections = load_annotations(annotations), Detections(store, range(1, 6))
+    assert list(analyze_detections(truth, detections, options=QUICK, annotations=str(annotations))[0].tasks) == ["bbox"]
+    (tmp_path / "masks.json").write_text(json.dumps(records_of(results, "bbox")))
+    with pytest.raises(InputError, match=f"{problem}, so masks can't be evaluated"):
+        analyze_results(tmp_path / "masks.json", annotations, QUICK)
 
 
 def test_stored_detections_of_more_classes_than_the_file_has_are_rejected(case):

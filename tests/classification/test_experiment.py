@@ -43,10 +43,10 @@ def test_the_table_has_means_deviations_and_groups():
 
 
 def test_the_page_has_the_papers_shape_and_figures():
-    page = results_page(statistics_table(RESULTS), "Title", "Made by a test.")
+    page = results_page(statistics_table(RESULTS), "Title", "Made by \udcff.")
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "|" in line]
     rows = {first: rest for first, *rest in cells}
-    assert page.startswith("# Title\n") and page.endswith("Made by a test.\n")
+    assert page.startswith("# Title\n") and page.endswith("Made by \\udcff.\n")
     assert "| Softmax          | 65.0 ± 7.1 | 90.0 |" in page
     assert "| Balanced Softmax |       80.0 |    – |" in page
     assert "| Balanced Softmax |       80.0 | 90.0 |      – | 50.0 |" in page

@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from balanced_lvis.evaluation import LVISEvaluator
 from balanced_lvis.evaluation.grid_evaluator import GridEvaluator
 from balanced_lvis.evaluation.model_outputs import at_output_size
-from balanced_lvis.modeling.calibration_grid import GridDetections, Selection
+from balanced_lvis.modeling.grid_detector import GridDetections, Selection
 from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.io import write_json
 from tests.engine.processes.test_ranks import on_ranks

@@ -21,7 +21,13 @@ from balanced_lvis.experiments.calibration_grid import (
     split_images,
     warnings_of,
 )
-from balanced_lvis.experiments.calibration_report import calibration_lines, config_of, plot_tradeoff, tables_of
+from balanced_lvis.experiments.calibration_report import (
+    calibration_lines,
+    config_of,
+    plot_tradeoff,
+    tables_of,
+    write_report,
+)
 from balanced_lvis.modeling import box_predictor
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
@@ -261,6 +267,11 @@ def test_the_table_marks_the_best_and_shows_held_out_results():
     text = tables_of(found(held))
     assert "On 4 held-out images (share 0.5, seed 3)" in text
     assert "8.00" in text.partition("held-out")[2] and "x, tau 1.0" not in text.partition("held-out")[2]
+
+
+def test_a_command_line_that_is_not_utf_8_is_escaped(tmp_path):
+    write_report(found(), tmp_path, (), "balanced-lvis calibrate a\udcff.yaml")
+    assert (tmp_path / "table.md").read_text().endswith("\nbalanced-lvis calibrate a\\udcff.yaml\n")
 
 
 def test_a_plot_is_drawn_where_values_are_missing(tmp_path):

@@ -232,8 +232,9 @@ def test_a_combination_is_compared_with_the_best_method_of_each_seed():
         "search": search, "methods": methods, "combinations": found, "search_seed": 7, "seeds": [0, 1], "metric": "APr",
     }  # fmt: skip
     titles = {"rfs": "RFS", "crt": "cRT (stage 2 of RFS)", "a": "A", "b": "B"}
-    page = combinations_page(content, titles, 12, "Made by me")
-    assert "ranked by mask APr on 12 images" in page and "Seed 7 is none of the seeds below." in page
+    page = combinations_page(content, titles, 12, "Made by \udcff")
+    assert "ranked by mask APr on 12 images" in page and page.endswith("Made by \\udcff\n")
+    assert "Seed 7 is none of the seeds below." in page
     assert "- **A** is ahead of every one of the 2 methods in mask APr: with 2 of 2 seeds." in page
     assert "- **B** is not always ahead of every one of the 2 methods in mask APr: with 1 of 2 seeds." in page
     assert "| +1.0 ± 0.0 (2/2) |" in page

@@ -80,8 +80,8 @@ def test_the_papers_figures_are_there_in_the_same_shape():
 
 def test_the_page_says_whose_figures_are_whose():
     table = statistics_table({"a": [results(5.0, 6.0)]})
-    page = comparison_page(table, {"a": "Mine"}, {"a": END_TO_END}, "Title", "Made by me")
-    assert page.startswith("# Title\n") and page.endswith("\nMade by me\n")
+    page = comparison_page(table, {"a": "Mine"}, {"a": END_TO_END}, "Title", "Made by \udcff")
+    assert page.startswith("# Title\n") and page.endswith("\nMade by \\udcff\n")
     measured, papers = page.split("## For comparison: results of the paper, on LVIS-1.0")
     assert "| Mine" in measured and "25.1" not in measured
     assert "Not measured here" in papers and "| Mine" not in papers

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -12,6 +13,7 @@ from balanced_lvis.commands import quickstart as command
 from balanced_lvis.config import load_config
 from balanced_lvis.experiments import quick_start as quick_start_module
 from balanced_lvis.experiments.quick_start import Candidate, quick_start
+from balanced_lvis.experiments.runs import discard_stale
 from balanced_lvis.experiments.small_rendered import override_words
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, rendered_opts
@@ -83,11 +85,12 @@ def test_it_writes_a_report_of_the_first_seed_and_prints_its_path(finished):
 def test_runs_of_another_config_are_deleted_and_moved_ones_are_kept(finished, rendered):
     output, _, _ = finished
     run = candidates()[0].run(output, 0, tuple(overrides(rendered)))
-    run.discard_other(run.config())
+    discard_stale([run], [run], output)
     assert run.output.exists()
     kept = output / "kept"
     shutil.copytree(run.output, kept)
-    run.discard_other(candidates()[0].run(output, 5, tuple(overrides(rendered))).config())
+    other = dataclasses.replace(candidates()[0].run(output, 5, tuple(overrides(rendered))), output=run.output)
+    discard_stale([other], [other], output)
     assert not run.output.exists()
     kept.rename(run.output)
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from pycocotools import mask as mask_util
 from balanced_lvis.analysis import Options, analyze_detections
 from balanced_lvis.analysis.model import ConfusedPair, Interval
 from balanced_lvis.report.curves import training_curves
-from balanced_lvis.report.drawing import Drawn
+from balanced_lvis.report.drawing import Artist, Drawn
 from balanced_lvis.report.examples import (
     FalseView,
     ImageView,
@@ -26,6 +27,7 @@ from balanced_lvis.report.examples import (
 from balanced_lvis.report.numbers import most_frequent
 from balanced_lvis.report.outcomes import outcomes_of
 from balanced_lvis.report.page import _environment, number, signed, verdict
+from balanced_lvis.report.photos import Photos
 from balanced_lvis.report.views import Mark, Window, draw_view, outline, window_around
 from tests.analysis.made import random_case
 from tests.evaluation.made import lvis_of, stored
@@ -169,6 +171,21 @@ def test_curves_are_thinned_and_end_with_the_last_iteration(tmp_path):
     assert training_curves(str(tmp_path / "other.json")) == {}
 
 
+def test_total_losses_of_training_and_validation_come_first(tmp_path):
+    (tmp_path / "inference").mkdir()
+    (tmp_path / "config.yaml").write_text("")
+    names = ["a/validation/loss_x", "a/validation/total_loss", "loss_x", "lr", "total_loss", "validation/total_loss"]
+    (tmp_path / "metrics.json").write_text(json.dumps({"iteration": 1, **dict.fromkeys(names, 0.5)}) + "\n")
+    found = list(training_curves(str(tmp_path / "inference" / "lvis_instances_results.json")))
+    assert found == [names[4], names[1], names[5], names[2], names[0], names[3]]
+
+
+def test_images_without_a_path_are_a_notice(tmp_path):
+    record = {"id": 7, "height": 4, "width": 4}
+    photos = Photos(lvis_of({"images": [record], "annotations": [], "categories": []}), [7], tmp_path)
+    assert "Image 7 has neither file_name nor coco_url; add one" in photos.problem and not photos.any
+
+
 def test_verdicts_and_signs():
     def interval(low, high):
         return Interval((low + high) / 2, low, high, 1.0, 0.0)
@@ -223,3 +240,16 @@ def test_the_last_views_are_left_out():
     assert (drawn.left_out, drawn.sizes, drawn.views) == (2, [10, 10], [{"view": 0}, {"view": 1}])
     drawn.remove_last(100)
     assert (drawn.left_out, drawn.views, drawn.places) == (4, [], {})
+
+
+def test_images_that_can_not_be_read_are_not_left_out_because_of_the_size():
+    class OneSize(Artist):
+        def __init__(self, unreadable):
+            self._photos = SimpleNamespace(exists=lambda image: image != unreadable)
+
+        def view(self, request):
+            return {}
+
+    drawn = Drawn()
+    OneSize(unreadable=2).draw(map(ImageView, range(4)), drawn, limit=6)
+    assert list(drawn.places) == [ImageView(0)] and drawn.left_out == 2

@@ -2,7 +2,9 @@
 
 import html
 import json
+import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -185,6 +187,19 @@ def test_names_cannot_end_the_data_or_add_elements(written):
     for name in HOSTILE[:4]:
         assert name not in text
     assert "onerror='window" not in text
+
+
+def test_names_and_paths_that_are_not_utf_8_are_escaped(made, tmp_path):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    shutil.copytree(made.runs[0], folder / "run")
+    shutil.copy(made.annotations, folder)
+    path, names = tmp_path / "r.html", [f"name of {folder.name}"]
+    options = {"names": names, "title": f"title {folder.name}", "image_root": folder / "images", "options": QUICK}
+    write_report([folder / "run"], folder / made.annotations.name, path, **options)
+    text = path.read_text()
+    assert "<title>title \\udcff</title>" in text and data_of(text)["runs"] == ["name of \\udcff"]
+    for name in ("run", "images", made.annotations.name):
+        assert f"{tmp_path}/\\udcff/{name}" in text
 
 
 def test_names_of_runs_are_what_differs_in_their_paths():

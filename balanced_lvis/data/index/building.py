@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ...utils.errors import InputError
 from ...utils.garbage_collection import without_cycle_detection
 from ...utils.io import open_regular
+from ...utils.ranges import concatenated_ranges
 from ...utils.text import one_line
 from ..annotation_columns import AnnotationColumns, split_columns
 from ..annotation_reader import Annotation, Image, RecordError, read_parts
@@ -150,7 +151,8 @@ class _Ragged:
         """Write the concatenation of the lists in the given order, and where each starts."""
         lengths = np.array(self._lengths, np.int64)
         starts = np.cumsum(lengths) - lengths
-        elements = np.frombuffer(self._elements, self._elements.typecode)[_ranges(starts[order], lengths[order])]
+        chosen = concatenated_ranges(starts[order], lengths[order])
+        elements = np.frombuffer(self._elements, self._elements.typecode)[chosen]
         writer.add_array(f"first_{name}", _bounds(lengths[order]))
         writer.add_array(name, elements)
 
@@ -310,7 +312,7 @@ class _Content:
     def _write_polygon_lengths(self, writer: ArrayWriter, order: np.ndarray, first: np.ndarray) -> None:
         counts = np.array(self._of["num_polygons"], np.int64)
         starts = np.cumsum(counts) - counts
-        lengths = np.array(self._polygon_lengths, np.int32)[_ranges(starts[order], counts[order])]
+        lengths = np.array(self._polygon_lengths, np.int32)[concatenated_ranges(starts[order], counts[order])]
         writer.add_array("num_polygons", _smallest(counts[order]))
         writer.add_array("polygon_length", _smallest(lengths))
         writer.add_array("first_polygon", _bounds(counts[order])[first])  # of each image
@@ -339,7 +341,7 @@ class _Content:
         for image in range(0, len(first) - 1, _IMAGES):
             rows_of = first[image : image + _IMAGES + 1]
             rows = order[rows_of[0] : rows_of[-1]]
-            numbers = spool[_ranges(starts[rows], counts[rows])]
+            numbers = spool[concatenated_ranges(starts[rows], counts[rows])]
             ends = _bounds(counts[rows])[rows_of[1:] - rows_of[0]]
             if not self._whole or self._whole.keys().isdisjoint(rows.tolist()):
                 yield from encode_all(numbers, ends)
@@ -376,12 +378,6 @@ def _last_of_each(ids: np.ndarray) -> np.ndarray:
 def _bounds(lengths: np.ndarray) -> np.ndarray:
     """(n + 1,): where each of n parts starts, and the last one ends."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-
-
-def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Concatenation of the ranges with these starts and lengths."""
-    before = np.cumsum(lengths) - lengths
-    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
 
 
 def _smallest(values: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from detectron2.structures import Boxes, Instances
 
 from balanced_lvis.calibration import build_calibration
 from balanced_lvis.config import load_config
-from balanced_lvis.modeling import GridDetector, LongTailROIHeads, calibration_grid
+from balanced_lvis.modeling import GridDetector, LongTailROIHeads, grid_detector
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, rendered_opts
@@ -123,11 +123,11 @@ def test_calibrations_differ_and_share_their_masks(rendered):
 def test_regions_are_distinct_boxes_where_masks_do_not_depend_on_the_class(rendered):
     boxes = torch.tensor([[0.0, 0, 9, 9], [1, 1, 5, 5], [0, 0, 9, 9]])
     found = [Instances((20, 20), pred_boxes=Boxes(boxes), scores=torch.ones(3), pred_classes=torch.tensor([3, 1, 2]))]
-    assert len(calibration_grid._shared(found, by_class=True).regions) == 3
-    shared = calibration_grid._shared(found, by_class=False)
+    assert len(grid_detector._shared(found, by_class=True).regions) == 3
+    shared = grid_detector._shared(found, by_class=False)
     assert shared.selections[0].regions.tolist() == [0, 1, 0] and shared.selections[0].classes.tolist() == [3, 1, 2]
     heads = [model_of(rendered, KINDS[kind]).roi_heads for kind in ("agnostic", "class_masks", "boxes_only")]
-    assert list(map(calibration_grid._masks_depend_on_class, heads)) == [False, True, False]
+    assert list(map(grid_detector._masks_depend_on_class, heads)) == [False, True, False]
 
 
 @torch.no_grad()
