@@ -358,7 +358,7 @@ def _set_sampler(cfg: CN, lazy: DictConfig) -> None:
 
 def _sampler_arguments(node: DictConfig) -> Iterator[str]:
     """Names of the arguments of a sampler, those of its repeat factors below ``repeat_factors``."""
-    for name in node:
+    for name in map(str, node):
         if name != "repeat_factors":
             yield from () if name == "_target_" else (name,)
             continue
@@ -368,7 +368,7 @@ def _sampler_arguments(node: DictConfig) -> Iterator[str]:
                 "dataloader.train.sampler.repeat_factors of the LazyConfig must be "
                 f"L(RepeatFactorTrainingSampler.{stock.__name__})(...): its threshold is read."
             )
-        yield from (f"{name}.{argument}" for argument in factors if argument != "_target_")
+        yield from (f"{name}.{argument}" for argument in map(str, factors) if argument != "_target_")
 
 
 # {class: {argument: config key}}; None for arguments that describe the dataset, which the engine gives.
