@@ -1,4 +1,4 @@
-"""The choice of detections to draw."""
+"""Selection of the detections to draw."""
 
 from __future__ import annotations
 
