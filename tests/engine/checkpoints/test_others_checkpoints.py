@@ -84,7 +84,7 @@ def documented():
     """(command, what it prints) of every console block."""
     pages = "".join((ROOT / "docs" / f"{page}.md").read_text() for page in ("checkpoints", "prediction", "backbones"))
     for block in _BLOCK.findall(pages):
-        command, _, printed = block.partition("\n")
+        command, _, printed = block.replace("\\\n", "").partition("\n")
         assert command.startswith("$ ")
         yield command[2:], printed
 
@@ -95,7 +95,7 @@ def folder(rendered, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     opts = rendered_opts(rendered, tmp_path / "out")
     state, names = model_of(*opts), list(MetadataCatalog.get("rendered_val").thing_classes)
-    run_folder = tmp_path / "output" / "balanced_sigmoid"
+    run_folder = tmp_path / "output" / "quick_start" / "balanced_sigmoid" / "seed_0"
     run_folder.mkdir(parents=True)
     (run_folder / "config.yaml").write_text(load_config(CONFIG, opts).dump())
     torch.save({"model": state, **identity(names), "trainer": {}, "iteration": 3}, run_folder / "model_final.pth")
