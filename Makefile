@@ -11,6 +11,7 @@ DEVELOPMENT := pytest pytest-xdist hypothesis playwright ruff mypy types-PyYAML 
                mkdocstrings[python] timm
 
 BIN   := $(VENV)/bin
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 STAMP := $(VENV)/.ready
 
 # Set before torch starts: spinning OpenMP threads make small convolutions up to 20 times slower on shared CPUs.
@@ -18,7 +19,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart compare classification test test-oldest soak lint types docs clean
+.PHONY: help setup quickstart compare classification test test-slow test-oldest soak lint types docs clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,8 +35,11 @@ compare: $(STAMP)  ## train every method with three seeds and compare them, two 
 classification: $(STAMP)  ## train image classifiers with every method, under 45 minutes, resumable: output/classification/
 	OMP_NUM_THREADS=1 $(BIN)/python tools/classification.py
 
-test: $(STAMP)  ## run the tests, about 15 minutes on two cores
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+test: $(STAMP)  ## run the tests but those marked slow, under 20 minutes on two cores
+	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
+
+test-slow: $(STAMP)  ## run the tests marked slow: kills, simulated GPUs, launchers, an installed wheel
+	$(BIN)/python -m pytest -q -m slow $(PARALLEL)
 
 test-oldest:  ## run the tests of the core on the oldest supported versions, in a second environment: .venv-oldest
 	sh tests/oldest/run.sh
