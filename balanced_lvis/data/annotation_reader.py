@@ -20,6 +20,9 @@ LISTS = ("images", "categories", "annotations")
 _LARGEST_ID = 2**62
 _FLOAT, _LIST = {float}, {list}
 
+# Lists of category ids of an image: absent ones, and those of which some objects have no annotation.
+FEDERATED_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
+
 # Types that msgspec decodes.
 _Id = Annotated[int, Meta(ge=-_LARGEST_ID, le=_LARGEST_ID)]
 _Side = Annotated[int, Meta(ge=1, le=_LARGEST_ID)]

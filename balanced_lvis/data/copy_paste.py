@@ -18,10 +18,10 @@ from torch import Tensor
 from ..priors import ClassLists, HasClassLists
 from ..utils.errors import InputError
 from ..utils.keyword_options import chosen_options
+from .annotation_reader import FEDERATED_LISTS
 from .samplers import class_names_from_config, resumable_sampler_names
 
 # They list what is annotated in the image without pasted objects.
-_FEDERATED = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 class CopyPaste:
@@ -120,7 +120,7 @@ class CopyPaste:
         height, width = (min(sides) for sides in zip(image.shape[1:], source["image"].shape[1:]))
         area = image[:, :height, :width]  # a view
         area.copy_(torch.where(covered[:height, :width], source["image"][:, :height, :width], area))
-        kept = {key: value for key, value in record.items() if key not in _FEDERATED}
+        kept = {key: value for key, value in record.items() if key not in FEDERATED_LISTS}
         hidden = self._hide(record["instances"], covered)
         return {**kept, "image": image, "instances": Instances.cat([hidden, pasted])}
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import os
 
-from ..data.annotation_reader import RecordError, name_of_record, read_annotation, read_category, read_image
+from ..data.annotation_reader import (
+    FEDERATED_LISTS,
+    RecordError,
+    name_of_record,
+    read_annotation,
+    read_category,
+    read_image,
+)
 from ..utils.errors import InputError
 from ..utils.user_paths import path_of, why_no_file
 from .lvis_api import LVIS
@@ -12,7 +19,7 @@ from .lvis_api import LVIS
 _READERS = {"images": read_image, "categories": read_category, "annotations": read_annotation}
 # Fields that COCO files lack, or may lack, and their types.
 _NEEDED: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "images": {"neg_category_ids": list, "not_exhaustive_category_ids": list},
+    "images": dict.fromkeys(FEDERATED_LISTS, list),
     "categories": {},
     "annotations": {"area": (int, float)},
 }

@@ -22,6 +22,7 @@ import lvis.eval
 import numpy as np
 from pycocotools import mask as mask_util
 
+from ..data.annotation_reader import FEDERATED_LISTS
 from ..data.rle import rle_of
 from ..utils.errors import InputError
 from .detection_store import Detections
@@ -214,9 +215,8 @@ class GroundTruth:
     @cached_property
     def _images(self) -> list[dict]:
         """Images without sizes: boxes do not need them, and a file may not have them."""
-        lists = ("neg_category_ids", "not_exhaustive_category_ids")
         return [
-            {"id": rank, "height": 0, "width": 0, **{key: self._listed(image_id, key) for key in lists}}
+            {"id": rank, "height": 0, "width": 0, **{key: self._listed(image_id, key) for key in FEDERATED_LISTS}}
             for rank, image_id in enumerate(self.image_ids.tolist())
         ]
 

@@ -15,6 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
+from ..data.annotation_reader import FEDERATED_LISTS
 from ..data.frequency import missing_groups, source_of_groups
 from ..data.registered_files import evaluation_file_of
 from ..utils.errors import InputError
@@ -188,7 +189,7 @@ def load_ground_truth(name: str, json_file: str) -> LVIS | None:
 def _missing_lists(lvis_gt: LVIS) -> str:
     """Which image lacks a list of categories that the rules of LVIS need; empty if none does."""
     for image in lvis_gt.imgs.values():
-        for name in ("neg_category_ids", "not_exhaustive_category_ids"):
+        for name in FEDERATED_LISTS:
             if not isinstance(image.get(name), list):
                 return (
                     f"image {image['id']} has no list {name!r}; add it to all images, or name the file under "

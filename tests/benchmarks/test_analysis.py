@@ -3,14 +3,11 @@
 import numpy as np
 
 from benchmarks import SUITES, Options, analysis, lvis_evaluation
+from tests.benchmarks.in_process import in_this_process
 
 
 def test_ap_fixed_and_the_bootstrap_are_those_of_plain_implementations(monkeypatch):
-    def here(function, job):
-        name = function.split(":")[1]
-        return {"peak_mb": 1.0, **getattr(analysis if hasattr(analysis, name) else lvis_evaluation, name)(job)}
-
-    monkeypatch.setattr(analysis, "in_fresh_process", here)
+    monkeypatch.setattr(analysis, "in_fresh_process", in_this_process(analysis, lvis_evaluation))
     monkeypatch.setattr(analysis, "COMPARED_RESAMPLES", 3)
     monkeypatch.setattr(analysis, "AnalysisOptions", lambda: analysis_options)
     from balanced_lvis.analysis import Options as AnalysisOptions

@@ -7,13 +7,11 @@ import numpy as np
 from balanced_lvis.evaluation import Detections
 from benchmarks import SUITES, Options
 from benchmarks import lvis_evaluation as evaluate
+from tests.benchmarks.in_process import in_this_process
 
 
 def test_both_contenders_find_the_same_13_numbers_at_every_size(monkeypatch):
-    def here(function, job):
-        return {"peak_mb": 1.0, **getattr(evaluate, function.split(":")[1])(job)}
-
-    monkeypatch.setattr(evaluate, "in_fresh_process", here)
+    monkeypatch.setattr(evaluate, "in_fresh_process", in_this_process(evaluate))
     rows = SUITES["evaluate"](Options(images=10, rounds=2))
     sizes = [f"{images} images x 300 detections, {task}" for images in (1, 10) for task in ("bbox", "segm")]
     assert [row["size"] for row in rows] == sizes

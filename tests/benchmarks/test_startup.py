@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import SUITES, Options, startup
 from benchmarks.startup import synthetic_annotations
+from tests.benchmarks.in_process import in_this_process
 
 
 @pytest.fixture
@@ -27,10 +28,7 @@ def test_the_annotations_are_made_once_and_are_lvis_like(datasets):
 
 
 def test_it_reports_first_later_and_further_starts_with_equal_records(datasets, monkeypatch):
-    def here(function, job):
-        return {"peak_mb": 1.0, **getattr(startup, function.split(":")[1])(job)}
-
-    monkeypatch.setattr(startup, "in_fresh_process", here)
+    monkeypatch.setattr(startup, "in_fresh_process", in_this_process(startup))
     rows = SUITES["startup"](Options(rounds=1, annotations=1000))
     assert [row["size"].rsplit(", ", 1)[1] for row in rows] == ["first start", "later starts", "each further rank"]
     assert all(row["identical"] for row in rows)

@@ -2,6 +2,7 @@ from benchmarks import ALL, SUITES, Options, growth, table
 from benchmarks import lvis_evaluation as evaluate
 from benchmarks.measure import row
 from benchmarks.table import seconds
+from tests.benchmarks.in_process import in_this_process
 
 
 def test_a_row_is_readable():
@@ -39,11 +40,7 @@ def test_growth_compares_results_at_every_size(monkeypatch):
 
 def test_val_sized_evaluation_is_measured_alone(monkeypatch, tmp_path):
     monkeypatch.setattr(evaluate, "VAL_IMAGES", 3)
-
-    def here(function, job):
-        return {"peak_mb": 1.0, **getattr(evaluate, function.split(":")[1])(job)}
-
-    monkeypatch.setattr(evaluate, "in_fresh_process", here)
+    monkeypatch.setattr(evaluate, "in_fresh_process", in_this_process(evaluate))
     (found,) = SUITES["val"](Options())
     assert found["stock_seconds"] is found["ratio"] is None
     assert found["ours_seconds"] > 0

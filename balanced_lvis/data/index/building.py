@@ -209,7 +209,7 @@ class _Content:
         for name, values in self._images.items():
             values.append(getattr(image, name))
         self._ragged["name"].append(path.encode("utf-8", "surrogatepass"))
-        self._ragged["not_exhaustive"].append(image.not_exhaustive or [])
+        self._ragged["not_exhaustive"].append(image.not_exhaustive or ())
         self._ragged["negative"].append(image.negative or ())
 
     def _add_annotation(self, annotation: Annotation) -> None:
