@@ -21,6 +21,9 @@ from detectron2.data.datasets.lvis import load_lvis_json
 
 from balanced_lvis.activations import foreground_offset
 from balanced_lvis.calibration import LogitStatistics
+from balanced_lvis.classification import checkpoints as classification_checkpoints
+from balanced_lvis.classification import load_config as load_classification_config
+from balanced_lvis.classification.data.image_set import ImageSet
 from balanced_lvis.config import load_config
 from balanced_lvis.data.custom.convert import convert
 from balanced_lvis.data.dataset_records import load_records
@@ -77,6 +80,13 @@ def targets() -> list[Target]:
         Target("config", "config.yaml", yaml.safe_dump(_config()).encode(), mutated_yaml, load_config),
         Target("checkpoint, .pth", "model.pth", _torch_file(_checkpoint()), mutated_torch_file, read_checkpoint),
         Target("checkpoint, .pkl", "model.pkl", _pickle(), mutated_pickle, read_checkpoint),
+        Target(
+            "checkpoint of image classification",
+            "model.pth",
+            _torch_file(_classification_checkpoint()),
+            mutated_torch_file,
+            _use_classification_checkpoint,
+        ),
         Target("config of mmdetection", "config.py", _MMDETECTION, mutated_bytes, _use_mmdetection_config),
         Target("checkpoint to resume", "model_0000001.pth", _torch_file(_checkpoint()), mutated_torch_file, _resume),
         Target("chunks of an export", "damage.json", UNDAMAGED, drawn_damage, export_damaged),
@@ -169,6 +179,20 @@ def _checkpoint() -> dict:
     }
 
 
+_CLASSIFICATION = load_classification_config("classification/characters/softmax")
+_IMAGE_SET = ImageSet(np.zeros((3, 1, 1, 3), np.uint8), np.array([0, 0, 1]), ("a", "b"))
+
+
+def _classification_checkpoint() -> dict:
+    return {
+        "model": {"weight": torch.arange(12.0).reshape(3, 4), "bias": torch.ones(3)},
+        "step": {"optimizer": {"state": {0: {"momentum_buffer": torch.ones(2)}}, "param_groups": [{"lr": 0.1}]}},
+        "iteration": 1,
+        "config": classification_checkpoints.plain_values(_CLASSIFICATION),
+        "data": classification_checkpoints.described_data(_IMAGE_SET),
+    }
+
+
 def _torch_file(content) -> bytes:
     file = io.BytesIO()
     torch.save(content, file)
@@ -247,6 +271,13 @@ def _resume(path: Path) -> None:
     found = newest_checkpoint(path.parent)
     if found:
         read_checkpoint(found)
+
+
+def _use_classification_checkpoint(path: Path) -> None:
+    content = classification_checkpoints.read_checkpoint(path)
+    classification_checkpoints.check_fits_evaluation(content["config"], _CLASSIFICATION, path)
+    classification_checkpoints.check_same_data(content, _IMAGE_SET, path)
+    classification_checkpoints.load_model(torch.nn.Linear(4, 3), content, path)
 
 
 def _use_mmdetection_config(path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.common import ROOT
 # Each folder imports from earlier lines only.
 ORDER = (
     ("utils",),
-    ("priors", "console", "config_files"),
+    ("untrusted", "priors", "console", "config_files"),
     ("activations", "lazy_config"),
     ("calibration", "meta"),
     ("data",),
@@ -25,7 +25,7 @@ ORDER = (
     ("commands",),
 )
 RANK = {folder: rank for rank, folders in enumerate(ORDER) for folder in folders}
-WITHOUT_DETECTRON2 = ("priors", "activations", "calibration", "meta", "config_files", "classification")
+WITHOUT_DETECTRON2 = ("untrusted", "priors", "activations", "calibration", "meta", "config_files", "classification")
 PACKAGE = ROOT / "balanced_lvis"
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from yacs.config import CfgNode as CN
 
 from ..activations import activation_class
+from ..untrusted.torch_file import load_torch_file
 from ..utils.errors import InputError
 from ..utils.io import open_regular, replacing
 from ..utils.storage import clear_errors
@@ -87,8 +88,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     """
     path = os.path.expanduser(os.fspath(path))
     try:
-        with open_regular(path) as file:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        content = load_torch_file(path)
     except FileNotFoundError as error:
         raise InputError(f"Checkpoint {path!r} doesn't exist; correct the path.") from error
     except InputError:
@@ -96,9 +96,20 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     except Exception as error:  # torch and pickle raise exceptions of many types
         reason = f"{type(error).__name__}: {error}".split("\n", 1)[0][:200]
         raise InputError(f"{path!r} is not a readable checkpoint ({reason}); use model_final.pth of a run.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict) or "config" not in content:
+    if not _is_checkpoint(content):
         raise InputError(f"{path!r} is not a checkpoint of image classification; use model_final.pth of a run.")
     return content
+
+
+def _is_checkpoint(content) -> bool:
+    if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
+        return False
+    try:
+        json.dumps([content["config"], content.get("data")])  # plain values, which can be compared
+    except (TypeError, ValueError, RecursionError):
+        return False
+    state = content.get("model")
+    return isinstance(state, dict) and all(isinstance(n, str) and isinstance(v, torch.Tensor) for n, v in state.items())
 
 
 def load_model(model: nn.Module, content: dict, path: str | os.PathLike, prefixes: tuple[str, ...] = ("",)) -> None:
@@ -151,7 +162,8 @@ def check_same_data(content: dict, images: ImageSet, path: str | os.PathLike) ->
     if not isinstance(saved, dict) or saved == current:
         return
     for key, text in (("class_names", "classes"), ("counts", "training images per class")):
-        before, now = saved.get(key) or [], current[key]
+        before, now = saved.get(key), current[key]
+        before = before if isinstance(before, list) else []
         if before != now:
             at = next((i for i, (a, b) in enumerate(zip(before, now)) if a != b), min(len(before), len(now)))
             raise InputError(
@@ -211,7 +223,7 @@ def check_fits_evaluation(saved: dict, cfg: CN, path: str | os.PathLike) -> None
                 f"{key} is {current[key]!r}, but {os.fspath(path)!r} was trained with {saved[key]!r}: the class prior "
                 "and the frequency groups would be wrong. Set it to that value."
             )
-    name, now = saved.get("MODEL.ACTIVATION.NAME", ""), cfg.MODEL.ACTIVATION.NAME
+    name, now = str(saved.get("MODEL.ACTIVATION.NAME", "")), cfg.MODEL.ACTIVATION.NAME
     if name and name != now and activation_class(name).family != activation_class(now).family:
         raise InputError(
             f"MODEL.ACTIVATION.NAME is {now!r}, but {os.fspath(path)!r} was trained with {name!r}, whose scores are of "

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from ..config import load_config
 from ..data.training_prior import SAVED_PRIOR
 from ..priors import ClassPrior
+from ..untrusted.torch_file import load_torch_file
 from ..utils.errors import InputError
 from ..utils.io import replacing
 from ..utils.random_state import set_states
-from .checkpoints.torch_file import load_torch_file
 from .precision import autocast, autocast_dtype
 
 _REMEDY = "pass an unchanged file OUTPUT_DIR/diagnostics/iteration_*_rank*.pth."

@@ -1,1 +1,1 @@
-"""General helpers: errors, files, text, memory limits, random states."""
+"""General helpers: errors, files, text, random states."""

@@ -1,1 +1,1 @@
-"""Checkpoints: identity, safe reading, atomic writing, search and conversion."""
+"""Checkpoints: identity, reading, atomic writing, search and conversion."""

@@ -9,12 +9,12 @@ import pickle
 import numpy as np
 import torch
 
+from ...untrusted.limited_pickle import RefusedError
+from ...untrusted.memory_budget import OverBudgetError
+from ...untrusted.plain_pickle import load_plain_pickle
+from ...untrusted.torch_file import OLD_TORCH, load_torch_file
 from ...utils.errors import InputError
 from ...utils.io import open_regular
-from ...utils.memory_budget import OverBudgetError
-from .limited_pickle import RefusedError
-from .plain_pickle import load_plain_pickle
-from .torch_file import OLD_TORCH, load_torch_file
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"

@@ -7,8 +7,8 @@ import os
 import zipfile
 from dataclasses import dataclass
 
+from ...untrusted.torch_file import load_torch_file
 from ...utils.errors import InputError
-from .torch_file import load_torch_file
 
 logger = logging.getLogger(__name__)
 

@@ -16,10 +16,10 @@ from collections import OrderedDict
 
 import torch
 
-from ...utils.errors import InputError
-from ...utils.io import open_regular
-from ...utils.memory_budget import Budget
+from ..utils.errors import InputError
+from ..utils.io import open_regular
 from .limited_pickle import LimitedUnpickler, RefusedError, size_of
+from .memory_budget import Budget
 
 OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # magic number of torch.save before 1.6
 _PARTS = 5  # pickles in such a file: magic number, protocol, system, content, keys of the storages

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any, ClassVar
 
-from ...utils.memory_budget import Budget
+from .memory_budget import Budget
 
 _DISABLED = (
     pickle.INST, pickle.OBJ, pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID, pickle.NEXT_BUFFER,

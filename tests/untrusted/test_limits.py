@@ -14,11 +14,12 @@ from balanced_lvis.utils.errors import InputError
 from tests.memory import outcomes_within
 
 LIMIT = 600 << 20  # bytes of address space
-SETUP = "from balanced_lvis.engine.checkpoints.checkpoint_file import read_checkpoint as read"
+DETECTION = "balanced_lvis.engine.checkpoints.checkpoint_file"
 
 
-def assert_refused(*paths, words=""):
-    for path, outcome in zip(paths, outcomes_within(LIMIT, SETUP, paths)):
+def assert_refused(*paths, words="", reader=DETECTION):
+    setup = f"from {reader} import read_checkpoint as read"
+    for path, outcome in zip(paths, outcomes_within(LIMIT, setup, paths)):
         assert outcome.startswith("refused") and words in outcome, f"{path.name}: {outcome}"
 
 
@@ -71,8 +72,10 @@ HOSTILE = {
 }
 
 
-def test_a_torch_file_allocates_no_more_than_its_size_allows(tmp_path):
-    assert_refused(*(zipped(tmp_path / f"{name}.pth", under_model(HOSTILE[name]), [16]) for name in HOSTILE))
+@pytest.mark.parametrize("reader", [DETECTION, "balanced_lvis.classification.checkpoints"])
+def test_a_torch_file_allocates_no_more_than_its_size_allows(tmp_path, reader):
+    paths = [zipped(tmp_path / f"{name}.pth", under_model(HOSTILE[name]), [16]) for name in HOSTILE]
+    assert_refused(*paths, words="not a readable checkpoint" if reader != DETECTION else "", reader=reader)
 
 
 def old(content: bytes) -> bytes:

@@ -8,8 +8,8 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from ...utils.memory_budget import Budget
 from .limited_pickle import LimitedUnpickler, RefusedError, size_of
+from .memory_budget import Budget
 
 _KINDS = "biufc"  # NumPy's letters for truth values, integers, floats and complex numbers
 
