@@ -15,6 +15,7 @@ from ..untrusted.torch_file import load_torch_file
 from ..utils.errors import InputError
 from ..utils.io import open_regular, replacing
 from ..utils.storage import clear_errors
+from ..utils.text import first_line
 from .data.image_set import ImageSet
 
 LAST = "last_checkpoint"  # names the newest one, as in Detectron2
@@ -94,8 +95,9 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     except InputError:
         raise
     except Exception as error:  # torch and pickle raise exceptions of many types
-        reason = f"{type(error).__name__}: {error}".split("\n", 1)[0][:200]
-        raise InputError(f"{path!r} is not a readable checkpoint ({reason}); use model_final.pth of a run.") from error
+        raise InputError(
+            f"{path!r} is not a readable checkpoint ({first_line(error)}); use model_final.pth of a run."
+        ) from error
     if not _is_checkpoint(content):
         raise InputError(f"{path!r} is not a checkpoint of image classification; use model_final.pth of a run.")
     return content

@@ -45,6 +45,11 @@ def first_of(names: Iterable[object], count: int) -> str:
     return ", ".join(map(one_line, names[:count])) + (", ..." if len(names) > count else "")
 
 
+def first_line(error: BaseException, length: int = 200) -> str:
+    """Type and first line of the message of an exception, at most ``length`` characters."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:length]
+
+
 def shortened(name: str, length: int) -> str:
     """A name truncated to ``length`` characters, with an ellipsis at the end."""
     return name if len(name) <= length else f"{name[: length - 1]}…"

@@ -15,6 +15,7 @@ from ...untrusted.plain_pickle import load_plain_pickle
 from ...untrusted.torch_file import OLD_TORCH, load_torch_file
 from ...utils.errors import InputError
 from ...utils.io import open_regular
+from ...utils.text import first_line
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
@@ -58,9 +59,9 @@ def read_checkpoint(path: str | os.PathLike, trust: bool = False) -> dict:
     except RecursionError as error:
         raise InputError(f"{path!r} is not a readable checkpoint: it is nested too deeply.") from error
     except Exception as error:  # torch, pickle and zipfile raise exceptions of many types
-        reason = f"{type(error).__name__}: {error}".split("\n", 1)[0][:300]
         raise InputError(
-            f"{path!r} is not a readable checkpoint ({reason}); it may be truncated or written by another program."
+            f"{path!r} is not a readable checkpoint ({first_line(error, 300)}); it may be truncated or written by "
+            "another program."
         ) from error
 
 
@@ -103,7 +104,7 @@ def _read(path: str, kind: bytes, trust: bool):
             return load_plain_pickle(mapped, os.path.getsize(path))
     except pickle.UnpicklingError as error:
         if not trust and _is_refusal(error):
-            raise InputError(_refusal(path, f"asks for {_in_a_line(error)}")) from error
+            raise InputError(_refusal(path, f"asks for {_without_advice(error)}")) from error
         if not trust:
             raise
     except OverBudgetError as error:
@@ -119,7 +120,7 @@ def _is_refusal(error: pickle.UnpicklingError) -> bool:
     return isinstance(error, RefusedError) or "Unsupported" in str(error) or "GLOBAL" in str(error)
 
 
-def _in_a_line(error: Exception) -> str:
+def _without_advice(error: Exception) -> str:
     """The message without torch's advice, which is to disable the check."""
     lines = [line.strip() for line in str(error).splitlines()]
     return next((line for line in lines if "GLOBAL" in line or "Unsupported" in line), lines[0])[:200]
