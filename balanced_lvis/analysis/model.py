@@ -8,7 +8,6 @@ objects, and is null in JSON.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import types
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..utils.errors import InputError
-from ..utils.io import open_regular, write_json
+from ..utils.io import read_json, write_json
 
 FORMAT = 2
 
@@ -334,14 +333,7 @@ class Analysis:
         Raises:
             InputError: if the file can't be read.
         """
-        try:
-            with open_regular(path, "r", encoding="utf-8") as file:
-                content = json.load(file)
-        except OSError as error:
-            raise InputError(f"Analysis {os.fspath(path)} can't be read: {error.strerror}.") from error
-        except ValueError as error:
-            raise InputError(f"Analysis {os.fspath(path)} is not valid JSON ({error}); write it again.") from error
-        return cls.from_json(content)
+        return cls.from_json(read_json(path, "Analysis", "write it again with `balanced-lvis analyze-results`"))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Shape shorthand: R RoIs, K foreground classes, C outputs of the classifier.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -20,7 +19,7 @@ from ..activations import Activation, activation_class
 from ..activations.base import full_precision
 from ..activations.prior_module import PriorModule, PriorSource
 from ..utils.errors import InputError
-from ..utils.io import cached_sha256, open_regular
+from ..utils.io import cached_sha256, read_json
 from ..utils.registry import Registry
 from ..utils.text import one_line
 
@@ -248,9 +247,7 @@ def check_saved_files(calibration: Calibration, weights: str) -> None:
 
 
 def _stated_digest(path: str) -> str:
-    with open_regular(path, "r", encoding="utf-8") as file:
-        content = json.load(file)
-    return str(content.get(WEIGHTS_SHA256, ""))
+    return str(read_json(path, "Calibration file", "write it again").get(WEIGHTS_SHA256, ""))
 
 
 def scores_of(activation: Activation, logits: Tensor, class_logits: Tensor) -> Tensor:

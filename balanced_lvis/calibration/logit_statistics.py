@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..utils.errors import InputError
-from ..utils.io import open_regular, write_json
+from ..utils.io import read_json, write_json
 from .base import WEIGHTS_SHA256
 
 FORMAT = "balanced_lvis logit statistics 1"
@@ -77,13 +76,7 @@ class LogitStatistics:
             InputError: if the file is missing, is not valid JSON, or has no such statistics.
         """
         path = os.fspath(path)
-        try:
-            with open_regular(path, "r", encoding="utf-8") as file:
-                content = json.load(file)
-        except OSError as error:
-            raise InputError(f"Logit statistics {path!r} can't be read: {error.strerror}.") from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"Logit statistics {path!r} are not valid JSON: {error}.") from error
+        content = read_json(path, "Logit statistics file", "write it again with `balanced-lvis collect-logits`")
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise InputError(
                 f"{path!r} has no logit statistics: its 'format' should be {FORMAT!r}. Write them with `balanced-lvis "

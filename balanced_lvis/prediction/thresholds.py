@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..utils.errors import InputError
-from ..utils.io import open_regular
+from ..utils.io import read_json
 
 _WRITE = "write one with `balanced-lvis analyze-results RESULTS --output FOLDER`, which makes FOLDER/thresholds.json"
 
@@ -66,13 +65,7 @@ def read_thresholds(path: str | os.PathLike, default: float) -> ClassThresholds:
         InputError: if the file can't be read, or a threshold is not in 0..1.
     """
     path = os.fspath(path)
-    try:
-        with open_regular(path, "r", encoding="utf-8-sig") as file:
-            rows = json.load(file)
-    except OSError as error:
-        raise InputError(f"thresholds {path} can't be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"thresholds {path}: not valid JSON ({error}); {_WRITE}.") from error
+    rows = read_json(path, "Thresholds file", _WRITE)
     if not isinstance(rows, list) or not rows or not all(_is_row(row) for row in rows):
         raise InputError(f"thresholds {path}: not a list of objects with name and threshold; {_WRITE}.")
     scores = [default if row["threshold"] is None else _number(path, row) for row in rows]

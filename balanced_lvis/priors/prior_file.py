@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 from ..utils.errors import InputError
-from ..utils.io import open_regular
+from ..utils.io import read_json
 from .sampled_counts import SampledCounts
 
 FORMAT = "balanced_lvis class prior 1"
@@ -25,17 +24,7 @@ def read_prior(path: str | os.PathLike) -> dict:
         InputError: if the file is missing, is not valid JSON, or is not a class prior.
     """
     path = os.fspath(path)
-    try:
-        with open_regular(path, "r", encoding="utf-8-sig") as file:  # with a byte order mark or without
-            content = json.load(file)
-    except OSError as error:
-        raise InputError(f"Class prior file {path!r} can't be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"Class prior file {path!r} is not UTF-8; save it as UTF-8.") from error
-    except InputError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"Class prior file {path!r} is not valid JSON: {error}.") from error
+    content = read_json(path, "Class prior file", "write it again with ClassPrior.save()")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(
             f"{path!r} is not a class prior: its 'format' should be {FORMAT!r}. Write one with ClassPrior.save()."

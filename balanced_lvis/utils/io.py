@@ -59,6 +59,32 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
+def read_json(path: str | os.PathLike, subject: str, remedy: str):
+    """
+    Read a small JSON file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: path of the file.
+        subject: noun for the file, such as "Analysis", for messages.
+        remedy: what to do if it is not valid JSON, for the message.
+
+    Raises:
+        InputError: if it can't be read, or is not valid JSON.
+    """
+    name = f"{subject} {os.fspath(path)!r}"
+    try:
+        with open_regular(path, "r", encoding="utf-8-sig") as file:
+            return json.load(file)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{name} can't be read: {error.strerror}. Check the path and its permissions.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8; save it as UTF-8.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} is not valid JSON ({error}); {remedy}.") from error
+
+
 def write_json(path: str | os.PathLike, content, indent: int | None = None) -> None:
     """
     Write JSON atomically. The folder is created if needed. NaN becomes null.

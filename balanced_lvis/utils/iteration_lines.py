@@ -22,7 +22,7 @@ def iteration_of(line: str) -> float:
     """The iteration of a line; infinity if it has none."""
     try:
         iteration = json.loads(line)["iteration"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
     return iteration if isinstance(iteration, (int, float)) else math.inf
 

@@ -3,6 +3,9 @@ import os
 
 import pytest
 
+from balanced_lvis.analysis.model import Analysis, Source
+from balanced_lvis.calibration import LogitStatistics
+from balanced_lvis.calibration.base import _stated_digest
 from balanced_lvis.data.counting import count_classes
 from balanced_lvis.data.custom.conversion_cache import converted
 from balanced_lvis.data.index.opening import open_index
@@ -11,6 +14,7 @@ from balanced_lvis.engine.checkpoints.checkpoint_file import read_checkpoint
 from balanced_lvis.engine.diagnostics import replay
 from balanced_lvis.evaluation.submission import ImageList
 from balanced_lvis.evaluation.submission.results_reader import batches_of
+from balanced_lvis.prediction.thresholds import read_thresholds
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.io import open_regular, sha256_of, write_json, write_json_list
@@ -50,6 +54,18 @@ def test_lists_are_written_as_write_json_writes_them(tmp_path):
 
 # ------------------------------------------------------------------ only regular files are read
 
+_STATISTICS = LogitStatistics(("a", "b"), [0.0, 1.0], [1.0, 2.0], 3)
+# Readers of small JSON files, each with a function that writes one.
+_JSON = {
+    "a class prior": (ClassPrior.load, ClassPrior(("a", "b"), [1, 2], 3).save),
+    "thresholds": (
+        lambda path: read_thresholds(path, 0.5),
+        lambda path: write_json(path, [{"name": "a", "threshold": 1}]),
+    ),
+    "logit statistics": (LogitStatistics.load, _STATISTICS.save),
+    "a digest": (_stated_digest, _STATISTICS.save),
+    "an analysis": (Analysis.load, Analysis(Source("", "", "", 1, 2, 2, 1, ""), 0.5, {}).save),
+}
 _READERS = {
     "annotations that are checked": lambda path: validate_annotations(path),
     "annotations that are counted": lambda path: count_classes(path),
@@ -59,8 +75,8 @@ _READERS = {
     "a results file": lambda path: list(batches_of(path)),
     "a checkpoint": lambda path: read_checkpoint(path),
     "a training step": lambda path: replay(path),
-    "a class prior": lambda path: ClassPrior.load(path),
     "what is hashed": lambda path: sha256_of(path),
+    **{name: reader for name, (reader, _) in _JSON.items()},
 }
 
 
@@ -73,6 +89,23 @@ def test_a_fifo_or_a_device_is_refused_by_every_reader(reader, tmp_path):
     (tmp_path / "link.json").symlink_to("/dev/zero")
     with pytest.raises(InputError, match=r"link\.json is a device"):
         reader(str(tmp_path / "link.json"))
+
+
+@pytest.mark.parametrize(("reader", "write"), _JSON.values(), ids=_JSON)
+def test_json_may_have_a_byte_order_mark_and_other_content_is_an_input_error(reader, write, tmp_path):
+    path = tmp_path / "a.json"
+    write(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    reader(path)
+    for content, message in (
+        (b"[" * 10**6, "is not valid JSON .*; write"),
+        (b"\xff", "is not UTF-8; save it as UTF-8"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            reader(path)
+    with pytest.raises(InputError, match=r"nowhere\.json' can't be read: No such file"):
+        reader(tmp_path / "nowhere.json")
 
 
 def test_a_regular_file_is_read_as_open_reads_it(tmp_path):

@@ -13,6 +13,9 @@ def line(iteration):
     return json.dumps({"total_loss": 1.0, "iteration": iteration}) + "\n"
 
 
+NESTED = pytest.param("[" * 100_000 + "\n", id="nested too deeply")
+
+
 @pytest.mark.parametrize(
     "remove",
     [
@@ -21,7 +24,9 @@ def line(iteration):
         lambda folder: forget_after(folder, 39),
     ],
 )
-@pytest.mark.parametrize("rest", ["", line(5)[:-1], '{"itera', "\0\0", "[]\n", '{"iteration": "5"}\n', "5\n", "\n"])
+@pytest.mark.parametrize(
+    "rest", ["", line(5)[:-1], '{"itera', "\0\0", "[]\n", '{"iteration": "5"}\n', "5\n", "\n", NESTED]
+)
 def test_later_lines_and_invalid_ones_are_removed(tmp_path, remove, rest):
     """A readable last line without its end was not written before a checkpoint: a resumed run writes it again."""
     path = tmp_path / "metrics.json"

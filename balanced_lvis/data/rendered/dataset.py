@@ -208,7 +208,7 @@ def _usable_workers(workers: int | None) -> int:
 def _read_document(root: Path) -> dict | None:
     try:
         document = json.loads((root / _SPEC_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) and document.get("generator") == _GENERATOR else None
 
