@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ..utils.checksums import MANIFEST, CheckedWriter, DamagedFileError, check_folder, write_manifest
+from ..utils.checksums import CheckedFolder, DamagedFileError, check_folder
 from ..utils.errors import StorageError
 from ..utils.io import write_json_list
 from ..utils.text import one_line
@@ -41,7 +41,7 @@ FILES = (IMAGES, *COLUMNS, MASKS)
 BATCH = 20_000
 
 
-class DetectionWriter:
+class DetectionWriter(CheckedFolder):
     """
     Writes detections to a folder; :class:`Detections` reads them.
 
@@ -53,13 +53,10 @@ class DetectionWriter:
     """
 
     def __init__(self, folder: str | os.PathLike, exact_boxes: bool = False):
-        self.folder = Path(folder)
+        super().__init__(folder, FILES)
         self._types = {name: dtype for name, (dtype, _) in COLUMNS.items()}
         if exact_boxes:
             self._types["boxes"] = EXACT
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / MANIFEST).unlink(missing_ok=True)
-        self._files = {name: CheckedWriter(self.folder / name) for name in FILES}
 
     def write(self, image_id: int, boxes, scores, classes, rles: Sequence[dict] | None = None) -> None:
         """
@@ -89,21 +86,10 @@ class DetectionWriter:
             lengths = {name: len(row) for name, row in rows.items()}
             raise ValueError(f"The detections of image {image_id} have different lengths: {lengths}.")
         image = np.array([(image_id, len(scores), *(next(iter(sizes), (0, 0))))], IMAGE)
-        self._files[IMAGES].write(image.tobytes())
+        self.files[IMAGES].write(image.tobytes())
         for name, row in rows.items():
-            self._files[name].write(row.tobytes())
-        self._files[MASKS].write(b"".join(counts))
-
-    def close(self) -> None:
-        """Close the files and store their checksums."""
-        for file in self._files.values():
-            file.close()
-        write_manifest(self.folder, {name: file.checksum for name, file in self._files.items()})
-
-    def abandon(self) -> None:
-        """Close files that are not needed."""
-        for file in self._files.values():
-            file.abandon()
+            self.files[name].write(row.tobytes())
+        self.files[MASKS].write(b"".join(counts))
 
 
 def _as_bytes(counts: str | bytes) -> bytes:

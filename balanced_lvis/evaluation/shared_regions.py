@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils.checksums import MANIFEST, CheckedWriter, DamagedFileError, check_folder, write_manifest
+from ..utils.checksums import CheckedFolder, DamagedFileError, check_folder
 from ..utils.errors import StorageError
 from ..utils.ranges import concatenated_ranges
 from .detection_store import Detections
@@ -26,7 +26,7 @@ COUNTS, DETECTIONS = "counts", "detections"
 FILES = (COUNTS, DETECTIONS)
 
 
-class SelectionWriter:
+class SelectionWriter(CheckedFolder):
     """
     Writes the detections of all settings to a folder; :class:`Selections` reads them.
 
@@ -35,10 +35,7 @@ class SelectionWriter:
     """
 
     def __init__(self, folder: str | os.PathLike):
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / MANIFEST).unlink(missing_ok=True)
-        self._files = {name: CheckedWriter(self.folder / name) for name in FILES}
+        super().__init__(folder, FILES)
 
     def write(self, selections: Sequence[tuple]) -> None:
         """
@@ -52,19 +49,8 @@ class SelectionWriter:
         rows = np.empty(counts.sum(), SELECTED)
         for name, parts in zip(("region", "score", "class"), zip(*selections)):
             rows[name] = np.concatenate(parts)
-        self._files[COUNTS].write(counts.tobytes())
-        self._files[DETECTIONS].write(rows.tobytes())
-
-    def close(self) -> None:
-        """Close the files and store their checksums."""
-        for file in self._files.values():
-            file.close()
-        write_manifest(self.folder, {name: file.checksum for name, file in self._files.items()})
-
-    def abandon(self) -> None:
-        """Close files that are not needed."""
-        for file in self._files.values():
-            file.abandon()
+        self.files[COUNTS].write(counts.tobytes())
+        self.files[DETECTIONS].write(rows.tobytes())
 
 
 class Selections:

@@ -86,6 +86,37 @@ class CheckedWriter:
             self._file.close()
 
 
+class CheckedFolder:
+    """
+    New files in a folder, whose checksums are stored when they are closed; :func:`check_folder` verifies them.
+
+    Args:
+        folder: path of the folder. It is created if needed; files of an earlier writer are overwritten.
+        names: names of the files.
+
+    Attributes:
+        folder: the folder.
+        files: the files by name.
+    """
+
+    def __init__(self, folder: str | os.PathLike, names: Iterable[str]):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+        self.files = {name: CheckedWriter(self.folder / name) for name in names}
+
+    def close(self) -> None:
+        """Close the files and store their checksums."""
+        for file in self.files.values():
+            file.close()
+        write_manifest(self.folder, {name: file.checksum for name, file in self.files.items()})
+
+    def abandon(self) -> None:
+        """Close files that are not needed."""
+        for file in self.files.values():
+            file.abandon()
+
+
 def write_manifest(folder: str | os.PathLike, checksums: dict[str, Checksum]) -> None:
     """
     Write the checksums of the files in a folder to :data:`MANIFEST` in that folder.
