@@ -16,7 +16,7 @@ from ..experiments.run_processes import train_all
 from ..experiments.runs import Run, discard_stale, unfinished
 from ..experiments.tables import percent
 from ..utils.errors import InputError
-from ..utils.io import replacing, write_json
+from ..utils.io import write_json, write_text
 from ..utils.job_lock import only_job_in
 from .evaluation import GROUPS
 from .methods import METHODS
@@ -182,8 +182,7 @@ def _write(runs: dict[Key, ClassifierRun], output: Path, configs: str, made_by: 
     results = {i: {key: of_method[key] for key in METHODS if key in of_method} for i, of_method in results.items()}
     table = statistics_table(results)
     page = results_page(table, f"Long-tailed classification, {os.path.relpath(f'{configs}*.yaml')}", made_by)
-    with replacing(output / PAGE) as file:
-        file.write(page)
+    write_text(output / PAGE, page)
     write_json(output / TABLE, table, indent=1)
     marginal_figure(results, output / FIGURE)
     print_text(f"\n{page}\nThe tables and the figure are in {output}/")

@@ -9,7 +9,7 @@ from ..calibration import LogitStatistics
 from ..calibration.base import check_saved_files, path_next_to
 from ..calibration.logit_statistics import STATISTICS_SUFFIX
 from ..utils.errors import InputError
-from ..utils.io import replacing, write_json
+from ..utils.io import write_json, write_text
 from ..utils.job_lock import only_job_in
 from ..utils.keyword_options import chosen_options
 from ..utils.storage import check_output, check_writable, clear_errors, clear_output_errors
@@ -93,8 +93,8 @@ def evaluate(cfg) -> dict:
             model.calibration.check_classes(images.class_names, "the training set")
             check_saved_files(model.calibration, cfg.MODEL.WEIGHTS)
         scores = predict(model.to(device), test, cfg.TEST.IMS_PER_BATCH, device)
-        with clear_errors(folder), replacing(os.path.join(folder, "config.yaml")) as file:
-            file.write(cfg.dump())
+        with clear_errors(folder):
+            write_text(os.path.join(folder, "config.yaml"), cfg.dump())
         return _write_results(folder, results_of(scores, test.labels, images.counts()))
 
 
@@ -175,8 +175,7 @@ def _write_inputs(cfg, images: ImageSet) -> None:
             # A run that starts from the model in its own folder needs it again when it is resumed.
             if os.path.exists(path) and os.path.realpath(path) != os.path.realpath(cfg.MODEL.WEIGHTS or "."):
                 os.unlink(path)
-        with replacing(os.path.join(folder, "config.yaml")) as file:
-            file.write(cfg.dump())
+        write_text(os.path.join(folder, "config.yaml"), cfg.dump())
         images.prior().save(os.path.join(folder, "class_prior.json"))
 
 

@@ -32,7 +32,7 @@ from ..experiments.calibration_grid import (
 )
 from ..experiments.calibration_report import REPORT_FILES, calibration_lines, config_of, write_report
 from ..utils.errors import InputError
-from ..utils.io import replacing, write_json
+from ..utils.io import write_json, write_text
 from ..utils.job_lock import only_job_in
 from ..utils.memory_allocator import keep_freed_memory
 from ..utils.storage import check_writable, clear_errors
@@ -265,6 +265,5 @@ def _write(found: dict, plan: Plan, weights: str, warnings: list[str], report: _
         return
     best = found["settings"][found["best"]]
     path = os.path.join(plan.output, _BEST)
-    with replacing(path) as file:
-        file.write(config_of(best, report.base, report.overrides, plan.output))
+    write_text(path, config_of(best, report.base, report.overrides, plan.output))
     print_text(f"The best setting, as the config {path}:\n\n{calibration_lines(best)}")

@@ -29,7 +29,7 @@ from ..config_files.names import ENGINE, NODES
 from ..data.samplers import ClassAwareTrainingSampler, InstanceAwareRepeatFactorTrainingSampler
 from ..lazy_config.files import load_lazy, target_of
 from ..utils.errors import InputError, did_you_mean
-from ..utils.io import replacing
+from ..utils.io import write_text
 from ..utils.keyword_options import keyword_options
 
 logger = logging.getLogger(__name__)
@@ -150,8 +150,7 @@ def record_lazy(cfg: CN, path: str | os.PathLike) -> None:
     if not cfg.LAZY.FILE:
         return
     lazy = load_lazy(cfg.LAZY.FILE, tuple(cfg.LAZY.OVERRIDES))
-    with replacing(path) as file:
-        file.write(OmegaConf.to_yaml(_in_words(lazy)))
+    write_text(path, OmegaConf.to_yaml(_in_words(lazy)))
     if found := _without_effect(cfg, lazy):
         logger.info("Settings of the LazyConfig without effect: %s", "; ".join(found))
 

@@ -24,7 +24,7 @@ from ..data.registered_files import evaluation_file_of
 from ..modeling.box_predictor import check_classification
 from ..modeling.decoupled import is_second_stage
 from ..utils.errors import InputError
-from ..utils.io import replacing
+from ..utils.io import write_text
 from ..utils.memory_allocator import keep_freed_memory
 from ..utils.storage import clear_errors
 from .checkpoints.checkpoint_folder import newest_checkpoint
@@ -205,8 +205,7 @@ def _start(cfg, eval_only: bool) -> None:
     log_to_files(cfg.OUTPUT_DIR, rank)
     if comm.is_main_process():
         for name, content in (("config.yaml", cfg.dump()), ("environment.txt", collect_env_info())):
-            with replacing(os.path.join(cfg.OUTPUT_DIR, name)) as file:
-                file.write(content)
+            write_text(os.path.join(cfg.OUTPUT_DIR, name), content)
         record_lazy(cfg, os.path.join(cfg.OUTPUT_DIR, "lazy_config.yaml"))
         logger.info("Config and environment saved in %s", cfg.OUTPUT_DIR)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)

@@ -11,6 +11,7 @@ import yaml
 
 from ..config.calibration_keys import calibration_keys
 from ..drawing.lettering import label_text
+from ..utils.io import write_text
 from ..utils.text import printable
 from .plots import COLORS, MARKERS, plt
 from .tables import TASKS, markdown_table, number, percent
@@ -163,6 +164,6 @@ def write_report(found: dict, folder: str | os.PathLike, warnings: Sequence[str]
     """
     tables = tables_of(found, warnings)
     table, plot = (Path(folder, name) for name in REPORT_FILES)
-    table.write_text(printable(f"# Calibrations\n\n{tables}\n{command}\n"), encoding="utf-8")
+    write_text(table, printable(f"# Calibrations\n\n{tables}\n{command}\n"))
     plot_tradeoff(found, plot)
     return tables

@@ -12,7 +12,7 @@ from ..console.printing import print_text
 from ..data.config_datasets import rendered_root, rendered_spec, uses_rendered
 from ..data.rendered import annotation_file, render_dataset
 from ..utils.errors import InputError
-from ..utils.io import replacing, write_json
+from ..utils.io import write_json, write_text
 from ..utils.job_lock import only_job_in
 from .arguments import check_overrides, check_seeds, choose_methods
 from .combination_report import combinations_page, compared_with_all
@@ -100,8 +100,7 @@ def search_combinations(
         minutes = (time.monotonic() - start) / 60
         made_by = f"Made by `{command or 'search_combinations'}` in {minutes:.1f} minutes."
         page = combinations_page(content, titles, images, made_by)
-        with replacing(output / PAGE) as file:
-            file.write(page)
+        write_text(output / PAGE, page)
         write_json(output / TABLE, content, indent=1)
         print_text(f"\n{page}\nThe page and {TABLE} are in {output}/")
         return content

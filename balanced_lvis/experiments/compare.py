@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..console.printing import print_text
 from ..data.config_datasets import prepare_rendered, rendered_root
-from ..utils.io import replacing, write_json
+from ..utils.io import write_json, write_text
 from ..utils.job_lock import only_job_in
 from .arguments import check_overrides, check_seeds, choose_methods
 from .comparison_plots import plot_ap_by_bin, plot_rare_ap, shown_in_bins
@@ -163,8 +163,7 @@ def _write(methods: dict[str, Method], runs: dict[RunKey, Run], output: Path, ti
     titles = full_titles(methods)
     groups = {key: method.group for key, method in methods.items()}
     page = comparison_page(table, titles, groups, title, f"{_schedules(runs.values())} {made_by}")
-    with replacing(output / PAGE) as file:
-        file.write(page)
+    write_text(output / PAGE, page)
     shown = shown_in_bins(table, groups)
     per_category = {
         titles[method]: [run.load("inference", "per_category_ap.json") for run in by_method[method]] for method in shown

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..console.printing import print_text
 from ..data.config_datasets import prepare_rendered, rendered_root
 from ..data.rendered import annotation_file
-from ..utils.io import write_json
+from ..utils.io import write_json, write_text
 from ..utils.job_lock import only_job_in
 from .arguments import check_overrides, check_seeds
 from .example_images import draw_comparison
@@ -103,7 +103,7 @@ def quick_start(
         results = {key: [run.load(RESULTS) for run in group] for key, group in runs.items()}
         _draw({titles[key]: group for key, group in runs.items()}, rendered_root(configs[0]), output)
         table = comparison_table({titles[key]: found for key, found in results.items()})
-        (output / TABLE).write_text(table, encoding="utf-8")
+        write_text(output / TABLE, table)
         summary: dict = {key: seed_statistics(found) for key, found in results.items()}
         summary |= {"seeds": list(seeds), "seconds": round(time.time() - start, 1)}
         write_json(output / SUMMARY, summary, indent=1)

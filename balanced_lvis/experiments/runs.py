@@ -15,7 +15,7 @@ from typing import ClassVar
 from ..calibration.base import calibration_class
 from ..calibration.logit_statistics import STATISTICS_SUFFIX
 from ..utils.errors import InputError
-from ..utils.io import cached_sha256, replacing, write_json
+from ..utils.io import cached_sha256, write_json, write_text
 from ..utils.iteration_lines import iteration_of, read_lines
 from ..utils.job_lock import only_job_in
 from ..utils.keyword_options import chosen_options
@@ -304,8 +304,7 @@ class PreparationRun(Run):
         super().note_start()
         cfg = self.config().clone()
         cfg.OUTPUT_DIR = str(self.output)  # the weights are compared relative to it
-        with replacing(self._config_path) as file:
-            file.write(cfg.dump())
+        write_text(self._config_path, cfg.dump())
 
     def note_success(self) -> None:
         """Note that the file is complete."""

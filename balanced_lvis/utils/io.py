@@ -91,9 +91,13 @@ def write_json(path: str | os.PathLike, content, indent: int | None = None) -> N
 
     A reader never sees an incomplete file, and an interrupted write keeps the previous file.
     """
-    text = _dumps(content, indent)
+    write_text(path, _dumps(content, indent) + "\n")
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write text as UTF-8, atomically as :func:`write_json` does."""
     with replacing(path) as file:
-        file.write(text + "\n")
+        file.write(text)
 
 
 def write_json_list(path: str | os.PathLike, batches: Iterable[list]) -> None:

@@ -17,7 +17,7 @@ from balanced_lvis.evaluation.submission.results_reader import batches_of
 from balanced_lvis.prediction.thresholds import read_thresholds
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
-from balanced_lvis.utils.io import open_regular, sha256_of, write_json, write_json_list
+from balanced_lvis.utils.io import open_regular, sha256_of, write_json, write_json_list, write_text
 
 
 def test_nan_becomes_null_and_folders_are_made(tmp_path):
@@ -31,6 +31,8 @@ def test_a_failed_write_leaves_the_previous_file(tmp_path):
     write_json(path, [1])
     with pytest.raises(TypeError):
         write_json(path, [object()])
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "\ud800")
     assert json.loads(path.read_text()) == [1]
 
 
