@@ -13,11 +13,10 @@ from .engine.processes.job import find_job
 from .engine.run import read_config
 from .prediction.predictor import Predictor
 from .utils.errors import InputError
+from .utils.run_files import RESULTS
 from .utils.user_paths import path_of
 
 __all__ = ["Predictor", "evaluate", "load_config", "train"]
-
-RESULTS = "results.json"
 
 
 def train(cfg, *, resume: bool = False, num_gpus: int = 1) -> dict:

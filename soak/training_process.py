@@ -16,11 +16,11 @@ from balanced_lvis.config import load_config
 from balanced_lvis.console.command_line import command_line
 from balanced_lvis.console.signals import held
 from balanced_lvis.engine import run as engine_run
-from balanced_lvis.engine.metrics_file import METRICS
 from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.experiments.small_rendered import SMALL_RENDERED, override_words
 from balanced_lvis.utils.job_lock import only_job_in
 from balanced_lvis.utils.parent_process import end_with_parent
+from balanced_lvis.utils.run_files import METRICS
 
 from .failing_writes import FailingWrites
 from .faults import Fault

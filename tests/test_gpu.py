@@ -20,7 +20,6 @@ from detectron2.utils.events import EventStorage
 from balanced_lvis.activations import activation_class, activation_names, build_activation
 from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
-from balanced_lvis.engine.ema import FOLDER
 from balanced_lvis.engine.run import check, read_config, run
 from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.experiments.methods import METHODS
@@ -28,6 +27,7 @@ from balanced_lvis.experiments.small_rendered import override_words
 from balanced_lvis.modeling.decoupled import ACTIVATION, CLASSIFIER
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.random_state import current_states, set_states
+from balanced_lvis.utils.run_files import EMA
 from gpu_check.exactness import OPTIONS
 from tests.common import CONFIGS, ROOT, rendered_opts
 
@@ -95,7 +95,7 @@ def weights_of(path) -> dict:
 
 def check_results(output, has_average: bool = False):
     """Boxes and masks are evaluated, with the averaged weights too where there are some."""
-    for folder in (output, output / FOLDER) if has_average else (output,):
+    for folder in (output, output / EMA) if has_average else (output,):
         assert set(json.loads((folder / "results.json").read_text())) == {"bbox", "segm"}
 
 

@@ -13,12 +13,12 @@ from ..evaluation.detection_store import FILES, Detections
 from ..evaluation.lvis_api import IOU_TYPES, LVIS, possible_tasks
 from ..evaluation.submission import ImageList, read_predictions
 from ..utils.errors import InputError
+from ..utils.run_files import CONFIG, DETECTIONS, EVALUATION, INFERENCE
 from ..utils.user_paths import path_of
 
-RESULTS_FILE = "lvis_instances_results.json"
 TASK_NAMES = {"bbox": "Boxes", "segm": "Masks"}
 # Where training and `evaluate` write results, below the folder of a run.
-_INFERENCE = ("", "inference", "evaluation/inference")
+_INFERENCE = ("", INFERENCE, f"{EVALUATION}/{INFERENCE}")
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ def results_path(results: str | os.PathLike) -> str:
         raise InputError(
             f"results {path} doesn't exist; pass a results file, stored detections or the folder of a run."
         )
-    found = [str(file) for place in _INFERENCE if (file := Path(path, place, RESULTS_FILE)).is_file()]
+    found = [str(file) for place in _INFERENCE if (file := Path(path, place, DETECTIONS)).is_file()]
     if not found:
         raise InputError(
-            f"{path} has no inference/{RESULTS_FILE}, where an evaluation writes its detections; evaluate the run "
+            f"{path} has no {INFERENCE}/{DETECTIONS}, where an evaluation writes its detections; evaluate the run "
             "first, or pass a results file. With several datasets in DATASETS.TEST, pass the file of one of them."
         )
     if len(found) > 1:
@@ -128,11 +128,11 @@ def config_of_run(results: str) -> str | None:
         path of the config.yaml of the run; None without one.
     """
     file = Path(os.path.abspath(results))
-    if file.name != RESULTS_FILE:
+    if file.name != DETECTIONS:
         return None
-    run = file.parent.parent if file.parent.name.startswith("inference") else file.parent
-    for folder in (run, run.parent) if run.name == "evaluation" else (run,):
-        if (found := folder / "config.yaml").is_file():
+    run = file.parent.parent if file.parent.name.startswith(INFERENCE) else file.parent
+    for folder in (run, run.parent) if run.name == EVALUATION else (run,):
+        if (found := folder / CONFIG).is_file():
             return str(found)
     return None
 

@@ -14,13 +14,12 @@ from ..activations import activation_class
 from ..untrusted.torch_file import load_torch_file
 from ..utils.errors import InputError
 from ..utils.io import open_regular, replacing
+from ..utils.run_files import LAST_CHECKPOINT
 from ..utils.storage import clear_errors
 from ..utils.text import first_line
 from .data.image_set import ImageSet
 
-LAST = "last_checkpoint"  # names the newest one, as in Detectron2
 CURRENT = "checkpoint.pth"  # of a run that has not ended
-FINAL = "model_final.pth"
 _LONGEST_NAME = 4096  # bytes
 _TO_START_AGAIN = "train without --resume to start again"
 # Keys that may differ when a run is resumed: they don't change its result. MODEL.WEIGHTS is compared as a path.
@@ -52,7 +51,7 @@ def save_checkpoint(folder: str | os.PathLike, name: str, content: dict) -> None
     with clear_errors(folder):
         with replacing(Path(folder, name), "wb", make_folder=False) as file:
             torch.save(content, file)
-        with replacing(Path(folder, LAST), make_folder=False) as file:
+        with replacing(Path(folder, LAST_CHECKPOINT), make_folder=False) as file:
             file.write(name)
 
 
@@ -64,7 +63,7 @@ def newest_checkpoint(folder: str | os.PathLike) -> Path | None:
         InputError: if ``last_checkpoint`` can't be read, or the checkpoint doesn't exist. Starting again would delete
             the results of the folder.
     """
-    last = Path(folder, LAST)
+    last = Path(folder, LAST_CHECKPOINT)
     try:
         with open_regular(last) as file:
             name = file.read(_LONGEST_NAME).decode("utf-8").strip()

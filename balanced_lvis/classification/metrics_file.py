@@ -14,8 +14,8 @@ from tqdm import tqdm
 from ..console.time_left import TimeLeft
 from ..utils.io import append
 from ..utils.iteration_lines import keep_before
+from ..utils.run_files import METRICS
 
-METRICS = "metrics.json"
 LINE_SECONDS = 20.0
 
 logger = logging.getLogger(__name__)

@@ -12,18 +12,15 @@ from ..utils.errors import InputError
 from ..utils.io import write_json, write_text
 from ..utils.job_lock import only_job_in
 from ..utils.keyword_options import chosen_options
+from ..utils.run_files import CONFIG, EVALUATION, FINAL_WEIGHTS, LAST_CHECKPOINT, METRICS, RESULTS, SAVED_PRIOR
 from ..utils.storage import check_output, check_writable, clear_errors, clear_output_errors
-from .checkpoints import CURRENT, FINAL, LAST, check_fits_evaluation, check_same_data, load_model, read_checkpoint
+from .checkpoints import CURRENT, check_fits_evaluation, check_same_data, load_model, read_checkpoint
 from .config import check_config, device_of
 from .data import Dataset, build_dataset, long_tailed_subset
 from .data.image_set import ImageSet
 from .evaluation import GROUPS, predict, results_of, statistics_of
-from .metrics_file import METRICS
 from .model import build_model
 from .training import Trainer
-
-RESULTS = "results.json"
-EVALUATION = "evaluation"  # folder of evaluations, in OUTPUT_DIR
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +91,7 @@ def evaluate(cfg) -> dict:
             check_saved_files(model.calibration, cfg.MODEL.WEIGHTS)
         scores = predict(model.to(device), test, cfg.TEST.IMS_PER_BATCH, device)
         with clear_errors(folder):
-            write_text(os.path.join(folder, "config.yaml"), cfg.dump())
+            write_text(os.path.join(folder, CONFIG), cfg.dump())
         return _write_results(folder, results_of(scores, test.labels, images.counts()))
 
 
@@ -170,13 +167,13 @@ def _write_inputs(cfg, images: ImageSet) -> None:
     """Describe a new run, and delete the checkpoints, metrics and results of an earlier one."""
     folder = cfg.OUTPUT_DIR
     with clear_errors(folder):
-        for name in (LAST, CURRENT, FINAL, METRICS, RESULTS, os.path.join(EVALUATION, RESULTS)):
+        for name in (LAST_CHECKPOINT, CURRENT, FINAL_WEIGHTS, METRICS, RESULTS, os.path.join(EVALUATION, RESULTS)):
             path = os.path.join(folder, name)
             # A run that starts from the model in its own folder needs it again when it is resumed.
             if os.path.exists(path) and os.path.realpath(path) != os.path.realpath(cfg.MODEL.WEIGHTS or "."):
                 os.unlink(path)
-        write_text(os.path.join(folder, "config.yaml"), cfg.dump())
-        images.prior().save(os.path.join(folder, "class_prior.json"))
+        write_text(os.path.join(folder, CONFIG), cfg.dump())
+        images.prior().save(os.path.join(folder, SAVED_PRIOR))
 
 
 def _report(images: ImageSet) -> None:

@@ -11,10 +11,10 @@ import torch
 from ..console.preemption import StopRequest
 from ..utils.errors import DivergedError, Preempted
 from ..utils.random_state import current_states, seed_all, set_states
+from ..utils.run_files import FINAL_WEIGHTS
 from ..utils.storage import clear_errors
 from .checkpoints import (
     CURRENT,
-    FINAL,
     check_same_data,
     check_same_run,
     described_data,
@@ -145,7 +145,7 @@ class Trainer:
                 if self.iteration % cfg.SOLVER.CHECKPOINT_PERIOD == 0 and self.iteration < end:
                     self._check_finite(loss, self.iteration - 1)  # such weights must not replace an earlier checkpoint
                     self.save(CURRENT)
-        self.save(FINAL)
+        self.save(FINAL_WEIGHTS)
         self._remove_current()
 
     def _remove_current(self) -> None:

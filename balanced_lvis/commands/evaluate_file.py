@@ -13,6 +13,7 @@ from ..evaluation.lvis_evaluator import LVISEvaluator
 from ..evaluation.submission import ImageList, annotation_file_of, read_predictions
 from ..utils.errors import InputError
 from ..utils.io import write_json
+from ..utils.run_files import INFERENCE, RESULTS
 from ..utils.storage import check_writable
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ def evaluate_file(cfg, path: str) -> dict[str, dict[str, float]]:
     prepare_datasets(cfg)
     json_file = annotation_file_of(name, "DATASETS.TEST")
     evaluation_file_of(name)
-    folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+    folder = os.path.join(cfg.OUTPUT_DIR, INFERENCE)
     evaluator = LVISEvaluator(name, folder, distributed=False, backend=cfg.TEST.LVIS_BACKEND)
     store = os.path.join(folder, ".predictions")
     try:
@@ -64,6 +65,7 @@ def evaluate_file(cfg, path: str) -> dict[str, dict[str, float]]:
         results = evaluator.evaluate_stored(detections, tasks)
     finally:
         shutil.rmtree(store, ignore_errors=True)
-    write_json(os.path.join(cfg.OUTPUT_DIR, "results.json"), results, indent=1)
-    logger.info("Results written to %s", os.path.join(cfg.OUTPUT_DIR, "results.json"))
+    output = os.path.join(cfg.OUTPUT_DIR, RESULTS)
+    write_json(output, results, indent=1)
+    logger.info("Results written to %s", output)
     return results

@@ -6,11 +6,12 @@ import argparse
 import os
 
 from ..classification import evaluate, load_config, train
-from ..classification.run import EVALUATION, collect_logits
+from ..classification.run import collect_logits
 from ..config_files.imports import add_import_argument
 from ..console.command_line import command_line
 from ..console.run_log import log_run
 from ..utils.errors import InputError
+from ..utils.run_files import EVALUATION
 from ..utils.storage import check_folder_name
 from .parsers import OVERRIDES, YAML_FILE, check_config_given, new_parser, overrides_of
 

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 
+from ..utils.run_files import LOG
 from ..utils.storage import clear_errors
 from .printing import EscapingFormatter
 from .streams import LenientStream
@@ -25,7 +26,7 @@ def log_run(output_dir: str | os.PathLike) -> None:
     """
     with clear_errors(output_dir):
         os.makedirs(output_dir, exist_ok=True)
-        file = open(os.path.join(output_dir, "log.txt"), "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+        file = open(os.path.join(output_dir, LOG), "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
     logger = logging.getLogger("balanced_lvis")
     for handler in logger.handlers[:]:
         logger.removeHandler(handler)

@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..priors import ALL, WITH_OBJECTS, ClassLists, ClassPrior, SampledCounts
 from ..utils.errors import InputError
+from ..utils.run_files import SAVED_PRIOR
 from .box_centres import dimension_of_records
 from .copy_paste import check_counts_are_known
 from .dataset_files import check_datasets
@@ -28,8 +29,6 @@ logger = logging.getLogger(__name__)
 LVIS_V1_TRAIN = "lvis_v1_train"
 LVIS_V1_TRAIN_IMAGES = 100_170
 LVIS_V1_TRAIN_WITH_OBJECTS = 99_388
-
-SAVED_PRIOR = "class_prior.json"  # in the OUTPUT_DIR of a training run
 
 
 def class_prior_from_config(cfg, boxes: bool = False) -> ClassPrior:

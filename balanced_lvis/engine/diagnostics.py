@@ -16,12 +16,12 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from ..config import load_config
-from ..data.training_prior import SAVED_PRIOR
 from ..priors import ClassPrior
 from ..untrusted.torch_file import load_torch_file
 from ..utils.errors import InputError
 from ..utils.io import replacing
 from ..utils.random_state import set_states
+from ..utils.run_files import CONFIG, SAVED_PRIOR
 from .precision import autocast, autocast_dtype
 
 _REMEDY = "pass an unchanged file OUTPUT_DIR/diagnostics/iteration_*_rank*.pth."
@@ -92,7 +92,7 @@ def replay(path: str | os.PathLike, config_file: str | os.PathLike = "", opts: l
     """
     content = _load(path)
     output_dir = os.path.dirname(os.path.dirname(os.path.abspath(path)))
-    config_file = config_file or os.path.join(output_dir, "config.yaml")
+    config_file = config_file or os.path.join(output_dir, CONFIG)
     cfg = load_config(config_file, opts)
     _use_saved_prior(cfg, (os.path.dirname(config_file) or output_dir, output_dir))
     if not torch.cuda.is_available():

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from ..activations import state_keys
 from ..utils.errors import InputError
 
-FOLDER = "ema"  # in OUTPUT_DIR
-
 
 def check_ema(cfg) -> None:
     """

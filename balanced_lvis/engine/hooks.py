@@ -17,9 +17,10 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter
 
 from ..data.broken_images import BrokenImages
 from ..utils.io import replacing, write_json
+from ..utils.run_files import EMA, FINAL_WEIGHTS, RESULTS
 from ..utils.storage import check_present, clear_errors
 from ..utils.text import one_line
-from .ema import FOLDER, WeightAverage
+from .ema import WeightAverage
 from .metrics_file import MetricsWriter, has_evaluation
 from .wandb_writer import WandbWriter
 
@@ -62,7 +63,7 @@ class AverageHook(HookBase):
             "iteration": self.trainer.iter,
         }
         check_present(self.folder)
-        path = os.path.join(self.folder, FOLDER, "model_final.pth")
+        path = os.path.join(self.folder, EMA, FINAL_WEIGHTS)
         with replacing(path, "wb") as file:
             torch.save(content, file)
         logger.info("Averaged weights saved to %s", path)
@@ -261,7 +262,7 @@ class BrokenImagesReportHook(HookBase):
         self._count_in_results(len(found))
 
     def _count_in_results(self, count: int) -> None:
-        path = os.path.join(self._output_dir, "results.json")
+        path = os.path.join(self._output_dir, RESULTS)
         if not self.trainer.is_complete or not os.path.isfile(path):
             return  # the run has no results of its own
         with open(path, encoding="utf-8") as file:

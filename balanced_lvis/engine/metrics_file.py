@@ -13,10 +13,10 @@ from detectron2.utils.events import EventWriter, get_event_storage
 
 from ..utils.io import append, replacing
 from ..utils.iteration_lines import iteration_of, keep_before, read_lines
+from ..utils.run_files import METRICS
 
 logger = logging.getLogger(__name__)
 
-METRICS = "metrics.json"
 PREVIOUS = "metrics.previous.json"
 WINDOW = 20  # iterations over which Detectron2 takes the median of a loss
 

@@ -26,6 +26,7 @@ from ..modeling.decoupled import is_second_stage
 from ..utils.errors import InputError
 from ..utils.io import write_text
 from ..utils.memory_allocator import keep_freed_memory
+from ..utils.run_files import CONFIG, ENVIRONMENT, EVALUATION
 from ..utils.storage import clear_errors
 from .checkpoints.checkpoint_folder import newest_checkpoint
 from .checkpoints.identity import Identity
@@ -37,8 +38,6 @@ from .schedule import log_scaling, scale_linearly
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
-
-EVALUATION = "evaluation"  # the folder of --eval-only, in OUTPUT_DIR
 
 
 def read_config(args, job: Job | None = None):
@@ -204,7 +203,7 @@ def _start(cfg, eval_only: bool) -> None:
     rank = comm.get_rank()
     log_to_files(cfg.OUTPUT_DIR, rank)
     if comm.is_main_process():
-        for name, content in (("config.yaml", cfg.dump()), ("environment.txt", collect_env_info())):
+        for name, content in ((CONFIG, cfg.dump()), (ENVIRONMENT, collect_env_info())):
             write_text(os.path.join(cfg.OUTPUT_DIR, name), content)
         record_lazy(cfg, os.path.join(cfg.OUTPUT_DIR, "lazy_config.yaml"))
         logger.info("Config and environment saved in %s", cfg.OUTPUT_DIR)

@@ -6,11 +6,11 @@ import logging
 import os
 
 from ..activations import activation_class
-from ..data.training_prior import SAVED_PRIOR, class_prior_from_config, with_fractal_dimension
+from ..data.training_prior import class_prior_from_config, with_fractal_dimension
 from ..priors import ClassPrior
 from ..utils.errors import InputError
+from ..utils.run_files import EMA, SAVED_PRIOR
 from ..utils.text import one_line
-from .ema import FOLDER
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def saved_prior(weights: str | os.PathLike) -> str:
     """The path of the class prior that training has saved with a checkpoint; empty if there is none."""
     folder = os.path.dirname(os.fspath(weights))
-    folders = [folder, os.path.dirname(folder)] if os.path.basename(folder) == FOLDER else [folder]
+    folders = [folder, os.path.dirname(folder)] if os.path.basename(folder) == EMA else [folder]
     return next(filter(os.path.isfile, (os.path.join(each, SAVED_PRIOR) for each in folders)), "")
 
 

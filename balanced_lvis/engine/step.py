@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..activations import StateUpdates
 from ..utils.errors import DivergedError, InputError
 from ..utils.random_state import current_states
+from ..utils.run_files import DIAGNOSTICS
 from ..utils.text import one_line
 from .diagnostics import save_diagnostics
 from .optimizer import clip_norm
@@ -104,7 +105,7 @@ class TrainingStep:
             "autocast": autocast_dtype(cfg),
             "max_skipped": cfg.SOLVER.MAX_SKIPPED_STEPS,
             "clip_norm": clip_norm(cfg.SOLVER),
-            "folder": os.path.join(cfg.OUTPUT_DIR, "diagnostics"),
+            "folder": os.path.join(cfg.OUTPUT_DIR, DIAGNOSTICS),
             "states": [StateUpdates(without_ddp(model))],
         }
 

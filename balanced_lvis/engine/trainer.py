@@ -29,13 +29,13 @@ from ..modeling.decoupled import is_second_stage
 from ..utils.errors import InputError
 from ..utils.io import write_json
 from ..utils.random_state import seed_all
+from ..utils.run_files import EMA, INFERENCE, LAST_CHECKPOINT, RESULTS
 from ..utils.storage import check_present, clear_errors
 from ..utils.text import safe_file_name
-from .checkpoints.checkpoint_folder import POINTER
 from .checkpoints.identity import Identity
 from .checkpoints.saving import DurableSaves, SaveHook
 from .checkpoints.weights import load_first_stage
-from .ema import FOLDER, WeightAverage
+from .ema import WeightAverage
 from .hooks import AverageHook, BrokenImagesHook, BrokenImagesReportHook, EvaluationHook, MetricsHook, WritersHook
 from .metrics_file import MetricsWriter, forget_after, set_aside
 from .optimizer import build_optimizer
@@ -188,7 +188,7 @@ class Trainer(TrainerBase):
             forget_after(folder, self.start_iter - 1)
             return
         set_aside(folder)
-        if not resume and os.path.exists(os.path.join(folder, POINTER)):
+        if not resume and os.path.exists(os.path.join(folder, LAST_CHECKPOINT)):
             logger.warning(
                 "%s holds checkpoints of an earlier run, which this run overwrites when it reaches their iterations. "
                 "Until its first checkpoint, --resume would continue the earlier run.", folder,
@@ -251,7 +251,7 @@ class Trainer(TrainerBase):
         if self.average is not None:
             cfg = self.cfg.clone()
             cfg.defrost()
-            cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, FOLDER)
+            cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, EMA)
             with self.average.applied(self.checkpointer.model):
                 averaged = self.test(cfg, self.model)
             if comm.is_main_process():
@@ -344,7 +344,7 @@ class Trainer(TrainerBase):
         Raises:
             InputError: if the dataset is not in LVIS format, or ``TEST.LVIS_BACKEND`` is unknown or not installed.
         """
-        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+        folder = os.path.join(cfg.OUTPUT_DIR, INFERENCE)
         folder = folder if len(cfg.DATASETS.TEST) == 1 else f"{folder}_{safe_file_name(dataset_name)}"
         return LVISEvaluator(
             dataset_name, folder, backend=cfg.TEST.LVIS_BACKEND, per_category=cfg.TEST.DETECTIONS_PER_CATEGORY
@@ -379,7 +379,7 @@ class Trainer(TrainerBase):
             found = {name: cls._test_on(cfg, detector, name, one) for name, one in zip(names, evaluators)}
         results = next(iter(found.values())) if len(found) == 1 else found
         if comm.is_main_process():
-            path = os.path.join(cfg.OUTPUT_DIR, "results.json")
+            path = os.path.join(cfg.OUTPUT_DIR, RESULTS)
             write_json(path, results, indent=1)
             logger.info("Results written to %s", path)
         return results

@@ -21,6 +21,7 @@ from ..data.registered_files import evaluation_file_of
 from ..utils.errors import InputError
 from ..utils.io import write_json
 from ..utils.once import once
+from ..utils.run_files import DETECTIONS, PER_CATEGORY
 from .backends import check_backend, evaluate_tasks
 from .category_limit import CategoryLimit
 from .detection_store import Detections, DetectionWriter
@@ -127,7 +128,7 @@ class LVISEvaluator(DatasetEvaluator):
             logger.warning("No images were evaluated.")
             return {}
         if self._output_dir:
-            detections.save_json(os.path.join(self._output_dir, "lvis_instances_results.json"))
+            detections.save_json(os.path.join(self._output_dir, DETECTIONS))
         return self.evaluate_stored(detections, IOU_TYPES if self._output.with_masks else ("bbox",))
 
     def evaluate_stored(self, detections: Detections, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -158,7 +159,7 @@ class LVISEvaluator(DatasetEvaluator):
             logger.info("Evaluation results for %s:\n%s", task, create_small_table(metrics))
         if self._output_dir:
             table = category_table(lvis_gt, per_category)
-            write_json(os.path.join(self._output_dir, "per_category_ap.json"), table)
+            write_json(os.path.join(self._output_dir, PER_CATEGORY), table)
         return results
 
 

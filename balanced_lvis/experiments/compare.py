@@ -10,6 +10,7 @@ from ..console.printing import print_text
 from ..data.config_datasets import prepare_rendered, rendered_root
 from ..utils.io import write_json, write_text
 from ..utils.job_lock import only_job_in
+from ..utils.run_files import INFERENCE, PER_CATEGORY
 from .arguments import check_overrides, check_seeds, choose_methods
 from .comparison_plots import plot_ap_by_bin, plot_rare_ap, shown_in_bins
 from .comparison_report import add_differences, comparison_page, statistics_table
@@ -166,7 +167,7 @@ def _write(methods: dict[str, Method], runs: dict[RunKey, Run], output: Path, ti
     write_text(output / PAGE, page)
     shown = shown_in_bins(table, groups)
     per_category = {
-        titles[method]: [run.load("inference", "per_category_ap.json") for run in by_method[method]] for method in shown
+        titles[method]: [run.load(INFERENCE, PER_CATEGORY) for run in by_method[method]] for method in shown
     }
     hollow = {titles[method] for method in shown if methods[method].first_stage}
     for task, name in TASKS.items():

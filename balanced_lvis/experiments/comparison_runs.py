@@ -9,8 +9,9 @@ from pathlib import Path
 from ..config import load_config
 from ..modeling.decoupled import is_second_stage
 from ..utils.errors import InputError
+from ..utils.run_files import FINAL_WEIGHTS
 from .methods import Method
-from .runs import FINAL_WEIGHTS, EvaluationRun, PreparationRun, Run
+from .runs import EvaluationRun, PreparationRun, Run
 
 CONFIG_SUFFIX = ".yaml"
 

@@ -12,13 +12,14 @@ from ..data.config_datasets import prepare_rendered, rendered_root
 from ..data.rendered import annotation_file
 from ..utils.io import write_json, write_text
 from ..utils.job_lock import only_job_in
+from ..utils.run_files import DETECTIONS, INFERENCE, PER_CATEGORY, RESULTS
 from .arguments import check_overrides, check_seeds
 from .example_images import draw_comparison
 from .quick_start_report import comparison_table, mean_per_category, plot_ap_by_frequency, seed_statistics
 from .run_processes import train_all
 from .run_progress import Reporter
 from .run_report import remove_report, report_runs
-from .runs import RESULTS, Run, discard_stale, unfinished
+from .runs import Run, discard_stale, unfinished
 
 SUMMARY = "summary.json"
 TABLE = "table.md"
@@ -132,13 +133,12 @@ def _count(seeds) -> str:
 
 def _draw(runs: dict[str, list[Run]], data_root: Path, output: Path) -> None:
     per_category = {
-        title: mean_per_category([run.load("inference", "per_category_ap.json") for run in group])
-        for title, group in runs.items()
+        title: mean_per_category([run.load(INFERENCE, PER_CATEGORY) for run in group]) for title, group in runs.items()
     }
     for task, name in (("bbox", "box"), ("segm", "mask")):
         plot_ap_by_frequency(per_category, output / f"{name}_ap_by_training_images.png", task)
     first = {title: group[0] for title, group in runs.items()}
-    predictions = {title: run.load("inference", "lvis_instances_results.json") for title, run in first.items()}
+    predictions = {title: run.load(INFERENCE, DETECTIONS) for title, run in first.items()}
     annotations = annotation_file(data_root, "val")
     image_ids = _images_with_rare_categories(annotations)
     for index in range(FIGURES):

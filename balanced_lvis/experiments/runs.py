@@ -19,10 +19,8 @@ from ..utils.io import cached_sha256, write_json, write_text
 from ..utils.iteration_lines import iteration_of, read_lines
 from ..utils.job_lock import only_job_in
 from ..utils.keyword_options import chosen_options
+from ..utils.run_files import CONFIG, EVALUATION, FINAL_WEIGHTS, LAST_CHECKPOINT, METRICS, RESULTS
 
-FINAL_WEIGHTS = "model_final.pth"
-RESULTS = "results.json"
-EVALUATION = "evaluation"  # folder of --eval-only, in OUTPUT_DIR
 FIRST_STAGE = "first_stage.json"  # which weights the run started from
 _PREPARED = "prepared.json"
 _WRITERS = {STATISTICS_SUFFIX: "collect-logits"}  # commands that write files of calibrations, by their suffix
@@ -118,7 +116,7 @@ class Run:
     def progress(self) -> tuple[int, float]:
         """Number of finished iterations and the last logged loss; 0 and NaN before the first."""
         done, loss = 0, math.nan
-        for line in read_lines(self.output / "metrics.json"):
+        for line in read_lines(self.output / METRICS):
             iteration = iteration_of(line)
             if iteration < math.inf:  # the last line may be incomplete
                 done, loss = int(iteration) + 1, json.loads(line).get("total_loss", loss)
@@ -157,7 +155,7 @@ class Run:
     def _has_ended_training(self) -> bool:
         """According to the last_checkpoint file, which stays if the weights are removed to save disk space."""
         try:
-            return (self.output / "last_checkpoint").read_text(encoding="utf-8").strip() == FINAL_WEIGHTS
+            return (self.output / LAST_CHECKPOINT).read_text(encoding="utf-8").strip() == FINAL_WEIGHTS
         except OSError:
             return False
 
@@ -187,7 +185,7 @@ class Run:
 
     @property
     def _config_path(self) -> Path:
-        return self.folder / "config.yaml"
+        return self.folder / CONFIG
 
     def _is_of(self, cfg) -> bool:
         path = self._config_path
@@ -400,7 +398,7 @@ def unfinished(runs: list[Run]) -> list[Run]:
         if run.after and run.after not in to_do and not run.after.weights.exists():
             raise InputError(
                 f"{run.after.weights}, from which {run.title} starts, doesn't exist; restore it, or delete "
-                f"{run.after.output / RESULTS} and {run.after.output / 'last_checkpoint'} to train it again."
+                f"{run.after.output / RESULTS} and {run.after.output / LAST_CHECKPOINT} to train it again."
             )
     return to_do
 

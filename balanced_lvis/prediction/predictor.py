@@ -29,6 +29,7 @@ from ..engine.speed import apply_speed, check_speed
 from ..evaluation.model_outputs import instance_rles, unpasted
 from ..modeling.box_predictor import check_classification
 from ..utils.errors import InputError, StorageError
+from ..utils.run_files import CONFIG
 from ..utils.text import one_line
 from ..utils.user_paths import path_of
 from .thresholds import ClassThresholds, read_thresholds
@@ -282,7 +283,7 @@ def _config_for_prediction(cfg, weights: str, threshold: float):
 def _config_next_to(weights: str) -> str:
     folder = os.path.dirname(os.path.abspath(weights))
     for place in (folder, os.path.dirname(folder)):  # averaged weights are in a folder below
-        if os.path.isfile(found := os.path.join(place, "config.yaml")):
+        if os.path.isfile(found := os.path.join(place, CONFIG)):
             return found
     raise InputError(
         f"There is no config.yaml next to {weights!r}, where training writes it; pass the config that the checkpoint "

@@ -9,8 +9,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from ..analysis.sources import config_of_run
-from ..engine.metrics_file import METRICS
 from ..utils.iteration_lines import iteration_of, read_lines
+from ..utils.run_files import METRICS
 
 MOST_POINTS = 500  # of a curve
 _TOTAL = "total_loss"

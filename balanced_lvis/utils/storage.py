@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 from .errors import InputError, StorageError
+from .run_files import CONFIG, DIAGNOSTICS, EMA, ENVIRONMENT, INFERENCE, LOG, METRICS, RESULTS, SAVED_PRIOR
 
 # Errors of disks and folders. Other system errors are bugs and keep their traceback.
 _KINDS = {
@@ -32,8 +33,8 @@ _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 _PROBE = ".writable"
 _KEPT_FREE = 64 << 20  # bytes of disk space that stay free
 # Files and folders that a run writes to its OUTPUT_DIR.
-_FILES = ("config.yaml", "environment.txt", "log.txt", "metrics.json", "results.json", "class_prior.json")
-_FOLDERS = ("inference", "ema", "diagnostics")
+_FILES = (CONFIG, ENVIRONMENT, LOG, METRICS, RESULTS, SAVED_PRIOR)
+_FOLDERS = (INFERENCE, EMA, DIAGNOSTICS)
 
 
 def check_disk_space(folder: str | os.PathLike, size: int, what: str, remedy: str) -> None:

@@ -11,10 +11,11 @@ from balanced_lvis.data.box_centres import box_centres, dimension_of_records
 from balanced_lvis.data.counting import count_classes
 from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index import ChainedRecords
-from balanced_lvis.data.training_prior import SAVED_PRIOR, class_prior_from_config, class_prior_of_dataset
+from balanced_lvis.data.training_prior import class_prior_from_config, class_prior_of_dataset
 from balanced_lvis.engine.saved_prior import save_class_prior
 from balanced_lvis.priors import ClassLists, ClassPrior
 from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.run_files import SAVED_PRIOR
 from tests import reference_calibration as naive
 
 

@@ -17,12 +17,13 @@ from balanced_lvis.config import load_config
 from balanced_lvis.data.config_datasets import prepare_datasets
 from balanced_lvis.data.counting import count_classes
 from balanced_lvis.data.samplers import build_sampler, class_repeat_factors
-from balanced_lvis.data.training_prior import SAVED_PRIOR, class_prior_from_config, class_prior_of_dataset
+from balanced_lvis.data.training_prior import class_prior_from_config, class_prior_of_dataset
 from balanced_lvis.data.training_set import training_records
 from balanced_lvis.engine.run import check, read_config, run
 from balanced_lvis.modeling.box_predictor import activation_from_config
 from balanced_lvis.priors import ALL, WITH_OBJECTS, ClassPrior
 from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.run_files import SAVED_PRIOR
 from tests import reference
 from tests.common import CONFIGS, rendered_opts
 

@@ -13,10 +13,10 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from balanced_lvis.config import default_config
-from balanced_lvis.data.training_prior import SAVED_PRIOR
 from balanced_lvis.modeling import ActivationOutputLayers
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.run_files import SAVED_PRIOR
 
 K = 7
 

@@ -16,7 +16,6 @@ from balanced_lvis.calibration import LogitStatistics, calibration_names
 from balanced_lvis.commands import export_checkpoint
 from balanced_lvis.commands.collect_logits import main as collect_logits
 from balanced_lvis.config import load_config
-from balanced_lvis.data.training_prior import SAVED_PRIOR
 from balanced_lvis.engine import logit_collection
 from balanced_lvis.engine.logit_collection import collect_logit_statistics
 from balanced_lvis.modeling.box_predictor import ActivationOutputLayers, check_classification
@@ -24,6 +23,7 @@ from balanced_lvis.prediction.predictor import Predictor
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError, StorageError
 from balanced_lvis.utils.io import sha256_of
+from balanced_lvis.utils.run_files import SAVED_PRIOR
 from tests import reference
 from tests import reference_calibration as naive
 from tests.common import CONFIGS, rendered_opts

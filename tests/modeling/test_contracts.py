@@ -13,7 +13,6 @@ from detectron2.modeling import build_model
 from balanced_lvis.commands.export_checkpoint import Options, export_checkpoint
 from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
-from balanced_lvis.data.training_prior import SAVED_PRIOR
 from balanced_lvis.engine.checkpoints.conversion import convert_checkpoint
 from balanced_lvis.engine.checkpoints.identity import Identity
 from balanced_lvis.engine.checkpoints.weights import load_for_evaluation
@@ -23,6 +22,7 @@ from balanced_lvis.modeling.decoupled import CLASSIFIER
 from balanced_lvis.prediction.predictor import Predictor
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.run_files import SAVED_PRIOR
 from tests.activations import toys
 from tests.common import CONFIGS, rendered_opts
 from tests.engine.test_second_stage import tensors, train

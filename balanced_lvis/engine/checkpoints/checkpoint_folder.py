@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from ...untrusted.torch_file import load_torch_file
 from ...utils.errors import InputError
+from ...utils.run_files import LAST_CHECKPOINT
 from ...utils.text import first_line
 
 logger = logging.getLogger(__name__)
 
-POINTER = "last_checkpoint"  # Detectron2's file with the name of the last checkpoint
 PARTIAL = ".partial"
 
 
@@ -51,7 +51,7 @@ def newest_checkpoint(folder: str | os.PathLike) -> str:
         return ""
     broken: dict[str, str] = {}
     candidates = [found for name in names if (found := _look(folder, name, broken))]
-    for candidate in _in_order(candidates, noted, _modified(os.path.join(folder, POINTER))):
+    for candidate in _in_order(candidates, noted, _modified(os.path.join(folder, LAST_CHECKPOINT))):
         path = os.path.join(folder, candidate.name)
         reason = damage_of(path)
         if reason is None:
@@ -61,22 +61,22 @@ def newest_checkpoint(folder: str | os.PathLike) -> str:
     listed = "; ".join(f"{name}: {reason}" for name, reason in broken.items()) or "no .pth file"
     raise InputError(
         f"--resume: {folder} has no checkpoint that can be resumed ({listed})"
-        + (f", and {POINTER} names {noted!r}" if noted is not None else "")
-        + f". Copy an intact checkpoint there, or delete these files and {POINTER} to start again."
+        + (f", and {LAST_CHECKPOINT} names {noted!r}" if noted is not None else "")
+        + f". Copy an intact checkpoint there, or delete these files and {LAST_CHECKPOINT} to start again."
     )
 
 
 def remove_partial(folder: str | os.PathLike) -> None:
     """Delete unfinished files of a run that was killed while it wrote a checkpoint."""
     for name in _listed(folder):
-        if name.endswith((".pth" + PARTIAL, POINTER + PARTIAL)):
+        if name.endswith((".pth" + PARTIAL, LAST_CHECKPOINT + PARTIAL)):
             os.unlink(os.path.join(folder, name))
 
 
 def _noted(folder) -> str | None:
     """Content of ``last_checkpoint``; None if the file is missing."""
     try:
-        with open(os.path.join(folder, POINTER), "rb") as file:
+        with open(os.path.join(folder, LAST_CHECKPOINT), "rb") as file:
             return file.read(4096).decode("utf-8", "replace").strip()
     except OSError:
         return None
@@ -148,6 +148,8 @@ def damage_of(path: str | os.PathLike) -> str | None:
 
 def _report(folder, noted: str | None, chosen: str, broken: dict[str, str]) -> None:
     if noted is not None and noted != chosen:
-        logger.warning("%s in %s names %r, but the newest intact checkpoint is %s.", POINTER, folder, noted, chosen)
+        logger.warning(
+            "%s in %s names %r, but the newest intact checkpoint is %s.", LAST_CHECKPOINT, folder, noted, chosen
+        )
     for name, reason in broken.items():
         logger.warning("%s in %s %s; it is ignored.", name, folder, reason)

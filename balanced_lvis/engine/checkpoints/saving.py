@@ -14,14 +14,13 @@ from detectron2.utils import comm
 from ...console.preemption import StopRequest
 from ...utils.errors import Preempted
 from ...utils.io import replacing
+from ...utils.run_files import FINAL_WEIGHTS, LAST_CHECKPOINT
 from ...utils.storage import check_space, clear_errors
 from ..ema import WeightAverage
-from .checkpoint_folder import POINTER, newest_checkpoint, remove_partial
+from .checkpoint_folder import newest_checkpoint, remove_partial
 from .checkpointer import Checkpointer
 
 logger = logging.getLogger(__name__)
-
-FINAL = "model_final"  # Detectron2's name of the last checkpoint
 
 
 class DurableSaves(Checkpointer):
@@ -54,7 +53,7 @@ class DurableSaves(Checkpointer):
     def save_as_final(self) -> None:
         """Copy the newest checkpoint to the final name, for a run that was killed between the two writes."""
         newest = self.get_checkpoint_file()
-        final = os.path.join(self.save_dir, f"{FINAL}.pth")
+        final = os.path.join(self.save_dir, FINAL_WEIGHTS)
         if newest and os.path.basename(newest) != os.path.basename(final) and self.save_to_disk:
             with clear_errors(self.save_dir):
                 with open(newest, "rb") as source, replacing(final, "wb", make_folder=False) as file:
@@ -62,7 +61,7 @@ class DurableSaves(Checkpointer):
                 self.tag_last_checkpoint(os.path.basename(final))
 
     def tag_last_checkpoint(self, last_filename_basename):
-        with replacing(os.path.join(self.save_dir, POINTER), make_folder=False) as file:
+        with replacing(os.path.join(self.save_dir, LAST_CHECKPOINT), make_folder=False) as file:
             file.write(last_filename_basename)
         self._found = None
 
@@ -133,7 +132,7 @@ class SaveHook(HookBase):
         if due or (stop and not last):
             self.checkpointer.save(name, iteration=iteration)
         if last:
-            self.checkpointer.save(FINAL, iteration=iteration)
+            self.checkpointer.save(FINAL_WEIGHTS.removesuffix(".pth"), iteration=iteration)
         if stop:
             comm.synchronize()  # a process that exits early would end the others while rank 0 saves
             logger.warning(
