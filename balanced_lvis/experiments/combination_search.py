@@ -17,10 +17,11 @@ from ..utils.job_lock import only_job_in
 from .arguments import check_overrides, check_seeds, choose_methods
 from .combination_report import combinations_page, compared_with_all
 from .combinations import SEARCH, Combination, Combinations
-from .compare import all_methods, run_all
+from .compare import all_methods, prepare_data
 from .comparison_report import METRICS, statistics_table
 from .comparison_runs import comparison_runs
 from .methods import full_titles
+from .run_processes import run_all
 from .tables import or_lowest
 
 PAGE = "combinations.md"
@@ -85,7 +86,7 @@ def search_combinations(
         best = best[:finalists]
         finals = {(c, seed): combinations.run(c, seed) for c in best for seed in seeds}
         chosen = [*singles.values(), *finals.values()]
-        run_all(chosen, [*chosen, *combinations.runs()], program, output, jobs)
+        run_all(chosen, [*chosen, *combinations.runs()], output, program, jobs, prepare_data)
         results = {c.key: [finals[c, seed].results() for seed in seeds] for c in best}
         results_of_singles = {key: [singles[key, seed].results() for seed in seeds] for key in table}
         content = {
@@ -134,7 +135,7 @@ class _Search:
         if not runs:
             return
         print(f"Search: {len(runs)} combinations, {', '.join(c.key for c in runs)}", flush=True)
-        run_all(list(runs.values()), self._combinations.runs(), self._program, self._output, self._jobs)
+        run_all(list(runs.values()), self._combinations.runs(), self._output, self._program, self._jobs, prepare_data)
         self._scores |= {c: run.results() for c, run in runs.items()}
 
 

@@ -15,12 +15,10 @@ from .comparison_plots import plot_ap_by_bin, plot_rare_ap, shown_in_bins
 from .comparison_report import add_differences, comparison_page, statistics_table
 from .comparison_runs import RunKey, comparison_runs, is_config_file, method_of_config
 from .methods import METHODS, REFERENCE, Method, full_titles
-from .run_processes import number_of_jobs, train_all
-from .run_progress import Reporter
+from .run_processes import made_by, run_all
 from .run_report import remove_report, report_runs
-from .runs import Run, discard_stale, unfinished, with_first_stages
+from .runs import Run
 from .tables import TASKS
-from .time_estimate import time_line
 
 TABLE = "table.json"
 PAGE = "table.md"
@@ -80,14 +78,10 @@ def compare(
     chosen = {key: run for key, run in runs.items() if key[0] in chosen_methods}
     with only_job_in(output, "--output"):
         remove_report(output)
-        to_do, kept = run_all(list(chosen.values()), list(runs.values()), program, output, jobs)
-        minutes = (time.monotonic() - start) / 60
-        made_by = (
-            f"Made by `{command or 'compare'}` with {len(seeds)} seed{'s' * (len(seeds) > 1)}: {to_do} runs in "
-            f"{minutes:.1f} minutes; {kept} had already finished."
-        )
+        counts = run_all(list(chosen.values()), list(runs.values()), output, program, jobs, prepare_data)
+        last_line = made_by(command or "compare", seeds, start, *counts)
         title = f"Comparison of {len(chosen_methods)} methods, {os.path.relpath(f'{configs}*.yaml')}"
-        return _write({key: table[key] for key in chosen_methods}, chosen, output, title, made_by)
+        return _write({key: table[key] for key in chosen_methods}, chosen, output, title, last_line)
 
 
 def all_methods(
@@ -118,51 +112,21 @@ def all_methods(
     return table, files, keys
 
 
-def run_all(
-    chosen: list[Run], runs: list[Run], program: Path | None, output: Path, jobs: int | None = None
-) -> tuple[int, int]:
-    """
-    Start the runs that have not finished and those that they build on, after a line with the estimated time.
-
-    Args:
-        chosen: the runs to finish.
-        runs: these and all others in the folder that may start from them.
-        program: as of :func:`compare`.
-        output: folder of the experiment, for messages.
-        jobs: as of :func:`compare`.
-
-    Returns:
-        the number of runs that were started; the number of those that had already finished.
-
-    Raises:
-        InputError: as :func:`compare`.
-    """
-    chosen = with_first_stages(chosen)
-    to_do = unfinished(chosen)
-    _prepare_data(to_do)  # before anything is deleted
-    discard_stale(to_do, with_first_stages(runs), output)
-    print(f"{len(to_do)} runs to train and evaluate, {len(chosen) - len(to_do)} already finished", flush=True)
-    if line := time_line(to_do, chosen, number_of_jobs(to_do, jobs, len(chosen))):
-        print(line, flush=True)
-    train_all(to_do, program, jobs, Reporter(len(to_do)), num_runs=len(chosen))
-    return len(to_do), len(chosen) - len(to_do)
-
-
-def _prepare_data(runs: list[Run]) -> None:
+def prepare_data(runs: list[Run]) -> None:
     """Render datasets once, before several runs need them at the same time."""
     configs = [run.config() for run in runs]
     for cfg in {rendered_root(cfg): cfg for cfg in configs}.values():
         prepare_rendered(cfg)
 
 
-def _write(methods: dict[str, Method], runs: dict[RunKey, Run], output: Path, title: str, made_by: str) -> dict:
+def _write(methods: dict[str, Method], runs: dict[RunKey, Run], output: Path, title: str, last_line: str) -> dict:
     by_method = {method: [run for (key, _), run in runs.items() if key == method] for method in methods}
     table = add_differences(
         statistics_table({method: [run.results() for run in found] for method, found in by_method.items()}), REFERENCE
     )
     titles = full_titles(methods)
     groups = {key: method.group for key, method in methods.items()}
-    page = comparison_page(table, titles, groups, title, f"{_schedules(runs.values())} {made_by}")
+    page = comparison_page(table, titles, groups, title, f"{_schedules(runs.values())} {last_line}")
     with replacing(output / PAGE) as file:
         file.write(page)
     shown = shown_in_bins(table, groups)

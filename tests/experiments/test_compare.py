@@ -129,7 +129,7 @@ def test_tables_and_plots_of_all_methods(comparison, capsys):
     assert (
         "Warning: no report.html is written: " in printed and "has no inference/lvis_instances_results.json" in printed
     )
-    assert re.search(r"rfs seed 0: box AP 20\.0, APr –, mask AP 10\.0, APr –, 0\.0 min; runs left: \d+\n", printed)
+    assert re.search(r"rfs seed 0: box AP 20\.0, APr –, mask AP 10\.0, APr –, \d+ s; runs left: \d+\n", printed)
     assert "; runs left: 0\n" in printed
 
 
