@@ -71,8 +71,7 @@ _OF_THIS_RUN = ("MODEL.WEIGHTS", "OUTPUT_DIR")
 @command_line
 def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
-    args, overrides = parse_with_overrides(_parser(), words)
-    args.opts = overrides
+    args = parse_with_overrides(_parser(), words)
     args.opts = overrides_of(args)
     args.command = f"{program('calibrate')} {shlex.join(words)}"
     check_config_given(args)

@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from ..config_files.imports import add_import_argument, import_overrides
+from ..config_files.imports import add_import_argument
 from ..config_files.names import config_folder
 from ..console.command_line import command_line, log_to_screen
 from ..experiments.arguments import SEEDS
@@ -16,7 +16,7 @@ from ..experiments.compare import QUICK, QUICK_SEEDS, compare
 from ..experiments.comparison_report import METRICS
 from ..experiments.methods import METHODS
 from .overrides import parse_with_overrides
-from .parsers import new_parser, program
+from .parsers import new_parser, overrides_of, program
 
 DESCRIPTION = """\
 Train every method with several seeds and compare them as in Table 2 of the paper. `make compare` runs this.
@@ -36,7 +36,7 @@ The same command resumes a comparison that was interrupted.
 @command_line
 def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
-    args, overrides = parse_with_overrides(_parser(), words)
+    args = parse_with_overrides(_parser(), words)
     log_to_screen()
     arguments_of_both = {
         "methods": args.methods,
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
         "program": None,
         "output": args.output or Path("output/compare_quick" if args.quick else "output/compare"),
         "configs": args.configs,
-        "overrides": [*(QUICK if args.quick else ()), *overrides, *import_overrides(args.imports)],
+        "overrides": [*(QUICK if args.quick else ()), *overrides_of(args)],
         "jobs": args.jobs,
         "command": f"{program('compare')} {shlex.join(words)}".rstrip(),
     }

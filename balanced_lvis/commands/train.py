@@ -7,7 +7,7 @@ import contextlib
 
 from detectron2.engine import default_argument_parser
 
-from ..config_files.imports import add_import_argument, import_overrides
+from ..config_files.imports import add_import_argument
 from ..console.command_line import command_line, log_to_files
 from ..engine.processes.job import Job, find_job
 from ..engine.processes.launch import launch
@@ -16,7 +16,7 @@ from ..engine.run import check, read_config, run_in_worker
 from ..utils.job_lock import only_job_in
 from ..utils.storage import check_writable
 from .evaluate_file import check_evaluates_file, evaluate_file
-from .parsers import CONFIG_FILE, DETECTION_OVERRIDES, check_config_given, program
+from .parsers import CONFIG_FILE, DETECTION_OVERRIDES, check_config_given, overrides_of, program
 
 DESCRIPTION = "Train a model and evaluate it, or evaluate a checkpoint or a results file."
 
@@ -90,7 +90,7 @@ def start(args: argparse.Namespace) -> None:
     Raises:
         InputError: if the command line, config, datasets or weights are invalid.
     """
-    args.opts = [*args.opts, *import_overrides(args.imports)]
+    args.opts = overrides_of(args)
     check_config_given(args)
     job = find_job(args)
     args.resume |= job.attempt > 0  # restarted by torchrun after a failure

@@ -385,15 +385,15 @@ def running(script):
 
 
 def test_overrides_may_follow_a_list_of_methods():
-    args, overrides = parse_with_overrides(
+    args = parse_with_overrides(
         command._parser(), ["--seeds", "3", "--methods", "rfs", "crt", "SOLVER.MAX_ITER", "5", "SEED", "1"]
     )
-    assert (args.methods, args.seeds, overrides) == (["rfs", "crt"], [3], ["SOLVER.MAX_ITER", "5", "SEED", "1"])
+    assert (args.methods, args.seeds, args.opts) == (["rfs", "crt"], [3], ["SOLVER.MAX_ITER", "5", "SEED", "1"])
     words = ["--methods", "rfs", "SEED", "4"]
-    args, overrides = parse_with_overrides(command._parser(), words)
-    assert (args.methods, overrides) == (["rfs"], ["SEED", "4"])
-    args, overrides = parse_with_overrides(command._parser(), ["--jobs", "1", "VERSION", "2"])
-    assert (args.methods, args.seeds, overrides) == (list(METHODS), None, ["VERSION", "2"])
+    args = parse_with_overrides(command._parser(), words)
+    assert (args.methods, args.opts) == (["rfs"], ["SEED", "4"])
+    args = parse_with_overrides(command._parser(), ["--jobs", "1", "VERSION", "2"])
+    assert (args.methods, args.seeds, args.opts) == (list(METHODS), None, ["VERSION", "2"])
 
 
 def test_the_smoke_test_is_a_valid_config_of_every_method():
