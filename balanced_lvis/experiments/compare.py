@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..console.printing import print_text
@@ -32,34 +34,45 @@ QUICK = (
 )  # fmt: skip
 
 
-def compare(
-    methods,
-    seeds,
-    program: Path | None,
-    output: Path,
-    configs: str,
-    overrides: tuple[str, ...] | list[str] = (),
-    jobs: int | None = None,
-    command: str = "",
-) -> dict:
+@dataclass(frozen=True)
+class Experiment:
     """
-    Train every method with every seed, evaluate, and write ``table.md``, ``table.json``, plots and a report of the
-    first seed of the reference and of the best method to ``output``.
+    Methods to train with several seeds, and how to run them.
 
-    Each run has a folder: ``output``/method/seed_0 and so on. Finished runs are kept, and interrupted ones resume from
-    their last checkpoint. Runs of another config are deleted, and so are runs that start from a first stage that is
-    trained in this call.
-
-    Args:
+    Attributes:
         methods: keys of :data:`METHODS`, and paths of configs of other methods
             (:func:`.comparison_runs.method_of_config`); the first stages of second stages are added.
         seeds: whole numbers from 0, for training only: the rendered dataset is the same for all.
-        program: path of a program with the commands of ``balanced-lvis``; None: ``balanced-lvis`` itself.
         output: folder for the runs and the results.
         configs: start of the paths of the configs, before ``METHOD.yaml``.
         overrides: ``KEY VALUE`` pairs, for all runs.
+        program: path of a program with the commands of ``balanced-lvis``; None: ``balanced-lvis`` itself.
         jobs: number of simultaneous runs; by default one per core, or one per GPU.
-        command: the command line to name in ``table.md``.
+        command: the command line to name in the results.
+    """
+
+    methods: Sequence[str]
+    seeds: Sequence[int]
+    output: Path
+    configs: str
+    overrides: Sequence[str] = ()
+    program: Path | None = None
+    jobs: int | None = None
+    command: str = ""
+
+    def run_all(self, chosen: list[Run], runs: list[Run]) -> tuple[int, int]:
+        """As :func:`.run_processes.run_all`."""
+        return run_all(chosen, runs, self.output, self.program, self.jobs, _prepare_data)
+
+
+def compare(experiment: Experiment) -> dict:
+    """
+    Train every method with every seed, evaluate, and write ``table.md``, ``table.json``, plots and a report of the
+    first seed of the reference and of the best method to the output folder.
+
+    Each run has a folder in it: method/seed_0 and so on. Finished runs are kept, and interrupted ones resume from their
+    last checkpoint. Runs of another config are deleted, and so are runs that start from a first stage that is trained
+    in this call.
 
     Returns:
         the contents of ``table.json``: {method: {metric: {"mean", "std", "runs", "difference"}}} in percent; see
@@ -71,16 +84,17 @@ def compare(
             fails, with the end of its output.
     """
     start = time.monotonic()
-    table, files, keys = all_methods(list(methods), configs, tuple(overrides))
-    chosen_methods, seeds = choose_methods(keys, table), check_seeds(seeds)
+    output, overrides = experiment.output, tuple(experiment.overrides)
+    table, files, keys = all_methods(list(experiment.methods), experiment.configs, overrides)
+    chosen_methods, seeds = choose_methods(keys, table), check_seeds(experiment.seeds)
     check_overrides(overrides)
-    runs = comparison_runs(table, files, seeds, output, tuple(overrides))
+    runs = comparison_runs(table, files, seeds, output, overrides)
     chosen = {key: run for key, run in runs.items() if key[0] in chosen_methods}
     with only_job_in(output, "--output"):
         remove_report(output)
-        counts = run_all(list(chosen.values()), list(runs.values()), output, program, jobs, prepare_data)
-        last_line = made_by(command or "compare", seeds, start, *counts)
-        title = f"Comparison of {len(chosen_methods)} methods, {os.path.relpath(f'{configs}*.yaml')}"
+        counts = experiment.run_all(list(chosen.values()), list(runs.values()))
+        last_line = made_by(experiment.command or "compare", seeds, start, *counts)
+        title = f"Comparison of {len(chosen_methods)} methods, {os.path.relpath(f'{experiment.configs}*.yaml')}"
         return _write({key: table[key] for key in chosen_methods}, chosen, output, title, last_line)
 
 
@@ -112,7 +126,7 @@ def all_methods(
     return table, files, keys
 
 
-def prepare_data(runs: list[Run]) -> None:
+def _prepare_data(runs: list[Run]) -> None:
     """Render datasets once, before several runs need them at the same time."""
     configs = [run.config() for run in runs]
     for cfg in {rendered_root(cfg): cfg for cfg in configs}.values():
