@@ -7,10 +7,10 @@ import json
 import os
 from pathlib import Path
 
-from .commands.train import run_job
+from .commands.jobs import check_and_launch
 from .config import load_config, thawed
 from .engine.processes.job import find_job
-from .engine.run import read_config
+from .engine.run import read_config, run_in_worker
 from .prediction.predictor import Predictor
 from .utils.errors import InputError
 from .utils.run_files import RESULTS
@@ -73,7 +73,7 @@ def _run(cfg, *, eval_only: bool, resume: bool, num_gpus: int) -> dict:
     job = find_job(args)
     args.resume |= job.attempt > 0  # restarted by torchrun after a failure
     cfg = read_config(args, job)
-    run_job(cfg, args, job)
+    check_and_launch(job, cfg, args, run_in_worker, (cfg, args))
     if job.rank or not cfg.DATASETS.TEST:
         return {}
     return json.loads(Path(cfg.OUTPUT_DIR, RESULTS).read_text(encoding="utf-8"))

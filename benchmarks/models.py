@@ -30,7 +30,7 @@ from balanced_lvis.data.config_datasets import register_rendered
 from balanced_lvis.data.dataset_files import datasets_root
 from balanced_lvis.data.rendered import RenderedSpec, render_dataset
 from balanced_lvis.engine.optimizer import build_optimizer
-from balanced_lvis.engine.precision import AUTOCAST
+from balanced_lvis.engine.precision import autocast_dtype
 from balanced_lvis.engine.speed import apply_speed
 from balanced_lvis.engine.step import TrainingStep
 from balanced_lvis.evaluation import unpasted
@@ -203,7 +203,7 @@ def _train(job: dict, cfg, model, batches: list[list[dict]]) -> dict:
     trained.propose_around_objects(model, batches)
     model.train()
     optimizer = (build_stock_optimizer if stock else build_optimizer)(cfg, model)
-    autocast = _autocast(cfg)
+    autocast = autocast_dtype(cfg)
     make = _stock_trainer if stock else TrainingStep
     trainer = make(model, itertools.cycle(batches), optimizer, autocast=autocast)
     losses = []
@@ -219,10 +219,6 @@ def _train(job: dict, cfg, model, batches: list[list[dict]]) -> dict:
     if sampled != [128, 384]:
         raise InputError(f"{sampled} foreground and background RoIs were sampled in an image, not 128 and 384.")
     return {**found, "losses": losses, "autocast": autocast is not None}
-
-
-def _autocast(cfg) -> torch.dtype | None:
-    return AUTOCAST[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None
 
 
 def _stock_trainer(model, data, optimizer, autocast: torch.dtype | None) -> SimpleTrainer:

@@ -30,7 +30,15 @@ THREADS = 2
 
 
 def image_weights(num_images: int, samples: int, seed: int) -> np.ndarray:
-    """(S, I) int16: how often each image is drawn in each resample."""
+    """
+    Args:
+        num_images: number of images I.
+        samples: number of resamples S, of I images each, drawn with replacement.
+        seed: of the generator.
+
+    Returns:
+        (S, I) int16: how often each image is drawn in each resample.
+    """
     rng = np.random.default_rng(seed)
     weights = np.empty((samples, num_images), np.int16)
     for row in weights:

@@ -252,7 +252,12 @@ def _stated_digest(path: str) -> str:
 
 def scores_of(activation: Activation, logits: Tensor, class_logits: Tensor) -> Tensor:
     """
-    The activation's scores of the (R, C) ``logits`` with the (R, K) ``class_logits`` in place of those of the classes.
+    The activation's scores with other logits of the classes.
+
+    Args:
+        activation: the activation.
+        logits: (R, C) outputs of the classifier.
+        class_logits: (R, K), in place of those of the classes in ``logits``.
     """
     return activation.scores(activation.with_class_logits(logits, class_logits))
 

@@ -36,6 +36,12 @@ def frequency_groups(counts: np.ndarray) -> dict[str, np.ndarray]:
 @torch.no_grad()
 def predict(model: ImageClassifier, images: ImageSet, batch_size: int, device: torch.device) -> np.ndarray:
     """
+    Args:
+        model: in training or evaluation mode, which it keeps.
+        images: N images.
+        batch_size: number of images per forward pass.
+        device: device of the model.
+
     Returns:
         (N, K) float64 test-time scores.
     """
@@ -50,7 +56,16 @@ def predict(model: ImageClassifier, images: ImageSet, batch_size: int, device: t
 def statistics_of(
     model: ImageClassifier, images: ImageSet, batch_size: int, device: torch.device, weights: str
 ) -> LogitStatistics:
-    """The mean and standard deviation of the logit of each class over images, of the checkpoint ``weights``."""
+    """
+    The mean and standard deviation of the logit of each class over images.
+
+    Args:
+        model: set to evaluation mode.
+        images: with the classes of the model.
+        batch_size: number of images per forward pass.
+        device: device of the model.
+        weights: path of the model's checkpoint, whose checksum is stated in the result.
+    """
     digest = cached_sha256(weights)
     model.eval()
     collector = StatisticsCollector(images.num_classes)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..console.printing import print_text
 from ..experiments.arguments import OWN_KEYS, check_overrides, check_seeds, choose_methods
-from ..experiments.run_processes import train_all
-from ..experiments.runs import Run, discard_stale, unfinished
+from ..experiments.run_processes import made_by, run_all
+from ..experiments.runs import Run
 from ..experiments.tables import percent
 from ..utils.errors import InputError
 from ..utils.io import write_json, write_text
@@ -84,17 +81,9 @@ def run_experiment(
     check_overrides(overrides, SET_KEYS)
     runs = _runs(methods, imbalances, seeds, output, configs, tuple(overrides))
     with only_job_in(output, "--output"):
-        to_do = unfinished(list(runs.values()))
-        _prepare_data(to_do)  # before anything is deleted
-        discard_stale(to_do, list(runs.values()), output)
-        print(f"{len(to_do)} runs to train and evaluate, {len(runs) - len(to_do)} already finished", flush=True)
-        train_all(to_do, None, jobs, _Reporter(len(to_do)), num_runs=len(runs))
-        minutes = (time.monotonic() - start) / 60
-        made_by = (
-            f"Made by `{command or 'run_experiment'}`: {len(to_do)} runs in {minutes:.1f} minutes; "
-            f"{len(runs) - len(to_do)} had already finished."
-        )
-        return _write(runs, output, configs, made_by)
+        all_runs: list[Run] = list(runs.values())
+        counts = run_all(all_runs, all_runs, output, jobs=jobs, prepare=_prepare_data, describe=_accuracies)
+        return _write(runs, output, configs, made_by(command or "run_experiment", seeds, start, *counts))
 
 
 def _check_imbalances(imbalances: Sequence[int]) -> list[int]:
@@ -157,31 +146,19 @@ def _prepare_data(runs: Sequence[Run]) -> None:
             check_no_empty_class(checked[key], images.class_names)
 
 
-class _Reporter:
-    """Prints a line for each run that has ended."""
-
-    def __init__(self, count: int):
-        self._left = count
-
-    def __call__(self, run: Run, seconds: float) -> None:
-        self._left -= 1
-        assert isinstance(run, ClassifierRun)
-        results = run.results()
-        groups = ", ".join(f"{group} {percent(results[group])}" for group in GROUPS)
-        tqdm.write(
-            f"{run.title}: accuracy {percent(results['accuracy'])} ({groups}), {seconds:.0f} s; runs left: {self._left}"
-        )
-        sys.stdout.flush()
+def _accuracies(results: dict) -> str:
+    groups = ", ".join(f"{group} {percent(results[group])}" for group in GROUPS)
+    return f"accuracy {percent(results['accuracy'])} ({groups})"
 
 
-def _write(runs: dict[Key, ClassifierRun], output: Path, configs: str, made_by: str) -> dict:
+def _write(runs: dict[Key, ClassifierRun], output: Path, configs: str, last_line: str) -> dict:
     results: dict[int, dict[str, list[dict]]] = {}
     for imbalance, key in dict.fromkeys((imbalance, key) for imbalance, key, _ in runs):
         found = [run.results() for (i, k, _), run in runs.items() if (i, k) == (imbalance, key)]
         results.setdefault(imbalance, {})[key] = found
     results = {i: {key: of_method[key] for key in METHODS if key in of_method} for i, of_method in results.items()}
     table = statistics_table(results)
-    page = results_page(table, f"Long-tailed classification, {os.path.relpath(f'{configs}*.yaml')}", made_by)
+    page = results_page(table, f"Long-tailed classification, {os.path.relpath(f'{configs}*.yaml')}", last_line)
     write_text(output / PAGE, page)
     write_json(output / TABLE, table, indent=1)
     marginal_figure(results, output / FIGURE)

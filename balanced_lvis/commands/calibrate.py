@@ -17,9 +17,7 @@ from ..config_files.names import config_path, is_lazy_file
 from ..console.command_line import command_line, log_to_files
 from ..console.printing import print_text
 from ..engine.processes.job import find_job
-from ..engine.processes.launch import launch
-from ..engine.processes.watchdog import Limits
-from ..engine.run import check, prepare_worker, read_config
+from ..engine.run import prepare_worker, read_config
 from ..experiments.calibration_grid import (
     Grid,
     Plan,
@@ -33,10 +31,9 @@ from ..experiments.calibration_grid import (
 from ..experiments.calibration_report import REPORT_FILES, calibration_lines, config_of, write_report
 from ..utils.errors import InputError
 from ..utils.io import write_json, write_text
-from ..utils.job_lock import only_job_in
 from ..utils.memory_allocator import keep_freed_memory
-from ..utils.storage import check_writable, clear_errors
-from .export_checkpoint import add_job_arguments
+from ..utils.storage import clear_errors
+from .jobs import add_job_arguments, check_and_launch, evaluation_args
 from .overrides import parse_with_overrides
 from .parsers import add_config_arguments, check_config_given, new_parser, overrides_of, program
 
@@ -71,13 +68,12 @@ _OF_THIS_RUN = ("MODEL.WEIGHTS", "OUTPUT_DIR")
 @command_line
 def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
-    args, overrides = parse_with_overrides(_parser(), words)
-    args.opts = overrides
+    args = parse_with_overrides(_parser(), words)
     args.opts = overrides_of(args)
     args.command = f"{program('calibrate')} {shlex.join(words)}"
     check_config_given(args)
     _check_yaml(args.config_file)
-    _start(argparse.Namespace(**{**vars(args), "eval_only": True, "resume": False, "allow_missing": False}))
+    _start(evaluation_args(args))
 
 
 class _AddCalibration(argparse.Action):
@@ -173,21 +169,15 @@ def _start(args: argparse.Namespace) -> None:
     cfg.freeze()
     report = _Report(args.config_file, _given(args), args.command)
 
-    with contextlib.ExitStack() as stack:
+    def prepare():
+        if args.grids:
+            check_settings(cfg, tried.settings)
+        else:
+            grids, tried.warnings = default_grids(cfg)
+            tried.settings = settings_of(cfg, grids)
 
-        def prepare():
-            if job.rank == 0:
-                stack.enter_context(only_job_in(plan.output, "--output"))
-            check_writable(plan.output, "--output")
-            log_to_files(plan.output, job.rank, "--output")
-            check(cfg, args, job)
-            if args.grids:
-                check_settings(cfg, tried.settings)
-            else:
-                grids, tried.warnings = default_grids(cfg)
-                tried.settings = settings_of(cfg, grids)
-
-        launch(job, prepare, _work, (cfg, plan, tried, reported_on, report), cfg.MODEL.DEVICE, Limits.from_config(cfg))
+    arguments = (cfg, plan, tried, reported_on, report)
+    check_and_launch(job, cfg, args, _work, arguments, prepare, plan.output, "--output")
 
 
 def _dataset(name: str | None, reported_on: tuple[str, ...]) -> str:

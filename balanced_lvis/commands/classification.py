@@ -10,13 +10,13 @@ from pathlib import Path
 from ..classification.config import default_config, load_config
 from ..classification.experiment import IMBALANCES, QUICK, QUICK_SEEDS, run_experiment
 from ..classification.methods import METHODS
-from ..config_files.imports import add_import_argument, import_overrides
+from ..config_files.imports import add_import_argument
 from ..config_files.names import config_folder
 from ..console.command_line import command_line
 from ..experiments.arguments import SEEDS
 from ..utils.errors import InputError
 from .overrides import parse_with_overrides
-from .parsers import OVERRIDES, new_parser, program
+from .parsers import OVERRIDES, new_parser, overrides_of, program
 
 DESCRIPTION = """\
 Train image classifiers with every method, imbalance factor and seed, and compare them as in Table 1 and Figure 1 of the
@@ -37,8 +37,7 @@ _DATASET = "characters"
 @command_line
 def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
-    args, overrides = parse_with_overrides(_parser(), words, set(default_config()))
-    overrides = [*overrides, *import_overrides(args.imports)]
+    args = parse_with_overrides(_parser(), words, set(default_config()))
     configs = _CONFIGS / args.dataset
     run_experiment(
         _methods(configs, args.methods),
@@ -46,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         args.seeds or (QUICK_SEEDS if args.quick else SEEDS),
         args.output or _default_output(args.dataset, args.quick),
         f"{configs}/",
-        [*(QUICK if args.quick else ()), *overrides],
+        [*(QUICK if args.quick else ()), *overrides_of(args)],
         args.jobs,
         f"{program('classification')} {shlex.join(words)}".rstrip(),
     )

@@ -31,8 +31,7 @@ the evaluation of as many images.
 
 @command_line(prints_result=True)
 def main(arguments: list[str] | None = None) -> None:
-    args, overrides = parse_with_overrides(_parser(), sys.argv[1:] if arguments is None else arguments)
-    args.opts = overrides
+    args = parse_with_overrides(_parser(), sys.argv[1:] if arguments is None else arguments)
     check_config_given(args)
     cfg = load_config(args.config_file, overrides_of(args))
     output = args.output or _next_to(cfg.MODEL.WEIGHTS)

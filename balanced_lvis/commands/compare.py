@@ -7,16 +7,16 @@ import shlex
 import sys
 from pathlib import Path
 
-from ..config_files.imports import add_import_argument, import_overrides
+from ..config_files.imports import add_import_argument
 from ..config_files.names import config_folder
 from ..console.command_line import command_line, log_to_screen
 from ..experiments.arguments import SEEDS
 from ..experiments.combination_search import FINALISTS, search_combinations
-from ..experiments.compare import QUICK, QUICK_SEEDS, compare
+from ..experiments.compare import QUICK, QUICK_SEEDS, Experiment, compare
 from ..experiments.comparison_report import METRICS
 from ..experiments.methods import METHODS
 from .overrides import parse_with_overrides
-from .parsers import new_parser, program
+from .parsers import new_parser, overrides_of, program
 
 DESCRIPTION = """\
 Train every method with several seeds and compare them as in Table 2 of the paper. `make compare` runs this.
@@ -36,24 +36,21 @@ The same command resumes a comparison that was interrupted.
 @command_line
 def main(arguments: list[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
-    args, overrides = parse_with_overrides(_parser(), words)
+    args = parse_with_overrides(_parser(), words)
     log_to_screen()
-    arguments_of_both = {
-        "methods": args.methods,
-        "seeds": args.seeds or (QUICK_SEEDS if args.quick else SEEDS),
-        "program": None,
-        "output": args.output or Path("output/compare_quick" if args.quick else "output/compare"),
-        "configs": args.configs,
-        "overrides": [*(QUICK if args.quick else ()), *overrides, *import_overrides(args.imports)],
-        "jobs": args.jobs,
-        "command": f"{program('compare')} {shlex.join(words)}".rstrip(),
-    }
+    experiment = Experiment(
+        methods=args.methods,
+        seeds=args.seeds or (QUICK_SEEDS if args.quick else SEEDS),
+        output=args.output or Path("output/compare_quick" if args.quick else "output/compare"),
+        configs=args.configs,
+        overrides=[*(QUICK if args.quick else ()), *overrides_of(args)],
+        jobs=args.jobs,
+        command=f"{program('compare')} {shlex.join(words)}".rstrip(),
+    )
     if args.combinations:
-        search_combinations(
-            **arguments_of_both, search_seed=args.search_seed, metric=args.metric, finalists=args.finalists
-        )
+        search_combinations(experiment, args.search_seed, args.metric, args.finalists)
     else:
-        compare(**arguments_of_both)
+        compare(experiment)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,7 +13,8 @@ from ..data.config_datasets import prepare_dataset
 from ..evaluation.submission import ImageList, annotation_file_of, export_predictions, validate_submission
 from ..utils.errors import InputError
 from ..utils.text import safe_file_name
-from .export_checkpoint import CHUNK, Options, add_job_arguments, export_checkpoint
+from .export_checkpoint import CHUNK, Options, export_checkpoint
+from .jobs import add_job_arguments
 from .parsers import add_config_arguments, check_config_given, new_parser, overrides_of
 
 DESCRIPTION = """\

@@ -26,9 +26,8 @@ from ..data.loader import build_test_loader
 from ..engine.checkpoints.identity import Identity
 from ..engine.checkpoints.weights import load_for_evaluation
 from ..engine.processes.job import find_job
-from ..engine.processes.launch import launch
-from ..engine.processes.watchdog import Limits, note
-from ..engine.run import check, prepare_worker, read_config
+from ..engine.processes.watchdog import note
+from ..engine.run import prepare_worker, read_config
 from ..engine.trainer import Trainer
 from ..evaluation.lvis_api import MAX_DETECTIONS_PER_IMAGE
 from ..evaluation.lvis_evaluator import category_ids_of
@@ -38,10 +37,10 @@ from ..evaluation.submission.results_writer import Written, write_submission
 from ..modeling.box_predictor import calibration_from_config
 from ..utils.errors import InputError
 from ..utils.io import sha256_of
-from ..utils.job_lock import only_job_in
 from ..utils.memory_allocator import keep_freed_memory
-from ..utils.storage import check_writable, clear_errors
+from ..utils.storage import clear_errors
 from ..utils.text import one_line, safe_file_name
+from .jobs import check_and_launch, evaluation_args
 
 logger = logging.getLogger(__name__)
 
@@ -73,17 +72,6 @@ class Options:
     chunk: int = CHUNK
 
 
-def add_job_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds Detectron2's arguments on processes, which :func:`balanced_lvis.engine.processes.job.find_job` reads."""
-    group = parser.add_argument_group("processes", "not needed with torchrun and SLURM")
-    group.add_argument("--num-gpus", type=int, default=1, help="processes per machine (default: 1)")
-    group.add_argument("--num-machines", type=int, default=1, help="number of machines (default: 1)")
-    group.add_argument("--machine-rank", type=int, default=0, help="rank of this machine, from 0")
-    group.add_argument(
-        "--dist-url", default="auto", help="address of the first machine, tcp://HOST:PORT, to which the others connect"
-    )
-
-
 def export_checkpoint(args: argparse.Namespace, options: Options) -> None:
     """
     Runs a checkpoint on a dataset, writes the submission to ``options.output``, and prints what was written.
@@ -91,30 +79,23 @@ def export_checkpoint(args: argparse.Namespace, options: Options) -> None:
     An interrupted export is resumed if checkpoint, config and dataset are the same, with any number of processes.
 
     Args:
-        args: config_file, opts, and the arguments of :func:`add_job_arguments`.
+        args: config_file, opts, and the arguments of :func:`.jobs.add_job_arguments`.
 
     Raises:
         InputError: if the config, dataset or checkpoint is invalid, or the folder has detections of another export.
     """
     if options.chunk < 1:
         raise InputError(f"--chunk is {options.chunk}; it must be 1 or more.")
-    args = argparse.Namespace(**{**vars(args), "eval_only": True, "resume": False, "allow_missing": False})
+    args = evaluation_args(args)
     args.opts = [*args.opts, "DATASETS.TEST", repr((options.dataset,)), "OUTPUT_DIR", options.output]
     job = find_job(args)
     cfg = read_config(args, job)
 
-    with contextlib.ExitStack() as stack:
+    def prepare():
+        origin = _origin(cfg)
+        _chunks(options).begin(origin, int(origin[_NUM_IMAGES]))
 
-        def prepare():
-            if job.rank == 0:
-                stack.enter_context(only_job_in(options.output, "--output"))
-            check_writable(options.output, "--output")
-            log_to_files(options.output, job.rank, "--output")
-            check(cfg, args, job)
-            origin = _origin(cfg)
-            _chunks(options).begin(origin, int(origin[_NUM_IMAGES]))
-
-        launch(job, prepare, _work, (cfg, options), cfg.MODEL.DEVICE, Limits.from_config(cfg))
+    check_and_launch(job, cfg, args, _work, (cfg, options), prepare, options.output, "--output")
 
 
 def _chunks(options: Options) -> Chunks:

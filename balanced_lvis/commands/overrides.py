@@ -30,19 +30,19 @@ def split_overrides(words: Sequence[str], sections: Collection[str] | None = Non
 
 def parse_with_overrides(
     parser: argparse.ArgumentParser, words: Sequence[str], sections: Collection[str] | None = None
-) -> tuple[argparse.Namespace, list[str]]:
+) -> argparse.Namespace:
     """
+    The arguments of a command with options of many values, which may be followed by overrides.
+
     Args:
-        parser: of a command with options of many values, and ``opts`` for the overrides.
+        parser: its parser, with ``opts`` for the overrides.
         words: the command line.
         sections: as of :func:`split_overrides`.
-
-    Returns:
-        the arguments; the overrides, as a flat list.
     """
     arguments, overrides = split_overrides(words, sections)
     args = parser.parse_args(arguments)
-    return args, [*args.opts, *overrides]
+    args.opts = [*args.opts, *overrides]
+    return args
 
 
 def _sections_of_detection() -> set[str]:

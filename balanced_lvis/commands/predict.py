@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     predictor = Predictor.from_checkpoint(
         args.weights,
         args.config_file,
-        [*overrides_of(args), *overrides, *args.overrides],
+        [*overrides, *overrides_of(args)],
         threshold=args.threshold,
         thresholds=args.thresholds,
         classes=args.classes,
@@ -146,6 +146,5 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="allow the checkpoint to run code when loaded; only for files that you trust",
     )
-    add("--opts", nargs="*", default=[], help=argparse.SUPPRESS)  # of older scripts
-    add("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=f"{OVERRIDES}, such as MODEL.DEVICE cpu")
+    add("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=f"{OVERRIDES}, such as MODEL.DEVICE cpu")
     return parser

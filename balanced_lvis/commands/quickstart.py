@@ -36,13 +36,13 @@ FORMS = [
 
 @command_line
 def main(arguments: list[str] | None = None) -> None:
-    args, overrides = parse_with_overrides(_parser(), sys.argv[1:] if arguments is None else arguments)
+    args = parse_with_overrides(_parser(), sys.argv[1:] if arguments is None else arguments)
     log_to_screen()
     candidates = [
         Candidate(key, title, Path(config_path(config)), options)
         for key, title, config, options in (FORMS if args.forms else CANDIDATES)
     ]
-    quick_start(candidates, args.seeds, None, args.output, overrides)
+    quick_start(candidates, args.seeds, None, args.output, args.opts)
 
 
 def _parser() -> argparse.ArgumentParser:

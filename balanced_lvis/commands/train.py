@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 
 from detectron2.engine import default_argument_parser
 
-from ..config_files.imports import add_import_argument, import_overrides
-from ..console.command_line import command_line, log_to_files
-from ..engine.processes.job import Job, find_job
-from ..engine.processes.launch import launch
-from ..engine.processes.watchdog import Limits
-from ..engine.run import check, read_config, run_in_worker
+from ..config_files.imports import add_import_argument
+from ..console.command_line import command_line
+from ..engine.processes.job import find_job
+from ..engine.run import read_config, run_in_worker
 from ..utils.job_lock import only_job_in
-from ..utils.storage import check_writable
 from .evaluate_file import check_evaluates_file, evaluate_file
-from .parsers import CONFIG_FILE, DETECTION_OVERRIDES, check_config_given, program
+from .jobs import check_and_launch
+from .parsers import CONFIG_FILE, DETECTION_OVERRIDES, check_config_given, overrides_of, program
 
 DESCRIPTION = "Train a model and evaluate it, or evaluate a checkpoint or a results file."
 
@@ -90,7 +87,7 @@ def start(args: argparse.Namespace) -> None:
     Raises:
         InputError: if the command line, config, datasets or weights are invalid.
     """
-    args.opts = [*args.opts, *import_overrides(args.imports)]
+    args.opts = overrides_of(args)
     check_config_given(args)
     job = find_job(args)
     args.resume |= job.attempt > 0  # restarted by torchrun after a failure
@@ -100,28 +97,4 @@ def start(args: argparse.Namespace) -> None:
         with only_job_in(cfg.OUTPUT_DIR):
             evaluate_file(cfg, args.predictions)
     else:
-        run_job(cfg, args, job)
-
-
-def run_job(cfg, args: argparse.Namespace, job: Job) -> None:
-    """
-    Check everything, then train or evaluate in all processes of a job.
-
-    Args:
-        cfg: from :func:`balanced_lvis.engine.run.read_config`.
-        args: from :func:`argument_parser`.
-        job: the job that the config was read for.
-
-    Raises:
-        InputError: if the config, a dataset or the weights are invalid.
-    """
-    with contextlib.ExitStack() as stack:
-
-        def prepare():
-            if job.rank == 0:
-                stack.enter_context(only_job_in(cfg.OUTPUT_DIR))
-            check_writable(cfg.OUTPUT_DIR)
-            log_to_files(cfg.OUTPUT_DIR, job.rank)
-            check(cfg, args, job)
-
-        launch(job, prepare, run_in_worker, (cfg, args), cfg.MODEL.DEVICE, Limits.from_config(cfg))
+        check_and_launch(job, cfg, args, run_in_worker, (cfg, args))

@@ -159,6 +159,12 @@ def write_report(found: dict, folder: str | os.PathLike, warnings: Sequence[str]
     """
     Write :data:`REPORT_FILES`.
 
+    Args:
+        found: from :func:`.calibration_grid.evaluate_settings`.
+        folder: folder to write to.
+        warnings: shown first.
+        command: last line of the table's file.
+
     Returns:
         the tables.
     """

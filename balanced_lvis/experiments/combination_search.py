@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..config import load_config
@@ -17,7 +16,7 @@ from ..utils.job_lock import only_job_in
 from .arguments import check_overrides, check_seeds, choose_methods
 from .combination_report import combinations_page, compared_with_all
 from .combinations import SEARCH, Combination, Combinations
-from .compare import all_methods, run_all
+from .compare import Experiment, all_methods
 from .comparison_report import METRICS, statistics_table
 from .comparison_runs import comparison_runs
 from .methods import full_titles
@@ -30,20 +29,11 @@ FINALISTS = 3
 
 
 def search_combinations(
-    methods: Sequence[str],
-    seeds: Sequence[int],
-    program: Path | None,
-    output: Path,
-    configs: str,
-    overrides: Sequence[str] = (),
-    jobs: int | None = None,
-    command: str = "",
-    search_seed: int = 0,
-    metric: str = "AP",
-    finalists: int = FINALISTS,
+    experiment: Experiment, search_seed: int = 0, metric: str = "AP", finalists: int = FINALISTS
 ) -> dict:
     """
-    Look for the best combination of activation, sampler, second stage and calibration.
+    Look for the best combination of activation, sampler, second stage and calibration, and write ``combinations.md``
+    and ``combinations.json`` to the output folder.
 
     The parts are the chosen methods of the comparison. The combinations are trained with one seed and ranked on a split
     of their own: new images of the same categories, rendered with the next ``DATASETS.RENDERED.SEED``. First all
@@ -52,10 +42,7 @@ def search_combinations(
     validation set with every method. Runs that the comparison has, or will have, are shared with it.
 
     Args:
-        methods: as of :func:`.compare.compare`.
-        seeds: seeds of the comparison.
-        program, output, configs, overrides, jobs, command: as of :func:`.compare.compare`; ``combinations.md`` and
-            ``combinations.json`` are written to ``output``.
+        experiment: of :func:`.compare.compare`.
         search_seed: seed that combinations are trained with for the search.
         metric: key of :data:`.comparison_report.METRICS` to rank by; "AP" is mask AP.
         finalists: number of combinations to train with all seeds.
@@ -72,46 +59,49 @@ def search_combinations(
         raise InputError(f"--finalists is {finalists}; it must be 1 or more.")
     if metric not in METRICS:
         raise InputError(f"--metric: {metric!r}; valid: {', '.join(METRICS)}.")
-    table, files, keys = all_methods(list(methods), configs, tuple(overrides))
+    output, overrides = experiment.output, tuple(experiment.overrides)
+    table, files, keys = all_methods(list(experiment.methods), experiment.configs, overrides)
     table = {key: table[key] for key in choose_methods(keys, table)}
-    seeds, (search_seed,) = check_seeds(seeds), check_seeds([search_seed])
+    seeds, (search_seed,) = check_seeds(experiment.seeds), check_seeds([search_seed])
     check_overrides(overrides)
     with only_job_in(output, "--output"):
         split, images = search_split(load_config(files[next(iter(table))], overrides))
         combinations = Combinations(table, files, output, overrides, search_seed, split)
         singles = comparison_runs(table, files, seeds, output, overrides)
-        scores = _Search(combinations, output, metric, program, jobs).scores()
+        scores = _Search(combinations, experiment, metric).scores()
         best = [c for c in sorted(scores, key=lambda c: -_value(scores[c], metric)) if not combinations.method(c)]
         best = best[:finalists]
         finals = {(c, seed): combinations.run(c, seed) for c in best for seed in seeds}
         chosen = [*singles.values(), *finals.values()]
-        run_all(chosen, [*chosen, *combinations.runs()], program, output, jobs)
-        results = {c.key: [finals[c, seed].results() for seed in seeds] for c in best}
-        results_of_singles = {key: [singles[key, seed].results() for seed in seeds] for key in table}
+        experiment.run_all(chosen, [*chosen, *combinations.runs()])
+        of_methods = statistics_table({key: [singles[key, seed].results() for seed in seeds] for key in table})
+        of_best = statistics_table({c.key: [finals[c, seed].results() for seed in seeds] for c in best})
         content = {
             "search": {c.key: _metrics(scores[c]) for c in scores},
-            "methods": statistics_table(results_of_singles),
-            "combinations": compared_with_all(statistics_table(results), statistics_table(results_of_singles)),
+            "methods": of_methods,
+            "combinations": compared_with_all(of_best, of_methods),
             "search_seed": search_seed,
             "seeds": list(seeds),
             "metric": metric,
         }
         titles = {c.key: combinations.title(c) for c in scores} | full_titles(table)
         minutes = (time.monotonic() - start) / 60
-        made_by = f"Made by `{command or 'search_combinations'}` in {minutes:.1f} minutes."
-        page = combinations_page(content, titles, images, made_by)
-        write_text(output / PAGE, page)
-        write_json(output / TABLE, content, indent=1)
-        print_text(f"\n{page}\nThe page and {TABLE} are in {output}/")
+        last_line = f"Made by `{experiment.command or 'search_combinations'}` in {minutes:.1f} minutes."
+        _write(content, combinations_page(content, titles, images, last_line), output)
         return content
+
+
+def _write(content: dict, page: str, output: Path) -> None:
+    write_text(output / PAGE, page)
+    write_json(output / TABLE, content, indent=1)
+    print_text(f"\n{page}\nThe page and {TABLE} are in {output}/")
 
 
 class _Search:
     """The ranking of combinations on the search split."""
 
-    def __init__(self, combinations: Combinations, output: Path, metric: str, program, jobs):
-        self._combinations, self._output, self._metric = combinations, output, metric
-        self._program, self._jobs = program, jobs
+    def __init__(self, combinations: Combinations, experiment: Experiment, metric: str):
+        self._combinations, self._experiment, self._metric = combinations, experiment, metric
         self._scores: dict[Combination, dict] = {}
 
     def scores(self) -> dict[Combination, dict]:
@@ -133,7 +123,7 @@ class _Search:
         if not runs:
             return
         print(f"Search: {len(runs)} combinations, {', '.join(c.key for c in runs)}", flush=True)
-        run_all(list(runs.values()), self._combinations.runs(), self._program, self._output, self._jobs)
+        self._experiment.run_all(list(runs.values()), self._combinations.runs())
         self._scores |= {c: run.results() for c, run in runs.items()}
 
 

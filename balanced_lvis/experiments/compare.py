@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..console.printing import print_text
@@ -16,12 +18,10 @@ from .comparison_plots import plot_ap_by_bin, plot_rare_ap, shown_in_bins
 from .comparison_report import add_differences, comparison_page, statistics_table
 from .comparison_runs import RunKey, comparison_runs, is_config_file, method_of_config
 from .methods import METHODS, REFERENCE, Method, full_titles
-from .run_processes import number_of_jobs, train_all
-from .run_progress import Reporter
+from .run_processes import made_by, run_all
 from .run_report import remove_report, report_runs
-from .runs import Run, discard_stale, unfinished, with_first_stages
+from .runs import Run
 from .tables import TASKS
-from .time_estimate import time_line
 
 TABLE = "table.json"
 PAGE = "table.md"
@@ -35,34 +35,45 @@ QUICK = (
 )  # fmt: skip
 
 
-def compare(
-    methods,
-    seeds,
-    program: Path | None,
-    output: Path,
-    configs: str,
-    overrides: tuple[str, ...] | list[str] = (),
-    jobs: int | None = None,
-    command: str = "",
-) -> dict:
+@dataclass(frozen=True)
+class Experiment:
     """
-    Train every method with every seed, evaluate, and write ``table.md``, ``table.json``, plots and a report of the
-    first seed of the reference and of the best method to ``output``.
+    Methods to train with several seeds, and how to run them.
 
-    Each run has a folder: ``output``/method/seed_0 and so on. Finished runs are kept, and interrupted ones resume from
-    their last checkpoint. Runs of another config are deleted, and so are runs that start from a first stage that is
-    trained in this call.
-
-    Args:
+    Attributes:
         methods: keys of :data:`METHODS`, and paths of configs of other methods
             (:func:`.comparison_runs.method_of_config`); the first stages of second stages are added.
         seeds: whole numbers from 0, for training only: the rendered dataset is the same for all.
-        program: path of a program with the commands of ``balanced-lvis``; None: ``balanced-lvis`` itself.
         output: folder for the runs and the results.
         configs: start of the paths of the configs, before ``METHOD.yaml``.
         overrides: ``KEY VALUE`` pairs, for all runs.
+        program: path of a program with the commands of ``balanced-lvis``; None: ``balanced-lvis`` itself.
         jobs: number of simultaneous runs; by default one per core, or one per GPU.
-        command: the command line to name in ``table.md``.
+        command: the command line to name in the results.
+    """
+
+    methods: Sequence[str]
+    seeds: Sequence[int]
+    output: Path
+    configs: str
+    overrides: Sequence[str] = ()
+    program: Path | None = None
+    jobs: int | None = None
+    command: str = ""
+
+    def run_all(self, chosen: list[Run], runs: list[Run]) -> tuple[int, int]:
+        """As :func:`.run_processes.run_all`."""
+        return run_all(chosen, runs, self.output, self.program, self.jobs, _prepare_data)
+
+
+def compare(experiment: Experiment) -> dict:
+    """
+    Train every method with every seed, evaluate, and write ``table.md``, ``table.json``, plots and a report of the
+    first seed of the reference and of the best method to the output folder.
+
+    Each run has a folder in it: method/seed_0 and so on. Finished runs are kept, and interrupted ones resume from their
+    last checkpoint. Runs of another config are deleted, and so are runs that start from a first stage that is trained
+    in this call.
 
     Returns:
         the contents of ``table.json``: {method: {metric: {"mean", "std", "runs", "difference"}}} in percent; see
@@ -74,21 +85,18 @@ def compare(
             fails, with the end of its output.
     """
     start = time.monotonic()
-    table, files, keys = all_methods(list(methods), configs, tuple(overrides))
-    chosen_methods, seeds = choose_methods(keys, table), check_seeds(seeds)
+    output, overrides = experiment.output, tuple(experiment.overrides)
+    table, files, keys = all_methods(list(experiment.methods), experiment.configs, overrides)
+    chosen_methods, seeds = choose_methods(keys, table), check_seeds(experiment.seeds)
     check_overrides(overrides)
-    runs = comparison_runs(table, files, seeds, output, tuple(overrides))
+    runs = comparison_runs(table, files, seeds, output, overrides)
     chosen = {key: run for key, run in runs.items() if key[0] in chosen_methods}
     with only_job_in(output, "--output"):
         remove_report(output)
-        to_do, kept = run_all(list(chosen.values()), list(runs.values()), program, output, jobs)
-        minutes = (time.monotonic() - start) / 60
-        made_by = (
-            f"Made by `{command or 'compare'}` with {len(seeds)} seed{'s' * (len(seeds) > 1)}: {to_do} runs in "
-            f"{minutes:.1f} minutes; {kept} had already finished."
-        )
-        title = f"Comparison of {len(chosen_methods)} methods, {os.path.relpath(f'{configs}*.yaml')}"
-        return _write({key: table[key] for key in chosen_methods}, chosen, output, title, made_by)
+        counts = experiment.run_all(list(chosen.values()), list(runs.values()))
+        last_line = made_by(experiment.command or "compare", seeds, start, *counts)
+        title = f"Comparison of {len(chosen_methods)} methods, {os.path.relpath(f'{experiment.configs}*.yaml')}"
+        return _write({key: table[key] for key in chosen_methods}, chosen, output, title, last_line)
 
 
 def all_methods(
@@ -119,36 +127,6 @@ def all_methods(
     return table, files, keys
 
 
-def run_all(
-    chosen: list[Run], runs: list[Run], program: Path | None, output: Path, jobs: int | None = None
-) -> tuple[int, int]:
-    """
-    Start the runs that have not finished and those that they build on, after a line with the estimated time.
-
-    Args:
-        chosen: the runs to finish.
-        runs: these and all others in the folder that may start from them.
-        program: as of :func:`compare`.
-        output: folder of the experiment, for messages.
-        jobs: as of :func:`compare`.
-
-    Returns:
-        the number of runs that were started; the number of those that had already finished.
-
-    Raises:
-        InputError: as :func:`compare`.
-    """
-    chosen = with_first_stages(chosen)
-    to_do = unfinished(chosen)
-    _prepare_data(to_do)  # before anything is deleted
-    discard_stale(to_do, with_first_stages(runs), output)
-    print(f"{len(to_do)} runs to train and evaluate, {len(chosen) - len(to_do)} already finished", flush=True)
-    if line := time_line(to_do, chosen, number_of_jobs(to_do, jobs, len(chosen))):
-        print(line, flush=True)
-    train_all(to_do, program, jobs, Reporter(len(to_do)), num_runs=len(chosen))
-    return len(to_do), len(chosen) - len(to_do)
-
-
 def _prepare_data(runs: list[Run]) -> None:
     """Render datasets once, before several runs need them at the same time."""
     configs = [run.config() for run in runs]
@@ -156,14 +134,14 @@ def _prepare_data(runs: list[Run]) -> None:
         prepare_rendered(cfg)
 
 
-def _write(methods: dict[str, Method], runs: dict[RunKey, Run], output: Path, title: str, made_by: str) -> dict:
+def _write(methods: dict[str, Method], runs: dict[RunKey, Run], output: Path, title: str, last_line: str) -> dict:
     by_method = {method: [run for (key, _), run in runs.items() if key == method] for method in methods}
     table = add_differences(
         statistics_table({method: [run.results() for run in found] for method, found in by_method.items()}), REFERENCE
     )
     titles = full_titles(methods)
     groups = {key: method.group for key, method in methods.items()}
-    page = comparison_page(table, titles, groups, title, f"{_schedules(runs.values())} {made_by}")
+    page = comparison_page(table, titles, groups, title, f"{_schedules(runs.values())} {last_line}")
     write_text(output / PAGE, page)
     shown = shown_in_bins(table, groups)
     per_category = {

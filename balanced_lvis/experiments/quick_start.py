@@ -16,10 +16,9 @@ from ..utils.run_files import DETECTIONS, INFERENCE, PER_CATEGORY, RESULTS
 from .arguments import check_overrides, check_seeds
 from .example_images import draw_comparison
 from .quick_start_report import comparison_table, mean_per_category, plot_ap_by_frequency, seed_statistics
-from .run_processes import train_all
-from .run_progress import Reporter
+from .run_processes import run_all
 from .run_report import remove_report, report_runs
-from .runs import Run, discard_stale, unfinished
+from .runs import Run
 
 SUMMARY = "summary.json"
 TABLE = "table.md"
@@ -94,13 +93,12 @@ def quick_start(
         configs = [run.config() for run in in_order]  # an invalid one is an error before anything is deleted
         print("Rendering the dataset (reused if it exists)", flush=True)
         prepare_rendered(configs[0])
-        to_do = _to_train(in_order, output)
+        _remove_finished(in_order, output)
         print(
             f"Training {' and '.join(titles.values())} with {_count(seeds)}, then evaluating by the LVIS rules",
             flush=True,
         )
-        print(f"{len(to_do)} runs to train and evaluate, {len(in_order) - len(to_do)} already finished", flush=True)
-        train_all(to_do, program, on_end=Reporter(len(to_do)), num_runs=len(in_order))
+        run_all(in_order, in_order, output, program)
         results = {key: [run.load(RESULTS) for run in group] for key, group in runs.items()}
         _draw({titles[key]: group for key, group in runs.items()}, rendered_root(configs[0]), output)
         table = comparison_table({titles[key]: found for key, found in results.items()})
@@ -114,17 +112,14 @@ def quick_start(
         return summary
 
 
-def _to_train(runs: list[Run], output: Path) -> list[Run]:
-    """All runs after a quick start that has finished; else those that have not finished."""
+def _remove_finished(runs: list[Run], output: Path) -> None:
+    """Remove the runs of a quick start that has finished, and its report."""
     if (output / SUMMARY).exists():
         for run in runs:
             run.discard()
         (output / TABLE).unlink(missing_ok=True)
         (output / SUMMARY).unlink()
     remove_report(output)
-    to_do = unfinished(runs)
-    discard_stale(to_do, runs, output)
-    return to_do
 
 
 def _count(seeds) -> str:

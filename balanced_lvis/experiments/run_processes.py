@@ -6,20 +6,77 @@ import contextlib
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import torch
 
 from ..console.preemption import StopRequest
 from ..utils.errors import InputError, StorageError
 from ..utils.parent_process import child_environment
-from .run_progress import Progress
-from .runs import SCREEN, Run
-from .time_estimate import note_seconds
+from .run_progress import Progress, Reporter, box_and_mask_ap
+from .runs import SCREEN, Run, discard_stale, unfinished, with_first_stages
+from .time_estimate import note_seconds, time_line
 
 POLL_SECONDS = 0.1
 GPUS = "CUDA_VISIBLE_DEVICES"
+
+
+def run_all(
+    chosen: list[Run],
+    runs: list[Run],
+    output: Path,
+    program: Path | None = None,
+    jobs: int | None = None,
+    prepare: Callable[[list[Run]], None] | None = None,
+    describe: Callable[[dict], str] = box_and_mask_ap,
+) -> tuple[int, int]:
+    """
+    Start the runs that have not finished and those that they build on, after a line with the estimated time.
+
+    Args:
+        chosen: the runs to finish.
+        runs: these and all others in the folder that may start from them.
+        output: folder of the experiment, for messages.
+        program, jobs: as of :func:`train_all`.
+        prepare: called with the runs to start, before outputs of other configs are deleted.
+        describe: as of :class:`.run_progress.Reporter`.
+
+    Returns:
+        the number of runs that were started; the number of those that had already finished.
+
+    Raises:
+        InputError: as :func:`train_all`, if a folder to delete is in use, or if the weights of a first stage were
+            removed.
+    """
+    chosen = with_first_stages(chosen)
+    to_do = unfinished(chosen)
+    if prepare:
+        prepare(to_do)
+    discard_stale(to_do, with_first_stages(runs), output)
+    kept = len(chosen) - len(to_do)
+    print(f"{len(to_do)} runs to train and evaluate, {kept} already finished", flush=True)
+    if line := time_line(to_do, chosen, number_of_jobs(to_do, jobs, len(chosen))):
+        print(line, flush=True)
+    train_all(to_do, program, jobs, Reporter(len(to_do), describe), num_runs=len(chosen))
+    return len(to_do), kept
+
+
+def made_by(command: str, seeds: list[int], start: float, to_do: int, kept: int) -> str:
+    """
+    The last sentence of a page of results.
+
+    Args:
+        command: the command line.
+        seeds: seeds of the experiment.
+        start: ``time.monotonic()`` at its start.
+        to_do, kept: from :func:`run_all`.
+    """
+    minutes = (time.monotonic() - start) / 60
+    return (
+        f"Made by `{command}` with {len(seeds)} seed{'s' * (len(seeds) > 1)}: {to_do} runs in {minutes:.1f} minutes; "
+        f"{kept} had already finished."
+    )
 
 
 def train_all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 from tqdm import tqdm
 
@@ -74,30 +75,30 @@ class Progress:
         return done, f"{done}/{iterations} loss {loss:.2f}" if done else "starting"
 
 
+def box_and_mask_ap(results: dict) -> str:
+    """Box and mask AP and APr in a content of ``results.json``, as text."""
+    box, box_rare, mask, mask_rare = (
+        percent(results.get(task, {}).get(metric)) for task in ("bbox", "segm") for metric in ("AP", "APr")
+    )
+    return f"box AP {box}, APr {box_rare}, mask AP {mask}, APr {mask_rare}"
+
+
 class Reporter:
     """
-    Prints a line for each run that has ended: its box and mask AP and APr, its minutes, and the number of runs left.
+    Prints a line for each run that has ended: its results, its time, and the number of runs left.
 
     Args:
         count: number of runs.
+        describe: the text for a content of ``results.json``.
     """
 
-    def __init__(self, count: int):
+    def __init__(self, count: int, describe: Callable[[dict], str] = box_and_mask_ap):
         self._left = count
+        self._describe = describe
 
     def __call__(self, run: Run, seconds: float) -> None:
         self._left -= 1
-        if isinstance(run, PreparationRun):
-            self._print(f"{run.title}: {seconds / 60:.1f} min")
-            return
-        results = run.results()
-        box, box_rare, mask, mask_rare = (
-            percent(results.get(task, {}).get(metric)) for task in ("bbox", "segm") for metric in ("AP", "APr")
-        )
-        self._print(
-            f"{run.title}: box AP {box}, APr {box_rare}, mask AP {mask}, APr {mask_rare}, {seconds / 60:.1f} min"
-        )
-
-    def _print(self, text: str) -> None:
-        tqdm.write(f"{text}; runs left: {self._left}")  # above the progress bar
+        results = "" if isinstance(run, PreparationRun) else f"{self._describe(run.results())}, "
+        took = f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
+        tqdm.write(f"{run.title}: {results}{took}; runs left: {self._left}")  # above the progress bar
         sys.stdout.flush()

@@ -201,7 +201,21 @@ class Run:
         return self.load_config(path)
 
 
-class EvaluationRun(Run):
+class _WithoutTraining(Run):
+    """A run that trains nothing, and whose progress is not known."""
+
+    trains: ClassVar[bool] = False
+
+    def iterations(self) -> int:
+        """One, so that progress has something to count."""
+        return 1
+
+    def progress(self) -> tuple[int, float]:
+        """Nothing is reported until the run has ended."""
+        return 0, math.nan
+
+
+class EvaluationRun(_WithoutTraining):
     """
     An evaluation of the model of :attr:`after`, without training.
 
@@ -209,7 +223,6 @@ class EvaluationRun(Run):
     """
 
     verb: ClassVar[str] = "Evaluation of"
-    trains: ClassVar[bool] = False
 
     def command(self, program: Path | None = None) -> list:
         """As in the base class, with ``--eval-only``."""
@@ -224,14 +237,6 @@ class EvaluationRun(Run):
         """Whether the folder has the results of an evaluation, of any config."""
         return (self.folder / RESULTS).exists()
 
-    def iterations(self) -> int:
-        """One, so that progress has something to count."""
-        return 1
-
-    def progress(self) -> tuple[int, float]:
-        """Nothing is reported until the evaluation has ended."""
-        return 0, math.nan
-
     def saved_config(self, path: Path):
         """The config that the evaluation has written, without its own folder and the prior found with the weights."""
         cfg = super().saved_config(path)
@@ -244,7 +249,7 @@ class EvaluationRun(Run):
 
 
 @dataclass
-class PreparationRun(Run):
+class PreparationRun(_WithoutTraining):
     """
     What an evaluation needs of the model of :attr:`after`: a file that a command writes next to the weights.
 
@@ -254,7 +259,6 @@ class PreparationRun(Run):
     """
 
     verb: ClassVar[str] = "Preparation of"
-    trains: ClassVar[bool] = False
 
     tool: str = ""
     suffix: str = ""
@@ -316,14 +320,6 @@ class PreparationRun(Run):
         """Whether the file has been written with this config from the weights that the model has now."""
         return self.has_results() and not self.is_of_other(cfg)
 
-    def iterations(self) -> int:
-        """As of an evaluation."""
-        return 1
-
-    def progress(self) -> tuple[int, float]:
-        """As of an evaluation."""
-        return 0, math.nan
-
 
 def preparations_of(cfg) -> dict[str, str]:
     """
@@ -344,7 +340,14 @@ def preparations_of(cfg) -> dict[str, str]:
 
 
 def same_run(one, other, output: Path) -> bool:
-    """Whether two configs define the same run, regardless of device, output folder and imported modules."""
+    """
+    Whether two configs define the same run, regardless of device, output folder and imported modules.
+
+    Args:
+        one: a config; its ``OUTPUT_DIR`` is the folder of the run.
+        other: a config.
+        output: folder of its run, which its ``OUTPUT_DIR`` may not state yet.
+    """
     one, other = one.clone(), other.clone()
     if _from_folder(one.MODEL.WEIGHTS, one.OUTPUT_DIR) == _from_folder(other.MODEL.WEIGHTS, output):
         one.MODEL.WEIGHTS = other.MODEL.WEIGHTS

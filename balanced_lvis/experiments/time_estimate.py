@@ -67,7 +67,8 @@ def _estimate(run: Run, finished: Sequence[Run]) -> tuple[float | None, bool]:
     if known:
         return run.iterations() * sum(seconds for seconds, _ in known) / sum(count for _, count in known), True
     cfg = run.config()
-    if "rendered_train" not in cfg.DATASETS.TRAIN or (cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available()):
+    datasets = cfg.DATASETS.TRAIN if "DATASETS" in cfg else ()  # none in image classification
+    if "rendered_train" not in datasets or (cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available()):
         return None, False
     per_iteration, per_run = typical_seconds(run)
     return per_run + run.iterations() * per_iteration, False

@@ -223,7 +223,17 @@ def _rgb_pixels(image, channels: str) -> np.ndarray:
 
 
 def predictions(predictor: Predictor, paths: Iterable[str], broken: list[str]) -> Iterator[Prediction | None]:
-    """Predicts images one by one; yields None for one that fails, and appends a line on it to ``broken``."""
+    """
+    Predicts images one by one.
+
+    Args:
+        predictor: the model.
+        paths: paths of the images.
+        broken: list to which a line is appended for each image that fails.
+
+    Yields:
+        the prediction of each image; None if it fails.
+    """
     for path in paths:
         yield attempt(path, broken, predictor.predict, path)
 

@@ -12,6 +12,8 @@ from balanced_lvis.classification.report import marginal_figure, mean_marginal, 
 from balanced_lvis.classification.runs import ClassifierRun
 from balanced_lvis.commands import classification as command
 from balanced_lvis.config_files.names import config_folder
+from balanced_lvis.experiments import run_processes
+from balanced_lvis.experiments.time_estimate import note_seconds, time_line
 from balanced_lvis.utils.errors import InputError
 from tests.classification.made import characters_opts, write_folders
 from tests.common import CONFIGS
@@ -101,7 +103,7 @@ def test_an_interrupted_run_of_another_config_is_discarded_and_its_second_stage_
         started.append([run.key for run in runs])
         shares.append(num_runs)
 
-    monkeypatch.setattr(experiment, "train_all", train_all)
+    monkeypatch.setattr(run_processes, "train_all", train_all)
     monkeypatch.setattr(experiment, "_write", lambda *arguments: {})
     arguments = (["logit_adjustment", "balms"], [5], [0], tmp_path, CHARACTERS)
     run_experiment(*arguments, opts(tmp_path))
@@ -118,7 +120,7 @@ def test_an_interrupted_run_of_another_config_is_discarded_and_its_second_stage_
 
 
 def test_finished_runs_of_another_config_are_counted_before_they_are_deleted(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(experiment, "train_all", lambda *arguments, **named: None)
+    monkeypatch.setattr(run_processes, "train_all", lambda *arguments, **named: None)
     monkeypatch.setattr(experiment, "_write", lambda *arguments: {})
     words = (*opts(tmp_path), "SOLVER.BASE_LR", "7.0")
     for method in ("softmax", "focal"):
@@ -140,6 +142,13 @@ def test_finished_runs_of_another_config_are_counted_before_they_are_deleted(tmp
     )
     assert line in shown and shown.index(line) < shown.index("3 runs to train and evaluate")
     assert not folder.exists() and not evaluation.exists()
+
+
+def test_the_time_is_estimated_once_a_run_has_finished(tmp_path):
+    runs = [ClassifierRun(f"{i}", "", Path(CHARACTERS + "softmax.yaml"), tmp_path / f"{i}") for i in (0, 1)]
+    assert time_line(runs, runs, 1) == ""
+    note_seconds(runs[0], 600.0)
+    assert time_line(runs[1:], runs, 1) == "Estimated time with 1 at a time: about 10 minutes (by the finished runs)"
 
 
 @pytest.fixture

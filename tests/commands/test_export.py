@@ -14,6 +14,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from balanced_lvis.commands import export_checkpoint as module
+from balanced_lvis.commands import jobs
 from balanced_lvis.commands.train import main
 from balanced_lvis.console.command_line import quiet
 from balanced_lvis.console.signals import INTERRUPTED
@@ -258,14 +259,14 @@ def test_what_a_results_file_cannot_be_evaluated_with_is_told(rendered, tmp_path
 def test_every_batch_is_a_sign_of_life_to_the_watchdog_whose_limits_are_the_configs(
     rendered, trained, tmp_path, monkeypatch
 ):
-    noted, limits, launch = [], [], module.launch
+    noted, limits, launch = [], [], jobs.launch
 
     def launch_with(*arguments):
         limits.append(arguments[-1])
         launch(*arguments)
 
     monkeypatch.setattr(module, "note", lambda stage, **how: noted.append(stage))
-    monkeypatch.setattr(module, "launch", launch_with)
+    monkeypatch.setattr(jobs, "launch", launch_with)
     assert export_here(rendered, trained, tmp_path, opts=("WATCHDOG.TIMEOUT", "7.0")) == 0
     assert noted == [*["detecting"] * 12, "waiting for the detections of other processes", "writing the submission"]
     assert limits == [Limits(7.0)]

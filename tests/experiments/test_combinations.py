@@ -20,7 +20,7 @@ from balanced_lvis.experiments.methods import METHODS, SECOND_STAGE
 from balanced_lvis.experiments.runs import EvaluationRun, with_first_stages
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS
-from tests.experiments.test_compare import RENDERED, Comparison, tiny
+from tests.experiments.test_compare import Comparison, tiny
 
 KEYS = ("rfs", "crt", "decoupled_balanced_sigmoid", "rfs_softmax", "decoupled_balanced_softmax", "rfs_logit_adjustment")
 FILES = {key: CONFIGS / "rendered" / f"{key}.yaml" for key in METHODS}
@@ -172,9 +172,7 @@ def no_other_samplers(monkeypatch):
 def search(comparison, keys=KEYS, **named):
     log = comparison.program.parent / "log.txt"
     log.unlink(missing_ok=True)
-    content = search_combinations(
-        keys, (0, 1), comparison.program, comparison.output, RENDERED, tiny(comparison.data), **named
-    )
+    content = search_combinations(comparison.experiment(keys, (0, 1)), **named)
     return content, comparison.started()
 
 
@@ -249,6 +247,7 @@ def test_wrong_arguments_are_errors(comparison):
 
 def test_the_command_starts_the_search(monkeypatch):
     found = []
-    monkeypatch.setattr(command, "search_combinations", lambda **named: found.append(named))
+    monkeypatch.setattr(command, "search_combinations", lambda *arguments: found.append(arguments))
     assert command.main(["--combinations", "--search-seed", "3", "--metric", "AP_box", "--methods", "rfs"]) == 0
-    assert (found[0]["search_seed"], found[0]["metric"], found[0]["seeds"]) == (3, "AP_box", (0, 1, 2))
+    experiment, *others = found[0]
+    assert experiment.seeds == (0, 1, 2) and others == [3, "AP_box", 3]

@@ -16,7 +16,7 @@ from balanced_lvis.commands.overrides import parse_with_overrides
 from balanced_lvis.config import load_config
 from balanced_lvis.experiments import compare as compare_module
 from balanced_lvis.experiments.arguments import choose_methods
-from balanced_lvis.experiments.compare import METHODS, QUICK, best_and_reference, compare
+from balanced_lvis.experiments.compare import METHODS, QUICK, Experiment, best_and_reference, compare
 from balanced_lvis.utils import job_lock as lock
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS, ROOT, rendered_opts
@@ -48,8 +48,11 @@ class Comparison:
         """{run: its events} of this call."""
         log = self.program.parent / "log.txt"
         log.unlink(missing_ok=True)
-        self.table = compare(methods, seeds, self.program, self.output, RENDERED, tiny(self.data, **overrides))
+        self.table = compare(self.experiment(methods, seeds, **overrides))
         return self.started()
+
+    def experiment(self, methods, seeds, **overrides):
+        return Experiment(methods, seeds, self.output, RENDERED, tiny(self.data, **overrides), self.program)
 
     def started(self):
         log = self.program.parent / "log.txt"
@@ -129,7 +132,7 @@ def test_tables_and_plots_of_all_methods(comparison, capsys):
     assert (
         "Warning: no report.html is written: " in printed and "has no inference/lvis_instances_results.json" in printed
     )
-    assert re.search(r"rfs seed 0: box AP 20\.0, APr –, mask AP 10\.0, APr –, 0\.0 min; runs left: \d+\n", printed)
+    assert re.search(r"rfs seed 0: box AP 20\.0, APr –, mask AP 10\.0, APr –, \d+ s; runs left: \d+\n", printed)
     assert "; runs left: 0\n" in printed
 
 
@@ -307,7 +310,7 @@ def test_a_config_of_ones_own_is_compared_by_its_name(comparison, tmp_path, monk
 
 def test_a_module_to_import_reaches_all_runs(monkeypatch, tmp_path):
     found = []
-    monkeypatch.setattr(command, "compare", lambda *arguments, **named: found.append(named["overrides"]))
+    monkeypatch.setattr(command, "compare", lambda experiment: found.append(experiment.overrides))
     assert command.main(["--import", "my_method", "--methods", "rfs", "SEED", "3"]) == 0
     assert found == [["SEED", "3", "IMPORTS", "('my_method',)"]]
 
@@ -339,9 +342,9 @@ def test_a_first_stage_without_weights_is_named(comparison):
 
 def start_in_background(comparison, methods):
     code = (
-        "import sys; from pathlib import Path; from balanced_lvis.experiments.compare import compare\n"
+        "import sys; from pathlib import Path; from balanced_lvis.experiments.compare import Experiment, compare\n"
         "program, output, configs, methods, *opts = sys.argv[1:]\n"
-        "compare(methods.split(), [0], Path(program), Path(output), configs, opts, jobs=2)"
+        "compare(Experiment(methods.split(), [0], Path(output), configs, opts, Path(program), jobs=2))"
     )
     arguments = [comparison.program, comparison.output, RENDERED, " ".join(methods), *tiny(comparison.data)]
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.DEVNULL)
@@ -385,15 +388,15 @@ def running(script):
 
 
 def test_overrides_may_follow_a_list_of_methods():
-    args, overrides = parse_with_overrides(
+    args = parse_with_overrides(
         command._parser(), ["--seeds", "3", "--methods", "rfs", "crt", "SOLVER.MAX_ITER", "5", "SEED", "1"]
     )
-    assert (args.methods, args.seeds, overrides) == (["rfs", "crt"], [3], ["SOLVER.MAX_ITER", "5", "SEED", "1"])
+    assert (args.methods, args.seeds, args.opts) == (["rfs", "crt"], [3], ["SOLVER.MAX_ITER", "5", "SEED", "1"])
     words = ["--methods", "rfs", "SEED", "4"]
-    args, overrides = parse_with_overrides(command._parser(), words)
-    assert (args.methods, overrides) == (["rfs"], ["SEED", "4"])
-    args, overrides = parse_with_overrides(command._parser(), ["--jobs", "1", "VERSION", "2"])
-    assert (args.methods, args.seeds, overrides) == (list(METHODS), None, ["VERSION", "2"])
+    args = parse_with_overrides(command._parser(), words)
+    assert (args.methods, args.opts) == (["rfs"], ["SEED", "4"])
+    args = parse_with_overrides(command._parser(), ["--jobs", "1", "VERSION", "2"])
+    assert (args.methods, args.seeds, args.opts) == (list(METHODS), None, ["VERSION", "2"])
 
 
 def test_the_smoke_test_is_a_valid_config_of_every_method():

@@ -11,7 +11,7 @@ from PIL import Image
 
 from balanced_lvis.commands import quickstart as command
 from balanced_lvis.config import load_config
-from balanced_lvis.experiments import quick_start as quick_start_module
+from balanced_lvis.experiments import run_processes
 from balanced_lvis.experiments.quick_start import Candidate, quick_start
 from balanced_lvis.experiments.runs import discard_stale
 from balanced_lvis.experiments.small_rendered import override_words
@@ -99,7 +99,7 @@ def test_runs_of_another_config_are_deleted_and_moved_ones_are_kept(finished, re
 def trained(monkeypatch):
     """Keys of the runs that would be trained, which nothing trains."""
     found = []
-    monkeypatch.setattr(quick_start_module, "train_all", lambda runs, *a, **k: found.extend(run.key for run in runs))
+    monkeypatch.setattr(run_processes, "train_all", lambda runs, *a, **k: found.extend(run.key for run in runs))
     return found
 
 

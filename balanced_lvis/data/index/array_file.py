@@ -103,7 +103,14 @@ class ArrayFile:
 
 
 def copy_with_header(path: str, file: IO[bytes], changes: dict) -> None:
-    """Copy the file at ``path`` into an open, empty file, and apply ``changes`` to its header."""
+    """
+    Copy a file, and change its header.
+
+    Args:
+        path: path of the file.
+        file: the copy, open and empty.
+        changes: {key: new value} of the header.
+    """
     with open(path, "rb") as old, mmap.mmap(old.fileno(), 0, access=mmap.ACCESS_READ) as memory:
         header, start = _read_header(memory, path)
         shutil.copyfileobj(old, file)

@@ -37,6 +37,12 @@ def train_counts(
     counts are bent downwards: all except the highest shrink, none below 1, and the tail stays long. If there isn't
     enough space for one image of each category, some categories have none, and a warning is logged.
 
+    Args:
+        num_classes: number of categories.
+        num_images: number of training images.
+        objects_per_image: mean number of objects of an image; :func:`max_objects` is the most.
+        rng: of the order of the categories.
+
     Returns:
         int64 array of shape (num_classes,).
     """
@@ -68,6 +74,13 @@ def balanced_counts(
     Balanced numbers of images of the categories, which differ by at most 1.
 
     Every category occurs at least once if there are enough images; otherwise, this is logged.
+
+    Args:
+        num_classes: number of categories.
+        num_images: number of images of the split.
+        objects_per_image: as of :func:`train_counts`.
+        rng: chooses the categories with one image more.
+        split: its name, for the message.
 
     Returns:
         int64 array of shape (num_classes,).

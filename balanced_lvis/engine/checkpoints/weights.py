@@ -180,6 +180,12 @@ def load_first_stage(model, path: str, identity: Identity, trust: bool = False) 
     The checkpoint must provide everything but ``model.fresh_keys``. If the classifier is kept and was trained with the
     other family of activations, sigmoid or softmax, a warning is logged.
 
+    Args:
+        model: loaded in place.
+        path: ``MODEL.WEIGHTS``.
+        identity: of the second stage.
+        trust: as for :func:`balanced_lvis.engine.checkpoints.checkpoint_file.read_checkpoint`.
+
     Raises:
         InputError: if the file is broken, has other classes or kinds of heads, or tensors are missing or have another
             shape.
