@@ -14,8 +14,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from ..data.annotation_reader import read_flag
-from ..data.json_stream import load_json
+from ..data.annotations.annotation_reader import read_flag
+from ..data.annotations.json_stream import load_json
 from ..utils.errors import InputError
 from ..utils.once import once
 

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
-from ..data.annotation_reader import FEDERATED_LISTS
+from ..data.annotations.annotation_reader import FEDERATED_LISTS
 from ..data.frequency import missing_groups, source_of_groups
 from ..data.registered_files import evaluation_file_of
 from ..utils.errors import InputError

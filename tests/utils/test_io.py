@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from balanced_lvis.data.counting import count_classes
+from balanced_lvis.data.annotations.counting import count_classes
 from balanced_lvis.data.custom.conversion_cache import converted
 from balanced_lvis.data.index.opening import open_index
 from balanced_lvis.data.validation import validate_annotations

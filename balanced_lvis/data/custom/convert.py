@@ -18,8 +18,8 @@ from ...utils.findings import Findings
 from ...utils.io import open_regular
 from ...utils.text import one_line
 from .. import frequency
-from ..annotation_reader import LISTS, Annotation, Category, Image, RecordError, read_records
-from ..image_paths import choose_layout, find_images, path_problem
+from ..annotations.annotation_reader import LISTS, Annotation, Category, Image, RecordError, read_records
+from ..images.image_paths import choose_layout, find_images, path_problem
 from ..validation.annotation_checker import AnnotationChecker
 from ..validation.annotation_file import why_not_json
 from ..validation.image_checks import report_respelled

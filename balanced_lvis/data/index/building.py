@@ -20,9 +20,9 @@ from ...utils.garbage_collection import without_cycle_detection
 from ...utils.io import open_regular
 from ...utils.ranges import concatenated_ranges
 from ...utils.text import one_line
-from ..annotation_columns import AnnotationColumns, split_columns
-from ..annotation_reader import Annotation, Image, RecordError, read_parts
-from ..image_paths import LVIS, image_path, path_problem
+from ..annotations.annotation_columns import AnnotationColumns, split_columns
+from ..annotations.annotation_reader import Annotation, Image, RecordError, read_parts
+from ..images.image_paths import LVIS, image_path, path_problem
 from ..validation.annotation_checker import AnnotationChecker
 from ..validation.annotation_file import why_not_json
 from ..validation.validation_report import Report

@@ -15,9 +15,9 @@ from ...utils.findings import Findings
 from ...utils.garbage_collection import without_cycle_detection
 from ...utils.io import open_regular
 from ...utils.text import one_line
-from ..annotation_columns import split_columns
-from ..annotation_reader import LISTS, read_parts
-from ..image_paths import find_images
+from ..annotations.annotation_columns import split_columns
+from ..annotations.annotation_reader import LISTS, read_parts
+from ..images.image_paths import find_images
 from .annotation_checker import AnnotationChecker
 from .image_checks import read_all, report_respelled
 from .validation_report import Problem, Report

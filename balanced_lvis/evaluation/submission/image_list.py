@@ -9,7 +9,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ...data.annotation_reader import Category, Image, RecordError, read_records
+from ...data.annotations.annotation_reader import Category, Image, RecordError, read_records
 from ...utils.errors import InputError, did_you_mean
 from ...utils.io import open_regular
 from ...utils.user_paths import folder_hint

@@ -12,7 +12,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from ...data.json_stream import stream_list
+from ...data.annotations.json_stream import stream_list
 from ...utils.archives import check_member
 from ...utils.errors import InputError
 from ...utils.io import open_regular

@@ -7,8 +7,8 @@ import os
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.lvis import get_lvis_instances_meta
 
-from ..utils.errors import InputError
-from ..utils.user_paths import folder_hint
+from ...utils.errors import InputError
+from ...utils.user_paths import folder_hint
 from .annotation_reader import read_category
 from .json_stream import stream_lists
 

@@ -9,14 +9,14 @@ from collections import Counter
 import numpy as np
 from tqdm import tqdm
 
-from ..priors import ALL, WITH_OBJECTS, ClassPrior
-from ..utils.errors import InputError
-from ..utils.io import open_regular
-from ..utils.text import one_line
+from ...priors import ALL, WITH_OBJECTS, ClassPrior
+from ...utils.errors import InputError
+from ...utils.io import open_regular
+from ...utils.text import one_line
+from ..box_centres import centres_of_boxes, dimension_of_centres
+from ..validation.annotation_file import why_not_json
+from ..validation.validation_report import KINDS
 from .annotation_reader import Annotation, Category, Image, RecordError, read_records
-from .box_centres import centres_of_boxes, dimension_of_centres
-from .validation.annotation_file import why_not_json
-from .validation.validation_report import KINDS
 
 
 def count_classes(
