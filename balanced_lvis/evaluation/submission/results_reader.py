@@ -66,7 +66,7 @@ def batches_of(path: str | os.PathLike, progress: bool = True) -> Iterator[list]
         yield batch
 
 
-def why_not_json(error: Exception) -> str:
+def why_unreadable(error: Exception) -> str:
     """Description of one of :data:`BROKEN`."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
