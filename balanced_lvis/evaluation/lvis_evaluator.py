@@ -25,7 +25,7 @@ from .backends import check_backend, evaluate_tasks
 from .category_limit import CategoryLimit
 from .detection_store import Detections, DetectionWriter
 from .gathering import gather_on_main
-from .lvis_api import IOU_TYPES, LVIS, possible_tasks
+from .lvis_api import LVIS, possible_tasks, tasks_of
 from .model_outputs import OutputWriter
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class LVISEvaluator(DatasetEvaluator):
             return {}
         if self._output_dir:
             detections.save_json(os.path.join(self._output_dir, "lvis_instances_results.json"))
-        return self.evaluate_stored(detections, IOU_TYPES if self._output.with_masks else ("bbox",))
+        return self.evaluate_stored(detections, tasks_of(self._output.with_masks))
 
     def evaluate_stored(self, detections: Detections, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
         """
@@ -151,7 +151,7 @@ class LVISEvaluator(DatasetEvaluator):
         if not len(detections):
             logger.warning("There are no detections in %d images.", detections.num_images)
         results, per_category = {}, {}
-        tasks = possible_tasks(tasks, lvis_gt, self._metadata.name, quietly=not len(detections))
+        tasks = possible_tasks(tasks, lvis_gt, self._metadata.name)
         logger.info("Evaluating %d detections, %s (%s)", len(detections), " and ".join(tasks), self._backend)
         for task, metrics, averages in evaluate_tasks(lvis_gt, detections, tasks, self._backend):
             results[task], per_category[task] = metrics, averages
