@@ -20,8 +20,8 @@ from detectron2.data import DatasetMapper
 from detectron2.structures import BitMasks, BoxMode
 
 from balanced_lvis.data.dataset_files import datasets_root
-from balanced_lvis.data.image_files import read_pil_image
-from balanced_lvis.data.image_transforms import channels_first
+from balanced_lvis.data.images.image_files import read_pil_image
+from balanced_lvis.data.images.image_transforms import channels_first
 from balanced_lvis.data.mapper import ImageMapper
 from balanced_lvis.utils.errors import InputError
 

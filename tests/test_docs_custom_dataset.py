@@ -10,7 +10,7 @@ import yaml
 
 from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
-from balanced_lvis.data.custom_datasets import prepare_custom
+from balanced_lvis.data.custom.registration import prepare_custom
 from balanced_lvis.utils.errors import InputError
 from tests import programs
 from tests.common import CONFIGS, ROOT, SHARED_DATA

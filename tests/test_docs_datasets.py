@@ -10,7 +10,7 @@ import pytest
 
 from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
-from balanced_lvis.data.custom_datasets import source_of
+from balanced_lvis.data.custom.registration import source_of
 from balanced_lvis.data.lvis_v1 import ANNOTATIONS, look, show
 from tests import programs
 from tests.common import ROOT

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..evaluation.detection_store import FILES, Detections
-from ..evaluation.lvis_api import IOU_TYPES, LVIS, possible_tasks
+from ..evaluation.lvis_api import LVIS, possible_tasks, tasks_of
 from ..evaluation.submission import ImageList, read_predictions
 from ..utils.errors import InputError
 from ..utils.run_files import CONFIG, DETECTIONS, EVALUATION, INFERENCE
@@ -65,7 +65,7 @@ def opened(results: str | os.PathLike | Detections, annotations: str, lvis_gt: L
     """
 
     def ready(detections: Detections, path: str, tasks: tuple[str, ...]) -> Opened:
-        return Opened(path, detections, possible_tasks(tasks, lvis_gt, annotations, quietly=not len(detections)))
+        return Opened(path, detections, possible_tasks(tasks, lvis_gt, annotations))
 
     if isinstance(results, Detections):
         _check_classes(results, os.fspath(results.folder), annotations)
@@ -147,4 +147,4 @@ def _check_classes(detections: Detections, path: str, annotations: str) -> None:
 
 
 def _tasks_of(detections: Detections) -> tuple[str, ...]:
-    return IOU_TYPES if detections.has_masks or not len(detections) else IOU_TYPES[:1]
+    return tasks_of(detections.has_masks or not len(detections))

@@ -8,8 +8,8 @@ import os
 from ..config import load_config
 from ..console.command_line import command_line
 from ..console.printing import print_text
+from ..data.annotations.counting import count_classes
 from ..data.config_datasets import prepare_dataset
-from ..data.counting import count_classes
 from ..data.training_prior import class_prior_of_training_sets
 from ..experiments.dataset_analysis import analysis_tables, analyze, plot_analysis
 from ..experiments.plots import check_image_file

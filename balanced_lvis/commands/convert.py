@@ -6,7 +6,7 @@ import argparse
 
 from ..console.command_line import command_line
 from ..console.printing import print_text
-from ..data.class_names import class_names_of
+from ..data.annotations.class_names import class_names_of
 from ..engine.checkpoints.conversion import FAMILIES, LAYOUTS, Conversion, convert_checkpoint
 from ..engine.checkpoints.settings import in_words
 from ..utils.text import one_line

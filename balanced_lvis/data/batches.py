@@ -10,8 +10,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ..utils.random_state import seeded
-from .broken_images import attach, reason_of
 from .copy_paste import CopyPaste
+from .images.broken_images import attach, reason_of
 from .samplers import ResumableSampler
 
 _TRIES = 1000  # unusable images in a row, possibly repeated, after which no further image is tried
@@ -112,7 +112,7 @@ class MappedImages(Dataset):
     Args:
         dataset: the images in Detectron2's standard format.
         mapper: makes a training record of an image. If it returns None, another image is used instead. If it raises an
-            error, too, up to ``max_broken`` times in a row; see :mod:`.broken_images`.
+            error, too, up to ``max_broken`` times in a row; see :mod:`.images.broken_images`.
         max_broken: as ``DATALOADER.MAX_BROKEN``.
         copy_paste: pastes objects of second images, which are mapped as the first ones; None: nothing is pasted. The
             random numbers of the first image are the same with and without it.

@@ -11,8 +11,8 @@ from detectron2.data import DatasetCatalog
 from detectron2.data.datasets.lvis import load_lvis_json
 
 from ..utils.errors import InputError
-from .class_names import class_names_of
-from .custom_datasets import prepare_custom
+from .annotations.class_names import class_names_of
+from .custom.registration import prepare_custom
 from .dataset_files import datasets_root
 from .registered_files import LVISSource, register_file
 from .rendered import SPLITS, RenderedSpec, annotation_file, render_dataset

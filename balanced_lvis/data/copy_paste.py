@@ -18,7 +18,7 @@ from torch import Tensor
 from ..priors import ClassLists, HasClassLists
 from ..utils.errors import InputError
 from ..utils.keyword_options import chosen_options
-from .annotation_reader import FEDERATED_LISTS
+from .annotations.annotation_reader import FEDERATED_LISTS
 from .samplers import class_names_from_config, resumable_sampler_names
 
 # They list what is annotated in the image without pasted objects.

@@ -10,7 +10,7 @@ from detectron2.data.datasets.lvis import get_lvis_instances_meta
 from detectron2.utils.file_io import PathManager
 
 from ..utils.errors import InputError
-from .image_paths import missing_images
+from .images.image_paths import missing_images
 from .index import MODE, ChainedRecords, LVISRecords, open_index
 from .registered_files import LVISSource, lvis_source
 

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader
 
 from ..utils.parent_process import end_with_parent
 from .batches import BatchStream, MappedImages, aspect_ratio_groups
-from .broken_images import BrokenImages
 from .copy_paste import CopyPaste, build_copy_paste
 from .dataset_records import load_records
+from .images.broken_images import BrokenImages
 from .mapper import build_mapper
 from .registered_files import has_rle_masks, lvis_source
 from .samplers import ClassAwareTrainingSampler, build_sampler, class_names_from_config

@@ -18,15 +18,15 @@ from torch import Tensor
 
 from ..lazy_config.files import build_part, lazy_config, target_of
 from ..utils.errors import InputError
-from .image_files import annotated_size, read_image, read_pil_image
-from .image_transforms import ResizeScale, ResizeShortestEdge, are_of_size, augment, channels_first
-from .instance_transforms import masks_to_instances, to_instances, without_empty
+from .images.image_files import annotated_size, read_image, read_pil_image
+from .images.image_transforms import ResizeScale, ResizeShortestEdge, are_of_size, augment, channels_first
+from .images.instance_transforms import masks_to_instances, to_instances, without_empty
 
 
 class ImageMapper(DatasetMapper):
     """
-    Detectron2's ``DatasetMapper`` with :func:`balanced_lvis.data.image_files.read_image`. Records are equal for all
-    images that both can read.
+    Detectron2's ``DatasetMapper`` with :func:`.images.image_files.read_image`. Records are equal for all images that
+    both can read.
 
     Semantic segmentation is not supported.
 

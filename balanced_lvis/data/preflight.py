@@ -16,7 +16,7 @@ from ..utils.text import first_of
 from .check_results import CheckResults, check_results_of
 from .custom.converted_file import Summary
 from .dataset_records import file_names, load_records, missing_records
-from .image_paths import find_images, other_spellings
+from .images.image_paths import find_images, other_spellings
 from .index import MODE
 from .registered_files import converted_file, lvis_source
 from .validation import Report

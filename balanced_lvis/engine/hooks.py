@@ -15,7 +15,7 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
 
-from ..data.broken_images import BrokenImages
+from ..data.images.broken_images import BrokenImages
 from ..utils.io import replacing, write_json
 from ..utils.run_files import EMA, FINAL_WEIGHTS, RESULTS
 from ..utils.storage import check_present, clear_errors

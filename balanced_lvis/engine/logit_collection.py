@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..calibration import LogitStatistics, StatisticsCollector
 from ..config import thawed
-from ..data.class_names import check_num_classes
+from ..data.annotations.class_names import check_num_classes
 from ..data.config_datasets import prepare_datasets, resolve_num_classes
 from ..data.dataset_files import check_datasets
 from ..data.loader import build_train_loader

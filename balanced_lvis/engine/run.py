@@ -15,7 +15,7 @@ from ..config.lazy import named_as_in_file, record_lazy
 from ..config.loading import run_lazy
 from ..console.command_line import log_to_files
 from ..console.preemption import StopRequest
-from ..data.class_names import check_num_classes
+from ..data.annotations.class_names import check_num_classes
 from ..data.config_datasets import prepare_datasets, resolve_num_classes
 from ..data.dataset_files import check_datasets
 from ..data.dataset_records import choose_records

@@ -15,7 +15,7 @@ from detectron2.utils.events import get_event_storage
 from torch import nn
 
 from ..data.dataset_records import choose_records
-from ..data.image_files import annotated_size, read_image
+from ..data.images.image_files import annotated_size, read_image
 from ..data.mapper import build_mapper
 from ..data.rle import rle_of
 from ..drawing.lettering import lettering

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..data.annotation_reader import (
+from ..data.annotations.annotation_reader import (
     FEDERATED_LISTS,
     RecordError,
     name_of_record,

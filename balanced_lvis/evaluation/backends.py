@@ -22,7 +22,7 @@ import lvis.eval
 import numpy as np
 from pycocotools import mask as mask_util
 
-from ..data.annotation_reader import FEDERATED_LISTS
+from ..data.annotations.annotation_reader import FEDERATED_LISTS
 from ..data.rle import rle_of
 from ..utils.errors import InputError
 from .detection_store import Detections

@@ -20,7 +20,7 @@ from ..utils.errors import InputError
 from .backends import GroundTruth, check_backend, evaluate_tasks, ranks
 from .detection_store import Detections, DetectionWriter
 from .gathering import gather_on_main
-from .lvis_api import IOU_TYPES, LVIS, MAX_DETECTIONS_PER_IMAGE, possible_tasks
+from .lvis_api import LVIS, MAX_DETECTIONS_PER_IMAGE, possible_tasks, tasks_of
 from .lvis_evaluator import category_ids_of, load_ground_truth
 from .model_outputs import OutputWriter, at_output_size, instance_rles
 from .shared_regions import FILES, Selections, SelectionWriter
@@ -89,8 +89,7 @@ class GridEvaluator(DatasetEvaluator):
 
     def possible_tasks(self, with_masks: bool) -> tuple[str, ...]:
         """The tasks that can be evaluated; ``with_masks``: whether the model has masks."""
-        tasks = IOU_TYPES if with_masks else ("bbox",)
-        return possible_tasks(tasks, self._truth, self._metadata.name, quietly=True)
+        return possible_tasks(tasks_of(with_masks), self._truth, self._metadata.name)
 
     def process(self, inputs: list[dict], outputs: Sequence):
         """
@@ -125,7 +124,8 @@ class GridEvaluator(DatasetEvaluator):
             {"bbox": {metric: percent}, "segm": {...}}; without "segm" if the model or the annotations have no masks.
         """
         truth = self._truth if image_ids is None else self._truth_of(frozenset(image_ids))
-        found = evaluate_tasks(truth, self.detections.of(setting, image_ids), self._tasks, self._backend)
+        tasks = self.possible_tasks(self._output.with_masks)
+        found = evaluate_tasks(truth, self.detections.of(setting, image_ids), tasks, self._backend)
         return {task: metrics for task, metrics, _ in found}
 
     @cached_property
@@ -139,10 +139,6 @@ class GridEvaluator(DatasetEvaluator):
         if image_ids not in self._truths:
             self._truths[image_ids] = self._truth.only(image_ids)
         return self._truths[image_ids]
-
-    @cached_property
-    def _tasks(self) -> tuple[str, ...]:
-        return possible_tasks(IOU_TYPES if self._output.with_masks else ("bbox",), self._truth, self._metadata.name)
 
     def close(self) -> None:
         """Remove the detections."""

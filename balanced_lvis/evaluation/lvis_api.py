@@ -14,8 +14,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from ..data.annotation_reader import read_flag
-from ..data.json_stream import load_json
+from ..data.annotations.annotation_reader import read_flag
+from ..data.annotations.json_stream import load_json
 from ..utils.errors import InputError
 from ..utils.once import once
 
@@ -148,13 +148,17 @@ def check_iou_type(iou_type: str) -> None:
         raise InputError(f"iou_type is {iou_type!r}; valid: {', '.join(map(repr, IOU_TYPES))}.")
 
 
-def possible_tasks(tasks: Sequence[str], lvis_gt: LVIS, name: str, quietly: bool = False) -> tuple[str, ...]:
+def tasks_of(with_masks: bool) -> tuple[str, ...]:
+    """The tasks for detections with or without masks."""
+    return IOU_TYPES if with_masks else ("bbox",)
+
+
+def possible_tasks(tasks: Sequence[str], lvis_gt: LVIS, name: str) -> tuple[str, ...]:
     """
     Args:
         tasks: "bbox", "segm" or both.
         lvis_gt: the annotations of a dataset.
         name: name of the dataset, or path of the file, for messages.
-        quietly: don't log that masks are not evaluated.
 
     Returns:
         the tasks, without "segm" if annotations have no masks.
@@ -168,8 +172,7 @@ def possible_tasks(tasks: Sequence[str], lvis_gt: LVIS, name: str, quietly: bool
     problem = f"{missing:,} of {len(lvis_gt.anns):,} annotations of {name} have no mask"
     if "bbox" not in tasks:
         raise InputError(f"{problem}, so masks can't be evaluated; add masks, or evaluate boxes.")
-    if not quietly:
-        _log_boxes_only(problem)
+    _log_boxes_only(problem)
     return ("bbox",)
 
 

@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 
-from ..data.annotation_reader import FEDERATED_LISTS
+from ..data.annotations.annotation_reader import FEDERATED_LISTS
 from ..data.frequency import missing_groups, source_of_groups
 from ..data.registered_files import evaluation_file_of
 from ..utils.errors import InputError
@@ -26,7 +26,7 @@ from .backends import check_backend, evaluate_tasks
 from .category_limit import CategoryLimit
 from .detection_store import Detections, DetectionWriter
 from .gathering import gather_on_main
-from .lvis_api import IOU_TYPES, LVIS, possible_tasks
+from .lvis_api import LVIS, possible_tasks, tasks_of
 from .model_outputs import OutputWriter
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class LVISEvaluator(DatasetEvaluator):
             return {}
         if self._output_dir:
             detections.save_json(os.path.join(self._output_dir, DETECTIONS))
-        return self.evaluate_stored(detections, IOU_TYPES if self._output.with_masks else ("bbox",))
+        return self.evaluate_stored(detections, tasks_of(self._output.with_masks))
 
     def evaluate_stored(self, detections: Detections, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
         """
@@ -152,7 +152,7 @@ class LVISEvaluator(DatasetEvaluator):
         if not len(detections):
             logger.warning("There are no detections in %d images.", detections.num_images)
         results, per_category = {}, {}
-        tasks = possible_tasks(tasks, lvis_gt, self._metadata.name, quietly=not len(detections))
+        tasks = possible_tasks(tasks, lvis_gt, self._metadata.name)
         logger.info("Evaluating %d detections, %s (%s)", len(detections), " and ".join(tasks), self._backend)
         for task, metrics, averages in evaluate_tasks(lvis_gt, detections, tasks, self._backend):
             results[task], per_category[task] = metrics, averages

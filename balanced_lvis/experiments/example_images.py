@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pycocotools import mask as mask_util
 
-from ..data.image_files import read_image
+from ..data.images.image_files import read_image
 from ..data.rle import rle_of
 from ..drawing.lettering import label_text, lettering, plain_text
 from ..drawing.selection import best_detections

@@ -16,9 +16,9 @@ from PIL import Image
 
 from ..activations import activation_class
 from ..config import load_config, thawed
-from ..data.broken_images import reason_of
-from ..data.class_names import class_names_of
-from ..data.image_files import pil_to_array, read_image
+from ..data.annotations.class_names import class_names_of
+from ..data.images.broken_images import reason_of
+from ..data.images.image_files import pil_to_array, read_image
 from ..data.mapper import ResizeShortestEdge
 from ..drawing.lettering import lettering
 from ..drawing.objects import class_color, draw_objects

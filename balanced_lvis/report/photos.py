@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..data.annotation_reader import RecordError, read_image
-from ..data.image_files import ImageError
-from ..data.image_files import read_image as read_pixels
-from ..data.image_paths import choose_layout, find_images
+from ..data.annotations.annotation_reader import RecordError, read_image
+from ..data.images.image_files import ImageError
+from ..data.images.image_files import read_image as read_pixels
+from ..data.images.image_paths import choose_layout, find_images
 from ..evaluation.lvis_api import LVIS
 from ..utils.errors import InputError
 from ..utils.text import first_of

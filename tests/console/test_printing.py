@@ -12,8 +12,8 @@ from balanced_lvis.config import load_config
 from balanced_lvis.console.command_line import command_line, log_to_files
 from balanced_lvis.console.printing import escape_logged, print_error, print_text
 from balanced_lvis.console.streams import keep_streams
-from balanced_lvis.data.broken_images import BrokenImages, attach
-from balanced_lvis.data.custom_datasets import source_of
+from balanced_lvis.data.custom.registration import source_of
+from balanced_lvis.data.images.broken_images import BrokenImages, attach
 from balanced_lvis.data.samplers import class_aware
 from balanced_lvis.data.validation import validate_annotations
 from balanced_lvis.experiments.comparison_report import seeds_table, statistics_table

@@ -7,8 +7,8 @@ import pytest
 from detectron2.data import DatasetCatalog
 from detectron2.structures import BoxMode
 
+from balanced_lvis.data.annotations.counting import count_classes
 from balanced_lvis.data.box_centres import box_centres, dimension_of_records
-from balanced_lvis.data.counting import count_classes
 from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index import ChainedRecords
 from balanced_lvis.data.training_prior import class_prior_from_config, class_prior_of_dataset

@@ -14,8 +14,8 @@ from detectron2.data.datasets.lvis import load_lvis_json
 from balanced_lvis.activations import centred_offset, foreground_offset, softmax_offset
 from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
+from balanced_lvis.data.annotations.counting import count_classes
 from balanced_lvis.data.config_datasets import prepare_datasets
-from balanced_lvis.data.counting import count_classes
 from balanced_lvis.data.samplers import build_sampler, class_repeat_factors
 from balanced_lvis.data.training_prior import class_prior_from_config, class_prior_of_dataset
 from balanced_lvis.data.training_set import training_records

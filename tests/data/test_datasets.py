@@ -7,7 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_lvis_instances
 
 from balanced_lvis.config import load_config
-from balanced_lvis.data.class_names import check_num_classes
+from balanced_lvis.data.annotations.class_names import check_num_classes
 from balanced_lvis.data.config_datasets import prepare_rendered, rendered_root, rendered_spec
 from balanced_lvis.data.dataset_files import check_datasets
 from balanced_lvis.data.registered_files import evaluation_file_of

@@ -25,7 +25,7 @@ from detectron2.structures import BoxMode
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from balanced_lvis.data import json_stream
+from balanced_lvis.data.annotations import json_stream
 from balanced_lvis.data.box_centres import box_centres
 from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index import LVISRecords, open_index, opening

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from balanced_lvis.data import instance_transforms
-from balanced_lvis.data.image_files import read_image, read_pil_image
-from balanced_lvis.data.instance_transforms import to_instances
+from balanced_lvis.data.images import instance_transforms
+from balanced_lvis.data.images.image_files import read_image, read_pil_image
+from balanced_lvis.data.images.instance_transforms import to_instances
 from balanced_lvis.data.mapper import ImageMapper
 from benchmarks.mapping import are_equal, photographs
 from tests.common import SHARED_DATA

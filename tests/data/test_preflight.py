@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.data import check_results
 from balanced_lvis.data import training_set as module
-from balanced_lvis.data.counting import count_classes
-from balanced_lvis.data.custom_datasets import prepare_custom
+from balanced_lvis.data.annotations.counting import count_classes
+from balanced_lvis.data.custom.registration import prepare_custom
 from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index import LVISRecords, opening
 from balanced_lvis.data.loader import build_train_loader

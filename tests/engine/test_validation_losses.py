@@ -19,7 +19,7 @@ from torchvision.ops import StochasticDepth
 
 from balanced_lvis.data.config_datasets import prepare_rendered
 from balanced_lvis.data.dataset_records import choose_records, load_records
-from balanced_lvis.data.image_files import read_image
+from balanced_lvis.data.images.image_files import read_image
 from balanced_lvis.drawing.lettering import lettering
 from balanced_lvis.drawing.objects import class_color, draw_objects
 from balanced_lvis.engine import sample_images, validation_losses

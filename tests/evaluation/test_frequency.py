@@ -16,9 +16,9 @@ from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 
 from balanced_lvis.commands.evaluate_file import evaluate_file
 from balanced_lvis.config import load_config
-from balanced_lvis.data.class_names import class_names_of
-from balanced_lvis.data.counting import count_classes
-from balanced_lvis.data.custom_datasets import prepare_custom
+from balanced_lvis.data.annotations.class_names import class_names_of
+from balanced_lvis.data.annotations.counting import count_classes
+from balanced_lvis.data.custom.registration import prepare_custom
 from balanced_lvis.data.preflight import preflight
 from balanced_lvis.data.training_prior import class_prior_of_dataset
 from balanced_lvis.evaluation import LVIS, Detections, DetectionWriter, LVISEval, LVISEvaluator, LVISResults

@@ -21,7 +21,7 @@ from balanced_lvis.activations import (
     softmax_offset,
 )
 from balanced_lvis.config import load_config
-from balanced_lvis.data.counting import count_classes
+from balanced_lvis.data.annotations.counting import count_classes
 from balanced_lvis.data.rendered import annotation_file
 from balanced_lvis.data.samplers import class_repeat_factors
 from balanced_lvis.data.training_prior import class_prior_from_config, class_prior_of_dataset

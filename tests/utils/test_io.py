@@ -6,7 +6,7 @@ import pytest
 from balanced_lvis.analysis.model import Analysis, Source
 from balanced_lvis.calibration import LogitStatistics
 from balanced_lvis.calibration.base import _stated_digest
-from balanced_lvis.data.counting import count_classes
+from balanced_lvis.data.annotations.counting import count_classes
 from balanced_lvis.data.custom.conversion_cache import converted
 from balanced_lvis.data.index.opening import open_index
 from balanced_lvis.data.validation import validate_annotations

@@ -14,7 +14,7 @@ from ...utils.errors import InputError
 from ...utils.io import open_regular
 from .image_set import Dataset, ImageSet, register_dataset
 
-# Errors of Pillow's decoders, as in data/image_files.py, which needs Detectron2.
+# Errors of Pillow's decoders, as in data/images/image_files.py, which needs Detectron2.
 _UNREADABLE = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError),
     *(struct.error, zlib.error, Image.DecompressionBombError),

@@ -5,23 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from typing import IO, NamedTuple
 
 from pycocotools import mask as mask_util
-from tqdm import tqdm
 
 from ...priors import frequency_group
 from ...utils.errors import InputError
 from ...utils.findings import Findings
-from ...utils.io import open_regular
-from ...utils.text import one_line
 from .. import frequency
-from ..annotation_reader import LISTS, Annotation, Category, Image, RecordError, read_records
-from ..image_paths import choose_layout, find_images, path_problem
+from ..annotations.annotation_reader import LISTS, Annotation, Category, Image, RecordError, read_records
+from ..annotations.reading import open_annotations
+from ..images.image_paths import choose_layout, find_images, path_problem
 from ..validation.annotation_checker import AnnotationChecker
-from ..validation.annotation_file import why_not_json
 from ..validation.image_checks import report_respelled
 from ..validation.masks import mask_area, rle_problem
 from ..validation.validation_report import Problem, Report
@@ -76,17 +72,10 @@ def convert(
     conversion, checker = _Conversion(json_file, image_root, output), AnnotationChecker()
     seen: set[str] = set()
     output.write('{"annotations": [')
-    with open_regular(json_file) as raw:
-        title = f"Converting {one_line(os.path.basename(json_file))}"
-        with tqdm.wrapattr(raw, "read", total=source["size"], desc=title, disable=None) as file:
-            try:
-                for key, record in read_records(file, optional=("annotations",), seen=seen):
-                    checker.add(key, record)
-                    conversion.add(record)
-            except (ValueError, RecursionError) as error:
-                if isinstance(error, InputError):
-                    raise
-                raise InputError(f"Annotations {json_file} can't be used: {why_not_json(raw, error)}.") from error
+    with open_annotations(json_file, "Converting", progress=True, refusal="can't be used") as (_, file):
+        for key, record in read_records(file, optional=("annotations",), seen=seen):
+            checker.add(key, record)
+            conversion.add(record)
     report = checker.finish(json_file, "annotations" in seen)
     report.raise_errors()
     return conversion.finish(report, train, source)

@@ -12,8 +12,8 @@ from detectron2.structures import BoxMode
 
 from ...utils.io import open_regular
 from .. import frequency
-from ..annotation_reader import Annotation, Image, RecordError, read_records
-from ..image_paths import COCO, image_path
+from ..annotations.annotation_reader import Annotation, Image, RecordError, read_records
+from ..images.image_paths import COCO, image_path
 from ..validation.validation_report import Report
 
 FORMAT = "balanced_lvis custom data set 3"

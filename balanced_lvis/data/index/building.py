@@ -13,18 +13,15 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ...utils.errors import InputError
 from ...utils.garbage_collection import without_cycle_detection
-from ...utils.io import open_regular
 from ...utils.ranges import concatenated_ranges
-from ...utils.text import one_line
-from ..annotation_columns import AnnotationColumns, split_columns
-from ..annotation_reader import Annotation, Image, RecordError, read_parts
-from ..image_paths import LVIS, image_path, path_problem
+from ..annotations.annotation_columns import AnnotationColumns, split_columns
+from ..annotations.annotation_reader import Annotation, Image, RecordError, read_parts
+from ..annotations.reading import open_annotations, why_not_json
+from ..images.image_paths import LVIS, image_path, path_problem
 from ..validation.annotation_checker import AnnotationChecker
-from ..validation.annotation_file import why_not_json
 from ..validation.validation_report import Report
 from .array_file import ArrayWriter
 from .coordinates import encode, encode_all
@@ -71,23 +68,18 @@ def build_index(json_file: str, output: IO[bytes]) -> None:
         NotIndexableError: if the index can't represent its content.
         OSError: if the output can't be written.
     """
-    try:
-        source = open_regular(json_file)
-    except OSError as error:
-        raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
-    with source, tempfile.TemporaryFile(dir=os.path.dirname(output.name) or ".") as spool:
-        stamp, title = stamp_of(source.fileno()), f"Indexing {one_line(os.path.basename(json_file))}"
-        with tqdm.wrapattr(source, "read", total=stamp["size"], desc=title, disable=None) as counted:
-            hashing, content = _HashingFile(counted), _Content(json_file, spool)
-            with without_cycle_detection():
-                report = _read(json_file, source, hashing, content)
+    with tempfile.TemporaryFile(dir=os.path.dirname(output.name) or ".") as spool:
+        content = _Content(json_file, spool)
+        with open_annotations(json_file, "Indexing", progress=True) as (source, counted), without_cycle_detection():
+            stamp, hashing = stamp_of(source.fileno()), _HashingFile(counted)
+            report = _read(json_file, source, hashing, content)
+            if stamp_of(source.fileno()) != stamp:
+                raise InputError(f"Annotations {json_file} changed while they were read; start again.")
         writer = ArrayWriter(output)
         try:
             content.write(writer)
         except InputError as error:
             raise _with_report(error, report) from error
-        if stamp_of(source.fileno()) != stamp:
-            raise InputError(f"Annotations {json_file} changed while they were read; start again.")
         source_of = {**stamp, "sha256": hashing.sha256.hexdigest()}
         writer.finish({"source": source_of, "report": report.to_dict()})
 

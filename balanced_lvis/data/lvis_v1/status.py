@@ -13,7 +13,7 @@ from tabulate import tabulate
 from ...utils.errors import InputError
 from ...utils.findings import SHOWN
 from ..check_results import check_results_of
-from ..image_paths import missing_images
+from ..images.image_paths import missing_images
 from ..validation import Report
 from .lvis_files import ANNOTATIONS, ANNOTATIONS_URL, IMAGE_URL, IMAGES_URL, NUM_COCO_IMAGES, AnnotationFile
 

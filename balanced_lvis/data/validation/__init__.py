@@ -10,7 +10,7 @@ Checks of annotation files and their images.
 at a time.
 """
 
-from ..image_paths import image_path, missing_images, path_problem
+from ..images.image_paths import image_path, missing_images, path_problem
 from .annotation_file import validate_annotations
 from .validation_report import KINDS, Problem, Report
 

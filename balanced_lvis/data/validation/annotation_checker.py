@@ -15,10 +15,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ...utils.findings import SHOWN, Findings
-from ..annotation_columns import AnnotationColumns
-from ..annotation_reader import Annotation, Category, Image, Record, RecordError
+from ..annotations.annotation_columns import AnnotationColumns
+from ..annotations.annotation_reader import Annotation, Category, Image, Record, RecordError
 from ..frequency import missing_groups
-from ..image_paths import LVIS, image_path, path_problem
+from ..images.image_paths import LVIS, image_path, path_problem
 from .comparisons import Annotations, Extents, compare, outlines
 from .masks import rle_extent, rle_runs
 from .validation_report import Problem, Report
@@ -63,7 +63,7 @@ class AnnotationChecker:
         """
         Args:
             key: name of the list: "images", "categories" or "annotations".
-            record: a record of that list, from :func:`balanced_lvis.data.annotation_reader.read_records`, or columns of
+            record: a record of that list, from :func:`..annotations.annotation_reader.read_records`, or columns of
                 annotations.
         """
         if isinstance(record, AnnotationColumns):

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
-from typing import IO
 
-from tqdm import tqdm
-
-from ...utils.errors import InputError
 from ...utils.findings import Findings
 from ...utils.garbage_collection import without_cycle_detection
-from ...utils.io import open_regular
-from ...utils.text import one_line
-from ..annotation_columns import split_columns
-from ..annotation_reader import LISTS, read_parts
-from ..image_paths import find_images
+from ..annotations.annotation_columns import split_columns
+from ..annotations.annotation_reader import LISTS, read_parts
+from ..annotations.reading import open_annotations, why_not_json
+from ..images.image_paths import find_images
 from .annotation_checker import AnnotationChecker
 from .image_checks import read_all, report_respelled
 from .validation_report import Problem, Report
-
-_BEGINNINGS = {
-    b"PK\x03\x04": "is a zip archive",
-    b"\x1f\x8b": "is gzipped",
-    b"<": "is a web page",
-    b"version https://git-lfs": "is a Git LFS pointer",
-    b"[": "is a list, as in a file of results",
-}
 
 
 def validate_annotations(
@@ -71,18 +56,13 @@ def check_records(
     """As :func:`validate_annotations` without images. Also returns the checker, which has the paths of images."""
     checker = AnnotationChecker(layout)
     seen: set[str] = set()
-    try:
-        source = open_regular(json_file)
-    except OSError as error:
-        raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
-    bar = _with_bar(source, f"Checking {one_line(os.path.basename(json_file))}", progress)
-    with source, bar as file, without_cycle_detection():
+    with open_annotations(json_file, "Checking", progress) as (raw, file), without_cycle_detection():
         try:
             for key, records in read_parts(file, optional=LISTS, seen=seen):
                 for record in split_columns(records):
                     checker.add(key, record)
         except (ValueError, RecursionError) as error:
-            checker.findings.add("not_json", why_not_json(source, error))
+            checker.findings.add("not_json", why_not_json(raw, error))
         else:
             for key in ("images", "categories"):
                 if key not in seen:
@@ -103,23 +83,3 @@ def _with_images(report: Report, checker: AnnotationChecker, root: str, read: bo
         for position, kind, reason in read_all(paths, sizes, progress):
             findings.add(kind, f"{paths[position]} ({reason})")
     return dataclasses.replace(report, problems=(*report.problems, *findings.problems()))
-
-
-def why_not_json(source: IO[bytes], error: Exception) -> str:
-    """Why a file is not valid JSON, by its first bytes if they identify another format."""
-    source.seek(0)
-    beginning = source.read(64).lstrip()
-    if not beginning:
-        return "it is empty"
-    kind = next((words for mark, words in _BEGINNINGS.items() if beginning.startswith(mark)), None)
-    reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-    return f"it {kind}" if kind else reason
-
-
-@contextlib.contextmanager
-def _with_bar(file: IO[bytes], title: str, shown: bool) -> Iterator[IO[bytes]]:
-    """The file with a progress bar."""
-    size = os.fstat(file.fileno()).st_size
-    hidden = None if shown else True
-    with tqdm.wrapattr(file, "read", total=size, desc=title, disable=hidden) as counted:
-        yield counted

@@ -8,11 +8,11 @@ from tqdm import tqdm
 
 from ...utils.findings import Findings
 from ...utils.text import one_line
-from ..image_files import ImageError, WrongSizeImageError, read_image
+from ..images.image_files import ImageError, WrongSizeImageError, read_image
 
 
 def report_respelled(findings: Findings, paths: Sequence[str], found: Sequence[str | None]) -> None:
-    """Report the images that :func:`..image_paths.find_images` has found under another spelling."""
+    """Report the images that :func:`..images.image_paths.find_images` has found under another spelling."""
     respelled = [f"{path!r:.100} is {file!r:.100}" for path, file in zip(paths, found) if file not in (path, None)]
     if respelled:
         findings.add_all("path_respelled", respelled)

@@ -24,7 +24,7 @@ from torch import Tensor
 from ...activations import state_keys
 from ...config import load_config
 from ...config_files.names import shipped_config
-from ...data.class_names import class_names_of
+from ...data.annotations.class_names import class_names_of
 from ...utils.errors import InputError
 from .mmdetection_config import check_supported, class_names_in, config_in, settings_in
 from .other_layouts import Renamed, Rule, check_shapes, rename

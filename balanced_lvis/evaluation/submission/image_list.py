@@ -9,9 +9,9 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ...data.annotation_reader import Category, Image, RecordError, read_records
+from ...data.annotations.annotation_reader import Category, Image, RecordError, read_records
+from ...data.annotations.reading import open_annotations
 from ...utils.errors import InputError, did_you_mean
-from ...utils.io import open_regular
 from ...utils.user_paths import folder_hint
 
 LVIS_CATEGORIES = 1203
@@ -37,7 +37,7 @@ class ImageList:
     def __init__(self, json_file: str | os.PathLike):
         images, categories = [], []
         try:
-            with open_regular(json_file) as file:
+            with open_annotations(json_file) as (_, file):
                 for key, record in read_records(file, optional=("categories", "annotations")):
                     if isinstance(record, RecordError) and key != "annotations":
                         raise ValueError(f"in its {key}, {record.named}")
@@ -47,8 +47,6 @@ class ImageList:
                         categories.append(record.id)
             table = np.array(sorted(images), np.int64)
             self.category_ids = np.unique(np.array(categories or range(1, LVIS_CATEGORIES + 1), np.int64))
-        except OSError as error:
-            raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
         except InputError:
             raise
         except (ValueError, RecursionError) as error:

@@ -16,7 +16,7 @@ from ..lvis_api import IOU_TYPES
 from .image_list import ImageList
 from .problems import Report
 from .results_checker import Checker, Row
-from .results_reader import BROKEN, batches_of, why_not_json
+from .results_reader import BROKEN, batches_of, why_unreadable
 from .results_writer import Written, write_submission
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def read_predictions(
     except InputError:
         raise
     except BROKEN as error:
-        checker.findings.add("not_json", why_not_json(error))
+        checker.findings.add("not_json", why_unreadable(error))
     finally:
         writer.close()
     report = checker.finish(os.fspath(path))

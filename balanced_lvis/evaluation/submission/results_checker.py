@@ -16,7 +16,7 @@ from ..lvis_api import MAX_DETECTIONS_PER_IMAGE
 from .compressed_rle import REASONS, mask_areas
 from .image_list import ImageList
 from .problems import Problem, Report
-from .results_reader import BROKEN, batches_of, why_not_json
+from .results_reader import BROKEN, batches_of, why_unreadable
 
 _LARGEST_ID = 2**62
 _LARGEST_SIDE = 2**20
@@ -46,7 +46,7 @@ def validate_submission(path: str | os.PathLike, images: ImageList, progress: bo
     except InputError:
         raise
     except BROKEN as error:
-        checker.findings.add("not_json", why_not_json(error))
+        checker.findings.add("not_json", why_unreadable(error))
     return checker.finish(os.fspath(path))
 
 

@@ -12,7 +12,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from ...data.json_stream import stream_list
+from ...data.annotations.json_stream import stream_list
 from ...utils.archives import check_member
 from ...utils.errors import InputError
 from ...utils.io import open_regular
@@ -66,7 +66,7 @@ def batches_of(path: str | os.PathLike, progress: bool = True) -> Iterator[list]
         yield batch
 
 
-def why_not_json(error: Exception) -> str:
+def why_unreadable(error: Exception) -> str:
     """Description of one of :data:`BROKEN`."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"

@@ -14,7 +14,7 @@ from detectron2.structures import BitMasks, PolygonMasks
 from balanced_lvis.config import load_config
 from balanced_lvis.data.config_datasets import resolve_num_classes
 from balanced_lvis.data.custom.conversion_cache import converted
-from balanced_lvis.data.custom_datasets import prepare_custom
+from balanced_lvis.data.custom.registration import prepare_custom
 from balanced_lvis.data.dataset_records import load_records
 from balanced_lvis.data.index import LVISRecords
 from balanced_lvis.data.loader import build_test_loader, build_train_loader

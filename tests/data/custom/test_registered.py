@@ -11,8 +11,8 @@ from detectron2.structures import Boxes, Instances
 from balanced_lvis.commands.evaluate_file import evaluate_file
 from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.config import load_config
-from balanced_lvis.data.class_names import class_names_of
-from balanced_lvis.data.custom_datasets import prepare_custom
+from balanced_lvis.data.annotations.class_names import class_names_of
+from balanced_lvis.data.custom.registration import prepare_custom
 from balanced_lvis.data.loader import build_test_loader
 from balanced_lvis.data.preflight import preflight
 from balanced_lvis.data.registered_files import evaluation_file_of

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from balanced_lvis.data import json_stream
-from balanced_lvis.data.annotation_reader import RecordError, read_image
-from balanced_lvis.data.image_paths import other_spellings
+from balanced_lvis.data.annotations import json_stream
+from balanced_lvis.data.annotations.annotation_reader import RecordError, read_image
+from balanced_lvis.data.images.image_paths import other_spellings
 from balanced_lvis.data.validation import KINDS, Report, image_path, missing_images, path_problem, validate_annotations
 from balanced_lvis.data.validation.masks import decompress, rle_extent, rle_problem, rle_runs
 from balanced_lvis.utils.errors import InputError

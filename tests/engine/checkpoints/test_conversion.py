@@ -9,7 +9,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from balanced_lvis.config import load_config
-from balanced_lvis.data.class_names import class_names_of
+from balanced_lvis.data.annotations.class_names import class_names_of
 from balanced_lvis.engine.checkpoints.checkpoint_file import read_checkpoint
 from balanced_lvis.engine.checkpoints.conversion import convert_checkpoint
 from balanced_lvis.engine.checkpoints.identity import Identity

@@ -161,7 +161,7 @@ def test_what_is_no_list_is_told(tmp_path, images, content):
 
 
 def test_a_broken_element_does_not_make_all_the_rest_be_read(tmp_path, images, monkeypatch):
-    from balanced_lvis.data import json_stream
+    from balanced_lvis.data.annotations import json_stream
 
     monkeypatch.setattr(json_stream, "_CHUNK", 100)
     monkeypatch.setattr("balanced_lvis.evaluation.submission.results_reader._LONGEST", 1000)

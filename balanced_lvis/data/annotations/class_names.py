@@ -7,10 +7,11 @@ import os
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.lvis import get_lvis_instances_meta
 
-from ..utils.errors import InputError
-from ..utils.user_paths import folder_hint
+from ...utils.errors import InputError
+from ...utils.user_paths import folder_hint
 from .annotation_reader import read_category
 from .json_stream import stream_lists
+from .reading import open_annotations
 
 
 def class_names_of(name_or_json: str | os.PathLike) -> list[str]:
@@ -69,12 +70,12 @@ def check_num_classes(names, num_classes: int) -> None:
 def _names_in(json_file: str) -> list[str]:
     names = {}
     try:
-        with open(json_file, "rb") as file:
+        with open_annotations(json_file) as (_, file):
             for _, element in stream_lists(file, ("categories",)):
                 category = read_category(element)
                 names[category.id] = category.class_name
-    except OSError as error:
-        raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"{json_file} has no readable list of categories with id and name ({error}); give an annotation file in "

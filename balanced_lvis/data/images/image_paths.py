@@ -9,8 +9,8 @@ import unicodedata
 import urllib.parse
 from collections.abc import Sequence
 
-from ..utils.errors import InputError
-from .annotation_reader import Image, RecordError
+from ...utils.errors import InputError
+from ..annotations.annotation_reader import Image, RecordError
 
 COCO, LVIS = "coco", "lvis"
 _TRIED = 20  # images that choose_layout looks for

@@ -12,8 +12,8 @@ import logging
 
 from detectron2.utils import comm
 
-from ..utils.errors import InputError
-from ..utils.text import one_line
+from ...utils.errors import InputError
+from ...utils.text import one_line
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.utils.file_io import PathManager
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..utils.errors import InputError
-from ..utils.io import open_regular
-from ..utils.text import one_line
+from ...utils.errors import InputError
+from ...utils.io import open_regular
+from ...utils.text import one_line
 
 # Raster formats that Pillow decodes itself. Left out are formats that it passes to a program (EPS), to a system library
 # or to a plugin (WMF, BUFR, GRIB, HDF5), can't decode (MPEG), that can refer to other files (IPTC), or that it

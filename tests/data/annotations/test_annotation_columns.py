@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balanced_lvis.data import annotation_columns, annotation_reader
-from balanced_lvis.data.annotation_columns import AnnotationColumns, split_columns
-from balanced_lvis.data.annotation_reader import Annotation, RecordError, read_annotation, read_parts
+from balanced_lvis.data.annotations import annotation_columns, annotation_reader
+from balanced_lvis.data.annotations.annotation_columns import AnnotationColumns, split_columns
+from balanced_lvis.data.annotations.annotation_reader import Annotation, RecordError, read_annotation, read_parts
 from balanced_lvis.data.index import building
 from balanced_lvis.data.index.array_file import ArrayFile
 from balanced_lvis.data.index.building import NotIndexableError, build_index

@@ -11,16 +11,16 @@ import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from ..priors import ClassPrior
-from ..utils.errors import InputError, did_you_mean
-from ..utils.text import one_line
-from ..utils.user_paths import why_no_file
-from .custom.conversion_cache import converted
-from .custom.convert import TrainCounts
-from .custom.converted_file import Summary, load_converted
-from .frequency import OWN_IMAGES
-from .registered_files import LVISSource, converted_file, register_evaluation_file, register_file
-from .training_prior import class_prior_of_dataset
+from ...priors import ClassPrior
+from ...utils.errors import InputError, did_you_mean
+from ...utils.text import one_line
+from ...utils.user_paths import why_no_file
+from ..frequency import OWN_IMAGES
+from ..registered_files import LVISSource, converted_file, register_evaluation_file, register_file
+from ..training_prior import class_prior_of_dataset
+from .conversion_cache import converted
+from .convert import TrainCounts
+from .converted_file import Summary, load_converted
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from typing import IO, Protocol
 
 import msgspec
 
-from ..utils.garbage_collection import without_cycle_detection
+from ...utils.garbage_collection import without_cycle_detection
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _BETWEEN_OBJECTS = re.compile(r"\}[ \t\n\r]*,[ \t\n\r]*\{")

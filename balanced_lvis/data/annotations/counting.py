@@ -7,16 +7,13 @@ from array import array
 from collections import Counter
 
 import numpy as np
-from tqdm import tqdm
 
-from ..priors import ALL, WITH_OBJECTS, ClassPrior
-from ..utils.errors import InputError
-from ..utils.io import open_regular
-from ..utils.text import one_line
+from ...priors import ALL, WITH_OBJECTS, ClassPrior
+from ...utils.errors import InputError
+from ..box_centres import centres_of_boxes, dimension_of_centres
+from ..validation.validation_report import KINDS
 from .annotation_reader import Annotation, Category, Image, RecordError, read_records
-from .box_centres import centres_of_boxes, dimension_of_centres
-from .validation.annotation_file import why_not_json
-from .validation.validation_report import KINDS
+from .reading import open_annotations
 
 
 def count_classes(
@@ -41,22 +38,11 @@ def count_classes(
         InputError: if the file can't be read, or its annotations refer to missing images or categories.
     """
     counts = _Counts(boxes)
-    try:
-        raw = open_regular(json_file)
-    except OSError as error:
-        raise InputError(f"Annotations {json_file} can't be read: {error.strerror}.") from error
-    title, size = f"Counting {one_line(os.path.basename(json_file))}", os.path.getsize(json_file)
-    hidden = None if progress else True
-    with raw, tqdm.wrapattr(raw, "read", total=size, desc=title, disable=hidden) as file:
-        try:
-            for key, record in read_records(file):
-                if isinstance(record, RecordError):
-                    raise InputError(f"Annotations {json_file} can't be counted: in {key!r}, {record.named}.")
-                counts.add(record)
-        except InputError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"Annotations {json_file} can't be counted: {why_not_json(raw, error)}.") from error
+    with open_annotations(json_file, "Counting", progress, refusal="can't be counted") as (_, file):
+        for key, record in read_records(file):
+            if isinstance(record, RecordError):
+                raise InputError(f"Annotations {json_file} can't be counted: in {key!r}, {record.named}.")
+            counts.add(record)
     return counts.prior(str(json_file), filter_empty)
 
 

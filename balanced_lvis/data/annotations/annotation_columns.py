@@ -72,7 +72,7 @@ def split_columns(records: Sequence) -> Iterator[AnnotationColumns | Annotation]
     Columns of as many neighbouring annotations as possible, and the others one at a time, in the given order.
 
     Args:
-        records: records of the list of annotations, from :func:`balanced_lvis.data.annotation_reader.read_parts`.
+        records: records of the list of annotations, from :func:`.annotation_reader.read_parts`.
     """
     for is_usual, group in itertools.groupby(records, _is_usual):
         if is_usual:
