@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("input",
         help="checkpoint of balanced_lvis, Detectron2 (.pth, or .pkl of its model zoo), EQL, BALMS, mmdetection (Mask "
-        "or Faster R-CNN), or a ResNet of torchvision or timm")  # fmt: skip
+        "or Faster R-CNN), a ResNet of torchvision or timm, or EfficientNet-Lite0")  # fmt: skip
     add("output", help="file to write: .pth, or .pkl for the format of the model zoo")
     add("--to", choices=LAYOUTS, default="balanced_lvis",
         help="layout to write: balanced_lvis (default) has K+1 outputs, like Detectron2; no_background has K outputs, "

@@ -81,6 +81,10 @@ def _add_model(model: CN) -> None:
     # Masks are predicted by a cosine times this temperature, such as 20 (Seesaw Loss). 0: by Detectron2's convolution.
     model.ROI_MASK_HEAD.TEMPERATURE = 0.0
 
+    # The network of BACKBONE.NAME "build_timm_fpn_backbone", such as "tf_efficientnet_lite0".
+    model.TIMM = CN()
+    model.TIMM.NAME = ""
+
     # Compute gradients of the RPN only where its losses look, which is nearly nowhere: bit-identical predictions, the
     # same gradients up to rounding. "StandardRPNHead" is Detectron2's.
     model.RPN.HEAD_NAME = "SampledRPNHead"

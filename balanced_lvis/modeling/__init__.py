@@ -11,6 +11,7 @@ from .mask_head import ChosenClassMaskHead  # noqa: E402
 from .roi_heads import LongTailCascadeROIHeads, LongTailROIHeads  # noqa: E402
 from .rpn_head import SampledRPNHead  # noqa: E402
 from .small_backbone import build_small_resnet_fpn_backbone  # noqa: E402
+from .timm_backbone import TimmBackbone, build_timm_fpn_backbone  # noqa: E402
 
 __all__ = [
     "ActivationOutputLayers",
@@ -21,5 +22,7 @@ __all__ = [
     "LongTailCascadeROIHeads",
     "LongTailROIHeads",
     "SampledRPNHead",
+    "TimmBackbone",
     "build_small_resnet_fpn_backbone",
+    "build_timm_fpn_backbone",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import cv2
 import numpy as np
 import torch
 from detectron2.data import transforms as T
@@ -90,6 +91,6 @@ def channels_first(image: Image.Image, image_format: str) -> Tensor:
         (3, H, W) uint8.
     """
     pixels = np.empty((3, image.height, image.width), np.uint8)
-    for channel, plane in zip("RGB", image.split()):
-        pixels[image_format.index(channel)] = np.asarray(plane)
+    # OpenCV writes the channels directly to their places, faster than NumPy's transpose and than Pillow's split.
+    cv2.split(np.asarray(image), [pixels[image_format.index(channel)] for channel in "RGB"])
     return torch.from_numpy(pixels)

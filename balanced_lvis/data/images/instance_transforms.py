@@ -97,9 +97,9 @@ def _are_usual_polygons(mask) -> bool:
 def _corners(boxes: list[list]) -> np.ndarray:
     """(8N,) x and y of the four corners of each box."""
     # Detectron2 converts lists in float32.
-    corners = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    converted = BoxMode.convert(corners, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS)
-    return converted.double().numpy()[:, _PLACES].reshape(-1)
+    corners = np.array(boxes, np.float32).reshape(-1, 4)
+    corners[:, 2:] += corners[:, :2]
+    return corners.astype(np.float64)[:, _PLACES].reshape(-1)
 
 
 def _boxes_of(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -140,10 +140,11 @@ def _size_of_part(polygons: list, shape: tuple[int, ...]) -> list[int]:
 
 def without_empty(instances: Instances) -> Instances:
     """The instances of Detectron2's ``filter_empty_instances``."""
-    masks = instances.gt_masks if instances.has("gt_masks") else None
-    if not isinstance(masks, BitMasks):
-        return utils.filter_empty_instances(instances)
-    # NumPy stops at the first pixel.
-    filled = torch.tensor([bool(mask.any()) for mask in masks.tensor.numpy()], dtype=torch.bool)
-    kept = filled & instances.gt_boxes.nonempty(threshold=_THINNEST)
-    return instances if kept.all() else instances[kept]
+    x0, y0, x1, y1 = instances.gt_boxes.tensor.numpy().T
+    kept = (x1 - x0 > _THINNEST) & (y1 - y0 > _THINNEST)
+    if instances.has("gt_masks"):
+        masks = instances.gt_masks
+        # NumPy stops at the first pixel.
+        filled = map(np.any, masks.tensor.numpy()) if isinstance(masks, BitMasks) else map(len, masks.polygons)
+        kept &= np.fromiter(filled, bool, len(masks))
+    return instances if kept.all() else instances[torch.from_numpy(kept)]

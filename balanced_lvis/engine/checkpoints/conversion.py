@@ -21,6 +21,7 @@ from ...utils.io import replacing
 from ...utils.storage import clear_output_errors
 from . import settings as settings_entry
 from .checkpoint_file import read_checkpoint
+from .efficientnet_lite import convert_efficientnet_lite, is_efficientnet_lite
 from .identity import Identity
 from .mmdetection import convert_mmdetection, is_mmdetection, model_config
 from .other_layouts import Renamed, summary
@@ -31,6 +32,8 @@ LAYOUTS = ("balanced_lvis", "no_background")
 _KEPT = ("model", Identity.KEY, settings_entry.KEY, "matching_heuristics", "__author__")
 _END_TO_END = "an end-to-end training"
 _CLASSIFIER = re.compile(r"^(.*roi_heads\.box_predictor(?:\.\d+)?)\.cls_score\.(weight|bias|scale)$")
+# Whether tensors have the names of a program's backbone, and their conversion.
+_BACKBONES = ((is_resnet, convert_resnet), (is_efficientnet_lite, convert_efficientnet_lite))
 _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel's and torch.compile's
 
 
@@ -77,7 +80,7 @@ def convert_checkpoint(
 
     Args:
         source: checkpoint of balanced_lvis, of Detectron2 (``.pth``, or ``.pkl`` of its model zoo), EQL or BALMS; Mask
-            or Faster R-CNN of mmdetection; or a ResNet of torchvision or timm.
+            or Faster R-CNN of mmdetection; a ResNet of torchvision or timm; or EfficientNet-Lite0.
         output: path of a ``.pth`` file, or of a ``.pkl`` file in the format of Detectron2's model zoo.
         layout: "balanced_lvis" for K+1 outputs, as Detectron2 has them, with class names and family; or
             "no_background" for K outputs, for sigmoids only.
@@ -98,10 +101,10 @@ def convert_checkpoint(
     _check_arguments(source, output, layout, family, num_classes)
     content = read_checkpoint(source, trust)
     state, steps = _unwrapped(content["model"])
-    if is_resnet(state):
+    if convert := next((convert for matches, convert in _BACKBONES if matches(state)), None):
         if family or class_names or num_classes or layout != "balanced_lvis":
             raise InputError(f"{source!r} is a backbone, which has no classes; give only the files.")
-        return _write_backbone(output, content, convert_resnet(source, state), steps)
+        return _write_backbone(output, content, convert(source, state), steps)
     if any(name.startswith("backbone.body.") for name in state):
         raise InputError(
             f"{source!r} is a detector of torchvision, whose first class is the background; these can't be converted."
