@@ -25,8 +25,8 @@ from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
 from tests import reference
 from tests.activations import toys
+from tests.activations.batches import K, batch, roi_weights
 
-K = 6
 IMAGE_COUNT = [1, 5, 20, 60, 150, 400]
 INSTANCE_COUNT = [1, 9, 20, 200, 160, 4000]
 NUM_IMAGES = 500
@@ -51,10 +51,7 @@ NO_BACKGROUND = {"effective_class_margin": {"background_ratio": 0.0}}
 STATEFUL = {toys.COUNTING, "equalization_v2", "seesaw", "equilibrium", "fcbl"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _toys():
-    with toys.registered():
-        yield
+pytestmark = pytest.mark.usefixtures("toy_activations")
 
 
 def build(name, prior, **options) -> Activation:
@@ -94,18 +91,6 @@ def prior():
     return ClassPrior(tuple("abcdef"), IMAGE_COUNT, NUM_IMAGES, INSTANCE_COUNT)
 
 
-def batch(rois=40, seed=0, dtype=torch.float64, outputs=K + 1):
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(rois, outputs, generator=generator, dtype=torch.float64) * 3
-    return logits.to(dtype).requires_grad_(), torch.randint(0, K + 1, (rois,), generator=generator)
-
-
-def roi_weights(rois=40, seed=1):
-    """Between 0 and 2, some of them 0."""
-    weight = 2 * torch.rand(rois, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return weight * (weight > 0.3)
-
-
 def loss_and_gradient(activation, logits, gt_classes, roi_weight=None):
     loss = activation.loss(logits, gt_classes, roi_weight)
     (gradient,) = torch.autograd.grad(loss, logits)
@@ -137,7 +122,7 @@ def loss_and_gradient(activation, logits, gt_classes, roi_weight=None):
 )
 def test_sigmoid_family_equals_naive_loops(prior, name, options, offset, foreground_only, weighted):
     logits, gt_classes = batch()
-    weight = roi_weights() if weighted else None
+    weight = roi_weights(weighted)
     weights = weight.tolist() if weighted else [1] * 40
     weights = [[w] * K for w in weights]
     loss, gradient = loss_and_gradient(build_activation(name, K, prior, **options), logits, gt_classes, weight)
@@ -154,7 +139,7 @@ def test_sigmoid_family_equals_naive_loops(prior, name, options, offset, foregro
 @pytest.mark.parametrize("threshold", [0.0021, 0.04, 0.1200001, 1.0])
 def test_equalization_equals_naive_loops(prior, threshold, weighted):
     logits, gt_classes = batch()
-    weight = roi_weights() if weighted else None
+    weight = roi_weights(weighted)
     entry_weights = reference.equalization_weights(gt_classes.tolist(), IMAGE_COUNT, NUM_IMAGES, threshold)
     for r in range(40 if weighted else 0):
         entry_weights[r] *= weight[r].item()
@@ -188,7 +173,7 @@ def test_equalization_keeps_positives_and_background_and_drops_other_foreground_
 )
 def test_softmax_family_equals_naive_loops(prior, name, options, counts, weighted):
     logits, gt_classes = batch()
-    weight = roi_weights() if weighted else None
+    weight = roi_weights(weighted)
     weights = weight.tolist() if weighted else [1] * 40
     loss, gradient = loss_and_gradient(build_activation(name, K, prior, **options), logits, gt_classes, weight)
     probabilities = reference.balanced_softmax_probabilities(logits.detach().numpy(), counts)
@@ -219,7 +204,7 @@ def test_every_activation_is_of_a_family(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_of_one_are_exactly_the_unweighted_loss(prior, name, dtype):
     activation = build(name, prior)
-    logits, gt_classes = batch(301, dtype=dtype, outputs=activation.num_outputs)
+    logits, gt_classes = batch(rois=301, dtype=dtype, outputs=activation.num_outputs)
     losses = [activation.loss(logits, gt_classes), activation.loss(logits, gt_classes, torch.ones(301))]
     plain, weighted = (torch.autograd.grad(loss, logits)[0] for loss in losses)
     assert losses[0].dtype == losses[1].dtype
@@ -320,7 +305,7 @@ def test_inputs_are_never_mutated(prior, name):
 def test_half_precision_logits_are_computed_in_float32(prior, name, dtype, weighted):
     activation = build(name, prior)
     logits, gt_classes = batch(dtype=dtype, outputs=activation.num_outputs)
-    weight = roi_weights() if weighted else None
+    weight = roi_weights(weighted)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = activation.loss(logits, gt_classes, weight)
         assert activation.unshifted_loss(logits, gt_classes).dtype == torch.float32
@@ -453,7 +438,7 @@ def test_the_training_shift_is_what_the_loss_adds_to_the_logits(prior, name):
 @given(st.integers(1, 30), st.integers(0, 2**31))
 def test_foreground_form_leaves_background_rois_alone(rois, seed):
     prior = ClassPrior(tuple("abcdef"), IMAGE_COUNT, NUM_IMAGES)
-    logits, _ = batch(rois, seed)
+    logits, _ = batch(seed, rois)
     background = torch.full((rois,), K)
     balanced = build_activation("balanced_sigmoid", K, prior, form="foreground").loss(logits, background)
     assert balanced.item() == build_activation("sigmoid", K).loss(logits, background).item()

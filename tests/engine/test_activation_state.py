@@ -23,6 +23,8 @@ from tests.engine.toy import train as train_toy
 K = 4
 PRIOR = ClassPrior(tuple("abcd"), [40, 20, 5, 1], 66)
 
+pytestmark = pytest.mark.usefixtures("toy_activations")
+
 
 class Classifier(torch.nn.Module):
     """A linear classifier of features whose loss is that of the toy with state."""
@@ -228,12 +230,6 @@ def test_an_unknown_reduction_lists_the_valid_ones():
 
 
 # ------------------------------------------------------------------ real models
-
-
-@pytest.fixture(autouse=True)
-def _toys():
-    with toys.registered():
-        yield
 
 
 STATE = {"MODEL__ROI_BOX_HEAD__ACTIVATION__NAME": toys.COUNTING, "TEST__EVAL_PERIOD": 0, "SEED": 3}

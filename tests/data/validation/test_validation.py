@@ -20,6 +20,7 @@ from balanced_lvis.data.validation.masks import decompress, rle_extent, rle_prob
 from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.findings import SHOWN
 from tests.common import SHARED_DATA
+from tests.data.turned import save_turned
 from tests.data.validation.made import TRIANGLE, federated, good, write
 
 
@@ -384,16 +385,12 @@ def test_unreadable_and_resized_images_are_found_when_they_are_read(photographs)
 
 
 def test_a_turned_photograph_has_the_size_that_it_is_shown_in(photographs):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (10, 20)).save(photographs / "7.jpg", exif=exif)
+    save_turned(photographs / "7.jpg", Image.new("RGB", (10, 20)), 6)
     assert validate_annotations(write(photographs, good()), photographs, read_images=True).problems == ()
 
 
 def test_what_training_reads_is_no_problem_as_photographs_annotated_unturned_and_large_ones(photographs, monkeypatch):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (20, 10)).save(photographs / "7.jpg", exif=exif)
+    save_turned(photographs / "7.jpg", Image.new("RGB", (20, 10)), 6)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)  # Pillow warns above half of it, and refuses twice as many
     assert validate_annotations(write(photographs, good()), photographs, read_images=True).problems == ()
 
