@@ -1,8 +1,11 @@
-"""Random logits, classes and weights of RoIs."""
+"""Random logits, classes and weights of RoIs, and counts of classes for a prior."""
 
 import torch
 
 K, R = 6, 40
+IMAGE_COUNT = [1, 5, 20, 60, 150, 400]
+INSTANCE_COUNT = [1, 9, 20, 200, 160, 4000]
+NUM_IMAGES = 500
 
 
 def batch(seed=0, rois=R, outputs=K + 1, classes=K + 1, dtype=torch.float64):
@@ -18,3 +21,9 @@ def roi_weights(weighted=True, rois=R):
         return None
     weight = 2 * torch.rand(rois, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return weight * (weight > 0.3)
+
+
+def loss_and_gradient(activation, logits, gt_classes, roi_weight=None):
+    loss = activation.loss(logits, gt_classes, roi_weight)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    return loss.item(), gradient.numpy()
