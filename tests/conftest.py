@@ -14,6 +14,7 @@ from balanced_lvis.config import load_config
 from balanced_lvis.data.config_datasets import register_rendered, rendered_spec
 from balanced_lvis.data.rendered import render_dataset
 from balanced_lvis.utils.once import forget_reports
+from tests.activations import toys
 from tests.common import CONFIGS, rendered_opts
 
 if "OMP_NUM_THREADS" not in os.environ:
@@ -45,6 +46,13 @@ def _rendered_as_it_was(request):
 def tiny_cfg(rendered, tmp_path):
     """The quick-start Balanced Sigmoid config on the ``rendered`` fixture."""
     return load_config(CONFIGS / "quick_start" / "balanced_sigmoid.yaml", rendered_opts(rendered, tmp_path / "out"))
+
+
+@pytest.fixture(scope="module")
+def toy_activations():
+    """The activations of tests.activations.toys have names."""
+    with toys.registered():
+        yield
 
 
 @pytest.fixture(autouse=True)

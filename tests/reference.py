@@ -15,6 +15,11 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
+def softmax(row) -> list[float]:
+    terms = [math.exp(logit) for logit in row]
+    return [term / sum(terms) for term in terms]
+
+
 def balanced_sigmoid_offset_centred(counts) -> np.ndarray:
     """
     The seed's Balanced Sigmoid: log( (n/k)/n_j * (n-n_j)/(n-n/k) ).

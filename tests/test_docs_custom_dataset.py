@@ -1,7 +1,6 @@
 """docs/custom_dataset.md shows what there is to write and what is printed."""
 
 import json
-import re
 import shlex
 import shutil
 
@@ -14,22 +13,15 @@ from balanced_lvis.data.custom.registration import prepare_custom
 from balanced_lvis.utils.errors import InputError
 from tests import programs
 from tests.common import CONFIGS, ROOT, SHARED_DATA
+from tests.docs import blocks, shown_after
 
 TEXT = (ROOT / "docs" / "custom_dataset.md").read_text(encoding="utf-8")
 ANNOTATIONS = SHARED_DATA / "coco_tiny" / "annotations" / "instances_train2017.json"
 needs_data = pytest.mark.skipif(not ANNOTATIONS.is_file(), reason="needs the developers' shared data")
 
 
-def blocks(kind):
-    return re.findall(rf"^```{kind}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-
-
-def shown_after(mark):
-    return re.search(rf"<!-- output of: {re.escape(mark)} -->\n```\n(.*?)\n```", TEXT, re.DOTALL)[1]
-
-
 def test_the_shown_yaml_is_that_of_the_configs_to_copy():
-    (shown,) = blocks("yaml")
+    (shown,) = blocks(TEXT, "yaml")
     shown = yaml.safe_load(shown)
     for path in (CONFIGS / "custom").glob("*.yaml"):
         config = yaml.safe_load(path.read_text())
@@ -38,7 +30,7 @@ def test_the_shown_yaml_is_that_of_the_configs_to_copy():
 
 
 def test_every_command_to_train_is_understood():
-    lines = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
+    lines = [shlex.split(line) for block in blocks(TEXT, "sh") for line in block.splitlines()]
     found = [line[1:] for line in lines if line[0] == "tools/train_net.py"]
     assert len(found) == 3
     for words in found:
@@ -51,10 +43,10 @@ def test_every_command_to_train_is_understood():
 @needs_data
 def test_the_table_of_the_tail_is_the_shown_one(tmp_path):
     command = "tools/analyze_dataset.py instances_train2017.json --show 2"
-    assert f"{command}\n" in blocks("sh")
+    assert f"{command}\n" in blocks(TEXT, "sh")
     shutil.copy(ANNOTATIONS, tmp_path)
     done = programs.run(ROOT / "tools" / "analyze_dataset.py", *command.split()[1:], cwd=tmp_path)
-    assert shown_after(command) in done.stdout
+    assert shown_after(TEXT, f"output of: {command}") in done.stdout
 
 
 @needs_data
@@ -69,4 +61,4 @@ def test_other_categories_are_told_as_shown(tmp_path):
     with pytest.raises(InputError) as caught:
         prepare_custom(cfg)
     told = f"error: {caught.value}".replace(f"{tmp_path}/", "")
-    assert told == shown_after("the example's val.json having other categories")
+    assert told == shown_after(TEXT, "output of: the example's val.json having other categories")

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import re
 import shlex
 
 import pytest
@@ -15,24 +14,19 @@ from balanced_lvis.data.lvis_v1 import ANNOTATIONS, look, show
 from tests import programs
 from tests.common import ROOT
 from tests.data.validation.made import good
+from tests.docs import blocks, shown_after
 
 TEXT = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-
-
-def shown_after(mark):
-    """The block that follows a comment."""
-    return re.search(rf"<!-- {re.escape(mark)}.*?-->\n```\n(.*?)\n?```", TEXT, re.DOTALL)[1]
 
 
 def commands(tool):
-    lines = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+    lines = [line for text in blocks(TEXT, "sh") for line in text.splitlines()]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith(tool)]
 
 
 def test_the_table_of_an_empty_folder_is_the_shown_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert show(look("datasets", ["val"])) == shown_after("output of: tools/prepare_lvis.py")
+    assert show(look("datasets", ["val"])) == shown_after(TEXT, "output of: tools/prepare_lvis.py")
 
 
 def test_the_report_on_a_faulty_file_is_the_shown_one(tmp_path, monkeypatch):
@@ -45,10 +39,10 @@ def test_the_report_on_a_faulty_file_is_the_shown_one(tmp_path, monkeypatch):
     (tmp_path / "images").mkdir()
     for name in ("3.jpg", "5.jpg"):
         (tmp_path / "images" / name).touch()
-    (code,) = [text for kind, text in BLOCKS if kind == "python"]
+    (code,) = blocks(TEXT, "python")
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(code, {})
-    assert printed.getvalue().strip() == shown_after("output of the above").strip()
+    assert printed.getvalue().strip() == shown_after(TEXT, "output of the above").strip()
 
 
 def test_every_command_is_understood():

@@ -30,6 +30,7 @@ from balanced_lvis.utils.random_state import current_states, set_states
 from balanced_lvis.utils.run_files import EMA
 from gpu_check.exactness import OPTIONS
 from tests.common import CONFIGS, ROOT, rendered_opts
+from tests.engine.resuming import continue_from
 
 pytestmark = [
     pytest.mark.gpu,
@@ -101,8 +102,7 @@ def check_results(output, has_average: bool = False):
 
 def check_resuming(config, root, output, weights, **overrides):
     """A run that continues from its first iteration's checkpoint ends with the weights of one that wasn't stopped."""
-    (output / "model_final.pth").unlink()
-    (output / "last_checkpoint").write_text("model_0000000.pth")
+    continue_from(output, 0)
     resumed = train(config, root, output, "--resume", **{**overrides, "DATASETS.TEST": ()})
     for name, tensor in weights.items():
         if IS_SIMULATED:

@@ -1,35 +1,16 @@
-"""What holds for every activation, and each one against its naive derivation."""
+"""What holds for every activation."""
 
-import logging
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from balanced_lvis.activations import (
-    Activation,
-    activation_class,
-    activation_names,
-    balanced_softmax_loss,
-    build_activation,
-    equalization_loss,
-    register_activation,
-    sigmoid_loss,
-    softmax_loss,
-)
-from balanced_lvis.data.training_prior import class_prior_of_dataset
+from balanced_lvis.activations import Activation, activation_class, activation_names, build_activation
 from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
-from tests import reference
 from tests.activations import toys
-
-K = 6
-IMAGE_COUNT = [1, 5, 20, 60, 150, 400]
-INSTANCE_COUNT = [1, 9, 20, 200, 160, 4000]
-NUM_IMAGES = 500
+from tests.activations.batches import K, batch, loss_and_gradient, roi_weights
 
 NAMES = [*activation_names(), toys.COUNTING, toys.OBJECTNESS]
 # Options under which a method does something with these counts.
@@ -51,10 +32,7 @@ NO_BACKGROUND = {"effective_class_margin": {"background_ratio": 0.0}}
 STATEFUL = {toys.COUNTING, "equalization_v2", "seesaw", "equilibrium", "fcbl"}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _toys():
-    with toys.registered():
-        yield
+pytestmark = pytest.mark.usefixtures("toy_activations")
 
 
 def build(name, prior, **options) -> Activation:
@@ -89,127 +67,6 @@ def plain_activation(name) -> Activation:
     return build_activation(family, K)
 
 
-@pytest.fixture
-def prior():
-    return ClassPrior(tuple("abcdef"), IMAGE_COUNT, NUM_IMAGES, INSTANCE_COUNT)
-
-
-def batch(rois=40, seed=0, dtype=torch.float64, outputs=K + 1):
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(rois, outputs, generator=generator, dtype=torch.float64) * 3
-    return logits.to(dtype).requires_grad_(), torch.randint(0, K + 1, (rois,), generator=generator)
-
-
-def roi_weights(rois=40, seed=1):
-    """Between 0 and 2, some of them 0."""
-    weight = 2 * torch.rand(rois, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return weight * (weight > 0.3)
-
-
-def loss_and_gradient(activation, logits, gt_classes, roi_weight=None):
-    loss = activation.loss(logits, gt_classes, roi_weight)
-    (gradient,) = torch.autograd.grad(loss, logits)
-    return loss.item(), gradient.numpy()
-
-
-# ------------------------------------------------------------------ against the references
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(
-    ("name", "options", "offset", "foreground_only"),
-    [
-        ("sigmoid", {}, np.zeros(K), False),
-        (
-            "balanced_sigmoid",
-            {"form": "foreground"},
-            reference.balanced_sigmoid_offset_foreground(IMAGE_COUNT, NUM_IMAGES),
-            True,
-        ),
-        ("balanced_sigmoid", {"form": "centred"}, reference.balanced_sigmoid_offset_centred(IMAGE_COUNT), False),
-        (
-            "balanced_sigmoid",
-            {"form": "centred", "count": "instance"},
-            reference.balanced_sigmoid_offset_centred(INSTANCE_COUNT),
-            False,
-        ),
-    ],
-)
-def test_sigmoid_family_equals_naive_loops(prior, name, options, offset, foreground_only, weighted):
-    logits, gt_classes = batch()
-    weight = roi_weights() if weighted else None
-    weights = weight.tolist() if weighted else [1] * 40
-    weights = [[w] * K for w in weights]
-    loss, gradient = loss_and_gradient(build_activation(name, K, prior, **options), logits, gt_classes, weight)
-    training_logits = reference.shifted(
-        logits.detach().numpy()[:, :K], gt_classes.tolist(), offset, foreground_only=foreground_only
-    )
-    assert loss == pytest.approx(reference.sigmoid_loss(training_logits, gt_classes.tolist(), weights), rel=1e-6)
-    expected = reference.sigmoid_loss_gradient(training_logits, gt_classes.tolist(), weights)
-    np.testing.assert_allclose(gradient[:, :K], expected, atol=1e-7)
-    assert not gradient[:, K].any(), "the unused background unit must not be trained"
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("threshold", [0.0021, 0.04, 0.1200001, 1.0])
-def test_equalization_equals_naive_loops(prior, threshold, weighted):
-    logits, gt_classes = batch()
-    weight = roi_weights() if weighted else None
-    entry_weights = reference.equalization_weights(gt_classes.tolist(), IMAGE_COUNT, NUM_IMAGES, threshold)
-    for r in range(40 if weighted else 0):
-        entry_weights[r] *= weight[r].item()
-    activation = build_activation("equalization", K, prior, threshold=threshold)
-    loss, gradient = loss_and_gradient(activation, logits, gt_classes, weight)
-    naive_logits = logits.detach().numpy()[:, :K]
-    assert loss == pytest.approx(reference.sigmoid_loss(naive_logits, gt_classes.tolist(), entry_weights), rel=1e-9)
-    expected = reference.sigmoid_loss_gradient(naive_logits, gt_classes.tolist(), entry_weights)
-    np.testing.assert_allclose(gradient[:, :K], expected, atol=1e-12)
-    assert not gradient[:, K].any(), "the unused background unit must not be trained"
-
-
-def test_equalization_keeps_positives_and_background_and_drops_other_foreground_of_the_tail():
-    tail = torch.tensor([True, False])
-    logits = torch.zeros(1, 2, requires_grad=True)
-    touched = []
-    for gt_class in (0, 1, 2):
-        (gradient,) = torch.autograd.grad(equalization_loss(logits, torch.tensor([gt_class]), tail), logits)
-        touched.append((gradient != 0)[0].tolist())
-    assert touched == [[True, True], [False, True], [True, True]]
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(
-    ("name", "options", "counts"),
-    [
-        ("softmax", {}, [1] * K),
-        ("balanced_softmax", {}, IMAGE_COUNT),
-        ("balanced_softmax", {"count": "instance"}, INSTANCE_COUNT),
-    ],
-)
-def test_softmax_family_equals_naive_loops(prior, name, options, counts, weighted):
-    logits, gt_classes = batch()
-    weight = roi_weights() if weighted else None
-    weights = weight.tolist() if weighted else [1] * 40
-    loss, gradient = loss_and_gradient(build_activation(name, K, prior, **options), logits, gt_classes, weight)
-    probabilities = reference.balanced_softmax_probabilities(logits.detach().numpy(), counts)
-    assert loss == pytest.approx(reference.cross_entropy(probabilities, gt_classes.tolist(), weights), rel=1e-6)
-    expected = reference.cross_entropy_gradient(probabilities, gt_classes.tolist(), weights)
-    np.testing.assert_allclose(gradient, expected, atol=1e-7)
-
-
-def test_scores_carry_no_prior(prior):
-    logits, _ = batch()
-    with torch.no_grad():
-        for name in ("sigmoid", "balanced_sigmoid", "equalization"):
-            scores = build_activation(name, K, prior).scores(logits)
-            torch.testing.assert_close(scores[:, :K], logits[:, :K].sigmoid())
-        for name in ("softmax", "balanced_softmax"):
-            torch.testing.assert_close(build_activation(name, K, prior).scores(logits), logits.softmax(1))
-
-
-# ------------------------------------------------------------------ what holds for all
-
-
 @pytest.mark.parametrize("name", activation_names())
 def test_every_activation_is_of_a_family(name):
     assert activation_class(name).family in FAMILIES
@@ -219,7 +76,7 @@ def test_every_activation_is_of_a_family(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_of_one_are_exactly_the_unweighted_loss(prior, name, dtype):
     activation = build(name, prior)
-    logits, gt_classes = batch(301, dtype=dtype, outputs=activation.num_outputs)
+    logits, gt_classes = batch(rois=301, dtype=dtype, outputs=activation.num_outputs)
     losses = [activation.loss(logits, gt_classes), activation.loss(logits, gt_classes, torch.ones(301))]
     plain, weighted = (torch.autograd.grad(loss, logits)[0] for loss in losses)
     assert losses[0].dtype == losses[1].dtype
@@ -320,7 +177,7 @@ def test_inputs_are_never_mutated(prior, name):
 def test_half_precision_logits_are_computed_in_float32(prior, name, dtype, weighted):
     activation = build(name, prior)
     logits, gt_classes = batch(dtype=dtype, outputs=activation.num_outputs)
-    weight = roi_weights() if weighted else None
+    weight = roi_weights(weighted)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = activation.loss(logits, gt_classes, weight)
         assert activation.unshifted_loss(logits, gt_classes).dtype == torch.float32
@@ -447,157 +304,3 @@ def test_the_training_shift_is_what_the_loss_adds_to_the_logits(prior, name):
     assert activation.loss(logits, gt_classes).item() == pytest.approx(
         activation.unshifted_loss(shifted, gt_classes).item(), rel=1e-6
     )
-
-
-@settings(deadline=None)
-@given(st.integers(1, 30), st.integers(0, 2**31))
-def test_foreground_form_leaves_background_rois_alone(rois, seed):
-    prior = ClassPrior(tuple("abcdef"), IMAGE_COUNT, NUM_IMAGES)
-    logits, _ = batch(rois, seed)
-    background = torch.full((rois,), K)
-    balanced = build_activation("balanced_sigmoid", K, prior, form="foreground").loss(logits, background)
-    assert balanced.item() == build_activation("sigmoid", K).loss(logits, background).item()
-
-
-def test_prior_probability_sets_the_first_score_and_the_first_loss(prior):
-    for name in ("sigmoid", "balanced_sigmoid", "equalization"):
-        activation = build_activation(name, K, prior, prior_probability=0.001)
-        bias = torch.empty(K + 1)
-        activation.init_bias_(bias)
-        assert bias.sigmoid()[0].item() == pytest.approx(0.001, rel=1e-5)
-    lvis = build_activation("sigmoid", 1203)
-    bias = torch.empty(1204)
-    lvis.init_bias_(bias)
-    first_loss = lvis.loss(bias.expand(512, -1), torch.full((512,), 1203))
-    assert first_loss.item() == pytest.approx(-1203 * math.log(1 - 0.001), rel=1e-4)  # 1.2, not 834
-
-
-# ------------------------------------------------------------------ equalization's tail
-
-
-def test_the_tail_of_lvis_is_the_rare_and_common_classes_at_1_00625e_3():
-    prior = class_prior_of_dataset("lvis_v1_train")
-    by_threshold, by_groups = (
-        build_activation("equalization", 1203, prior, **options).tail
-        for options in ({"threshold": 1.00625e-3}, {"tail_groups": "rc"})
-    )
-    assert torch.equal(by_threshold, by_groups)
-    assert by_threshold.sum() == 798 == 337 + 461
-    assert by_threshold.tolist() == [reference.lvis_group(count) in "rc" for count in prior.image_count]
-    assert build_activation("equalization", 1203, prior).tail.sum() > 798, "1.1e-3 is a little more than 100 images"
-
-
-def test_the_threshold_itself_is_not_in_the_tail():
-    prior = ClassPrior(("a", "b", "c"), [4, 5, 6], 1000)
-    assert build_activation("equalization", 3, prior, threshold=0.005).tail.tolist() == [True, False, False]
-
-
-@pytest.mark.parametrize(
-    ("groups", "tail"), [("r", "111000"), ("c", "000100"), ("f", "000011"), ("fr", "111011"), ("rcf", "111111")]
-)
-def test_groups_name_the_tail_whatever_the_threshold(groups, tail):
-    prior = ClassPrior(tuple("abcdef"), [0, 1, 10, 60, 150, 400], 500)
-    activation = build_activation("equalization", K, prior, tail_groups=groups, threshold=0.5)
-    assert activation.tail.tolist() == [digit == "1" for digit in tail]
-
-
-def test_a_tail_without_classes_is_reported_once_and_leaves_the_plain_sigmoid(caplog):
-    prior = ClassPrior(tuple("abcdef"), [110] * K, 123)
-    logits, gt_classes = batch()
-    with caplog.at_level(logging.WARNING, logger="balanced_lvis"):
-        for _ in range(3):
-            activation = build_activation("equalization", K, prior, threshold=0.0123)
-            activation.prepare()
-    assert len(caplog.records) == 1
-    assert "no class is in the tail (threshold 0.0123" in caplog.text
-    expected = build_activation("sigmoid", K).loss(logits, gt_classes)
-    assert activation.loss(logits, gt_classes).item() == expected.item()
-
-
-# ------------------------------------------------------------------ the seed's cats and dogs
-
-
-def fit(loss_of, width):
-    """Logits for the only input (a male animal) that minimise a loss on 9 cats and 1 dog."""
-    logits = torch.zeros(1, width, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-12, tolerance_change=1e-14)
-    animals = torch.tensor([0] * 9 + [1])
-
-    def closure():
-        optimizer.zero_grad()
-        loss = loss_of(logits.expand(10, -1), animals)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return logits.detach()
-
-
-def test_softmax_learns_the_bias_of_the_cats_and_balanced_softmax_does_not():
-    biased = fit(softmax_loss, 2).softmax(1)[0, 0].item()
-    offset = torch.log(torch.tensor([9.0, 1.0], dtype=torch.float64))
-    balanced = fit(lambda x, y: balanced_softmax_loss(x, y, offset), 2).softmax(1)[0, 0].item()
-    assert biased == pytest.approx(0.9, abs=1e-6)
-    assert balanced == pytest.approx(0.5, abs=1e-6)
-
-
-def test_sigmoid_learns_the_bias_of_the_cats_and_balanced_sigmoid_does_not():
-    prior = ClassPrior(("cat", "dog"), [9, 1], 10)
-    activation = build_activation("balanced_sigmoid", 2, prior, form="centred")
-    biased = fit(lambda x, y: sigmoid_loss(x, y), 2).sigmoid()[0]
-    # The third unit, the background, has no gradient: its logit stays 0.
-    balanced = fit(activation.loss, 3)[:, :2].sigmoid()[0]
-    assert biased.tolist() == pytest.approx([0.9, 0.1], abs=1e-6)
-    assert balanced.tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
-
-
-# ------------------------------------------------------------------ the table of names
-
-
-def test_an_unknown_name_lists_the_valid_ones():
-    with pytest.raises(InputError, match=r"'balanced_sigmiod'.*Did you mean 'balanced_sigmoid'.*softmax"):
-        activation_class("balanced_sigmiod")
-
-
-def test_a_name_is_registered_once():
-    with pytest.raises(InputError, match="registered already"):
-        register_activation("sigmoid")(object)
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda p: build_activation("balanced_sigmoid", K).prepare(), "needs prior="),
-        (lambda p: build_activation("balanced_sigmoid", 5, p), "num_classes is 5, but the class prior has 6"),
-        (lambda p: build_activation("balanced_sigmoid", K, p, form="both"), "'both'; valid: centred, foreground"),
-        (lambda p: build_activation("balanced_softmax", K, p, count="pixel"), "'pixel'"),
-        (lambda p: build_activation("sigmoid", K, prior_probability=0), "prior_probability is 0"),
-        (lambda p: build_activation("equalization", K).prepare(), "needs prior="),
-        (lambda p: build_activation("equalization", K, p, threshold=0), "threshold of equalization is 0"),
-        (lambda p: build_activation("equalization", K, p, threshold=1.5), "threshold of equalization is 1.5"),
-        (lambda p: build_activation("equalization", K, p, threshold=float("nan")), "threshold of equalization is nan"),
-        (lambda p: build_activation("equalization", K, p, tail_groups="rx"), "'rx'; 'x' is not one of the groups"),
-        (lambda p: build_activation("sigmoid", K, form="raw"), "no option 'form'; valid: prior_probability"),
-        (lambda p: build_activation("softmax", K, foo=1), "no option 'foo'; valid: none"),
-        (lambda p: build_activation("sigmoid", K).loss(torch.zeros(3, K), torch.zeros(3).long()), r"\(3, 6\)"),
-        (lambda p: build_activation("softmax", K).scores(torch.zeros(3, K + 2)), r"\(3, 8\)"),
-    ],
-)
-def test_bad_arguments_are_named(prior, build, message):
-    with pytest.raises(InputError, match=message):
-        build(prior)
-
-
-@pytest.mark.parametrize("name", activation_names())
-def test_roi_weights_of_another_shape_are_refused(prior, name):
-    activation = build_activation(name, K, prior)
-    logits, gt_classes = batch(rois=3, outputs=activation.num_outputs)
-    for weight in (torch.ones(3, 1), torch.ones(1), torch.ones(())):
-        with pytest.raises(InputError, match=r"roi_weight has shape .*; with 3 RoIs it must be \(3,\)"):
-            activation.loss(logits, gt_classes, weight)
-
-
-@pytest.mark.parametrize("name", activation_names())
-def test_the_unshifted_loss_checks_its_logits_too(prior, name):
-    with pytest.raises(InputError, match=r"\(3, 6\)"):
-        build_activation(name, K, prior).unshifted_loss(torch.zeros(3, K), torch.zeros(3).long())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from balanced_lvis.activations import build_activation
+from balanced_lvis.activations import balanced_softmax_loss, build_activation, sigmoid_loss, softmax_loss
 from balanced_lvis.calibration import build_calibration
 from balanced_lvis.priors import ClassPrior
 
@@ -63,6 +63,32 @@ def test_a_balanced_loss_leaves_males_undecided(name):
 
 def test_logit_adjustment_of_a_softmax_leaves_males_undecided():
     assert probability_of_a_male_cat("softmax", "logit_adjustment") == pytest.approx(0.5, abs=1e-4)
+
+
+def logits_of_a_male(loss_of, outputs):
+    """Logits for the only input, a male animal, that minimize a loss on nine cats and one dog."""
+    logits = torch.zeros(1, outputs, dtype=torch.float64, requires_grad=True)
+    classes = torch.tensor([CAT] * 9 + [DOG])
+    minimized([logits], lambda: loss_of(logits.expand(10, -1), classes))
+    return logits.detach()[0]
+
+
+def test_softmax_learns_the_bias_of_the_cats_and_balanced_softmax_does_not():
+    biased = logits_of_a_male(softmax_loss, 2).softmax(0)
+    offset = torch.log(torch.tensor([9.0, 1.0], dtype=torch.float64))
+    balanced = logits_of_a_male(lambda x, y: balanced_softmax_loss(x, y, offset), 2).softmax(0)
+    assert biased[CAT].item() == pytest.approx(0.9, abs=1e-6)
+    assert balanced[CAT].item() == pytest.approx(0.5, abs=1e-6)
+
+
+def test_sigmoid_learns_the_bias_of_the_cats_and_balanced_sigmoid_does_not():
+    prior = ClassPrior(("cat", "dog"), [9, 1], 10)
+    activation = build_activation("balanced_sigmoid", 2, prior, form="centred")
+    biased = logits_of_a_male(sigmoid_loss, 2).sigmoid()
+    # The third unit, the background, has no gradient: its logit stays 0.
+    balanced = logits_of_a_male(activation.loss, 3)[:2].sigmoid()
+    assert biased.tolist() == pytest.approx([0.9, 0.1], abs=1e-6)
+    assert balanced.tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
 
 
 # ------------------------------------------------------------------ the marginal p(y)

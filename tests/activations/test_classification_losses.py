@@ -19,8 +19,8 @@ from balanced_lvis.priors import ClassPrior
 from balanced_lvis.priors.sampled_counts import SampledCounts
 from balanced_lvis.utils.errors import InputError
 from tests import reference_classification as reference
+from tests.activations.batches import K, R, batch, roi_weights
 
-K, R = 6, 40
 COUNTS = [400, 150, 60, 20, 5, 1]
 INSTANCES = [4000, 160, 200, 20, 9, 1]
 PRIOR = ClassPrior(tuple("abcdef"), COUNTS, sum(COUNTS), INSTANCES)
@@ -28,17 +28,9 @@ BACKGROUND = pytest.mark.parametrize("background", [False, True])
 WEIGHTED = pytest.mark.parametrize("weighted", [False, True])
 
 
-def batch(background, rois=R, seed=0):
-    generator = torch.Generator().manual_seed(seed)
+def random_batch(background):
     outputs = K + int(background)
-    logits = 2 * torch.randn(rois, outputs, generator=generator, dtype=torch.float64)
-    return logits.requires_grad_(), torch.randint(0, outputs, (rois,), generator=generator)
-
-
-def roi_weights(weighted, rois=R):
-    if not weighted:
-        return None
-    return 2 * torch.rand(rois, generator=torch.Generator().manual_seed(1), dtype=torch.float64).clamp(min=0.2) - 0.4
+    return batch(outputs=outputs, classes=outputs)
 
 
 def check(activation, logits, gt_classes, roi_weight, expected, expected_gradient):
@@ -50,7 +42,7 @@ def check(activation, logits, gt_classes, roi_weight, expected, expected_gradien
 
 def check_weighted(activation, background, weighted, class_weights, change=None, **options):
     """Compare with the naive loss of ``change``d logits, whose derivative by the classifier's logits is 1."""
-    logits, gt_classes = batch(background)
+    logits, gt_classes = random_batch(background)
     roi_weight = roi_weights(weighted)
     changed = logits.detach().numpy()
     if change is not None:
@@ -117,7 +109,7 @@ def test_ldam_equals_naive_loops(background, weighted, drw_start, max_margin, sc
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
 def test_softmax_equalization_equals_naive_loops(background, weighted, gamma):
     activation = build_activation("softmax_equalization", K, PRIOR, background=background, threshold=0.05, gamma=gamma)
-    logits, gt_classes = batch(background)
+    logits, gt_classes = random_batch(background)
     roi_weight = roi_weights(weighted)
     torch.manual_seed(5)
     beta = torch.rand(R, K) < gamma
@@ -142,7 +134,7 @@ def test_softmax_equalization_equals_naive_loops(background, weighted, gamma):
 @pytest.mark.parametrize(("gamma", "alpha"), [(0.0, -1), (2.0, 0.25), (0.5, 0.5), (2.0, -1)])
 def test_sigmoid_focal_loss_equals_naive_loops(background, weighted, gamma, alpha):
     activation = build_activation("sigmoid_focal", K, background=background, gamma=gamma, alpha=alpha)
-    logits, gt_classes = batch(background)
+    logits, gt_classes = random_batch(background)
     roi_weight = roi_weights(weighted)
     weights = None if roi_weight is None else roi_weight.tolist()
     expected = reference.sigmoid_focal_loss(logits.detach().numpy()[:, :K], gt_classes.tolist(), gamma, alpha, weights)
@@ -153,7 +145,7 @@ def test_sigmoid_focal_loss_equals_naive_loops(background, weighted, gamma, alph
 
 
 def test_sigmoid_focal_loss_and_gradient_are_those_of_torchvision():
-    logits, gt_classes = batch(background=False)
+    logits, gt_classes = random_batch(background=False)
     target = nn.functional.one_hot(gt_classes, K).double()
     losses = [
         build_activation("sigmoid_focal", K, background=False).loss(logits, gt_classes),
@@ -190,7 +182,7 @@ def test_classes_without_samples_take_no_weight_from_others():
 
 
 def test_a_weighted_mean_is_that_of_torch():
-    logits, gt_classes = batch(background=False)
+    logits, gt_classes = random_batch(background=False)
     for name in ("class_balanced_weighting", "class_balanced"):
         activation = build_activation(name, K, PRIOR, background=False, reduction="weighted_mean")
         expected = nn.functional.cross_entropy(logits, gt_classes, activation.class_weight.double())
@@ -219,7 +211,7 @@ WEIGHTED_NAMES = ["class_balanced_weighting", "class_balanced", "ldam"]
 
 def train(activation, updates, skipped=0):
     """Losses before each of some updates, the first of which are skipped."""
-    logits, gt_classes = batch(background=False)
+    logits, gt_classes = random_batch(background=False)
     state = StateUpdates(activation)
     losses = []
     for update in range(updates):
@@ -235,7 +227,7 @@ def train(activation, updates, skipped=0):
 
 @pytest.mark.parametrize("name", WEIGHTED_NAMES)
 def test_weights_apply_from_the_update_that_is_configured(name):
-    logits, gt_classes = batch(background=False)
+    logits, gt_classes = random_batch(background=False)
     never, always = (
         build_activation(name, K, PRIOR, background=False, drw_start=start).loss(logits, gt_classes).item()
         for start in (-1, 0)
@@ -246,7 +238,7 @@ def test_weights_apply_from_the_update_that_is_configured(name):
 
 
 def test_without_weights_the_loss_is_the_plain_one():
-    logits, gt_classes = batch(background=False)
+    logits, gt_classes = random_batch(background=False)
     activation = build_activation("class_balanced", K, PRIOR, background=False, drw_start=-1)
     expected = build_activation("softmax", K, background=False).loss(logits, gt_classes)
     assert activation.loss(logits, gt_classes).item() == pytest.approx(expected.item(), rel=1e-12)
@@ -272,7 +264,7 @@ def test_the_count_is_saved_and_only_where_it_is_needed():
 
 def test_evaluation_and_other_losses_do_not_count():
     activation = build_activation("ldam", K, PRIOR, background=False, drw_start=2)
-    logits, gt_classes = batch(background=False)
+    logits, gt_classes = random_batch(background=False)
     for _ in range(3):
         activation.loss(logits, gt_classes)
         activation.record(logits, gt_classes)  # outside of an update, as in evaluation
@@ -302,7 +294,7 @@ def test_the_classifier_gives_cosines_times_the_scale():
 
 
 def test_scores_have_no_margins():
-    logits, _ = batch(background=False)
+    logits, _ = random_batch(background=False)
     activation = build_activation("ldam", K, PRIOR, background=False)
     torch.testing.assert_close(activation.scores(logits), logits.softmax(1))
 
@@ -339,7 +331,7 @@ def equalization(**options):
 
 
 def test_draws_follow_the_seed_of_torch():
-    logits, gt_classes = batch(background=False)
+    logits, gt_classes = random_batch(background=False)
     activation = equalization(gamma=0.5)
     torch.manual_seed(3)
     state = torch.get_rng_state()
@@ -350,7 +342,7 @@ def test_draws_follow_the_seed_of_torch():
 
 
 def test_the_loss_is_the_plain_softmax_without_a_tail_or_draws():
-    logits, gt_classes = batch(background=False)
+    logits, gt_classes = random_batch(background=False)
     expected = build_activation("softmax", K, background=False).loss(logits, gt_classes).item()
     assert equalization(gamma=0.0).loss(logits, gt_classes).item() == expected
     uniform = ClassPrior(tuple("abcdef"), [10] * K, 60)

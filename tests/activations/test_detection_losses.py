@@ -23,8 +23,8 @@ from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
 from tests import reference, reference_classification
 from tests import reference_detection as detection
+from tests.activations.batches import K, R, roi_weights
 
-K, R = 6, 40
 COUNTS = [1, 5, 20, 60, 150, 400]
 NUM_IMAGES = 500
 PRIOR = ClassPrior(tuple("abcdef"), COUNTS, NUM_IMAGES)
@@ -45,12 +45,6 @@ ALL_BATCHES = pytest.mark.parametrize("batch", BATCHES)
 def random_logits(seed=0, outputs=K + 1, scale=3.0):
     generator = torch.Generator().manual_seed(seed)
     return (scale * torch.randn(R, outputs, generator=generator, dtype=torch.float64)).requires_grad_()
-
-
-def roi_weights(weighted):
-    if not weighted:
-        return None
-    return 2 * torch.rand(R, generator=torch.Generator().manual_seed(1), dtype=torch.float64).clamp(min=0.2) - 0.4
 
 
 def entry_weights(weights, roi_weight):
@@ -148,15 +142,22 @@ def test_detectron2s_bias_of_zero_is_a_prior_probability_of_one_half():
 @ALL_BATCHES
 @WEIGHTED
 @SEEDS
-def test_drop_loss_equals_naive_loops(batch, weighted, seed):
-    logits, gt_classes, roi_weight = random_logits(seed), BATCHES[batch](), roi_weights(weighted)
+@pytest.mark.parametrize(
+    ("name", "naive_loss", "naive_gradient"),
+    [
+        ("drop_loss", reference.sigmoid_loss, reference.sigmoid_loss_gradient),
+        ("gol", detection.gumbel_loss, detection.gumbel_loss_gradient),
+    ],
+)
+def test_losses_that_drop_negatives_equal_naive_loops(name, naive_loss, naive_gradient, batch, weighted, seed):
+    logits, gt_classes, roi_weight = random_logits(seed, scale=4.0), BATCHES[batch](), roi_weights(weighted)
     torch.manual_seed(seed)
     noise = torch.rand(R, K).tolist()
     weights = entry_weights(detection.drop_weights(gt_classes.tolist(), TAIL, noise), roi_weight)
     naive = logits.detach().numpy()[:, :K], gt_classes.tolist(), weights
     check(
-        build_activation("drop_loss", K, PRIOR, threshold=THRESHOLD), logits, gt_classes, roi_weight,
-        reference.sigmoid_loss(*naive), reference.sigmoid_loss_gradient(*naive), seed,
+        build_activation(name, K, PRIOR, threshold=THRESHOLD), logits, gt_classes, roi_weight,
+        naive_loss(*naive), naive_gradient(*naive), seed,
     )  # fmt: skip
 
 
@@ -205,21 +206,6 @@ def test_gumbel_loss_equals_naive_loops(batch, weighted, seed):
     naive = logits.detach().numpy()[:, :K], gt_classes.tolist(), weights
     check(
         build_activation("gumbel", K), logits, gt_classes, roi_weight,
-        detection.gumbel_loss(*naive), detection.gumbel_loss_gradient(*naive), seed,
-    )  # fmt: skip
-
-
-@ALL_BATCHES
-@WEIGHTED
-@SEEDS
-def test_gol_equals_naive_loops(batch, weighted, seed):
-    logits, gt_classes, roi_weight = random_logits(seed, scale=4.0), BATCHES[batch](), roi_weights(weighted)
-    torch.manual_seed(seed)
-    noise = torch.rand(R, K).tolist()
-    weights = entry_weights(detection.drop_weights(gt_classes.tolist(), TAIL, noise), roi_weight)
-    naive = logits.detach().numpy()[:, :K], gt_classes.tolist(), weights
-    check(
-        build_activation("gol", K, PRIOR, threshold=THRESHOLD), logits, gt_classes, roi_weight,
         detection.gumbel_loss(*naive), detection.gumbel_loss_gradient(*naive), seed,
     )  # fmt: skip
 

@@ -12,15 +12,9 @@ from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
 from tests import reference as formulas
 from tests import reference_stateful as reference
+from tests.activations.batches import K, R, batch
 
-K = 6
 PRIOR = ClassPrior(tuple("abcdef"), [1, 5, 20, 60, 150, 400], 500)
-
-
-def batch(seed=0, rois=30, num_classes=K, outputs=K + 1, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(rois, outputs, generator=generator, dtype=torch.float64) * 3
-    return logits.to(dtype).requires_grad_(), torch.randint(0, num_classes + 1, (rois,), generator=generator)
 
 
 def update(activation, *batches):
@@ -58,7 +52,7 @@ def test_every_roi_trains_the_background():
         for row, gt in zip(logits.tolist(), gt_classes.tolist())
         for j, logit in enumerate(row)
     )
-    assert activation.loss(logits, gt_classes).item() == pytest.approx(expected / 30, rel=1e-12)
+    assert activation.loss(logits, gt_classes).item() == pytest.approx(expected / len(logits), rel=1e-12)
     assert (gradient_of(activation, logits, gt_classes)[:, K] != 0).all()
 
 
@@ -87,7 +81,7 @@ def test_the_accumulated_gradients_are_those_of_the_loss():
     update(activation, batch(1))
     logits, gt_classes = batch(2)
     before = activation.positive_gradient.clone(), activation.negative_gradient.clone()
-    of_logits = 30 * np.abs(gradient_of(activation, logits, gt_classes))[:, :K]
+    of_logits = R * np.abs(gradient_of(activation, logits, gt_classes))[:, :K]
     positives = gt_classes.numpy()[:, None] == np.arange(K)
     update(activation, (logits, gt_classes))
     np.testing.assert_allclose(activation.positive_gradient - before[0], (of_logits * positives).sum(0))
@@ -142,7 +136,7 @@ def test_seesaw_equals_naive_loops(seed, options):
 @pytest.mark.parametrize("gt_class", [0, 3, K])
 def test_seesaw_with_rois_of_one_kind_only(gt_class):
     logits, _ = batch(outputs=K + 2)
-    gt_classes = torch.full((30,), gt_class)
+    gt_classes = torch.full((R,), gt_class)
     expected = reference.seesaw_loss(logits.tolist(), gt_classes.tolist(), SEEN, 0.8, 2.0, 0.01)
     assert seesaw().loss(logits, gt_classes).item() == pytest.approx(expected, rel=1e-10)
     if gt_class == K:
@@ -150,7 +144,7 @@ def test_seesaw_with_rois_of_one_kind_only(gt_class):
 
 
 def test_seesaw_with_a_single_class_is_objectness_alone():
-    logits, gt_classes = batch(num_classes=1, outputs=3)
+    logits, gt_classes = batch(classes=2, outputs=3)
     activation = seesaw([4])
     expected = reference.seesaw_loss(logits.tolist(), gt_classes.tolist(), [4], 0.8, 2.0, 0.01)
     assert activation.loss(logits, gt_classes).item() == pytest.approx(expected, rel=1e-10)
@@ -264,7 +258,7 @@ def entries_with_loss(activation, logits, gt_classes):
 
 def test_acsl_on_foreground_equals_naive_loops():
     activation = build_activation("acsl", K, RCF)
-    logits, gt_classes = batch(num_classes=K - 1)
+    logits, gt_classes = batch(classes=K)
     counts = reference.acsl_counts(logits[:, :K].tolist(), gt_classes.tolist(), 0.7)
     assert 0 < counts.mean() < 1 and (entries_with_loss(activation, logits, gt_classes) == counts).all()
     naive = logits.detach().numpy()[:, :K], gt_classes.tolist(), counts
@@ -326,7 +320,7 @@ def test_fcbl_has_no_margins_before_the_first_update_and_none_on_background():
     activation = build_activation("fcbl", K)
     assert not activation.margins.any()
     logits, _ = batch()
-    background = torch.full((30,), K)
+    background = torch.full((R,), K)
     update(activation, batch(1))
     plain = build_activation("sigmoid_background", K)
     assert activation.margins.any()

@@ -35,19 +35,6 @@ OPTIONS = {
 AUGMENTED = {"INPUT__TRANSFORMS": ("crop", "flip"), "DATALOADER__SAMPLER_TRAIN": "class_balanced"}
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("characters")
-
-
-@pytest.fixture(scope="module")
-def first_stage(cache, tmp_path_factory):
-    """Path of a softmax model of four iterations."""
-    folder = tmp_path_factory.mktemp("softmax")
-    train(characters_config("softmax", cache, folder))
-    return folder / "model_final.pth"
-
-
 def outcome(folder):
     """Everything that a run leaves, apart from its log."""
     content = read_checkpoint(folder / "model_final.pth")

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 
 from balanced_lvis.calibration import calibration_class
 from balanced_lvis.commands import calibrate
@@ -11,6 +10,7 @@ from balanced_lvis.commands.train import main as train
 from balanced_lvis.experiments import calibration_grid
 from balanced_lvis.utils.errors import InputError
 from tests import programs
+from tests.commands.mask_head import randomize_mask_head
 from tests.common import CONFIGS, ROOT, rendered_opts
 
 CONFIG = CONFIGS / "rendered" / "rfs_softmax.yaml"
@@ -26,10 +26,7 @@ def trained(rendered, tmp_path_factory):
     output = tmp_path_factory.mktemp("trained")
     opts = [*rendered_opts(rendered, output), "SOLVER.MAX_ITER", "60", "DATASETS.TEST", "()"]
     assert train(["--config-file", str(CONFIG), *opts]) == 0
-    checkpoint = torch.load(output / "model_final.pth", weights_only=True)
-    weight = checkpoint["model"]["roi_heads.mask_head.predictor.weight"]
-    weight.copy_(0.7 + torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
-    torch.save(checkpoint, output / "model_final.pth")
+    randomize_mask_head(output / "model_final.pth")
     return output / "model_final.pth"
 
 

@@ -21,6 +21,7 @@ from balanced_lvis.console.signals import INTERRUPTED
 from balanced_lvis.engine.processes.watchdog import Limits
 from balanced_lvis.evaluation.lvis_api import IOU_TYPES, LVIS, evaluate_on_lvis
 from tests import programs
+from tests.commands.mask_head import randomize_mask_head
 from tests.common import CONFIGS, ROOT, load_tool, rendered_opts
 
 CONFIG = CONFIGS / "quick_start" / "balanced_sigmoid.yaml"
@@ -45,10 +46,7 @@ def trained(rendered, tmp_path_factory):
     done = run(command("train_net.py", "--config-file", CONFIG, *opts, "SOLVER.MAX_ITER", 40))
     assert done.returncode == 0, done.stderr[-3000:]
     path = output / "model_final.pth"
-    checkpoint = torch.load(path, weights_only=True)
-    weight = checkpoint["model"]["roi_heads.mask_head.predictor.weight"]
-    weight.copy_(0.7 + torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
-    torch.save(checkpoint, path)
+    randomize_mask_head(path)
     done = run(command("train_net.py", "--config-file", CONFIG, "--eval-only", *opts, "MODEL.WEIGHTS", path))
     assert done.returncode == 0, done.stderr[-3000:]
     return output

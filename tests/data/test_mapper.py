@@ -21,6 +21,7 @@ from balanced_lvis.data.images.instance_transforms import to_instances
 from balanced_lvis.data.mapper import ImageMapper
 from benchmarks.mapping import are_equal, photographs
 from tests.common import SHARED_DATA
+from tests.data.turned import save_turned
 
 PHOTOGRAPHS = SHARED_DATA / "coco_tiny"
 
@@ -152,12 +153,6 @@ def save_rgba(image, path):
     image.save(path)
 
 
-def save_turned(image, path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be rotated clockwise
-    image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif.tobytes())
-
-
 # How they are saved, and whether Detectron2 reads the same pixels.
 IMAGES = {
     "greyscale.png": (lambda image, path: image.convert("L").save(path), True),
@@ -165,7 +160,7 @@ IMAGES = {
     "cmyk.jpg": (lambda image, path: image.convert("CMYK").save(path), True),
     "16_bit.png": (save_16_bit, False),
     "rgba.png": (save_rgba, False),
-    "turned.png": (save_turned, True),
+    "turned.png": (lambda image, path: save_turned(path, image.transpose(Image.Transpose.ROTATE_90), 6), True),
 }
 
 

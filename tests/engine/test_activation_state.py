@@ -15,12 +15,15 @@ from balanced_lvis.priors import ClassPrior
 from balanced_lvis.utils.errors import InputError
 from tests.activations import toys
 from tests.engine.processes.test_ranks import on_ranks
+from tests.engine.resuming import assert_same_weights, continue_from
 from tests.engine.test_second_stage import tensors, train
 from tests.engine.toy import NAN
 from tests.engine.toy import train as train_toy
 
 K = 4
 PRIOR = ClassPrior(tuple("abcd"), [40, 20, 5, 1], 66)
+
+pytestmark = pytest.mark.usefixtures("toy_activations")
 
 
 class Classifier(torch.nn.Module):
@@ -229,12 +232,6 @@ def test_an_unknown_reduction_lists_the_valid_ones():
 # ------------------------------------------------------------------ real models
 
 
-@pytest.fixture(autouse=True)
-def _toys():
-    with toys.registered():
-        yield
-
-
 STATE = {"MODEL__ROI_BOX_HEAD__ACTIVATION__NAME": toys.COUNTING, "TEST__EVAL_PERIOD": 0, "SEED": 3}
 
 
@@ -269,11 +266,8 @@ def test_a_run_that_is_killed_and_resumed_has_the_state_of_one_that_is_not(rende
     assert whole[f"{ACTIVATION}.seen"].sum() > 0
     before = torch.load(tmp_path / "model_0000001.pth", weights_only=True)["model"][f"{ACTIVATION}.seen"]
     assert 0 < before.sum() < whole[f"{ACTIVATION}.seen"].sum()
-    (tmp_path / "model_final.pth").unlink()
-    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
-    again = tensors(train("rfs_softmax", rendered, tmp_path, "--resume", **options))
-    assert whole.keys() == again.keys()
-    assert all(torch.equal(tensor, again[key]) for key, tensor in whole.items())
+    continue_from(tmp_path, 1)
+    assert_same_weights(tensors(train("rfs_softmax", rendered, tmp_path, "--resume", **options)), whole)
 
 
 @pytest.mark.parametrize(
@@ -298,8 +292,5 @@ def test_state_and_random_losses_are_resumed(rendered, tmp_path, name, options):
     if name == "ldam":
         before = torch.load(tmp_path / "model_0000001.pth", weights_only=True)["model"]
         assert (before[f"{ACTIVATION}.updates"], whole[f"{ACTIVATION}.updates"]) == (2, 4)
-    (tmp_path / "model_final.pth").unlink()
-    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
-    again = tensors(train("rfs_softmax", rendered, tmp_path, "--resume", **options))
-    assert whole.keys() == again.keys()
-    assert all(torch.equal(tensor, again[key]) for key, tensor in whole.items())
+    continue_from(tmp_path, 1)
+    assert_same_weights(tensors(train("rfs_softmax", rendered, tmp_path, "--resume", **options)), whole)

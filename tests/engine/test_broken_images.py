@@ -23,16 +23,10 @@ def train_net(folder, *flags, **opts) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def folder(tmp_path):
-    content = made.content()
-    for number, image in enumerate((30, 40)):
-        content["annotations"].append(made.annotation(50 + number, image, 7))
-    made.write(tmp_path, "train", content)
+    content = made.write_with_broken_images(tmp_path, "train")
     content["images"] = content["images"][:2]
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] in (10, 20)]
     (tmp_path / "val.json").write_text(json.dumps(content))
-    for name in ("3.jpg", "4.jpg"):
-        path = Path(tmp_path, "images", name)
-        path.write_bytes(path.read_bytes()[:300])
     return tmp_path
 
 

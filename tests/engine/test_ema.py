@@ -8,6 +8,7 @@ import torch
 from balanced_lvis.engine.checkpoints.weights import load_for_evaluation
 from balanced_lvis.engine.ema import WeightAverage
 from balanced_lvis.engine.trainer import Trainer
+from tests.engine.resuming import continue_from
 from tests.engine.toy import Toy
 
 
@@ -67,8 +68,7 @@ def test_it_is_evaluated_saved_resumed_to_the_bit_and_loaded_as_any_checkpoint(t
     assert set(results) == {"bbox", "segm"}
     assert trainer.results["ema"].keys() == results.keys()
 
-    (output / "model_final.pth").unlink()
-    (output / "last_checkpoint").write_text("model_0000001.pth")
+    continue_from(output, 1)
     resumed = trained(tiny_cfg, resume=True)
     assert resumed.start_iter == 2
     assert all(torch.equal(averaged[name], tensor) for name, tensor in resumed.average.weights.items())

@@ -13,6 +13,7 @@ from balanced_lvis.console.preemption import StopRequest
 from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.utils.errors import Preempted
 from tests.common import CONFIGS, rendered_opts
+from tests.engine.resuming import assert_resumed_equals, continue_from, train_recorded
 
 ITERATIONS, STOP = 7, 4
 
@@ -24,29 +25,17 @@ def cfg_of(name, root, output, **options):
     return cfg
 
 
-def train(cfg, until, resume=False, stop=None):
-    """The losses of a run's iterations, and its final weights."""
-    trainer = Trainer(cfg, stop)
-    trainer.resume_or_load(resume=resume)
-    losses = []
-    write = trainer.step._write_numbers
-    trainer.step._write_numbers = lambda names, numbers: losses.append(numbers[:, 1:]) or write(names, numbers)
-    trainer.max_iter = until
-    trainer.train()
-    return torch.cat(losses), trainer.checkpointer.model.state_dict()
-
-
 def lines_of(folder):
     return [json.loads(line)["iteration"] for line in (folder / "metrics.json").read_text().splitlines()]
 
 
 def test_metrics_that_are_written_again_are_in_the_file_that_lines_were_dropped_from(rendered, tmp_path):
     name, options = "quick_start/balanced_sigmoid.yaml", {"DATASETS.TEST": (), "SOLVER.CHECKPOINT_PERIOD": STOP}
-    train(cfg_of(name, rendered, tmp_path, **options), ITERATIONS)
+    train_recorded(cfg_of(name, rendered, tmp_path, **options))
     before = lines_of(tmp_path)
     assert before == [ITERATIONS - 1]
     (tmp_path / "model_final.pth").unlink()
-    train(cfg_of(name, rendered, tmp_path, **options), ITERATIONS, resume=True)
+    train_recorded(cfg_of(name, rendered, tmp_path, **options), resume=True)
     assert lines_of(tmp_path) == before
 
 
@@ -62,13 +51,10 @@ def test_metrics_that_are_written_again_are_in_the_file_that_lines_were_dropped_
 def test_a_resumed_run_has_the_losses_and_weights_of_an_undisturbed_one(rendered, tmp_path, options):
     options["SOLVER.CHECKPOINT_PERIOD"] = STOP
     name = "quick_start/balanced_sigmoid.yaml"
-    losses, weights = train(cfg_of(name, rendered, tmp_path, **options), ITERATIONS)
-    (tmp_path / "model_final.pth").unlink()
-    (tmp_path / "last_checkpoint").write_text(f"model_{STOP - 1:07d}.pth")
+    whole = train_recorded(cfg_of(name, rendered, tmp_path, **options))
+    continue_from(tmp_path, STOP - 1)
     torch.rand(11)  # any use of random numbers
-    again, resumed = train(cfg_of(name, rendered, tmp_path, **options), ITERATIONS, resume=True)
-    assert torch.equal(again, losses[STOP:])
-    assert all(torch.equal(weights[key], resumed[key]) for key in weights)
+    assert_resumed_equals(train_recorded(cfg_of(name, rendered, tmp_path, **options), resume=True), whole, STOP)
 
 
 def evaluations(folder):
@@ -82,25 +68,23 @@ def test_an_evaluation_that_a_signal_has_cut_off_is_made_by_the_run_that_goes_on
     """Once, and with the results, losses and weights of an uninterrupted run."""
     name, options = "quick_start/balanced_sigmoid.yaml", {"TEST.EVAL_PERIOD": STOP}
     seed_all_rng(5)  # for the initial weights
-    losses, weights = train(cfg_of(name, rendered, tmp_path / "straight", **options), ITERATIONS)
+    whole = train_recorded(cfg_of(name, rendered, tmp_path / "straight", **options))
     expected = evaluations(tmp_path / "straight")
     assert [iteration for iteration, _ in expected] == [STOP - 1, ITERATIONS]
     cut = tmp_path / "cut"
     with monkeypatch.context() as patch, pytest.raises(Preempted), StopRequest() as stop:
         seed_all_rng(5)
         patch.setattr(Trainer, "build_evaluator", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-        train(cfg_of(name, rendered, cut, **options), ITERATIONS, stop=stop)
+        train_recorded(cfg_of(name, rendered, cut, **options), stop=stop)
     assert evaluations(cut) == []
     calls = []
     test = Trainer.test.__func__
     monkeypatch.setattr(Trainer, "test", classmethod(lambda *args: calls.append(None) or test(*args)))
-    again, resumed = train(cfg_of(name, rendered, cut, **options), ITERATIONS, resume=True)
+    resumed = train_recorded(cfg_of(name, rendered, cut, **options), resume=True)
     assert evaluations(cut) == expected and len(calls) == 2
-    assert torch.equal(again, losses[STOP:])
-    assert all(torch.equal(weights[key], resumed[key]) for key in weights)
-    (cut / "model_final.pth").unlink()
-    (cut / "last_checkpoint").write_text(f"model_{STOP - 1:07d}.pth")
-    train(cfg_of(name, rendered, cut, **options), ITERATIONS, resume=True)
+    assert_resumed_equals(resumed, whole, STOP)
+    continue_from(cut, STOP - 1)
+    train_recorded(cfg_of(name, rendered, cut, **options), resume=True)
     assert evaluations(cut) == expected and len(calls) == 3
 
 
@@ -112,7 +96,7 @@ def test_one_seed_gives_one_run_and_another_seed_another(rendered, tmp_path):
     for run, seed in enumerate((5, 5, 6)):
         cfg = cfg_of(name, rendered, tmp_path / str(run), **{**options, "SEED": seed})
         seed_all_rng(seed)
-        losses, weights = train(cfg, 2)
+        losses, weights = train_recorded(cfg)
         found.append((losses, torch.cat([weight.double().flatten() for weight in weights.values()])))
     assert all(map(torch.equal, found[0], found[1]))
     assert not any(map(torch.equal, found[0], found[2]))

@@ -28,6 +28,7 @@ from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.engine.validation_losses import ValidationLosses, computing_losses
 from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.random_state import current_states, seed_all, seed_of
+from tests.data.turned import save_turned
 from tests.engine.processes.test_ranks import on_ranks
 from tests.engine.test_second_stage import tensors, train
 
@@ -330,11 +331,10 @@ def test_samples_show_ground_truth_left_and_predictions_right(case, tiny_cfg, mo
 def test_samples_of_an_image_that_was_annotated_without_its_rotation_are_not_rotated(tiny_cfg, monkeypatch, tmp_path):
     record = copy.deepcopy(choose_records("rendered_val", 1)[0])
     tiny_cfg.TEST.SAMPLE_IMAGES = 1
-    exif, drawn = Image.Exif(), []
+    drawn = []
     for orientation in (1, 6):  # upright; to be rotated clockwise
-        exif[0x0112] = orientation
         path = tmp_path / f"{orientation}.png"
-        Image.open(record["file_name"]).crop((0, 0, 96, 60)).save(path, exif=exif)
+        save_turned(path, Image.open(record["file_name"]).crop((0, 0, 96, 60)), orientation)
         one = {**record, "file_name": str(path), "height": 60}
         monkeypatch.setattr(sample_images, "choose_records", lambda name, count, one=one: [one])
         drawn += drawn_by(SampleImages(tiny_cfg, Detector(with_masks=True))).values()

@@ -28,6 +28,7 @@ from balanced_lvis.engine.trainer import Trainer
 from balanced_lvis.engine.validation_losses import ValidationLosses
 from balanced_lvis.utils.errors import Preempted
 from tests.common import CONFIGS, ROOT, rendered_opts
+from tests.engine.resuming import assert_resumed_equals, continue_from, train_recorded
 
 SMALL = Path(__file__).with_name("small.py")
 ITERATIONS, STOP = 5, 3
@@ -46,15 +47,8 @@ def yaml_cfg(root, output, **options):
 
 
 def train(cfg, resume=False):
-    """The losses of a run's iterations, and its final weights."""
-    seed_all_rng(cfg.SEED)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    losses = []
-    write = trainer.step._write_numbers
-    trainer.step._write_numbers = lambda names, numbers: losses.append(numbers[:, 1:]) or write(names, numbers)
-    trainer.train()
-    return torch.cat(losses), trainer.checkpointer.model.state_dict()
+    seed_all_rng(cfg.SEED)  # for the initial weights
+    return train_recorded(cfg, resume)
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +65,8 @@ def test_losses_weights_and_results_are_those_of_the_yaml_config(rendered, weigh
     options = {"MODEL.WEIGHTS": str(weights), "SOLVER.WARMUP_ITERS": 1, "SOLVER.MAX_ITER": 4}
     expected = train(yaml_cfg(rendered, by_yaml, **options))
     found = train(lazy_cfg(rendered, by_lazy, f"train.init_checkpoint={weights}", "train.max_iter=4"))
-    assert torch.equal(found[0], expected[0]) and found[0].shape[0] == 4
-    assert found[1].keys() == expected[1].keys()
-    assert all(torch.equal(found[1][key], expected[1][key]) for key in expected[1])
+    assert_resumed_equals(found, expected, 0)
+    assert found[0].shape[0] == 4
     assert results(by_lazy) == results(by_yaml)
 
 
@@ -121,13 +114,10 @@ def test_options_of_tests_and_of_weights_and_biases_can_be_set(rendered, tmp_pat
 
 def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(rendered, tmp_path):
     options = ("dataloader.test.dataset.names=[]", f"train.checkpointer.period={STOP}")
-    losses, weights = train(lazy_cfg(rendered, tmp_path, *options))
-    (tmp_path / "model_final.pth").unlink()
-    (tmp_path / "last_checkpoint").write_text(f"model_{STOP - 1:07d}.pth")
+    whole = train(lazy_cfg(rendered, tmp_path, *options))
+    continue_from(tmp_path, STOP - 1)
     torch.rand(11)  # any use of random numbers
-    again, resumed = train(lazy_cfg(rendered, tmp_path, *options), resume=True)
-    assert torch.equal(again, losses[STOP:])
-    assert all(torch.equal(weights[key], resumed[key]) for key in weights)
+    assert_resumed_equals(train(lazy_cfg(rendered, tmp_path, *options), resume=True), whole, STOP)
 
 
 @pytest.fixture

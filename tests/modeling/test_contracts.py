@@ -33,11 +33,7 @@ CALIBRATION = "MODEL.ROI_BOX_HEAD.CALIBRATION.NAME"
 SOFTMAX = ["MODEL.ROI_BOX_HEAD.ACTIVATION.NAME", "softmax"]
 SHORT = {"SOLVER__MAX_ITER": 2, "TEST__EVAL_PERIOD": 0, "MODEL__ROI_HEADS__SCORE_THRESH_TEST": 0.0}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _toys():
-    with toys.registered():
-        yield
+pytestmark = pytest.mark.usefixtures("toy_activations")
 
 
 # ------------------------------------------------------------------ K+2 outputs and a classifier without bias

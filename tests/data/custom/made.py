@@ -2,12 +2,16 @@
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
+import torch
+from detectron2.structures import Boxes, Instances
 from PIL import Image
 from pycocotools import mask as mask_util
 
 from balanced_lvis.config import load_config
+from balanced_lvis.data.registered_files import evaluation_file_of
 from balanced_lvis.experiments.small_rendered import override_words
 from tests.common import CONFIGS
 
@@ -63,6 +67,44 @@ def write(folder, name, made) -> str:
     path = folder / f"{name}.json"
     path.write_text(json.dumps(made))
     return str(path)
+
+
+def write_with_broken_images(folder, name) -> dict:
+    """An annotation file in which the last two of the four images can't be read; its content."""
+    made = content()
+    made["annotations"] += [annotation(50 + number, image, 7) for number, image in enumerate((30, 40))]
+    write(folder, name, made)
+    for image in ("3.jpg", "4.jpg"):
+        path = folder / "images" / image
+        path.write_bytes(path.read_bytes()[:300])
+    return made
+
+
+def _of_categories(name, key) -> dict:
+    content = json.loads(Path(evaluation_file_of(name)).read_text())
+    return {category["name"]: category[key] for category in content["categories"]}
+
+
+def counts_of(name) -> dict[str, int]:
+    """Numbers of images by the names of a dataset's categories."""
+    return _of_categories(name, "image_count")
+
+
+def groups_of(name) -> dict[str, str]:
+    return _of_categories(name, "frequency")
+
+
+def instances_of(annotations) -> Instances:
+    """A perfect prediction of a record's annotations, whose boxes are their masks."""
+    boxes = torch.tensor([a["bbox"] for a in annotations]).reshape(-1, 4).float()
+    boxes[:, 2:] += boxes[:, :2]
+    masks = torch.zeros(len(annotations), HEIGHT, WIDTH, dtype=torch.bool)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes.int().tolist()):
+        mask[y0:y1, x0:x1] = True
+    found = Instances((HEIGHT, WIDTH), pred_boxes=Boxes(boxes), pred_masks=masks)
+    found.scores = torch.ones(len(annotations))
+    found.pred_classes = torch.tensor([a["category_id"] for a in annotations], dtype=torch.int64)
+    return found
 
 
 def config(folder, train="train", test="val", **opts):

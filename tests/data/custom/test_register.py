@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BitMasks, PolygonMasks
 
@@ -114,8 +113,6 @@ def test_training_has_their_masks_whatever_form_they_have(folder):
 
 
 def test_results_are_in_the_files_own_ids_and_a_perfect_model_is_perfect(folder):
-    from detectron2.structures import Boxes, Instances
-
     cfg = made.config(folder)
     resolve_num_classes(cfg)
     evaluator = LVISEvaluator("my_val", str(folder / "out"))
@@ -123,16 +120,7 @@ def test_results_are_in_the_files_own_ids_and_a_perfect_model_is_perfect(folder)
     records = {record["image_id"]: record for record in load_records("my_val", filter_empty=False)}
     for (inputs,) in build_test_loader(cfg, "my_val"):
         truth = records[inputs["image_id"]]["annotations"]
-        found = Instances((made.HEIGHT, made.WIDTH))
-        boxes = torch.tensor([a["bbox"] for a in truth]).reshape(-1, 4).float()
-        boxes[:, 2:] += boxes[:, :2]
-        masks = torch.zeros(len(truth), made.HEIGHT, made.WIDTH, dtype=torch.bool)
-        for mask, (x0, y0, x1, y1) in zip(masks, boxes.int().tolist()):
-            mask[y0:y1, x0:x1] = True
-        found.pred_boxes, found.pred_masks = Boxes(boxes), masks
-        found.scores = torch.ones(len(truth))
-        found.pred_classes = torch.tensor([a["category_id"] for a in truth], dtype=torch.int64)
-        evaluator.process([inputs], [{"instances": found}])
+        evaluator.process([inputs], [{"instances": made.instances_of(truth)}])
     results = evaluator.evaluate()
     assert results["bbox"]["AP"] == pytest.approx(100)
     assert results["segm"]["AP"] == pytest.approx(100)
@@ -148,7 +136,7 @@ def test_groups_of_evaluation_are_those_of_training(polygons):
     made.write(polygons, "train", content)
     cfg = made.config(polygons)
     prepare_custom(cfg)
-    assert groups_of("my_val") == {"cat": "r", "cup": "c", "dog": "r", "owl": "r"}
+    assert made.groups_of("my_val") == {"cat": "r", "cup": "c", "dog": "r", "owl": "r"}
     # In an evaluation without the training annotations, they are derived from the saved prior.
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 4
     class_prior_from_config(cfg).save(polygons / "class_prior.json")
@@ -157,7 +145,7 @@ def test_groups_of_evaluation_are_those_of_training(polygons):
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 0
     resolve_num_classes(cfg)
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 4
-    assert groups_of("my_val") == {"cat": "r", "cup": "c", "dog": "r", "owl": "r"}
+    assert made.groups_of("my_val") == {"cat": "r", "cup": "c", "dog": "r", "owl": "r"}
 
 
 @pytest.fixture
@@ -171,15 +159,15 @@ def registered_elsewhere():
 def test_groups_are_those_of_a_training_set_that_others_registered(polygons, registered_elsewhere):
     registered_elsewhere.thing_classes = ["cat", "cup", "dog", "owl"]
     prepare_custom(made.config(polygons, DATASETS__TRAIN="('elsewhere',)"))
-    assert groups_of("my_val") == {"cat": "r", "cup": "f", "dog": "r", "owl": "r"}
+    assert made.groups_of("my_val") == {"cat": "r", "cup": "f", "dog": "r", "owl": "r"}
     # Together with a dataset under DATASETS.CUSTOM.
     prepare_custom(made.config(polygons, DATASETS__TRAIN="('my_train', 'elsewhere')"))
-    assert counts_of("my_val") == {"cat": 1, "cup": 151, "dog": 1, "owl": 0}
+    assert made.counts_of("my_val") == {"cat": 1, "cup": 151, "dog": 1, "owl": 0}
 
 
 def test_groups_of_a_training_set_that_is_evaluated_are_those_of_all_training_sets(polygons):
     prepare_custom(made.config(polygons, DATASETS__TRAIN="('my_train', 'my_val')"))
-    assert counts_of("my_val") == {"cat": 2, "cup": 2, "dog": 2, "owl": 0}
+    assert made.counts_of("my_val") == {"cat": 2, "cup": 2, "dog": 2, "owl": 0}
 
 
 def test_a_misspelt_name_is_told_which_of_ones_own_is_meant(polygons):
@@ -203,16 +191,6 @@ def test_a_prior_of_as_many_other_classes_is_refused(polygons):
         InputError, match=r"my_val .* than the class prior .*prior\.json: category 2, .* instead of 'mug'"
     ):
         prepare_custom(made.config(polygons, train="", MODEL__CLASS_PRIOR__FILE=path))
-
-
-def counts_of(name) -> dict[str, int]:
-    with open(MetadataCatalog.get(name).json_file) as file:
-        return {category["name"]: category["image_count"] for category in json.load(file)["categories"]}
-
-
-def groups_of(name) -> dict[str, str]:
-    with open(MetadataCatalog.get(name).json_file) as file:
-        return {category["name"]: category["frequency"] for category in json.load(file)["categories"]}
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,8 @@
 import json
 
 import pytest
-import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, register_coco_instances
-from detectron2.structures import Boxes, Instances
 
 from balanced_lvis.commands.evaluate_file import evaluate_file
 from balanced_lvis.commands.train import argument_parser
@@ -74,15 +72,7 @@ def test_a_perfect_model_of_the_files_classes_is_perfect(folder):
     records = {record["image_id"]: record for record in DatasetCatalog.get("their_val")}
     for (inputs,) in build_test_loader(cfg, "their_val"):
         truth = [a for a in records[inputs["image_id"]]["annotations"] if not a["iscrowd"]]
-        boxes = torch.tensor([a["bbox"] for a in truth]).reshape(-1, 4).float()
-        boxes[:, 2:] += boxes[:, :2]
-        masks = torch.zeros(len(truth), made.HEIGHT, made.WIDTH, dtype=torch.bool)
-        for mask, (x0, y0, x1, y1) in zip(masks, boxes.int().tolist()):
-            mask[y0:y1, x0:x1] = True
-        instances = Instances((made.HEIGHT, made.WIDTH), pred_boxes=Boxes(boxes), pred_masks=masks)
-        instances.scores = torch.ones(len(truth))
-        instances.pred_classes = torch.tensor([a["category_id"] for a in truth], dtype=torch.int64)
-        evaluator.process([inputs], [{"instances": instances}])
+        evaluator.process([inputs], [{"instances": made.instances_of(truth)}])
     results = evaluator.evaluate()
     assert results["bbox"]["AP"] == results["segm"]["AP"] == pytest.approx(100)
     assert {r["category_id"] for r in json.loads(next(folder.glob("out/*results.json")).read_text())} == {3, 7, 90}
@@ -99,11 +89,6 @@ def test_numbers_are_those_of_the_same_files_in_the_config(folder):
     assert 0 < theirs["bbox"]["AP"] < 100
 
 
-def groups_of(name) -> dict[str, str]:
-    with open(evaluation_file_of(name)) as file:
-        return {category["name"]: category["frequency"] for category in json.load(file)["categories"]}
-
-
 def test_groups_are_those_of_training_and_change_with_it(tmp_path):
     content = made.content()
     for i in range(11):
@@ -112,9 +97,9 @@ def test_groups_are_those_of_training_and_change_with_it(tmp_path):
     register(tmp_path, "train", content)
     register(tmp_path, "val", made.content())
     prepare_custom(config(tmp_path))
-    assert groups_of("their_val") == {"cat": "r", "cup": "c", "dog": "r", "owl": "r"}
+    assert made.groups_of("their_val") == {"cat": "r", "cup": "c", "dog": "r", "owl": "r"}
     prepare_custom(config(tmp_path, "DATASETS.TRAIN", "('their_val',)"))
-    assert groups_of("their_val") == {"cat": "r", "cup": "r", "dog": "r", "owl": "r"}
+    assert made.groups_of("their_val") == {"cat": "r", "cup": "r", "dog": "r", "owl": "r"}
 
 
 def test_a_name_with_v1_in_it_has_the_files_classes_and_not_lvis_ones(tmp_path):
@@ -129,7 +114,7 @@ def test_a_loader_of_ones_own_with_a_coco_file_is_enough(tmp_path):
     MetadataCatalog.get("their_val").set(json_file=path, evaluator_type="coco")
     prepare_custom(config(tmp_path, "DATASETS.TRAIN", "()"))
     assert MetadataCatalog.get("their_val").thing_dataset_id_to_contiguous_id == {3: 0, 7: 1, 90: 2, 91: 3}
-    assert set(groups_of("their_val").values()) == {"r"}
+    assert set(made.groups_of("their_val").values()) == {"r"}
 
 
 def test_what_has_no_file_is_refused_and_the_remedy_that_is_named_works(tmp_path):

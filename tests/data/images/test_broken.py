@@ -76,13 +76,7 @@ def test_without_a_limit_the_first_one_is_named():
 @pytest.fixture
 def data(tmp_path):
     """Two usable images with objects, and two unusable ones."""
-    content = made.content()
-    for number, image in enumerate((30, 40)):
-        content["annotations"].append(made.annotation(50 + number, image, 7))
-    made.write(tmp_path, "train", content)
-    for name in ("3.jpg", "4.jpg"):
-        path = Path(tmp_path, "images", name)
-        path.write_bytes(path.read_bytes()[:300])
+    made.write_with_broken_images(tmp_path, "train")
     return tmp_path
 
 

@@ -17,9 +17,9 @@ from balanced_lvis.data.images.image_files import ImageError, image_formats, ima
 from balanced_lvis.data.mapper import ImageMapper
 from balanced_lvis.data.validation.image_checks import image_problem
 from balanced_lvis.utils.errors import InputError
+from tests.data.turned import save_turned
 
 HEIGHT, WIDTH = 12, 20
-_ORIENTATION = 0x0112
 
 
 def colours(seed=0) -> np.ndarray:
@@ -35,12 +35,6 @@ def png(tmp_path, pixels):
     path = tmp_path / "picture.png"
     Image.fromarray(pixels).save(path)
     return path
-
-
-def save_turned(path, pixels, orientation):
-    exif = Image.Exif()
-    exif[_ORIENTATION] = orientation
-    Image.fromarray(pixels).save(path, exif=exif.tobytes())
 
 
 @pytest.mark.parametrize("image_format", ["BGR", "RGB", "L", "YUV-BT.601"])
@@ -123,7 +117,7 @@ def test_a_transparent_colour_of_a_palette_is_white(tmp_path):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_are_turned_as_exif_says(tmp_path, orientation):
     path = tmp_path / "picture.png"
-    save_turned(path, colours(), orientation)
+    save_turned(path, Image.fromarray(colours()), orientation)
     found = read_image(path)
     np.testing.assert_array_equal(found, stock_read_image(str(path), "BGR"))
     assert found.shape[:2] == ((WIDTH, HEIGHT) if orientation > 4 else (HEIGHT, WIDTH))
@@ -131,7 +125,7 @@ def test_pictures_are_turned_as_exif_says(tmp_path, orientation):
 
 def test_a_picture_that_was_annotated_unturned_stays_so(tmp_path):
     path = tmp_path / "picture.png"
-    save_turned(path, colours(), 6)
+    save_turned(path, Image.fromarray(colours()), 6)
     np.testing.assert_array_equal(read_image(path, "RGB", (WIDTH, HEIGHT)), colours())
     assert read_image(path, "RGB", (HEIGHT, WIDTH)).shape == (WIDTH, HEIGHT, 3)
 

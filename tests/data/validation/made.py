@@ -43,3 +43,8 @@ def write(folder, content):
     path = folder / "annotations.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
+
+
+def kinds(report):
+    """The numbers of problems by their kind."""
+    return {problem.kind: problem.count for problem in report.problems}

@@ -5,26 +5,16 @@ import json
 import math
 import tracemalloc
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from pycocotools import mask as mask_util
 
 from balanced_lvis.data.annotations import json_stream
-from balanced_lvis.data.annotations.annotation_reader import RecordError, read_image
-from balanced_lvis.data.images.image_paths import other_spellings
-from balanced_lvis.data.validation import KINDS, Report, image_path, missing_images, path_problem, validate_annotations
-from balanced_lvis.data.validation.masks import decompress, rle_extent, rle_problem, rle_runs
+from balanced_lvis.data.validation import KINDS, Report, validate_annotations
 from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.findings import SHOWN
 from tests.common import SHARED_DATA
-from tests.data.validation.made import TRIANGLE, federated, good, write
-
-
-def kinds(report):
-    return {problem.kind: problem.count for problem in report.problems}
+from tests.data.validation.made import TRIANGLE, good, kinds, write
 
 
 def faulty(tmp_path, change, **options):
@@ -339,101 +329,6 @@ def test_what_is_parsed_at_a_time_is_bounded(tmp_path, monkeypatch):
     assert peaks[1] < path.stat().st_size / 4
 
 
-# ------------------------------------------------------------------ images
-
-
-@pytest.fixture
-def photographs(tmp_path):
-    for i in (3, 5, 7):
-        Image.new("RGB", (20, 10), (i, 0, 0)).save(tmp_path / f"{i}.jpg")
-    return tmp_path
-
-
-def test_images_that_are_there_pass(photographs):
-    path = write(photographs, good())
-    assert validate_annotations(path, photographs, read_images=True).problems == ()
-
-
-def test_missing_images_are_counted_and_named(photographs):
-    (photographs / "3.jpg").unlink()
-    (photographs / "7.jpg").unlink()
-    (photographs / "7.jpg").mkdir()  # a folder is not an image
-    report = validate_annotations(write(photographs, good()), photographs)
-    assert kinds(report) == {"image_missing": 2}
-    assert report.problems[0].examples == (str(photographs / "7.jpg"), str(photographs / "3.jpg"))
-
-
-def test_lvis_images_are_looked_for_in_the_folder_of_coco_url(photographs):
-    path = write(photographs, federated(good()))
-    assert validate_annotations(path, photographs, layout="lvis").count("image_missing") == 3
-    (photographs / "train2017").symlink_to(photographs)
-    report = validate_annotations(path, photographs, layout="lvis")
-    assert report.problems == ()
-    assert report.num_images_of == {"train2017": 3}
-
-
-def test_unreadable_and_resized_images_are_found_when_they_are_read(photographs):
-    (photographs / "3.jpg").write_bytes((photographs / "5.jpg").read_bytes()[:-200])
-    (photographs / "5.jpg").write_bytes(b"")
-    Image.new("L", (10, 20)).save(photographs / "7.jpg")
-    path = write(photographs, good())
-    assert validate_annotations(path, photographs).problems == ()
-    report = validate_annotations(path, photographs, read_images=True)
-    assert kinds(report) == {"image_unreadable": 2, "image_size_differs": 1}
-    assert "is 10 x 20 pixels, but annotated as 20 x 10" in str(report)
-
-
-def test_a_turned_photograph_has_the_size_that_it_is_shown_in(photographs):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (10, 20)).save(photographs / "7.jpg", exif=exif)
-    assert validate_annotations(write(photographs, good()), photographs, read_images=True).problems == ()
-
-
-def test_what_training_reads_is_no_problem_as_photographs_annotated_unturned_and_large_ones(photographs, monkeypatch):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (20, 10)).save(photographs / "7.jpg", exif=exif)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)  # Pillow warns above half of it, and refuses twice as many
-    assert validate_annotations(write(photographs, good()), photographs, read_images=True).problems == ()
-
-
-def test_an_image_outside_the_folder_is_not_even_looked_for(photographs, tmp_path):
-    content = good()
-    content["images"][0]["file_name"] = "../7.jpg"
-    folder = photographs / "below"
-    folder.mkdir()
-    report = validate_annotations(write(tmp_path, content), folder)
-    assert kinds(report) == {"path_leaves_root": 1, "image_missing": 2}
-
-
-@given(st.lists(st.sampled_from("abcdef"), unique=True), st.lists(st.sampled_from(["x/a", "x/b", "y/a", "c", "z/q/r"])))
-@settings(deadline=None, max_examples=30)
-def test_missing_images_are_those_that_are_no_files(tmp_path_factory, there, asked):
-    root = tmp_path_factory.mktemp("images")
-    for name in there:
-        for folder in ("x", "."):
-            (root / folder).mkdir(exist_ok=True)
-            (root / folder / name).touch()
-    paths = [str(root / name) for name in asked]
-    assert missing_images(paths) == [i for i, name in enumerate(asked) if not (root / name).is_file()]
-
-
-def test_a_path_is_read_as_detectron2s_loader_of_that_format_does():
-    def path(layout=None, **names):
-        return image_path(read_image({"id": 1, "width": 2, "height": 3, **names}), layout)
-
-    names = {"file_name": "a.jpg", "coco_url": "http://x/train2017/b.jpg"}
-    assert path(**names) == path("coco", **names) == "a.jpg"
-    assert path("lvis", **names) == "train2017/b.jpg"
-    for none in (None, ""):  # as CVAT writes
-        assert path(**{**names, "file_name": none}) == "train2017/b.jpg"
-        assert path("lvis", **{**names, "coco_url": none}) == "a.jpg"
-    for wrong in ({}, {"coco_url": "b.jpg"}, {"file_name": ""}):
-        with pytest.raises(RecordError):
-            path(**wrong)
-
-
 def test_a_byte_order_mark_is_read(tmp_path):
     path = tmp_path / "annotations.json"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(good()).encode())
@@ -458,72 +353,3 @@ def test_crowds_are_refused_where_the_lvis_loader_would_train_on_them(tmp_path):
 def test_objects_of_one_box_in_other_images_or_categories_are_others(tmp_path):
     report = faulty(tmp_path, lambda c: [a.update(bbox=[2, 2, 7, 7]) for a in c["annotations"]])
     assert report.problems == ()
-
-
-@pytest.mark.parametrize("written", ["sub\\7.jpg", "sub/%37.jpg", "sub%5C7.jpg", "sub%2f7.jpg"])
-def test_a_path_that_a_file_has_in_another_spelling_is_found_and_reported_once(photographs, written):
-    (photographs / "sub").mkdir()
-    (photographs / "7.jpg").rename(photographs / "sub" / "7.jpg")
-    content = good()
-    content["images"][0]["file_name"] = written
-    report = validate_annotations(write(photographs, content), photographs, read_images=True)
-    assert kinds(report) == {"path_respelled": 1}
-    assert f"{written!r} is 'sub/7.jpg'" in str(report)
-
-
-def test_a_name_that_a_file_has_is_never_decoded(photographs):
-    (photographs / "7.jpg").rename(photographs / "a%20b.jpg")
-    (photographs / "3.jpg").rename(photographs / "a b.jpg")
-    content = good()
-    content["images"][0]["file_name"], content["images"][1]["file_name"] = "a%20b.jpg", "a b.jpg"
-    assert validate_annotations(write(photographs, content), photographs).problems == ()
-
-
-def test_an_accent_is_found_however_it_is_composed(photographs):
-    (photographs / "7.jpg").rename(photographs / "caf\u00e9.jpg")
-    content = good()
-    content["images"][0]["file_name"] = "cafe\u0301.jpg"
-    assert kinds(validate_annotations(write(photographs, content), photographs)) == {"path_respelled": 1}
-
-
-@pytest.mark.parametrize("path", ["%2e%2e/7.jpg", "a/%2e%2e%2f%2e%2e/7.jpg", "%2Fetc/passwd", "%00.jpg", "a%5C..%5C7"])
-def test_no_spelling_leaves_the_folder(path):
-    assert other_spellings(path) == []
-
-
-@given(st.lists(st.sampled_from(["a", "b.jpg", "..", ".", "...", "a..b"]), min_size=1, max_size=5).map("/".join))
-def test_a_path_is_refused_exactly_if_it_goes_up(path):
-    assert bool(path_problem(path)) == (".." in path.split("/"))
-
-
-# ------------------------------------------------------------------ run lengths
-
-
-@settings(deadline=None)
-@given(st.integers(1, 12), st.integers(1, 12), st.randoms(use_true_random=False))
-def test_what_pycocotools_encodes_is_decoded_to_the_same_runs(height, width, random):
-    mask = np.array([[random.random() < 0.4 for _ in range(width)] for _ in range(height)], np.uint8)
-    encoded = mask_util.encode(np.asfortranarray(mask))
-    text = encoded["counts"].decode()
-    assert rle_problem({"size": [height, width], "counts": text}) == ""
-    flat, runs = mask.T.reshape(-1), decompress(text)
-    assert np.array_equal(np.repeat(np.arange(len(runs)) % 2, runs), flat)
-    assert rle_problem({"size": [height, width], "counts": runs}) == ""
-    x, y, w, h = mask_util.toBbox(encoded).tolist()
-    extent = rle_extent(rle_runs({"size": [height, width], "counts": text}), height)
-    assert extent == ((x, y, x + w, y + h) if mask.any() else None)
-    assert rle_problem({"size": [height, width + 1], "counts": text})
-
-
-@settings(deadline=None)
-@given(st.text(st.characters(codec="latin-1"), max_size=40), st.integers(0, 50), st.integers(0, 50))
-def test_any_text_as_run_lengths_is_judged(text, height, width):
-    problem = rle_problem({"size": [height, width], "counts": text})
-    if not problem:  # pycocotools can decode it
-        mask = mask_util.decode({"size": [height, width], "counts": text.encode()})
-        assert mask.shape == (height, width)
-
-
-@pytest.mark.parametrize("counts", [None, 5, [1.0, 2.0], [-1, 3], [True, 1], "0" * 3 + "\x7f", "P" * 100, "o"])
-def test_counts_that_are_none_are_refused(counts):
-    assert rle_problem({"size": [1, 2], "counts": counts})

@@ -110,26 +110,27 @@ def test_detectrons_and_pycls_layouts_ask_for_matching_by_shape(tmp_path):
     assert pycls["__author__"] == "pycls" and pycls["matching_heuristics"]
 
 
-@pytest.mark.parametrize("protocol", [0, 1, 2, 4, pickle.HIGHEST_PROTOCOL])
-def test_an_attack_in_a_pickle_is_refused_and_does_not_run(tmp_path, protocol):
-    harm = tmp_path / "harm"
-    path = pickled(tmp_path / "x.pkl", {"model": dict(WEIGHTS), "extra": _Attack(harm)}, protocol)
+def check_runs_only_if_trusted(path, harm):
+    """Whether the attack in a checkpoint has run is seen by the file ``harm``."""
     with pytest.raises(InputError, match="TRUST_WEIGHTS") as error:
         read_checkpoint(path)
     assert "open" in str(error.value) and not harm.exists()
     read_checkpoint(path, trust=True)
     assert harm.exists()
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4, pickle.HIGHEST_PROTOCOL])
+def test_an_attack_in_a_pickle_is_refused_and_does_not_run(tmp_path, protocol):
+    harm = tmp_path / "harm"
+    path = pickled(tmp_path / "x.pkl", {"model": dict(WEIGHTS), "extra": _Attack(harm)}, protocol)
+    check_runs_only_if_trusted(path, harm)
 
 
 @pytest.mark.parametrize("old_format", [False, True])
 def test_an_attack_in_a_torch_file_is_refused_and_does_not_run(tmp_path, old_format):
     harm = tmp_path / "harm"
     path = saved(tmp_path / "x.pth", {"model": tensors(), "extra": _Attack(harm)}, old_format)
-    with pytest.raises(InputError, match="TRUST_WEIGHTS") as error:
-        read_checkpoint(path)
-    assert "open" in str(error.value) and not harm.exists()
-    read_checkpoint(path, trust=True)
-    assert harm.exists()
+    check_runs_only_if_trusted(path, harm)
 
 
 def test_what_needs_a_class_of_its_program_is_refused_without_trust(tmp_path):

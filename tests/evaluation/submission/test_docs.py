@@ -9,9 +9,10 @@ import pytest
 from balanced_lvis.commands.train import argument_parser
 from balanced_lvis.evaluation.submission import KINDS
 from tests.common import ROOT, load_tool
+from tests.docs import blocks
 
 TEXT = (ROOT / "docs" / "submission.md").read_text(encoding="utf-8")
-BLOCKS = "\n".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)).replace("\\\n", " ")
+BLOCKS = "\n".join(blocks(TEXT, "sh")).replace("\\\n", " ")
 COMMANDS = [line for line in BLOCKS.splitlines() if line.startswith("tools/")]
 
 
