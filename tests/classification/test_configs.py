@@ -5,6 +5,7 @@ import pytest
 from balanced_lvis.classification import load_config
 from balanced_lvis.classification.methods import METHODS
 from balanced_lvis.classification.schedules import learning_rate
+from balanced_lvis.config_files.keys import flat
 from balanced_lvis.utils.errors import InputError
 from tests.classification.made import characters_opts
 from tests.common import CONFIGS
@@ -120,10 +121,3 @@ finally:
 """
     done = python(HIDE + code)
     assert done.returncode == 0 and "--imbalance" in done.stdout, done.stderr
-
-
-def flat(node, prefix="") -> dict:
-    out = {}
-    for key, value in node.items():
-        out.update(flat(value, f"{prefix}{key}.") if hasattr(value, "items") else {prefix + key: value})
-    return out

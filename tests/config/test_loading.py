@@ -3,11 +3,11 @@ import functools
 import pytest
 
 from balanced_lvis.config import default_config, load_config
+from balanced_lvis.config_files.keys import flat
 from balanced_lvis.experiments.methods import METHODS as TABLE
 from balanced_lvis.experiments.small_rendered import override_words
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS
-from tests.config.merged_configs import flat
 
 # tests/classification has the others.
 ALL_CONFIGS = sorted(path for path in CONFIGS.rglob("*.yaml") if CONFIGS / "classification" not in path.parents)
