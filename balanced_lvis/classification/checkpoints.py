@@ -11,6 +11,7 @@ from torch import nn
 from yacs.config import CfgNode as CN
 
 from ..activations import activation_class
+from ..config_files import keys
 from ..untrusted.torch_file import load_torch_file
 from ..utils.errors import InputError
 from ..utils.io import open_regular, replacing
@@ -180,7 +181,7 @@ def _item(values: list, at: int) -> str:
 
 def plain_values(cfg: CN) -> dict:
     """A config as {key: plain value}, with keys such as "SOLVER.BASE_LR", to be saved in a checkpoint."""
-    return _flat(json.loads(json.dumps(cfg)))
+    return keys.flat(json.loads(json.dumps(cfg)))
 
 
 def check_same_run(saved: dict, cfg: CN, path: str | os.PathLike) -> None:
@@ -258,10 +259,3 @@ def _same_weights(one: dict, other: dict) -> bool:
         return True
     folders = [flat.get("OUTPUT_DIR") for flat in (one, other)]
     return all(folders) and len({os.path.relpath(p, f) for p, f in zip(paths, folders)}) == 1
-
-
-def _flat(node: dict, prefix: str = "") -> dict:
-    flat: dict = {}
-    for key, value in node.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
-    return flat

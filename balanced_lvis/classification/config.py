@@ -11,6 +11,7 @@ from yacs.config import CfgNode as CN
 
 from ..activations import activation_class, activation_names
 from ..calibration import calibration_class, calibration_names
+from ..config_files.keys import get
 from ..config_files.merging import merged_config
 from ..config_files.options import add_options
 from ..utils.errors import InputError
@@ -151,7 +152,7 @@ def check_config(cfg: CN) -> None:
         InputError: for a value that is out of range.
     """
     for key in (*_POSITIVE, *_NOT_NEGATIVE):
-        value, positive = _value(cfg, key), key in _POSITIVE
+        value, positive = get(cfg, key), key in _POSITIVE
         if not (value > 0 if positive else value >= 0) or value == math.inf:
             raise InputError(f"{key} is {value}; it must be {'more than 0' if positive else '0 or more'}.")
     if cfg.DATASET.LONG_TAIL.SEED >= _SEEDS:
@@ -170,9 +171,3 @@ def check_config(cfg: CN) -> None:
         raise InputError("MODEL.DECOUPLED.ENABLED is True; set MODEL.WEIGHTS to the checkpoint of the first stage.")
     if cfg.SOLVER.META.ENABLED and not cfg.MODEL.DECOUPLED.ENABLED:
         raise InputError("SOLVER.META.ENABLED is True; the Meta Sampler needs MODEL.DECOUPLED.ENABLED True.")
-
-
-def _value(cfg: CN, key: str):
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg

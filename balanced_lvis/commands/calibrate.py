@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from detectron2.utils import comm
 
 from ..config import load_config, thawed
+from ..config_files.keys import get
 from ..config_files.names import config_path, is_lazy_file
 from ..console.command_line import command_line, log_to_files
 from ..console.printing import print_text
@@ -212,11 +213,8 @@ def _given(args: argparse.Namespace) -> dict[str, object]:
     cfg = load_config(args.config_file, args.opts)
     given = {}
     for key in args.opts[::2]:
-        value = cfg
-        for part in key.split("."):
-            value = value[part]
         if key not in _OF_THIS_RUN:
-            given[key] = value
+            given[key] = get(cfg, key)
     return given
 
 

@@ -20,6 +20,7 @@ from detectron2.utils.file_io import PathManager
 from tqdm import tqdm
 
 from ..config import thawed
+from ..config_files.keys import parent
 from ..console.command_line import log_to_files
 from ..console.printing import print_text
 from ..data.loader import build_test_loader
@@ -106,10 +107,7 @@ def _origin(cfg) -> dict[str, str]:
     """Everything that the detections depend on, by name."""
     relevant = thawed(cfg)
     for key in _IRRELEVANT:
-        *path, name = key.split(".")
-        node = relevant
-        for part in path:
-            node = node[part]
+        node, name = parent(relevant, key)
         node.pop(name, None)
     metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
     return {

@@ -10,7 +10,6 @@ from a config: datasets, class prior, sampler, checkpoints, evaluation. :func:`c
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import re
@@ -25,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..activations import activation_class, activation_names
 from ..calibration import calibration_class, calibration_names
+from ..config_files.keys import get
 from ..config_files.names import ENGINE, NODES
 from ..data.samplers import ClassAwareTrainingSampler, InstanceAwareRepeatFactorTrainingSampler
 from ..lazy_config.files import load_lazy, target_of
@@ -182,10 +182,10 @@ def write_back(lazy: DictConfig, cfg: CN) -> None:
     """Set, in the model of a LazyConfig, the settings that commands may have changed in its config."""
     heads = lazy.model.roi_heads
     for key, (name, _) in _HEADS.items():
-        heads[name] = _value(cfg, key)
+        heads[name] = get(cfg, key)
     for predictor in predictors(lazy):
         for key, (name, _) in _PREDICTOR.items():
-            predictor[name] = _value(cfg, key)
+            predictor[name] = get(cfg, key)
 
 
 def predictors(lazy: DictConfig) -> list[DictConfig]:
@@ -478,11 +478,7 @@ def _set(cfg: CN, key: str, value, name: str) -> None:
     from ..config_files.merging import set_value
 
     value = _plain(value)
-    old = _value(cfg, key)
+    old = get(cfg, key)
     if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     set_value(cfg, key, value, name)
-
-
-def _value(cfg: CN, key: str):
-    return functools.reduce(getattr, key.split("."), cfg)

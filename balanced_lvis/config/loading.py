@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 
 from detectron2.config import CfgNode as CN
+from detectron2.config import downgrade_config, upgrade_config
+from detectron2.config.compat import guess_version
 
 from ..config_files.imports import KEY as IMPORTS
 from ..config_files.imports import import_modules, module_names
@@ -15,6 +18,8 @@ from ..lazy_config.files import load_lazy
 from ..utils.errors import InputError
 from ..utils.user_paths import expand_values, path_of
 from .defaults import default_config
+
+logger = logging.getLogger(__name__)
 
 # Overrides that commands add, or that are the same for all configs: KEY VALUE for a LazyConfig, too.
 _PAIRS = (IMPORTS, "MODEL.WEIGHTS", "OUTPUT_DIR", "DATASETS.TEST")
@@ -89,10 +94,19 @@ def _pairs_apart(opts: list) -> tuple[list[tuple[str, object]], list[str]]:
 
 
 def _merge(cfg: CN, content: dict, path: str) -> None:
-    if content.get("VERSION") == cfg.VERSION:
-        cfg.merge_from_other_cfg(CN(content))
-    else:  # guesses the version, and upgrades old configs
-        cfg.merge_from_file(path, allow_unsafe=False)  # otherwise yaml tags could run any code
+    """As Detectron2's ``merge_from_file``, which would read the file again by other rules for ``_BASE_``."""
+    loaded = CN(content)
+    version = content.get("VERSION")
+    if version is None:
+        version = guess_version(loaded, path)
+    assert version <= cfg.VERSION, f"Cannot merge a v{version} config into a v{cfg.VERSION} config."
+    if version == cfg.VERSION:
+        cfg.merge_from_other_cfg(loaded)
+        return
+    logger.warning("%s: config of version %s, which is upgraded to version %s", path, version, cfg.VERSION)
+    old = downgrade_config(cfg, to_version=version)  # with all keys, which the upgrade needs
+    old.merge_from_other_cfg(loaded)
+    cfg.update(upgrade_config(old))
 
 
 def thawed(cfg: CN) -> CN:

@@ -18,7 +18,7 @@ from ..utils.user_paths import expand_values, path_of
 from .imports import KEY as IMPORTS
 from .imports import import_modules, module_names
 from .names import config_path, is_lazy_file
-from .yaml_files import check_config_file, read_config_file
+from .yaml_files import read_config_file
 
 Config = TypeVar("Config", bound=CN)
 
@@ -60,11 +60,11 @@ def merged_config(
     if is_lazy_file(path):
         raise InputError(f"--config-file {path!r} is a Python file; this command takes yaml configs only.")
     opts = flat_list(opts)
-    imports = _import_declared(path, opts)
-    content = {}
+    content, declared = {}, []
     if path:
         with _explained(path):
-            content = read_config_file(path)
+            content, declared = read_config_file(path)
+    imports = _import_declared(declared, opts)
     before_defaults(content)
     cfg = default_config()
     cfg[IMPORTS] = None  # takes any value: files may write one name, and those of all files count
@@ -145,14 +145,10 @@ def flat_list(opts: Iterable) -> list:
     return list(opts)
 
 
-def _import_declared(path: str, opts: list) -> tuple[str, ...]:
-    declared = []
-    if path:
-        with _explained(path):
-            declared += check_config_file(path)
-    declared += [("command line", value) for key, value in zip(opts[0::2], opts[1::2]) if key == IMPORTS]
+def _import_declared(in_files: list[tuple[str, object]], opts: list) -> tuple[str, ...]:
+    on_command_line = [("command line", value) for key, value in zip(opts[0::2], opts[1::2]) if key == IMPORTS]
     imported = {}
-    for source, value in declared:
+    for source, value in (*in_files, *on_command_line):
         names = module_names(value, source)
         import_modules(names, f"{source}: {IMPORTS}")
         imported.update(dict.fromkeys(names))

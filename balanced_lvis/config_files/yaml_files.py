@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import yaml
 
 from ..utils.errors import InputError
 from ..utils.user_paths import why_no_file
+from .imports import KEY as IMPORTS
 from .names import shipped_config
 
 _LARGEST = 1 << 18  # bytes of a file; its nodes take about 500 times as much at most
@@ -16,46 +16,67 @@ _MOST_FILES = 20  # a config and its bases
 _MOST_NODES = 50_000  # with aliases expanded, as they are when configs are copied
 _LONGEST_SCALAR = 1 << 16  # characters
 _DEEPEST = 50
-# libyaml's is faster, but deep nesting, which the check refuses, would overflow its stack.
-_CheckedLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_BASE, _IMPORTS, _MERGE = "_BASE_", "IMPORTS", "tag:yaml.org,2002:merge"
+_BASE = "_BASE_"
 
 
-def check_config_file(path: str, _above: tuple[str, ...] = ()) -> list[tuple[str, str | list[str]]]:
+def read_config_file(path: str, _above: tuple[str, ...] = ()) -> tuple[dict, list[tuple[str, object]]]:
     """
-    Check a config and the files that its ``_BASE_`` names.
+    Read a config and the files that its ``_BASE_`` names; later bases and the config itself override.
 
     Args:
         path: path of the config.
 
     Returns:
-        the values of ``IMPORTS`` as they are written, bases first, each with the file that it is from.
+        one mapping of all files, and the values of ``IMPORTS``, bases first, each with the file that it is from.
 
     Raises:
         InputError: if a file is missing, not a regular file, not a mapping or too large; if aliases or nesting make it
             too large; or if ``_BASE_`` is not a file, or includes itself, directly or through other files.
-        yaml.YAMLError, UnicodeDecodeError: if the file is not valid yaml.
+        yaml.YAMLError, ValueError: if a file is not valid yaml.
+        TypeError, AssertionError: if a file is not a mapping of config keys, or a section in one file is a value in
+            another.
     """
     where = f"{_above[-1]}: its _BASE_" if _above else "--config-file"
+    _check_file(path, _above, where)
+    content = _content(path, where)
+    merged: dict = {}
+    imports: list[tuple[str, object]] = []
+    bases = content.pop(_BASE, [])
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str) or "://" in base:
+            shown = "a list or mapping" if isinstance(base, (list, dict)) else base
+            raise InputError(f"{path}: its _BASE_ is {shown!r:.200}; it must be the path of a file.")
+        below, declared = read_config_file(_resolved(base, path), (*_above, path))
+        _merge(below, merged)
+        imports += declared
+    if IMPORTS in content:
+        value = content[IMPORTS]
+        imports.append((path, value if isinstance(value, (list, dict)) else str(value)))  # as on the command line
+    _merge(content, merged)
+    return merged, imports
+
+
+def _check_file(path: str, above: tuple[str, ...], where: str) -> None:
     if not os.path.isfile(path):
         raise InputError(f"{where} {path!r} {why_no_file(path)}.")
     if os.path.getsize(path) > _LARGEST:
         raise InputError(f"{where} {path!r} has more than {_LARGEST:,} bytes; a config has a few thousand.")
-    if len(_above) >= _MOST_FILES:
-        raise InputError(f"{_above[0]}: the chain of _BASE_ files has more than {_MOST_FILES} files.")
-    identity = os.path.realpath(path)
-    if identity in map(os.path.realpath, _above):
+    if len(above) >= _MOST_FILES:
+        raise InputError(f"{above[0]}: the chain of _BASE_ files has more than {_MOST_FILES} files.")
+    if os.path.realpath(path) in map(os.path.realpath, above):
         raise InputError(f"{where} {path!r} includes itself, directly or through other files.")
+
+
+def _content(path: str, where: str) -> dict:
+    """The content of one file, made from the nodes that were counted."""
     with open(path, "rb") as file:
-        root = yaml.compose(file, Loader=yaml.SafeLoader)
+        loader = yaml.SafeLoader(file)  # in Python: deep nesting would overflow the stack of libyaml's
+        root = loader.get_single_node()
     if not isinstance(root, yaml.MappingNode):
         found = "empty" if root is None else "a list" if isinstance(root, yaml.SequenceNode) else "a single value"
         raise InputError(f"{where} {path!r} must be a yaml mapping of config keys to values; it is {found}.")
     _count(root, path, {}, 0)
-    imports = []
-    for base in _bases(root, path):
-        imports += check_config_file(_resolved(base, path), (*_above, path))
-    return imports + [(path, _plain(value)) for value in _values(root, _IMPORTS)]
+    return loader.construct_document(root)
 
 
 def _count(node: yaml.Node, path: str, done: dict[int, int | None], depth: int) -> int:
@@ -81,66 +102,10 @@ def _count(node: yaml.Node, path: str, done: dict[int, int | None], depth: int) 
     return number
 
 
-def _values(root: yaml.Node, wanted: str) -> Iterator[yaml.Node]:
-    """The values of a top-level key, also of mappings that are merged in by ``<<``."""
-    if not isinstance(root, yaml.MappingNode):
-        return
-    for key, value in root.value:
-        if key.tag == _MERGE:
-            for part in _parts(value):
-                yield from _values(part, wanted)
-        elif isinstance(key, yaml.ScalarNode) and key.value == wanted:
-            yield value
-
-
-def _bases(root: yaml.Node, path: str) -> list[str]:
-    """The names under ``_BASE_``, one or a list of them."""
-    names = []
-    for value in _values(root, _BASE):
-        for part in _parts(value):
-            if not isinstance(part, yaml.ScalarNode) or "://" in part.value:
-                shown = part.value if isinstance(part, yaml.ScalarNode) else "a list or mapping"
-                raise InputError(f"{path}: its _BASE_ is {shown!r:.200}; it must be the path of a file.")
-            names.append(part.value)
-    return names
-
-
-def _parts(value: yaml.Node) -> list[yaml.Node]:
-    return value.value if isinstance(value, yaml.SequenceNode) else [value]
-
-
-def _plain(value: yaml.Node) -> str | list[str]:
-    """A string or a list of strings; mappings and nested lists become text that no module name can be."""
-    if isinstance(value, yaml.ScalarNode):
-        return value.value
-    return [part.value if isinstance(part, yaml.ScalarNode) else f"<{part.tag}>" for part in _parts(value)]
-
-
 def _resolved(base: str, path: str) -> str:
     """Relative to the file that names it, as in Detectron2; if there is no such file, a config of balanced_lvis."""
     sibling = os.path.join(os.path.dirname(path), os.path.expanduser(base))
     return sibling if os.path.isfile(sibling) else shipped_config(base) or sibling
-
-
-def read_config_file(path: str) -> dict:
-    """
-    Read a config and the files that its ``_BASE_`` names into one mapping; later bases and the config itself override.
-
-    Args:
-        path: path of a config that :func:`check_config_file` accepts.
-
-    Raises:
-        TypeError, AttributeError, AssertionError, yaml.YAMLError: if a file is not a mapping, or a section in one file
-            is a value in another.
-    """
-    with open(path, encoding="utf-8") as file:
-        content = yaml.load(file, _CheckedLoader)
-    bases = content.pop(_BASE, [])
-    merged: dict = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        _merge(read_config_file(_resolved(base, path)), merged)
-    _merge(content, merged)
-    return merged
 
 
 def _merge(upper: dict, lower: dict) -> None:

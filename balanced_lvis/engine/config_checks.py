@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
 from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
 from .. import _detectron2
 from ..activations import activation_class
 from ..calibration.base import check_fits
+from ..config_files.keys import get
 from ..data.copy_paste import check_copy_paste
 from ..data.mapper import build_mapper
 from ..data.samplers import check_sampler, check_sampler_keys
@@ -112,7 +111,7 @@ def check_numbers(cfg) -> None:
         InputError: if a number is less than its minimum.
     """
     for key, minimum in _MINIMUM.items():
-        value = functools.reduce(getattr, key.split("."), cfg)
+        value = get(cfg, key)
         if value < minimum:
             raise InputError(f"{key} is {value}; it must be {minimum} or more.")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 
 from detectron2.solver import LRMultiplier, build_lr_scheduler
 
 from ..config.lazy import LAZY
+from ..config_files.keys import get, parent
 from ..lazy_config.files import build_part, lazy_config
 from ..utils.errors import InputError, did_you_mean
 
@@ -69,15 +69,15 @@ def scale_linearly(cfg, world_size: int) -> None:
     if reference in (0, world_size):
         return
     for key in BATCH_SIZES:
-        if _value(solver, key) % reference:
+        if get(solver, key) % reference:
             raise InputError(
-                f"SOLVER.{key} is {_value(solver, key)}, which SOLVER.REFERENCE_WORLD_SIZE {reference} processes can't "
+                f"SOLVER.{key} is {get(solver, key)}, which SOLVER.REFERENCE_WORLD_SIZE {reference} processes can't "
                 f"share evenly; set it to a multiple of {reference}."
             )
     scale = world_size / reference
     for key in BATCH_SIZES:
-        *path, name = key.split(".")
-        functools.reduce(getattr, path, solver)[name] = _value(solver, key) // reference * world_size
+        node, name = parent(solver, key)
+        node[name] = node[name] // reference * world_size
     for key in ("BASE_LR", "BASE_LR_END"):
         if key in solver:  # Detectron2 before 2022 has no BASE_LR_END
             solver[key] *= scale
@@ -113,7 +113,7 @@ def log_scaling(before, after) -> None:
         return
     keys = [*BATCH_SIZES, *(key for key in before.SOLVER if key not in BATCH_SIZES)]
     pairs = {
-        **{f"SOLVER.{key}": (_value(before.SOLVER, key), _value(after.SOLVER, key)) for key in keys},
+        **{f"SOLVER.{key}": (get(before.SOLVER, key), get(after.SOLVER, key)) for key in keys},
         "TEST.EVAL_PERIOD": (before.TEST.EVAL_PERIOD, after.TEST.EVAL_PERIOD),
     }
     changed = [
@@ -123,7 +123,3 @@ def log_scaling(before, after) -> None:
         "Linear scaling from %d to %d processes:\n%s",
         before.SOLVER.REFERENCE_WORLD_SIZE, after.SOLVER.REFERENCE_WORLD_SIZE, "\n".join(changed),
     )  # fmt: skip
-
-
-def _value(node, key: str):
-    return functools.reduce(getattr, key.split("."), node)

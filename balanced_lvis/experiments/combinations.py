@@ -6,7 +6,6 @@ All of them are built from the methods of the comparison. Their runs share its f
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..activations import activation_class
 from ..calibration.base import misfit
 from ..config import load_config
 from ..config.calibration_keys import calibration_keys
+from ..config_files.keys import get
 from ..data.copy_paste import check_copy_paste
 from ..modeling.box_predictor import activation_from_config
 from ..utils.errors import InputError
@@ -286,7 +286,7 @@ class Combinations:
 
 def _pairs(cfg, key: str) -> tuple[str, ...]:
     """A config key with its value, or all keys of a node, as ``KEY VALUE`` pairs."""
-    value = functools.reduce(lambda node, part: node[part], key.split("."), cfg)
+    value = get(cfg, key)
     if not isinstance(value, CfgNode):
         return key, str(value)
     return tuple(word for name in value for word in _pairs(cfg, f"{key}.{name}"))

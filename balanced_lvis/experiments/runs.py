@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from ..calibration.base import calibration_class
 from ..calibration.logit_statistics import STATISTICS_SUFFIX
+from ..config_files.keys import flat
 from ..utils.errors import InputError
 from ..utils.io import cached_sha256, write_json, write_text
 from ..utils.iteration_lines import iteration_of, read_lines
@@ -352,17 +353,10 @@ def same_run(one, other, output: Path) -> bool:
     if _from_folder(one.MODEL.WEIGHTS, one.OUTPUT_DIR) == _from_folder(other.MODEL.WEIGHTS, output):
         one.MODEL.WEIGHTS = other.MODEL.WEIGHTS
     one.MODEL.DEVICE, one.OUTPUT_DIR, one.IMPORTS = other.MODEL.DEVICE, other.OUTPUT_DIR, other.IMPORTS
-    one, other = _flat(one), _flat(other)
-    # A module that is imported meanwhile adds options of methods that at most one of the runs can use.
-    return all(one[key] == other[key] for key in one.keys() & other.keys())
-
-
-def _flat(node, prefix: str = "") -> dict[str, str]:
-    """{dotted key: value} of a config, as text, because nested tuples become lists in a file."""
-    out: dict[str, str] = {}
-    for key, value in node.items():
-        out.update(_flat(value, f"{prefix}{key}.") if hasattr(value, "items") else {prefix + key: json.dumps(value)})
-    return out
+    one, other = flat(one), flat(other)
+    # A module that is imported meanwhile adds options of methods that at most one of the runs can use. Values are
+    # compared as text, because nested tuples become lists in a file.
+    return all(json.dumps(one[key]) == json.dumps(other[key]) for key in one.keys() & other.keys())
 
 
 def _from_folder(weights: str, folder) -> str:

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from balanced_lvis.config import default_config, load_config
+from balanced_lvis.config_files.keys import flat
 from balanced_lvis.config_files.names import config_names
 from tests.common import CONFIGS
 
@@ -18,14 +19,6 @@ RECORD = Path(__file__).with_name("merged_configs.json")
 DEFAULT = "default"
 # Other configs are recorded as the difference from the most similar of these.
 ANCHORS = ("r50_rfs", "rendered/rfs", "r101_rfs")
-
-
-def flat(node, prefix: str = "") -> dict:
-    """{dotted key: value} of a config."""
-    out: dict = {}
-    for key, value in node.items():
-        out.update(flat(value, f"{prefix}{key}.") if hasattr(value, "items") else {prefix + key: value})
-    return out
 
 
 def merged(name: str) -> dict:

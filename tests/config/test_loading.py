@@ -3,11 +3,11 @@ import functools
 import pytest
 
 from balanced_lvis.config import default_config, load_config
+from balanced_lvis.config_files.keys import flat
 from balanced_lvis.experiments.methods import METHODS as TABLE
 from balanced_lvis.experiments.small_rendered import override_words
 from balanced_lvis.utils.errors import InputError
 from tests.common import CONFIGS
-from tests.config.merged_configs import flat
 
 # tests/classification has the others.
 ALL_CONFIGS = sorted(path for path in CONFIGS.rglob("*.yaml") if CONFIGS / "classification" not in path.parents)
@@ -216,13 +216,29 @@ def test_a_whole_number_overrides_a_float(value):
     assert isinstance(rate, float) and rate == float(value)
 
 
-def test_a_whole_number_in_a_file_may_stand_for_a_float(tmp_path):
+@pytest.mark.parametrize("version", ["VERSION: 2\n", ""])
+def test_a_whole_number_in_a_file_may_stand_for_a_float(tmp_path, version):
     file = tmp_path / "config.yaml"
-    file.write_text("VERSION: 2\nSOLVER:\n  BASE_LR: 1\n  MAX_ITER: 3\n")
+    file.write_text(f"{version}SOLVER:\n  BASE_LR: 1\n  MAX_ITER: 3\n")
     solver = load_config(file).SOLVER
     assert (solver.BASE_LR, solver.MAX_ITER) == (1.0, 3) and isinstance(solver.BASE_LR, float)
     file.write_text("SOLVER:\n  BASE_LR: true\n")
     with pytest.raises(InputError, match="SOLVER.BASE_LR must be of type float"):
+        load_config(file)
+
+
+@pytest.mark.parametrize("version", ["VERSION: 1\n", ""])
+def test_keys_of_detectron2s_first_version_are_upgraded(tmp_path, version):
+    (tmp_path / "base.yaml").write_text("DATASETS: {CUSTOM: {a: &files {JSON: a.json, IMAGES: a}, b: *files}}\n")
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        f"{version}_BASE_: base.yaml\nMODEL: {{WEIGHT: x}}\nDATASETS: {{CUSTOM: {{a: {{JSON: c.json}}}}}}\n"
+    )
+    cfg = load_config(file)
+    assert (cfg.VERSION, cfg.MODEL.WEIGHTS, "WEIGHT" in cfg.MODEL) == (2, "x", False)
+    assert (cfg.DATASETS.CUSTOM.a.JSON, cfg.DATASETS.CUSTOM.b.JSON) == ("c.json", "a.json")
+    file.write_text("VERSION: 3\n")
+    with pytest.raises(InputError, match="Cannot merge a v3 config into a v2 config"):
         load_config(file)
 
 

@@ -151,8 +151,9 @@ def test_a_folder_with_the_name_of_a_config_does_not_hide_it(tmp_path, monkeypat
         load_config("no config")
 
 
-def test_a_section_that_is_used_twice_by_an_alias_is_changed_once(tmp_path):
+@pytest.mark.parametrize("version", ["VERSION: 2\n", ""])
+def test_a_section_that_is_used_twice_by_an_alias_is_changed_once(tmp_path, version):
     (tmp_path / "base.yaml").write_text("DATASETS: {CUSTOM: {a: &files {JSON: a.json, IMAGES: a}, b: *files}}\n")
-    (tmp_path / "mine.yaml").write_text("VERSION: 2\n_BASE_: base.yaml\nDATASETS: {CUSTOM: {a: {JSON: c.json}}}\n")
+    (tmp_path / "mine.yaml").write_text(f"{version}_BASE_: base.yaml\nDATASETS: {{CUSTOM: {{a: {{JSON: c.json}}}}}}\n")
     custom = load_config(tmp_path / "mine.yaml").DATASETS.CUSTOM
     assert (custom.a.JSON, custom.b.JSON) == ("c.json", "a.json")
