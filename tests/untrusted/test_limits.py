@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from balanced_lvis.classification.checkpoints import read_checkpoint as read_classification_checkpoint
 from balanced_lvis.engine.checkpoints.checkpoint_file import read_checkpoint
 from balanced_lvis.utils.errors import InputError
 from tests.memory import outcomes_within
 
 LIMIT = 600 << 20  # bytes of address space
-DETECTION = "balanced_lvis.engine.checkpoints.checkpoint_file"
+SETUP = "from balanced_lvis.engine.checkpoints.checkpoint_file import read_checkpoint as read"
 
 
-def assert_refused(*paths, words="", reader=DETECTION):
-    setup = f"from {reader} import read_checkpoint as read"
-    for path, outcome in zip(paths, outcomes_within(LIMIT, setup, paths)):
+def assert_refused(*paths, words=""):
+    for path, outcome in zip(paths, outcomes_within(LIMIT, SETUP, paths)):
         assert outcome.startswith("refused") and words in outcome, f"{path.name}: {outcome}"
 
 
@@ -72,10 +72,14 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("reader", [DETECTION, "balanced_lvis.classification.checkpoints"])
-def test_a_torch_file_allocates_no_more_than_its_size_allows(tmp_path, reader):
-    paths = [zipped(tmp_path / f"{name}.pth", under_model(HOSTILE[name]), [16]) for name in HOSTILE]
-    assert_refused(*paths, words="not a readable checkpoint" if reader != DETECTION else "", reader=reader)
+def test_a_torch_file_allocates_no_more_than_its_size_allows(tmp_path):
+    assert_refused(*(zipped(tmp_path / f"{name}.pth", under_model(HOSTILE[name]), [16]) for name in HOSTILE))
+
+
+def test_image_classification_checks_sizes_before_it_loads_a_file(tmp_path):
+    path = zipped(tmp_path / "x.pth", under_model(HOSTILE["beyond its storage"]), [16])
+    with pytest.raises(InputError, match="RefusedError: a tensor with a shape of .*, for which the file has no values"):
+        read_classification_checkpoint(path)
 
 
 def old(content: bytes) -> bytes:
