@@ -23,7 +23,7 @@ REDUCTIONS = ("sum", "mean")
 LINEAR = "linear"  # the kind of classifier of most activations
 _INITIAL_STD = 0.01  # of a classifier's weights, as in Detectron2
 
-_ACTIVATIONS: Registry[Activation] = Registry("activation")
+_ACTIVATIONS: Registry[type[Activation]] = Registry("activation")
 
 
 class Activation(PriorModule):

@@ -25,7 +25,7 @@ from ..utils.text import one_line
 
 logger = logging.getLogger(__name__)
 
-_CALIBRATIONS: Registry[Calibration] = Registry("calibration")
+_CALIBRATIONS: Registry[type[Calibration]] = Registry("calibration")
 WEIGHTS_SHA256 = "weights_sha256"  # key in the files of Calibration.saved_files
 
 

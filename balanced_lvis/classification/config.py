@@ -16,7 +16,7 @@ from ..config_files.merging import merged_config
 from ..config_files.options import add_options
 from ..utils.errors import InputError
 from .data import dataset_class, dataset_names
-from .networks import network_class, network_names
+from .networks import NETWORKS
 
 
 def load_config(config_file: str | os.PathLike = "", opts: Iterable = ()) -> CN:
@@ -73,7 +73,7 @@ def _add_model(cfg: CN) -> None:
     model.CHANNELS_LAST = True  # memory format of images and weights
     network = model.NETWORK = CN()
     network.NAME = "resnet32"
-    add_options(network, "network", {name: network_class(name) for name in network_names()})
+    add_options(network, "network", {name: NETWORKS.get(name) for name in NETWORKS})
     activation = model.ACTIVATION = CN()
     activation.NAME = "softmax"
     add_options(activation, "activation", {name: activation_class(name) for name in activation_names()})

@@ -16,7 +16,7 @@ from ..calibration import Calibration, build_calibration
 from ..calibration.base import check_fits, with_saved_files
 from ..priors import ClassPrior
 from ..utils.keyword_options import chosen_options
-from .networks import Network, build_network
+from .networks import NETWORKS, Network
 
 
 class ImageClassifier(nn.Module):
@@ -87,7 +87,7 @@ def build_model(cfg, num_classes: int, prior: ClassPrior | Callable[[], ClassPri
         options = with_saved_files(calibration.NAME, options, cfg.MODEL.WEIGHTS)
         corrected = build_calibration(calibration.NAME, num_classes, prior, **options)
     return ImageClassifier(
-        build_network(network.NAME, **chosen_options(network, network.NAME)),
+        NETWORKS.build(network.NAME, **chosen_options(network, network.NAME)),
         built,
         cfg.INPUT.PIXEL_MEAN,
         cfg.INPUT.PIXEL_STD,

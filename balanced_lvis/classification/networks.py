@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..utils.errors import InputError
 from ..utils.registry import Registry
 
-_NETWORKS: Registry[Network] = Registry("network")
+NETWORKS: Registry[type[Network]] = Registry("network")
 
 
 class Network(nn.Module):
@@ -20,40 +20,10 @@ class Network(nn.Module):
     Images to features; the classifier on top comes from the activation.
 
     Subclasses declare their options as keyword-only parameters of the constructor, set :attr:`out_features`, define
-    ``forward`` from (B, 3, H, W) float32 to (B, D), and register themselves with :func:`register_network`.
+    ``forward`` from (B, 3, H, W) float32 to (B, D), and register themselves with ``NETWORKS.register``.
     """
 
     out_features: int  # D
-
-
-def register_network(name: str):
-    """Class decorator: register a :class:`Network` for :func:`build_network` and configs."""
-    return _NETWORKS.register(name)
-
-
-def network_names() -> list[str]:
-    """Sorted names of the registered networks."""
-    return list(_NETWORKS)
-
-
-def network_class(name: str) -> type[Network]:
-    """
-    Raises:
-        InputError: for an unknown name, listing the valid ones.
-    """
-    return _NETWORKS.get(name)
-
-
-def build_network(name: str, **options) -> Network:
-    """
-    Args:
-        name: one of :func:`network_names`.
-        **options: keyword arguments of that network.
-
-    Raises:
-        InputError: for an unknown name or option.
-    """
-    return _NETWORKS.build(name, **options)
 
 
 class CifarResNet(Network):
@@ -120,7 +90,7 @@ class _Block(nn.Module):
         return F.relu(out + x)
 
 
-@register_network("resnet32")
+@NETWORKS.register("resnet32")
 class ResNet32(CifarResNet):
     """
     The 32-layer :class:`CifarResNet` of most tables on long-tailed CIFAR: 0.46 million parameters.
@@ -133,7 +103,7 @@ class ResNet32(CifarResNet):
         super().__init__(32, width, stem_stride=1)
 
 
-@register_network("resnet8")
+@NETWORKS.register("resnet8")
 class ResNet8(CifarResNet):
     """
     The 8-layer :class:`CifarResNet`, for CPUs.

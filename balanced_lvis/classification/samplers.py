@@ -19,7 +19,7 @@ import numpy as np
 from ..utils.random_state import seed_of
 from ..utils.registry import Registry
 
-_SAMPLERS: Registry[BatchSampler] = Registry("sampler")
+SAMPLERS: Registry[type[BatchSampler]] = Registry("sampler")
 # Keys of independent random streams of a run.
 _EPOCHS, _CLASSES = 1, 2
 
@@ -47,29 +47,7 @@ class BatchSampler:
         raise NotImplementedError
 
 
-def register_sampler(name: str):
-    """Class decorator: register a :class:`BatchSampler` for :func:`build_sampler` and configs."""
-    return _SAMPLERS.register(name)
-
-
-def sampler_names() -> list[str]:
-    """Sorted names of the registered samplers."""
-    return list(_SAMPLERS)
-
-
-def build_sampler(name: str, labels: np.ndarray, num_classes: int, batch_size: int, seed: int) -> BatchSampler:
-    """
-    Args:
-        name: one of :func:`sampler_names`.
-        labels, num_classes, batch_size, seed: as of :class:`BatchSampler`.
-
-    Raises:
-        InputError: for an unknown name.
-    """
-    return _SAMPLERS.build(name, labels, num_classes, batch_size, seed)
-
-
-@register_sampler("instance")
+@SAMPLERS.register("instance")
 class InstanceSampler(BatchSampler):
     """Every image once per epoch, in a new order each time; batches continue from one epoch to the next."""
 
@@ -85,7 +63,7 @@ def _order(size: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng(seed_of(seed, _EPOCHS, epoch)).permutation(size)
 
 
-@register_sampler("class_balanced")
+@SAMPLERS.register("class_balanced")
 class ClassBalancedSampler(BatchSampler):
     """A class uniformly, then one of its images uniformly (CBS); classes without images are left out."""
 

@@ -19,7 +19,7 @@ from ..utils.errors import InputError
 from ..utils.random_state import seed_of
 from .data.batches import BatchLoader, training_batches
 from .model import ImageClassifier
-from .samplers import ClassBalancedSampler, build_sampler, images_by_class
+from .samplers import SAMPLERS, ClassBalancedSampler, images_by_class
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Step:
 
     def __init__(self, model: ImageClassifier, cfg, load: BatchLoader, device: torch.device):
         self.model, self.cfg, self.load, self.device = model, cfg, load, device
-        self.sampler = build_sampler(
+        self.sampler = SAMPLERS.build(
             cfg.DATALOADER.SAMPLER_TRAIN, load.labels, load.num_classes, cfg.SOLVER.IMS_PER_BATCH, cfg.SEED
         )
         self.updates = StateUpdates(model)

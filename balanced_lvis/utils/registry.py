@@ -1,40 +1,41 @@
-"""Registry of classes that are chosen by name and built from keyword options."""
+"""Registry of classes and functions that are chosen by name and called with keyword options."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .errors import InputError, did_you_mean
 from .keyword_options import keyword_options
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Callable)
 
 
 class Registry(Generic[T]):
     """
-    Classes by name.
+    Classes, or functions that build instances, by name.
 
     Args:
         kind: noun for the classes in messages, such as "activation".
+        key: config key of the name, for messages about unknown names.
     """
 
-    def __init__(self, kind: str):
-        self.kind = kind
-        self._classes: dict[str, type[T]] = {}
+    def __init__(self, kind: str, key: str = ""):
+        self.kind, self.key = kind, key
+        self._classes: dict[str, T] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._classes))
 
-    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+    def register(self, name: str) -> Callable[[T], T]:
         """
-        Class decorator.
+        Decorator.
 
         Raises:
             InputError: if the name is taken.
         """
 
-        def decorate(cls: type[T]) -> type[T]:
+        def decorate(cls: T) -> T:
             if name in self._classes:
                 taken = self._classes[name]
                 raise InputError(
@@ -46,17 +47,18 @@ class Registry(Generic[T]):
 
         return decorate
 
-    def get(self, name: str) -> type[T]:
+    def get(self, name: str) -> T:
         """
         Raises:
             InputError: for an unknown name, listing the valid ones.
         """
         if name not in self._classes:
             hint = did_you_mean(name, self._classes)
-            raise InputError(f"Unknown {self.kind} {name!r}.{hint} Valid: {', '.join(self)}.")
+            unknown = f"{self.key}: unknown" if self.key else "Unknown"
+            raise InputError(f"{unknown} {self.kind} {name!r}.{hint} Valid: {', '.join(self)}.")
         return self._classes[name]
 
-    def build(self, name: str, *args, **options) -> T:
+    def build(self, name: str, *args, **options) -> Any:
         """
         An instance of the class ``name``.
 

@@ -9,7 +9,7 @@ import torch
 from balanced_lvis.classification.data import ImageSet
 from balanced_lvis.classification.data.augmentation import TRANSFORMS, build_transforms
 from balanced_lvis.classification.data.batches import BatchLoader, ordered_batches, training_batches
-from balanced_lvis.classification.samplers import build_sampler, sampler_names
+from balanced_lvis.classification.samplers import SAMPLERS
 from balanced_lvis.utils.errors import InputError
 
 LABELS = np.array([0] * 12 + [1] * 4 + [3] * 1)
@@ -21,7 +21,7 @@ def image_set() -> ImageSet:
 
 
 def test_each_epoch_of_the_instance_sampler_has_every_image_once_in_a_new_order():
-    sampler = build_sampler("instance", LABELS, 4, 5, seed=0)
+    sampler = SAMPLERS.build("instance", LABELS, 4, 5, 0)
     stream = np.concatenate([sampler.indices(i) for i in range(17)])  # five epochs
     epochs = stream.reshape(5, 17)
     assert all(sorted(epoch) == list(range(17)) for epoch in epochs.tolist())
@@ -29,22 +29,22 @@ def test_each_epoch_of_the_instance_sampler_has_every_image_once_in_a_new_order(
 
 
 def test_a_batch_may_be_larger_than_several_epochs():
-    indices = build_sampler("instance", LABELS, 4, 40, seed=0).indices(3)
+    indices = SAMPLERS.build("instance", LABELS, 4, 40, 0).indices(3)
     assert len(indices) == 40 and np.bincount(indices).min() >= 1
 
 
 def test_the_class_balanced_sampler_draws_classes_uniformly_and_leaves_out_empty_ones():
-    sampler = build_sampler("class_balanced", LABELS, 4, 30, seed=0)
+    sampler = SAMPLERS.build("class_balanced", LABELS, 4, 30, 0)
     classes = np.bincount(LABELS[np.concatenate([sampler.indices(i) for i in range(200)])], minlength=4) / 6000
     assert classes[2] == 0 and np.abs(classes[[0, 1, 3]] - 1 / 3).max() < 0.03
     images = np.bincount(np.concatenate([sampler.indices(i) for i in range(200)]), minlength=17) / 6000
     assert np.abs(images[:12] - 1 / 36).max() < 0.01
 
 
-@pytest.mark.parametrize("name", sampler_names())
+@pytest.mark.parametrize("name", list(SAMPLERS))
 def test_batches_follow_from_the_seed_and_the_iteration_alone(name):
     def batch(seed, iteration):
-        return build_sampler(name, LABELS, 4, 6, seed).indices(iteration).tolist()
+        return SAMPLERS.build(name, LABELS, 4, 6, seed).indices(iteration).tolist()
 
     assert batch(0, 7) == batch(0, 7)
     assert batch(0, 7) != batch(1, 7) and batch(0, 7) != batch(0, 8)
@@ -53,7 +53,7 @@ def test_batches_follow_from_the_seed_and_the_iteration_alone(name):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_augmented_batches_are_the_same_with_any_number_of_workers_and_any_start(workers):
     load = BatchLoader(image_set(), build_transforms(["crop", "flip", "autoaugment", "cutout"], [1, 2, 3]), seed=3)
-    sampler = build_sampler("instance", LABELS, 4, 4, seed=3)
+    sampler = SAMPLERS.build("instance", LABELS, 4, 4, 3)
     expected = [load(sampler.indices(i), i) for i in range(5)]
     state = torch.get_rng_state()
     found = list(training_batches(load, sampler, 2, 5, workers, pin=False))
@@ -92,7 +92,7 @@ def test_an_unknown_transform_or_sampler_is_an_error():
     with pytest.raises(InputError, match="INPUT.TRANSFORMS has 'cutou'. Did you mean 'cutout'"):
         build_transforms(["cutou"], [0, 0, 0])
     with pytest.raises(InputError, match="Unknown sampler 'balanced'"):
-        build_sampler("balanced", LABELS, 4, 5, seed=0)
+        SAMPLERS.build("balanced", LABELS, 4, 5, 0)
     assert set(TRANSFORMS) == {"crop", "flip", "autoaugment", "cutout"}
 
 

@@ -4,22 +4,22 @@ import torch
 from balanced_lvis.activations import build_activation
 from balanced_lvis.classification.config import default_config
 from balanced_lvis.classification.model import build_model
-from balanced_lvis.classification.networks import CifarResNet, build_network, network_names
+from balanced_lvis.classification.networks import NETWORKS, CifarResNet
 from balanced_lvis.utils.errors import InputError
 
 
 def test_resnet32_has_as_many_parameters_and_layers_as_in_the_paper():
-    network = build_network("resnet32")
+    network = NETWORKS.build("resnet32")
     layers = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
     parameters = sum(p.numel() for p in network.parameters()) + 64 * 10 + 10
     assert len(layers) == 31 and network.out_features == 64
     assert parameters == 464_154  # 0.46 million with the classifier of CIFAR-10
 
 
-@pytest.mark.parametrize("name", network_names())
+@pytest.mark.parametrize("name", list(NETWORKS))
 @pytest.mark.parametrize("size", [28, 32, 64])
 def test_features_have_the_declared_size_for_any_image(name, size):
-    network = build_network(name)
+    network = NETWORKS.build(name)
     assert network(torch.zeros(2, 3, size, size)).shape == (2, network.out_features)
 
 
@@ -41,11 +41,11 @@ def test_pixels_are_normalized_and_the_classifier_is_that_of_the_activation():
 def test_a_calibration_must_fit_and_invalid_options_are_errors():
     cfg = default_config()
     with pytest.raises(InputError, match="WIDTH of MODEL.NETWORK is 0"):
-        build_network("resnet8", width=0)
+        NETWORKS.build("resnet8", width=0)
     with pytest.raises(InputError, match=r"depth is 10; it must be 6n\+2"):
         CifarResNet(10, 16, 1)
     cfg.MODEL.CALIBRATION.NAME = "nothing"
     with pytest.raises(InputError, match="Unknown calibration 'nothing'"):
         build_model(cfg, 3)
     with pytest.raises(InputError, match="Unknown network 'resnet50'"):
-        build_network("resnet50")
+        NETWORKS.build("resnet50")

@@ -49,7 +49,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(base._ACTIVATIONS, "_classes", dict(base._ACTIVATIONS._classes))
-    monkeypatch.setattr(sampler_registry, "_SAMPLERS", dict(sampler_registry._SAMPLERS))
+    monkeypatch.setattr(sampler_registry._SAMPLERS, "_classes", dict(sampler_registry._SAMPLERS._classes))
     monkeypatch.setattr(sampler_registry, "_SHOWN", dict(sampler_registry._SHOWN))
     before = set(sys.modules)
     yield tmp_path

@@ -15,7 +15,7 @@ from ...priors import ALL, ClassPrior
 from ...utils.errors import InputError
 from ...utils.registry import Registry
 
-_DATASETS: Registry[Dataset] = Registry("dataset")
+_DATASETS: Registry[type[Dataset]] = Registry("dataset")
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.samplers import TrainingSampler
 from torch import Tensor
 
-from ...utils.errors import InputError, did_you_mean
+from ...utils.errors import InputError
 from ...utils.keyword_options import chosen_options, keyword_options
+from ...utils.registry import Registry
 from .base import Detectron2Sampler, ResumableSampler
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ _KEYS = {
     "WeightedTrainingSampler": "DATASETS.TRAIN_REPEAT_FACTOR",
 }
 
-_SAMPLERS: dict[str, Callable[..., ResumableSampler]] = {}
+_SAMPLERS: Registry[Callable[..., ResumableSampler | None]] = Registry("sampler", "DATALOADER.SAMPLER_TRAIN")
 _SHOWN: dict[str, Callable[..., np.ndarray | Tensor]] = {}
 
 
@@ -49,9 +50,7 @@ def register_sampler(name: str, shown: Callable[..., np.ndarray | Tensor] | None
     """
 
     def register(build):
-        if name in _SAMPLERS or name in DETECTRON2_ONLY:
-            raise InputError(f"A sampler named {name!r} is registered already; choose another name.")
-        _SAMPLERS[name] = build
+        _SAMPLERS.register(name)(build)
         if shown:
             _SHOWN[name] = shown
         return build
@@ -61,17 +60,17 @@ def register_sampler(name: str, shown: Callable[..., np.ndarray | Tensor] | None
 
 def sampler_names() -> list[str]:
     """Valid values of ``DATALOADER.SAMPLER_TRAIN``, sorted."""
-    return sorted((*_SAMPLERS, *DETECTRON2_ONLY))
+    return list(_SAMPLERS)
 
 
 def resumable_sampler_names() -> list[str]:
     """Names of the samplers that :func:`build_sampler` returns, sorted."""
-    return sorted(_SAMPLERS)
+    return [name for name in _SAMPLERS if name not in DETECTRON2_ONLY]
 
 
-def samplers_with_options() -> dict[str, Callable[..., ResumableSampler]]:
+def samplers_with_options() -> dict[str, Callable[..., ResumableSampler | None]]:
     """{name: registered function} of the samplers that have options."""
-    return {name: build for name, build in _SAMPLERS.items() if keyword_options(build)}
+    return {name: _SAMPLERS.get(name) for name in _SAMPLERS if keyword_options(_SAMPLERS.get(name))}
 
 
 def check_sampler(name: str) -> None:
@@ -79,10 +78,7 @@ def check_sampler(name: str) -> None:
     Raises:
         InputError: if the name is unknown; the valid ones are listed.
     """
-    if name in _SAMPLERS or name in DETECTRON2_ONLY:
-        return
-    hint = did_you_mean(name, sampler_names())
-    raise InputError(f"DATALOADER.SAMPLER_TRAIN: unknown sampler {name!r}.{hint} Valid: {', '.join(sampler_names())}.")
+    _SAMPLERS.get(name)
 
 
 def check_sampler_keys(cfg) -> None:
@@ -95,10 +91,9 @@ def check_sampler_keys(cfg) -> None:
         return
     node, key = _KEYS[name].split(".")
     if key not in cfg[node]:
-        others = ", ".join(other for other in sampler_names() if other not in DETECTRON2_ONLY)
         raise InputError(
             f"DATALOADER.SAMPLER_TRAIN is {name!r}, which needs the config key {_KEYS[name]}; the installed Detectron2 "
-            f"doesn't have it. Install a newer one, or use one of {others}."
+            f"doesn't have it. Install a newer one, or use one of {', '.join(resumable_sampler_names())}."
         )
 
 
@@ -121,17 +116,10 @@ def build_sampler(cfg, dataset_dicts: Sequence[Mapping], name: str | None = None
         InputError: if the name is unknown, there are no images, or an option is invalid.
     """
     name = cfg.DATALOADER.SAMPLER_TRAIN if name is None else name
-    check_sampler(name)
-    if name in DETECTRON2_ONLY:
-        logger.warning(
-            "%s can't be resumed and can't replace broken images: --resume restarts its stream, and a broken image "
-            "ends training, whatever DATALOADER.MAX_BROKEN is.",
-            name,
-        )
-        return None
+    build = _SAMPLERS.get(name)
     if not len(dataset_dicts):
         raise InputError(f"{name}: the training set {', '.join(cfg.DATASETS.TRAIN)} has no images to sample.")
-    return _SAMPLERS[name](cfg, dataset_dicts, **sampler_options(cfg, name))
+    return build(cfg, dataset_dicts, **sampler_options(cfg, name))
 
 
 def times_shown(cfg, dataset_dicts: Sequence[Mapping]) -> np.ndarray:
@@ -170,7 +158,7 @@ def sampler_options(cfg, name: str, changed: bool = False) -> dict[str, object]:
     options = chosen_options(cfg.DATALOADER.get("SAMPLER", {}), name)
     if not changed or not options:
         return options
-    defaults = keyword_options(_SAMPLERS[name])
+    defaults = keyword_options(_SAMPLERS.get(name))
     return {option: value for option, value in options.items() if value != defaults[option]}
 
 
@@ -187,3 +175,17 @@ def _each_once(cfg, dataset_dicts):
 @register_sampler("TrainingSampler", shown=_each_once)
 def _uniform(cfg, dataset_dicts):
     return Detectron2Sampler(functools.partial(TrainingSampler, len(dataset_dicts)))
+
+
+def _register_detectron2_only(name: str) -> None:
+    @register_sampler(name)
+    def build(cfg, dataset_dicts):
+        logger.warning(
+            "%s can't be resumed and can't replace broken images: --resume restarts its stream, and a broken image "
+            "ends training, whatever DATALOADER.MAX_BROKEN is.",
+            name,
+        )
+
+
+for _name in DETECTRON2_ONLY:
+    _register_detectron2_only(_name)
