@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import get_cfg
 from detectron2.data import DatasetMapper
+from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, BoxMode
 
 from balanced_lvis.data.dataset_files import datasets_root
 from balanced_lvis.data.images.image_files import read_pil_image
-from balanced_lvis.data.images.image_transforms import channels_first
+from balanced_lvis.data.images.image_transforms import augment, channels_first
 from balanced_lvis.data.mapper import ImageMapper
 from balanced_lvis.utils.errors import InputError
 
@@ -31,36 +32,37 @@ _SCALES = (640, 672, 704, 736, 768, 800)  # of the shorter side, as in the LVIS 
 # Mean numbers of objects of an image: of LVIS-1.0 train, and of its crowded images.
 _DENSITIES = (12.7, 120.0)
 _FORMATS = ("polygon", "bitmask")
+_SIDE = 1024  # of the crops of large-scale jittering
 _PHOTOGRAPHS = 24
+
+Build = Callable[[type[DatasetMapper]], DatasetMapper]
 
 
 def mapper(options: Options) -> list[dict]:
     """
     Processor time for one pass over the photographs, with the images per second of one core in the description.
 
-    The last rows have the parts that any mapper with these pixels needs: Pillow's decoder and its resize.
+    The last rows have the parts of balanced_lvis's time in the first row. Decoding and resize are Pillow's.
     """
     folder = options.coco or datasets_root() / "coco"
-    rows = []
-    for density, mask_format in itertools.product(_DENSITIES, _FORMATS):
-        records = photographs(folder, density)
-        config = _config(mask_format)
-        mappers = [DatasetMapper(config, True), ImageMapper(config, True)]
-        seconds: list[list[float]] = [[], []]
-        for _ in range(options.rounds):
-            # Neighbouring measurements of the two, image by image, so that other processes disturb both alike.
-            passes = [0.0, 0.0]
-            for seed, record in enumerate(records):
-                for which, one in enumerate(mappers):
-                    passes[which] += _seconds(one, record, seed)
-            for found, total in zip(seconds, passes):
-                found.append(total)
-        rates = [len(records) / statistics.median(found) for found in seconds]
-        size = f"{len(records)} photographs, {density:g} objects each, {mask_format}: "
-        size += f"{rates[0]:.1f} and {rates[1]:.1f} images/s"
-        identical = all(are_equal(*(_mapped(one, record, 0) for one in mappers)) for record in records)
-        rows.append(row("mapper", size, seconds[0], seconds[1], None, identical))
-    return rows + _floor(photographs(folder, 0), options.rounds)
+    works = [
+        (f"{density:g} objects each, {mask_format}", density, _resized_by_shorter_side(mask_format))
+        for density, mask_format in itertools.product(_DENSITIES, _FORMATS)
+    ]
+    works.append((f"{_DENSITIES[0]:g} objects each, polygon, large-scale jittering", _DENSITIES[0], _jittered))
+    rows = [_compared(name, photographs(folder, density), build, options.rounds) for name, density, build in works]
+    return rows + _parts(photographs(folder, _DENSITIES[0]), works[0][2](ImageMapper), options.rounds)
+
+
+def _compared(name: str, records: list[dict], build: Build, rounds: int) -> dict:
+    mappers = [build(DatasetMapper), build(ImageMapper)]
+    identical = all(are_equal(*(_mapped(one, record, 0) for one in mappers)) for record in records)  # and a warm-up
+    seconds: list[list[float]] = [[], []]
+    for _, (one, found) in itertools.product(range(rounds), zip(mappers, seconds)):
+        found.append(_seconds_of_pass(one, records))
+    rates = [len(records) / statistics.median(found) for found in seconds]
+    size = f"{len(records)} photographs, {name}: {rates[0]:.1f} and {rates[1]:.1f} images/s"
+    return row("mapper", size, seconds[0], seconds[1], None, identical)
 
 
 def photographs(folder: Path, density: float) -> list[dict]:
@@ -109,12 +111,28 @@ def _object(one: dict, sizes: dict[int, tuple[int, int]], image: dict) -> dict:
     }
 
 
-def _config(mask_format: str) -> CfgNode:
+def _resized_by_shorter_side(mask_format: str) -> Build:
+    """The augmentations of the yaml configs for LVIS."""
     config = get_cfg()
     config.MODEL.MASK_ON = True
     config.INPUT.MIN_SIZE_TRAIN = _SCALES
     config.INPUT.MASK_FORMAT = mask_format
-    return config
+    return lambda kind: kind(config, True)
+
+
+def _jittered(kind: type[DatasetMapper]) -> DatasetMapper:
+    """The augmentations of the LazyConfigs for LVIS."""
+    return kind(
+        is_train=True,
+        augmentations=[
+            T.RandomFlip(horizontal=True),
+            T.ResizeScale(min_scale=0.1, max_scale=2.0, target_height=_SIDE, target_width=_SIDE),
+            T.FixedSizeCrop(crop_size=(_SIDE, _SIDE), pad=False),
+        ],
+        image_format="RGB",
+        use_instance_mask=True,
+        recompute_boxes=True,
+    )
 
 
 def _mapped(mapped_by: Callable[[dict], dict], record: dict, seed: int) -> dict:
@@ -122,9 +140,10 @@ def _mapped(mapped_by: Callable[[dict], dict], record: dict, seed: int) -> dict:
     return mapped_by(record)
 
 
-def _seconds(mapped_by: Callable[[dict], dict], record: dict, seed: int) -> float:
+def _seconds_of_pass(mapped_by: Callable[[dict], dict], records: list[dict]) -> float:
     start = time.process_time()
-    _mapped(mapped_by, record, seed)
+    for seed, record in enumerate(records):
+        _mapped(mapped_by, record, seed)
     return time.process_time() - start
 
 
@@ -151,25 +170,24 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def _floor(records: list[dict], rounds: int) -> list[dict]:
-    """Processor time of the parts of balanced_lvis's mapper for images, at the middle scale."""
-    parts: dict[str, list[float]] = {"decoding": [], "resize": [], "pixels to a tensor": []}
+def _parts(records: list[dict], mapped_by: ImageMapper, rounds: int) -> list[dict]:
+    """Processor time of each part of a pass of ``mapped_by``."""
+    parts: dict[str, list[float]] = {"decoding": [], "resize and flip": [], "pixels to a tensor": [], "objects": []}
     for _ in range(rounds):
         spent = dict.fromkeys(parts, 0.0)
-        for record in records:
+        for seed, record in enumerate(records):
+            np.random.seed(seed)
             marks = [time.process_time()]
             image = read_pil_image(record["file_name"])
             marks.append(time.process_time())
-            factor = statistics.median_low(_SCALES) / min(image.size)
-            image = image.resize((round(image.width * factor), round(image.height * factor)), 2)
+            image, transforms = augment(image, mapped_by.augmentations.augs)
             marks.append(time.process_time())
-            channels_first(image, "BGR")
+            channels_first(image, mapped_by.image_format)
+            marks.append(time.process_time())
+            mapped_by._instances(record["annotations"], transforms, (image.height, image.width))
             marks.append(time.process_time())
             for name, start, end in zip(parts, marks, marks[1:]):
                 spent[name] += end - start
         for name, seconds in spent.items():
             parts[name].append(seconds)
-    return [
-        row("mapper", f"{len(records)} photographs, of which {name}", [], seconds, None, None)
-        for name, seconds in parts.items()
-    ]
+    return [row("mapper", f"first row, of which {name}", [], seconds, None, None) for name, seconds in parts.items()]

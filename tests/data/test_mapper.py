@@ -17,6 +17,7 @@ from PIL import Image
 
 from balanced_lvis.data.images import instance_transforms
 from balanced_lvis.data.images.image_files import read_image, read_pil_image
+from balanced_lvis.data.images.image_transforms import are_of_size
 from balanced_lvis.data.images.instance_transforms import to_instances
 from balanced_lvis.data.mapper import ImageMapper
 from benchmarks.mapping import are_equal, photographs
@@ -176,6 +177,24 @@ def test_records_of_images_of_every_kind_are_equal(record, tmp_path, monkeypatch
     if not is_read_alike:
         monkeypatch.setattr(utils, "read_image", lambda name, **options: read_image(name, options["format"]))
     check_equal(config(), 3 * [{**record, "file_name": str(path)}])
+
+
+@pytest.mark.parametrize("pad", [False, True])
+def test_records_of_large_scale_jittering_are_equal(record, pad):
+    """Scales from smaller to larger than the crop."""
+
+    def jittered(mapper):
+        mapper.augmentations = T.AugmentationList([
+            T.RandomFlip(horizontal=True),
+            T.ResizeScale(min_scale=0.4, max_scale=2.5, target_height=64, target_width=64),
+            T.FixedSizeCrop(crop_size=(64, 64), pad=pad),
+        ])  # fmt: skip
+        mapper.recompute_boxes = True
+        return mapper
+
+    check_equal(config(), 12 * [record], jittered)
+    augmentations = jittered(ImageMapper(config(), True)).augmentations.augs
+    assert are_of_size(augmentations) == (not pad)
 
 
 def test_augmentations_that_need_pixels_get_them(record):

@@ -22,10 +22,23 @@ _APPLY: dict[type[T.Transform], Callable] = {
     T.HFlipTransform: lambda transform, image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
     T.VFlipTransform: lambda transform, image: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
     T.CropTransform: lambda transform, image: image.crop(
-        (transform.x0, transform.y0, transform.x0 + transform.w, transform.y0 + transform.h)
+        # Detectron2 slices an array, so that a crop ends at the edge of the image.
+        (
+            transform.x0,
+            transform.y0,
+            min(transform.x0 + transform.w, image.width),
+            min(transform.y0 + transform.h, image.height),
+        )
     ),
     T.ResizeTransform: lambda transform, image: image.resize((transform.new_w, transform.new_h), transform.interp),
+    T.TransformList: lambda transforms, image: _applied(transforms.transforms, image),
 }
+
+
+def _applied(transforms: Sequence[T.Transform], image: Image.Image) -> Image.Image:
+    for transform in transforms:
+        image = _APPLY[type(transform)](transform, image)
+    return image
 
 
 class ResizeShortestEdge(T.ResizeShortestEdge):
@@ -51,12 +64,15 @@ def _keeping_a_pixel(transform: T.Transform) -> T.Transform:
 
 
 # Augmentations that depend on the size of an image only, and whose transforms are in the table above.
-_OF_SIZE = (ResizeShortestEdge, T.ResizeShortestEdge, T.RandomFlip, T.RandomCrop)
+_OF_SIZE = (
+    *(ResizeShortestEdge, T.ResizeShortestEdge, ResizeScale, T.ResizeScale),
+    *(T.RandomFlip, T.RandomCrop, T.FixedSizeCrop),
+)
 
 
 def are_of_size(augmentations: Sequence[T.Augmentation]) -> bool:
     """Whether :func:`augment` supports all of these augmentations."""
-    return all(type(one) in _OF_SIZE for one in augmentations)
+    return all(type(one) in _OF_SIZE and not getattr(one, "pad", False) for one in augmentations)
 
 
 def augment(image: Image.Image, augmentations: Sequence[T.Augmentation]) -> tuple[Image.Image, T.TransformList]:
