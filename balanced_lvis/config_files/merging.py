@@ -60,7 +60,8 @@ def merged_config(
     if is_lazy_file(path):
         raise InputError(f"--config-file {path!r} is a Python file; this command takes yaml configs only.")
     opts = flat_list(opts)
-    content, declared = {}, []
+    content: dict = {}
+    declared: list[tuple[str, object]] = []
     if path:
         with _explained(path):
             content, declared = read_config_file(path)
