@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
@@ -38,8 +38,8 @@ class TimmBackbone(Backbone):
         unknown = [feature for feature in out_features if feature not in _STRIDES]
         if unknown or not out_features:
             raise InputError(f"The feature maps of {name!r} are {[*out_features]}; valid: {', '.join(_STRIDES)}.")
-        self.network = _create(name, in_channels)
-        found = {info["reduction"]: (index, info["num_chs"]) for index, info in enumerate(self.network.feature_info)}
+        self.network = network = _create(name, in_channels)
+        found = {info["reduction"]: (index, info["num_chs"]) for index, info in enumerate(network.feature_info)}
         missing = [_STRIDES[feature] for feature in out_features if _STRIDES[feature] not in found]
         if missing:
             raise InputError(
@@ -69,7 +69,7 @@ class TimmBackbone(Backbone):
         return {feature: maps[index] for feature, index in self._indices.items()}
 
 
-def _create(name: str, in_channels: int) -> torch.nn.Module:
+def _create(name: str, in_channels: int) -> Any:
     try:
         import timm
         from timm.layers import freeze_batch_norm_2d
@@ -81,7 +81,7 @@ def _create(name: str, in_channels: int) -> torch.nn.Module:
             f"timm {timm.__version__} has no network {name!r}" + (f"; similar: {similar}." if similar else ".")
         )
     try:
-        network = timm.create_model(name, features_only=True, in_chans=in_channels)
+        network: Any = timm.create_model(name, features_only=True, in_chans=in_channels)
     except (RuntimeError, AttributeError, AssertionError) as error:
         raise InputError(f"The network {name!r} of timm has no feature maps: {error}") from error
     if network.pretrained_cfg.get("fixed_input_size"):

@@ -197,7 +197,7 @@ def test_nothing_stays_on_a_full_disk(content, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     for writer in (evaluator._output._writer, evaluator._output._selections):
-        for file in writer._files.values():
+        for file in writer.files.values():
             file._file.close()
             monkeypatch.setattr(file, "_file", Full())
     evaluator.close()
