@@ -17,8 +17,8 @@ from ..utils.io import write_json, write_text
 from ..utils.job_lock import only_job_in
 from .evaluation import GROUPS
 from .methods import METHODS
-from .report import marginal_figure, results_page, statistics_table
-from .run import dataset_from_config, training_subset
+from .report import balanced_test, marginal_figure, results_page, statistics_table
+from .run import dataset_from_config, test_set, training_subset
 from .runs import ClassifierRun, EvaluationRun
 from .steps import check_no_empty_class
 
@@ -134,7 +134,7 @@ def _prepare_data(runs: Sequence[Run]) -> None:
     if not runs:
         return
     dataset = dataset_from_config(runs[0].config())  # all runs have the same images
-    dataset.test()
+    test_set(dataset)
     images, checked = dataset.train(), {}
     for run in runs:
         cfg = run.config()
@@ -148,7 +148,9 @@ def _prepare_data(runs: Sequence[Run]) -> None:
 
 def _accuracies(results: dict) -> str:
     groups = ", ".join(f"{group} {percent(results[group])}" for group in GROUPS)
-    return f"accuracy {percent(results['accuracy'])} ({groups})"
+    if balanced_test([results]):
+        return f"accuracy {percent(results['accuracy'])} ({groups})"
+    return f"balanced accuracy {percent(results['balanced_accuracy'])} ({groups})"
 
 
 def _write(runs: dict[Key, ClassifierRun], output: Path, configs: str, last_line: str) -> dict:
@@ -158,7 +160,9 @@ def _write(runs: dict[Key, ClassifierRun], output: Path, configs: str, last_line
         results.setdefault(imbalance, {})[key] = found
     results = {i: {key: of_method[key] for key in METHODS if key in of_method} for i, of_method in results.items()}
     table = statistics_table(results)
-    page = results_page(table, f"Long-tailed classification, {os.path.relpath(f'{configs}*.yaml')}", last_line)
+    title = f"Long-tailed classification, {os.path.relpath(f'{configs}*.yaml')}"
+    balanced = balanced_test([run for of_method in results.values() for found in of_method.values() for run in found])
+    page = results_page(table, title, last_line, balanced)
     write_text(output / PAGE, page)
     write_json(output / TABLE, table, indent=1)
     marginal_figure(results, output / FIGURE)

@@ -12,13 +12,14 @@ from ..utils.errors import InputError
 from ..utils.io import write_json, write_text
 from ..utils.job_lock import only_job_in
 from ..utils.keyword_options import chosen_options
+from ..utils.once import once
 from ..utils.run_files import CONFIG, EVALUATION, FINAL_WEIGHTS, LAST_CHECKPOINT, METRICS, RESULTS, SAVED_PRIOR
 from ..utils.storage import check_output, check_writable, clear_errors, clear_output_errors
 from .checkpoints import CURRENT, check_fits_evaluation, check_same_data, load_model, read_checkpoint
 from .config import check_config, device_of
 from .data import Dataset, build_dataset, long_tailed_subset
 from .data.image_set import ImageSet
-from .evaluation import GROUPS, predict, results_of, statistics_of
+from .evaluation import GROUPS, is_balanced, predict, results_of, statistics_of
 from .model import build_model
 from .training import Trainer
 
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 def train(cfg, resume: bool = False) -> dict:
     """
-    Train a model and evaluate it on the balanced test set.
+    Train a model and evaluate it on the test set.
 
     Args:
         cfg: config, from :func:`balanced_lvis.classification.load_config`. ``OUTPUT_DIR`` gets ``config.yaml``,
@@ -47,7 +48,7 @@ def train(cfg, resume: bool = False) -> dict:
     with only_job_in(cfg.OUTPUT_DIR):
         check_writable(cfg.OUTPUT_DIR)
         dataset = dataset_from_config(cfg)
-        images, test = training_set(cfg, dataset), dataset.test()
+        images, test = training_set(cfg, dataset), test_set(dataset)
         trainer = Trainer(cfg, images, device)
         if not (resume and trainer.resume()):
             _write_inputs(cfg, images)
@@ -79,7 +80,7 @@ def evaluate(cfg) -> dict:
     with only_job_in(folder):
         check_writable(folder)
         dataset = dataset_from_config(cfg)
-        images, test = training_set(cfg, dataset), dataset.test()
+        images, test = training_set(cfg, dataset), test_set(dataset)
         model = build_model(cfg, images.num_classes, images.prior)
         content = read_checkpoint(cfg.MODEL.WEIGHTS)
         check_fits_evaluation(content["config"], cfg, cfg.MODEL.WEIGHTS)
@@ -150,6 +151,27 @@ def training_set(cfg, dataset: Dataset) -> ImageSet:
     return training_subset(cfg, dataset.train())
 
 
+def test_set(dataset: Dataset) -> ImageSet:
+    """
+    The test set; a warning is logged if its classes have different numbers of images.
+
+    Raises:
+        InputError: if the data is missing or damaged.
+    """
+    images = dataset.test()
+    if not is_balanced(counts := images.counts()):
+        _report_unbalanced(counts.min(), counts.max())
+    return images
+
+
+@once
+def _report_unbalanced(smallest: int, largest: int) -> None:
+    logger.warning(
+        "The test set is unbalanced: its classes have %d to %d images. Compare methods by balanced_accuracy, in which "
+        "each class has the same weight.", smallest, largest,
+    )  # fmt: skip
+
+
 def training_subset(cfg, images: ImageSet) -> ImageSet:
     """
     The long-tailed subset of ``DATASET.LONG_TAIL``, or all images.
@@ -188,5 +210,7 @@ def _write_results(folder: str, results: dict) -> dict:
     with clear_errors(folder):
         write_json(os.path.join(folder, RESULTS), results, indent=1)
     groups = ", ".join(f"{group} {results[group]:.1f}" for group in GROUPS if results[group] is not None)
+    if not is_balanced(results["test_counts"]):
+        groups = f"balanced {results['balanced_accuracy']:.2f}, {groups}"
     logger.info("Accuracy %.2f %% (%s), written to %s", results["accuracy"], groups, os.path.join(folder, RESULTS))
     return results

@@ -8,7 +8,13 @@ import pytest
 
 from balanced_lvis.classification import experiment
 from balanced_lvis.classification.experiment import IMBALANCES, run_experiment
-from balanced_lvis.classification.report import marginal_figure, mean_marginal, results_page, statistics_table
+from balanced_lvis.classification.report import (
+    balanced_test,
+    marginal_figure,
+    mean_marginal,
+    results_page,
+    statistics_table,
+)
 from balanced_lvis.classification.runs import ClassifierRun
 from balanced_lvis.commands import classification as command
 from balanced_lvis.config_files.names import config_folder
@@ -24,8 +30,8 @@ CHARACTERS = f"{config_folder() / 'classification' / 'characters'}/"
 
 def result(accuracy, few, marginal=(0.5, 0.3, 0.2)):
     return {
-        "accuracy": accuracy, "many": 90.0, "medium": None, "few": few, "marginal": list(marginal),
-        "train_counts": [30, 20, 10],
+        "accuracy": accuracy, "balanced_accuracy": accuracy, "many": 90.0, "medium": None, "few": few,
+        "marginal": list(marginal), "train_counts": [30, 20, 10], "test_counts": [5, 5, 5],
     }  # fmt: skip
 
 
@@ -53,6 +59,15 @@ def test_the_page_has_the_papers_shape_and_figures():
     assert "| Balanced Softmax |       80.0 |    – |" in page
     assert "| Balanced Softmax |       80.0 | 90.0 |      – | 50.0 |" in page
     assert rows["LDAM"] == ["41.0", "45.4", "62.0"]  # of the last table, CIFAR-100-LT
+    assert "Top-1 accuracy on the balanced test set in percent" in page
+
+
+def test_of_an_unbalanced_test_set_the_table_has_the_balanced_accuracy():
+    run = {**result(60.0, 10.0), "balanced_accuracy": 40.0, "test_counts": [20, 2, 2]}
+    assert not balanced_test([result(60.0, 10.0), run])
+    page = results_page(statistics_table({0: {"softmax": [run]}}), "Title", "Made by.", balanced=False)
+    assert "| Softmax          |       40.0 |" in page and "balanced test set" not in page.replace("unbalanced", "")
+    assert "Balanced accuracy (the mean of the classes' top-1 accuracies)" in page
 
 
 def test_the_marginal_is_a_mean_sorted_by_training_frequency(tmp_path):
@@ -87,7 +102,8 @@ def test_runs_are_kept_and_repeated_only_if_something_has_changed(tmp_path, caps
 
     assert command.main([*words, *opts(tmp_path)]) == 0
     assert "0 runs to train and evaluate, 2 already finished" in capsys.readouterr().out
-    (tmp_path / "out" / "imbalance_5" / "logit_adjustment" / "seed_0" / "evaluation" / "results.json").unlink()
+    results = tmp_path / "out" / "imbalance_5" / "logit_adjustment" / "seed_0" / "evaluation" / "results.json"
+    results.write_text(results.read_text().replace("balanced_accuracy", "of an earlier version"))
     assert command.main([*words, *opts(tmp_path)]) == 0
     assert "1 runs to train and evaluate, 1 already finished" in capsys.readouterr().out
     again = json.loads((tmp_path / "out" / "table.json").read_text())
