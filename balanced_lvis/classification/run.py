@@ -19,6 +19,7 @@ from .checkpoints import CURRENT, check_fits_evaluation, check_same_data, load_m
 from .config import check_config, device_of
 from .data import Dataset, build_dataset, long_tailed_subset
 from .data.image_set import ImageSet
+from .data.in_memory import in_memory
 from .evaluation import GROUPS, is_balanced, predict, results_of, statistics_of
 from .model import build_model
 from .training import Trainer
@@ -48,7 +49,7 @@ def train(cfg, resume: bool = False) -> dict:
     with only_job_in(cfg.OUTPUT_DIR):
         check_writable(cfg.OUTPUT_DIR)
         dataset = dataset_from_config(cfg)
-        images, test = training_set(cfg, dataset), test_set(dataset)
+        images, test = in_memory(training_set(cfg, dataset), test_set(dataset))
         trainer = Trainer(cfg, images, device)
         if not (resume and trainer.resume()):
             _write_inputs(cfg, images)
@@ -90,6 +91,7 @@ def evaluate(cfg) -> dict:
             model.calibration.prepare(model.activation)
             model.calibration.check_classes(images.class_names, "the training set")
             check_saved_files(model.calibration, cfg.MODEL.WEIGHTS)
+        (test,) = in_memory(test)
         scores = predict(model.to(device), test, cfg.TEST.IMS_PER_BATCH, device)
         with clear_errors(folder):
             write_text(os.path.join(folder, CONFIG), cfg.dump())
@@ -124,6 +126,7 @@ def collect_logits(cfg) -> LogitStatistics:
     check_fits_evaluation(content["config"], cfg, cfg.MODEL.WEIGHTS)
     check_same_data(content, images, cfg.MODEL.WEIGHTS)
     load_model(model, content, cfg.MODEL.WEIGHTS)
+    (images,) = in_memory(images)
     statistics = statistics_of(model.to(device), images, cfg.TEST.IMS_PER_BATCH, device, cfg.MODEL.WEIGHTS)
     with clear_output_errors(path):
         statistics.save(path)

@@ -23,7 +23,7 @@ class ClassifierRun(Run):
         return cfg
 
     def finished(self, cfg) -> bool:
-        """As in the base class. A model with results of an earlier version, without some numbers, is evaluated again."""
+        """As in the base class. A model whose results are of an earlier version is evaluated again."""
         return super().finished(cfg) and "balanced_accuracy" in self.results()
 
 

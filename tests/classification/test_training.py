@@ -58,6 +58,14 @@ def _plain(value):
     return value.tolist() if isinstance(value, torch.Tensor) else value
 
 
+def folder_config(images, output, **options):
+    """Of a run on the images that ``write_folders`` has written."""
+    return characters_config(
+        "softmax", "", output, DATASET__NAME="folder", DATASET__FOLDER__ROOT=images,
+        DATASET__LONG_TAIL__IMBALANCE=0.0, **options,
+    )  # fmt: skip
+
+
 # ---------------------------------------------------------------------- methods
 
 
@@ -282,10 +290,7 @@ def test_a_second_stage_resumes_with_first_stages_that_are_spelled_differently_o
 
 def test_a_run_is_not_resumed_or_evaluated_on_other_data(tmp_path):
     def config(**options):
-        return characters_config(
-            "softmax", "", tmp_path / "run", DATASET__NAME="folder", DATASET__FOLDER__ROOT=tmp_path / "images",
-            DATASET__LONG_TAIL__IMBALANCE=0.0, **options,
-        )  # fmt: skip
+        return folder_config(tmp_path / "images", tmp_path / "run", **options)
 
     weights = tmp_path / "run" / "model_final.pth"
     write_folders(tmp_path / "images", {"cat": 5, "dog": 3})
@@ -305,6 +310,29 @@ def test_a_run_is_not_resumed_or_evaluated_on_other_data(tmp_path):
         train(config(), resume=True)
     with pytest.raises(InputError, match="classes differ"):
         evaluate(config(MODEL__WEIGHTS=weights))
+
+
+def test_a_run_is_the_same_with_and_without_decoded_images_in_memory(tmp_path, monkeypatch):
+    write_folders(tmp_path / "images", {"cat": 5, "dog": 3})
+    cfg = folder_config(tmp_path / "images", tmp_path / "run", **AUGMENTED)
+    train(cfg)
+    expected = outcome(tmp_path / "run")
+    monkeypatch.setattr("balanced_lvis.classification.data.in_memory.MOST_BYTES", 0)
+    train(cfg)
+    assert_equal(outcome(tmp_path / "run"), expected)
+
+
+def test_a_broken_image_is_the_same_line_in_memory_and_with_and_without_workers(tmp_path, monkeypatch):
+    write_folders(tmp_path / "images", {"cat": 5, "dog": 3})
+    (tmp_path / "images" / "train" / "dog" / "1.png").write_bytes(b"no image")
+    messages = set()
+    for most_bytes, workers in ((1 << 30, 0), (0, 0), (0, 2)):
+        monkeypatch.setattr("balanced_lvis.classification.data.in_memory.MOST_BYTES", most_bytes)
+        with pytest.raises(InputError) as caught:
+            train(folder_config(tmp_path / "images", tmp_path / "run", DATALOADER__NUM_WORKERS=workers))
+        messages.add(str(caught.value))
+    (message,) = messages
+    assert "dog/1.png is not an image" in message and "\n" not in message
 
 
 def test_a_checkpoint_of_another_training_set_or_family_is_not_evaluated(cache, first_stage, tmp_path):
