@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from balanced_lvis.classification import experiment
-from balanced_lvis.classification.experiment import IMBALANCES, run_experiment
+from balanced_lvis.classification.experiment import IMBALANCES, QUICK, run_experiment
 from balanced_lvis.classification.report import (
     balanced_test,
     marginal_figure,
@@ -81,11 +81,23 @@ def test_the_marginal_is_a_mean_sorted_by_training_frequency(tmp_path):
 
 
 def opts(tmp_path, **overrides):
-    words = characters_opts(tmp_path / "cache", "unused", SOLVER__MAX_ITER=2, **overrides)
+    words = characters_opts(tmp_path / "cache", "unused", **{"SOLVER__MAX_ITER": 2, **overrides})
     at = words.index("OUTPUT_DIR")
     words = words[:at] + words[at + 2 :]
     at = words.index("DATASET.LONG_TAIL.IMBALANCE")
     return words[:at] + words[at + 2 :]
+
+
+def test_a_shorter_schedule_keeps_the_share_at_which_reweighting_starts(tmp_path):
+    def starts(overrides):
+        runs = experiment._runs(["ldam", "ldam_drw"], [10], [0], tmp_path, CHARACTERS, overrides)
+        return [run.config().MODEL.ACTIVATION.LDAM.DRW_START for run in runs.values()]
+
+    assert starts(()) == [-1, 800] and starts(QUICK) == [-1, 16]
+    key = "MODEL.ACTIVATION.LDAM.DRW_START"
+    assert starts(("SOLVER.MAX_ITER", "9", key, "3")) == [3, 3]
+    with pytest.raises(InputError, match=f"{key} is 9, but SOLVER.MAX_ITER is 9"):
+        run_experiment(["ldam"], [10], [0], tmp_path, CHARACTERS, opts(tmp_path, SOLVER__MAX_ITER=9, **{key: 9}))
 
 
 @forked_runs()
@@ -198,7 +210,8 @@ def test_every_dataset_trains_the_methods_that_it_has_configs_of(dataset, passed
     assert command.main(["--dataset", dataset]) == 0
     methods, imbalances, _, _, configs, *_ = passed[0]
     assert {f"{method}.yaml" for method in methods} == {path.name for path in Path(configs).iterdir()}
-    assert imbalances == ((0,) if dataset == "folder" else IMBALANCES)
+    expected = {"folder": (0,), "cifar10_200_epochs": (100,), "cifar100_200_epochs": (100,)}
+    assert imbalances == expected.get(dataset, IMBALANCES)
 
 
 def test_a_method_without_a_config_and_a_module_to_import(passed, capsys):

@@ -14,6 +14,7 @@ import torch
 
 from balanced_lvis.classification import evaluate, train
 from balanced_lvis.classification.checkpoints import check_same_run, plain_values, read_checkpoint
+from balanced_lvis.classification.config import check_config
 from balanced_lvis.classification.data import ImageSet
 from balanced_lvis.classification.evaluation import predict
 from balanced_lvis.classification.methods import METHODS
@@ -440,12 +441,31 @@ def test_a_diverged_model_is_not_saved_between_two_logged_losses(cache, tmp_path
         ({"MODEL__WEIGHTS": "none.pth"}, "Checkpoint 'none.pth' doesn't exist"),
         ({"DATASET__NAME": "mnist"}, "Unknown dataset 'mnist'"),
         ({"INPUT__PIXEL_STD": [1.0, 0.0, 1.0]}, "INPUT.PIXEL_STD"),
+        ({"INPUT__PIXEL_MEAN": ["a", "b", "c"]}, "INPUT.PIXEL_MEAN is .*; all of it must be numbers, unlike 'a'"),
+        ({"INPUT__TRANSFORMS": (3,)}, r"INPUT.TRANSFORMS is \(3,\); all of it must be names, unlike 3"),
+        ({"SOLVER__LR_SCHEDULE": "steps", "SOLVER__STEPS": ("a",)}, "must be numbers of iterations, unlike 'a'"),
+        ({"MODEL__DEVICE": "meta"}, "MODEL.DEVICE is 'meta'; choose auto, cpu or cuda"),
+        ({"MODEL__DEVICE": "mps"}, "MODEL.DEVICE is 'mps'; choose auto, cpu or cuda"),
+        ({"MODEL__NETWORK__RESNET8__WIDTH": 1_000_000}, "WIDTH of MODEL.NETWORK is 1000000; choose 1 to 1024"),
+        (
+            {"MODEL__ACTIVATION__NAME": "ldam", "MODEL__ACTIVATION__LDAM__DRW_START": 4},
+            "LDAM.DRW_START is 4, but SOLVER.MAX_ITER is 4: .* such as to 3",
+        ),
     ],
 )
 def test_invalid_values_are_errors_before_anything_is_trained(options, message, cache, tmp_path):
     with pytest.raises(InputError, match=message):
         train(characters_config("softmax", cache, tmp_path, **options))
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_schedule_that_does_not_end_is_reported_once(cache, tmp_path, caplog):
+    options = {"SOLVER__WARMUP_ITERS": 4, "SOLVER__LR_SCHEDULE": "steps", "SOLVER__STEPS": (2, 7)}
+    for _ in range(2):
+        check_config(characters_config("softmax", cache, tmp_path, **options))
+    warmup, steps = (record.getMessage() for record in caplog.records)
+    assert warmup.startswith("SOLVER.WARMUP_ITERS has 4 iterations, but training ends after SOLVER.MAX_ITER 4")
+    assert steps.startswith("SOLVER.STEPS has 7 iterations")
 
 
 def test_checkpoints_of_other_models_and_other_files_are_errors(cache, first_stage, tmp_path):

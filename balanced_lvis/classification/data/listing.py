@@ -24,7 +24,7 @@ class Listing:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden: ``.ipynb_checkpoints``, or ``._x.png``, as macOS writes it beside x.png."""
+    """Whether a file or folder is hidden: ``.ipynb_checkpoints``, or ``._x.png``, as macOS writes it next to x.png."""
     return name.startswith(".")
 
 
