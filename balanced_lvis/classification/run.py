@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 
+import numpy as np
+import torch
+
 from ..calibration import LogitStatistics
 from ..calibration.base import check_saved_files, path_next_to
 from ..calibration.logit_statistics import STATISTICS_SUFFIX
@@ -21,7 +24,7 @@ from .data import Dataset, build_dataset, long_tailed_subset
 from .data.image_set import ImageSet
 from .data.in_memory import in_memory
 from .evaluation import GROUPS, is_balanced, predict, results_of, statistics_of
-from .model import build_model
+from .model import ImageClassifier, build_model
 from .training import Trainer
 
 logger = logging.getLogger(__name__)
@@ -40,7 +43,7 @@ def train(cfg, resume: bool = False) -> dict:
         the content of ``results.json``, see :func:`balanced_lvis.classification.evaluation.results_of`.
 
     Raises:
-        InputError: if the config or the data is invalid, or another job uses ``OUTPUT_DIR``.
+        InputError: if the config or the data is invalid, another job uses ``OUTPUT_DIR``, or scores are not finite.
         StorageError: if ``OUTPUT_DIR`` can't be written to.
         DivergedError: if the loss is not finite.
     """
@@ -55,7 +58,7 @@ def train(cfg, resume: bool = False) -> dict:
             _write_inputs(cfg, images)
         _report(images)
         trainer.train()
-        scores = predict(trainer.model, test, cfg.TEST.IMS_PER_BATCH, device)
+        scores = _finite_scores(trainer.model, test, cfg, device, os.path.join(cfg.OUTPUT_DIR, FINAL_WEIGHTS))
         return _write_results(cfg.OUTPUT_DIR, results_of(scores, test.labels, images.counts()))
 
 
@@ -92,7 +95,7 @@ def evaluate(cfg) -> dict:
             model.calibration.check_classes(images.class_names, "the training set")
             check_saved_files(model.calibration, cfg.MODEL.WEIGHTS)
         (test,) = in_memory(test)
-        scores = predict(model.to(device), test, cfg.TEST.IMS_PER_BATCH, device)
+        scores = _finite_scores(model.to(device), test, cfg, device, cfg.MODEL.WEIGHTS)
         with clear_errors(folder):
             write_text(os.path.join(folder, CONFIG), cfg.dump())
         return _write_results(folder, results_of(scores, test.labels, images.counts()))
@@ -186,6 +189,16 @@ def training_subset(cfg, images: ImageSet) -> ImageSet:
     if not options.IMBALANCE:
         return images
     return long_tailed_subset(images, options.IMBALANCE, options.MAX_COUNT, options.SEED)
+
+
+def _finite_scores(model: ImageClassifier, test: ImageSet, cfg, device: torch.device, weights: str) -> np.ndarray:
+    scores = predict(model, test, cfg.TEST.IMS_PER_BATCH, device)
+    if not np.isfinite(scores).all():
+        raise InputError(
+            f"The scores of {weights!r} are not finite: it is damaged, or its training diverged. Use another "
+            f"checkpoint, or train again with a lower SOLVER.BASE_LR ({cfg.SOLVER.BASE_LR})."
+        )
+    return scores
 
 
 def _write_inputs(cfg, images: ImageSet) -> None:

@@ -102,6 +102,18 @@ def test_damaged_idx_files_are_errors(tmp_path):
         build_dataset("fashion_mnist", root=str(tmp_path)).train()
 
 
+def test_empty_files_and_wrong_labels_of_fashion_mnist_are_errors(tmp_path):
+    write_fashion_mnist(tmp_path, compress=False)
+    dataset = build_dataset("fashion_mnist", root=str(tmp_path))
+    write_idx(tmp_path / "train-labels-idx1-ubyte", np.full(20, 10), compress=False)
+    with pytest.raises(InputError, match=r"train-labels-idx1-ubyte' has the label 10, above 9; restore"):
+        dataset.train()
+    write_idx(tmp_path / "t10k-images-idx3-ubyte", np.zeros((0, 28, 28), int), compress=False)
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.zeros(0, int), compress=False)
+    with pytest.raises(InputError, match=r"images of t10k have shape \(0, 28, 28\).*N above 0"):
+        dataset.test()
+
+
 def test_a_flipped_byte_of_a_compressed_idx_file_is_an_error(tmp_path):
     path = tmp_path / "x.gz"
     write_idx(path, np.random.default_rng(0).integers(0, 256, (40, 50)), compress=True)

@@ -19,6 +19,7 @@ from balanced_lvis.classification.runs import ClassifierRun
 from balanced_lvis.commands import classification as command
 from balanced_lvis.config_files.names import config_folder
 from balanced_lvis.experiments import run_processes
+from balanced_lvis.experiments.plots import plt
 from balanced_lvis.experiments.time_estimate import note_seconds, time_line
 from balanced_lvis.utils.errors import InputError
 from tests.classification.made import characters_opts, write_folders
@@ -70,14 +71,32 @@ def test_of_an_unbalanced_test_set_the_table_has_the_balanced_accuracy():
     assert "Balanced accuracy (the mean of the classes' top-1 accuracies)" in page
 
 
-def test_the_marginal_is_a_mean_sorted_by_training_frequency(tmp_path):
+def test_the_marginal_is_a_mean_sorted_by_training_frequency():
     runs = [
         {"marginal": [0.1, 0.6, 0.3], "train_counts": [5, 50, 20]},
         {"marginal": [0.3, 0.4, 0.3], "train_counts": [5, 50, 20]},
     ]
     assert np.allclose(mean_marginal(runs), [0.5, 0.3, 0.2])
-    marginal_figure(RESULTS, tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_figure_has_a_panel_per_imbalance_factor_and_a_line_per_method(tmp_path, monkeypatch):
+    runs = {method: [result(60.0, 10.0, (0.5, 0.3, 0.2))] for method in ("softmax", "ldam", "eql", "balanced_softmax")}
+    figures = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    marginal_figure({200: runs, 100: runs, 0: runs}, tmp_path / "figure.png")
+    (figure,) = figures
+    assert [axis.get_title() for axis in figure.axes] == ["imbalance factor 200", "imbalance factor 100", "all images"]
+    for axis in figure.axes:
+        *curves, uniform = axis.get_lines()
+        assert [line.get_label() for line in curves] == ["Softmax", "Equalization Loss", "Balanced Softmax"]
+        for line in curves:
+            assert line.get_xydata().tolist() == [[1, 0.5], [2, 0.3], [3, 0.2]]
+        assert set(uniform.get_ydata()) == {1 / 3} and uniform.get_label() == "uniform"
+        assert axis.get_xlabel() == "class, by training frequency"
+    assert figure.axes[0].get_ylabel() == "marginal p(y) on the test set"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()][-1] == "uniform" and len(legend.get_texts()) == 4
+    assert (tmp_path / "figure.png").stat().st_size > 0
 
 
 def opts(tmp_path, **overrides):
@@ -122,6 +141,17 @@ def test_runs_are_kept_and_repeated_only_if_something_has_changed(tmp_path, caps
     assert again == table
 
 
+def finish(run):
+    """The files by which a run is recognised as finished, without training it."""
+    run.output.mkdir(parents=True)
+    cfg = run.config().clone()
+    cfg.OUTPUT_DIR = str(run.output)
+    (run.output / "config.yaml").write_text(cfg.dump())
+    (run.output / "last_checkpoint").write_text("model_final.pth")
+    (run.output / "results.json").write_text('{"balanced_accuracy": 50.0}')
+    assert run.finished(run.config())
+
+
 def test_an_interrupted_run_of_another_config_is_discarded_and_its_second_stage_too(tmp_path, monkeypatch, capsys):
     """Only what is to be trained is checked, as training takes seconds."""
     started = []
@@ -142,8 +172,13 @@ def test_an_interrupted_run_of_another_config_is_discarded_and_its_second_stage_
     cfg.SOLVER.BASE_LR = 7.0
     (other / "config.yaml").write_text(cfg.dump())
     capsys.readouterr()
+    runs = experiment._runs(["softmax", "balms"], [5], [0], tmp_path, CHARACTERS, tuple(opts(tmp_path)))
+    second_stage = runs[5, "balms", 0]
+    finish(second_stage)
     run_experiment(*arguments, opts(tmp_path))
-    assert not other.exists() and "deleted" not in capsys.readouterr().out  # it had no results
+    assert started == [["5/softmax/0", "5/balms/0", "5/logit_adjustment/0"]]
+    assert not other.exists() and not second_stage.output.exists()
+    assert "1 finished run of another config" in capsys.readouterr().out  # the first stage had no results
     assert shares == [3, 3]
 
 

@@ -1,6 +1,7 @@
 """The trainer: every method, the paper's example from end to end, and runs that are interrupted."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -485,6 +486,25 @@ def test_checkpoints_of_other_models_and_other_files_are_errors(cache, first_sta
         read_checkpoint(other)
     with pytest.raises(InputError, match="MODEL.WEIGHTS is empty"):
         evaluate(characters_config("softmax", cache, tmp_path))
+
+
+def test_damaged_checkpoints_are_errors(cache, first_stage, tmp_path):
+    def write(**parts):
+        torch.save({**read_checkpoint(first_stage), **parts}, tmp_path / "model_final.pth")
+        return characters_config("softmax", cache, tmp_path, MODEL__WEIGHTS=tmp_path / "model_final.pth")
+
+    model = read_checkpoint(first_stage)["model"]
+    for parts in ({"config": "text"}, {"model": {"weight": 1}}):
+        with pytest.raises(InputError, match="not a checkpoint of image classification"):
+            evaluate(write(**parts))
+    with pytest.raises(InputError, match=r"model_final.pth' has values in classifier.bias that are not finite"):
+        evaluate(write(model={**model, "classifier.bias": torch.full((4,), math.nan)}))
+    with pytest.raises(InputError, match=r"The scores of .*model_final.pth' are not finite"):
+        evaluate(write(model={**model, "network.stem.0.weight": torch.full((4, 3, 3, 3), 3e38)}))
+    write(step={})
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    with pytest.raises(InputError, match=r"lacks a state that training resumes from \(KeyError: 'optimizer'\)"):
+        train(characters_config("softmax", cache, tmp_path), resume=True)
 
 
 def test_checkpoints_run_no_code(tmp_path):
