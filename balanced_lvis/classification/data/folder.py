@@ -83,8 +83,8 @@ class ImageFolders(Dataset):
         return tuple(names)
 
 
-_REPEATED = "%d paths that lead to images or folders found before, or to a parent folder, are left out, such as %s"
-_OTHERS = "%d files are left out, as they have no suffix of an image format, such as %s"
+_REPEATED = "Left out are paths to an image or folder found before, or to a parent folder: %d, such as %s"
+_OTHERS = "Left out are files without a suffix of an image format: %d, such as %s"
 
 
 def _report_left_out(message: str, paths: list[str]) -> None:
@@ -121,5 +121,5 @@ def _centre(image: Image.Image, size: int) -> Image.Image:
     starts = [(side - size) // 2 for side in resized]
     # Only the square is resized: the whole of an image of 1 x 60,000 pixels would take a gigabyte.
     ratios = [side / new for side, new in zip(image.size, resized)]
-    box = [(start + end) * ratio for end in (0, size) for start, ratio in zip(starts, ratios)]
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=tuple(box))
+    (left, right), (top, bottom) = ((start * ratio, (start + size) * ratio) for start, ratio in zip(starts, ratios))
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
