@@ -125,7 +125,7 @@ def load_model(model: nn.Module, content: dict, path: str | os.PathLike, prefixe
         prefixes: beginnings of the names to load.
 
     Raises:
-        InputError: if a name is missing or superfluous, or a shape differs.
+        InputError: if a name is missing or superfluous, a shape differs, or a weight is not finite.
     """
     wanted = {n: v for n, v in model.state_dict().items() if n.startswith(prefixes) and not n.startswith("activation.")}
     found = {n: v for n, v in content["model"].items() if n.startswith(prefixes) and not n.startswith("activation.")}
@@ -139,6 +139,11 @@ def load_model(model: nn.Module, content: dict, path: str | os.PathLike, prefixe
             raise InputError(
                 f"Checkpoint {os.fspath(path)!r} is of another model: {name} has shape {tuple(found[name].shape)}, "
                 f"here {tuple(value.shape)}; use the same MODEL.NETWORK and number of classes."
+            )
+        if not found[name].isfinite().all():
+            raise InputError(
+                f"Checkpoint {os.fspath(path)!r} has values in {name} that are not finite: it is damaged, or its "
+                "training diverged. Use another checkpoint, or train again with a lower SOLVER.BASE_LR."
             )
     model.load_state_dict(found, strict=False)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import re
 from collections.abc import Iterable
 
 import torch
@@ -15,8 +17,11 @@ from ..config_files.keys import get
 from ..config_files.merging import merged_config
 from ..config_files.options import add_options
 from ..utils.errors import InputError
+from ..utils.once import once
 from .data import dataset_class, dataset_names
 from .networks import NETWORKS
+
+logger = logging.getLogger(__name__)
 
 
 def load_config(config_file: str | os.PathLike = "", opts: Iterable = ()) -> CN:
@@ -116,17 +121,18 @@ def device_of(cfg: CN) -> torch.device:
     The device that ``MODEL.DEVICE`` names.
 
     Raises:
-        InputError: if it is not a device, or CUDA is not available.
+        InputError: if it is another device than the CPU and the GPUs that torch finds.
     """
     name = cfg.MODEL.DEVICE
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+        raise InputError(f"MODEL.DEVICE is {name!r}; choose auto, cpu or cuda, or a GPU by its number, such as cuda:0.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"MODEL.DEVICE is {name!r}; choose auto, cpu or cuda.") from error
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"MODEL.DEVICE is {name!r}, but torch finds no GPU; choose auto or cpu.")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"MODEL.DEVICE is {name!r}, but torch finds only {torch.cuda.device_count()} GPUs.")
     return device
 
 
@@ -141,16 +147,26 @@ _NOT_NEGATIVE = (
 )  # fmt: skip
 
 
+# Keys of lists or tuples: the types of their elements, and words for them.
+_ELEMENTS = {
+    "INPUT.PIXEL_MEAN": ((int, float), "numbers"),
+    "INPUT.PIXEL_STD": ((int, float), "numbers"),
+    "INPUT.TRANSFORMS": ((str,), "names"),
+    "SOLVER.STEPS": ((int,), "numbers of iterations"),
+}
 _SEEDS = 2**32  # of NumPy's legacy generator, which the published rule of long-tailed subsets uses
 
 
 def check_config(cfg: CN) -> None:
     """
-    Check values that no other part of the code checks before training.
+    Check values that no other part of the code checks before training. A schedule that doesn't end is logged.
 
     Raises:
-        InputError: for a value that is out of range.
+        InputError: for a value that is out of range or of a wrong type.
     """
+    for key, (types, words) in _ELEMENTS.items():
+        if wrong := [x for x in get(cfg, key) if not isinstance(x, types) or isinstance(x, bool)]:
+            raise InputError(f"{key} is {get(cfg, key)}; all of it must be {words}, unlike {wrong[0]!r}.")
     for key in (*_POSITIVE, *_NOT_NEGATIVE):
         value, positive = get(cfg, key), key in _POSITIVE
         if not (value > 0 if positive else value >= 0) or value == math.inf:
@@ -163,11 +179,33 @@ def check_config(cfg: CN) -> None:
             "'steps', or empty SOLVER.STEPS."
         )
     for key in ("PIXEL_MEAN", "PIXEL_STD"):
-        if len(cfg.INPUT[key]) != 3 or (key == "PIXEL_STD" and min(cfg.INPUT[key]) <= 0):
-            raise InputError(f"INPUT.{key} is {cfg.INPUT[key]}; it must be three numbers, above 0 for PIXEL_STD.")
+        values = cfg.INPUT[key]
+        if len(values) != 3 or not all(map(math.isfinite, values)) or (key == "PIXEL_STD" and min(values) <= 0):
+            raise InputError(f"INPUT.{key} is {values}; it must be three numbers, above 0 for PIXEL_STD.")
     if cfg.MODEL.DECOUPLED.CLASSIFIER not in ("retrain", "finetune"):
         raise InputError(f"MODEL.DECOUPLED.CLASSIFIER is {cfg.MODEL.DECOUPLED.CLASSIFIER!r}; valid: retrain, finetune.")
     if cfg.MODEL.DECOUPLED.ENABLED and not cfg.MODEL.WEIGHTS:
         raise InputError("MODEL.DECOUPLED.ENABLED is True; set MODEL.WEIGHTS to the checkpoint of the first stage.")
     if cfg.SOLVER.META.ENABLED and not cfg.MODEL.DECOUPLED.ENABLED:
         raise InputError("SOLVER.META.ENABLED is True; the Meta Sampler needs MODEL.DECOUPLED.ENABLED True.")
+    _check_schedule(cfg)
+
+
+def _check_schedule(cfg: CN) -> None:
+    solver = cfg.SOLVER
+    start_key = f"MODEL.ACTIVATION.{cfg.MODEL.ACTIVATION.NAME.upper()}.DRW_START"
+    start = cfg.MODEL.ACTIVATION.get(cfg.MODEL.ACTIVATION.NAME.upper(), {}).get("DRW_START", -1)
+    if start >= solver.MAX_ITER:
+        raise InputError(
+            f"{start_key} is {start}, but SOLVER.MAX_ITER is {solver.MAX_ITER}: classes would never be re-weighted. "
+            f"Lower {start_key}, such as to {solver.MAX_ITER * 4 // 5}, or set it to -1 for no weights."
+        )
+    if solver.WARMUP_ITERS >= solver.MAX_ITER:
+        _warn_of_schedule("SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS, solver.MAX_ITER)
+    if late := [step for step in solver.STEPS if step >= solver.MAX_ITER]:
+        _warn_of_schedule("SOLVER.STEPS", late[0], solver.MAX_ITER)
+
+
+@once
+def _warn_of_schedule(key: str, iterations: int, end: int) -> None:
+    logger.warning("%s has %d iterations, but training ends after SOLVER.MAX_ITER %d; lower it.", key, iterations, end)

@@ -1,10 +1,12 @@
 """
-Accuracy on a balanced test set, in all and by training frequency, and the marginal p(y).
+Accuracy on a test set, in all and by training frequency, and the marginal p(y).
 
 Shape shorthand: N test images, K classes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -82,38 +84,53 @@ def results_of(scores: np.ndarray, labels: np.ndarray, train_counts: np.ndarray)
         train_counts: (K,) training images of each class.
 
     Returns:
-        the content of ``results.json``: accuracies in percent, of all images as "accuracy" and as the mean over classes
-        of a group as "many", "medium" and "few" (None for an empty group); "per_class", K accuracies, None for a class
-        without test images; "marginal", (K,) p(y), see :func:`marginal`; "train_counts", (K,); "test_images", N.
+        the content of ``results.json``: accuracies in percent, of all images as "accuracy", as the mean over classes as
+        "balanced_accuracy", and as the mean over classes of a group as "many", "medium" and "few" (None for an empty
+        group); "per_class", K accuracies, None for a class without test images; "marginal", (K,) p(y), see
+        :func:`marginal`; "train_counts" and "test_counts", (K,); "test_images", N.
     """
     right = scores.argmax(axis=1) == labels
     tested = np.bincount(labels, minlength=scores.shape[1])
     per_class = 100 * np.bincount(labels, right, minlength=scores.shape[1]) / np.maximum(tested, 1)
-    results: dict = {"accuracy": 100 * float(right.mean())}
+    accuracy = 100 * float(right.mean())
+    # Of equal counts, the two means are one number, which rounding must not split into two.
+    balanced = accuracy if is_balanced(tested) else float(per_class[tested > 0].mean())
+    results: dict = {"accuracy": accuracy, "balanced_accuracy": balanced}
     for group, members in frequency_groups(train_counts).items():
         known = per_class[members & (tested > 0)]
         results[group] = float(known.mean()) if len(known) else None
     return {
         **results,
         "per_class": [float(value) if n else None for value, n in zip(per_class, tested)],
-        "marginal": marginal(scores).tolist(),
+        "marginal": marginal(scores, labels).tolist(),
         "train_counts": train_counts.tolist(),
+        "test_counts": tested.tolist(),
         "test_images": len(labels),
     }
 
 
-def marginal(scores: np.ndarray) -> np.ndarray:
-    """
-    The marginal likelihood p(y): the mean over the test images of p(y | x).
+def is_balanced(counts: np.ndarray | Sequence[int]) -> bool:
+    """Whether all classes have the same number of images."""
+    return min(counts) == max(counts)
 
-    On a balanced test set, that of a calibrated model is uniform. Scores that are no distribution, as those of
-    sigmoids, are divided by their sum for each image.
+
+def marginal(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """
+    The marginal likelihood p(y): the mean over the test images of p(y | x), where each class has the same weight.
+
+    That of a calibrated model is uniform. Scores that are no distribution, as those of sigmoids, are divided by their
+    sum for each image. Classes without test images are left out of the mean.
 
     Args:
         scores: (N, K).
+        labels: (N,).
 
     Returns:
         (K,), which sums to 1.
     """
     total = scores.sum(axis=1, keepdims=True)
-    return (scores / np.where(total > 0, total, 1)).mean(axis=0)
+    posterior = scores / np.where(total > 0, total, 1)
+    tested = np.bincount(labels, minlength=scores.shape[1])
+    if is_balanced(tested):
+        return posterior.mean(axis=0)
+    return np.average(posterior, axis=0, weights=1 / tested[labels])

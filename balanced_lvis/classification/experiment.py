@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Sequence
@@ -15,10 +16,11 @@ from ..experiments.tables import percent
 from ..utils.errors import InputError
 from ..utils.io import write_json, write_text
 from ..utils.job_lock import only_job_in
+from .config import check_config, load_config
 from .evaluation import GROUPS
 from .methods import METHODS
-from .report import marginal_figure, results_page, statistics_table
-from .run import dataset_from_config, training_subset
+from .report import balanced_test, marginal_figure, results_page, statistics_table
+from .run import dataset_from_config, test_set, training_subset
 from .runs import ClassifierRun, EvaluationRun
 from .steps import check_no_empty_class
 
@@ -110,34 +112,53 @@ def _runs(
 def _run(runs, imbalance: int, key: str, seed: int, output: Path, configs: str, overrides) -> ClassifierRun:
     method = METHODS[key]
     after = runs.get((imbalance, method.first_stage, seed))
-    own = ["SEED", str(seed), "DATASET.LONG_TAIL.IMBALANCE", str(float(imbalance))]
+    config = Path(f"{configs}{key}.yaml")
+    own = ["SEED", str(seed), "DATASET.LONG_TAIL.IMBALANCE", str(float(imbalance)), *_deferred_start(config, overrides)]
     if after:
         own += ["MODEL.WEIGHTS", str(after.weights)]
     kind = EvaluationRun if method.evaluates_only else ClassifierRun
     return kind(
         f"{imbalance}/{key}/{seed}",
         f"{key}, imbalance {imbalance}, seed {seed}",
-        Path(f"{configs}{key}.yaml"),
+        config,
         output / f"imbalance_{imbalance}" / key / f"seed_{seed}",
         (*overrides, *own),
         after,
     )
 
 
+@functools.lru_cache(maxsize=len(METHODS))
+def _deferred_start(config: Path, overrides: tuple[str, ...]) -> list[str]:
+    """
+    An override that keeps the share of the schedule at which re-weighting starts, if ``overrides`` change its length.
+
+    Overrides are for all methods: DRW_START among them would make LDAM-DRW of LDAM, too.
+    """
+    if "SOLVER.MAX_ITER" not in overrides[::2]:
+        return []
+    before, now = load_config(config), load_config(config, overrides)
+    name = before.MODEL.ACTIVATION.NAME.upper()
+    key, start = f"MODEL.ACTIVATION.{name}.DRW_START", before.MODEL.ACTIVATION.get(name, {}).get("DRW_START", -1)
+    if start <= 0 or key in overrides[::2]:
+        return []
+    return [key, str(start * now.SOLVER.MAX_ITER // before.SOLVER.MAX_ITER)]
+
+
 def _prepare_data(runs: Sequence[Run]) -> None:
     """
-    Read the data once before the first run: errors are shown early, and characters are rendered only once.
+    Check configs and data before the first run: errors are shown early, and characters are rendered only once.
 
     Raises:
-        InputError: if the data is invalid, or too small for an imbalance factor or the Meta Sampler.
+        InputError: if a config or the data is invalid, or too small for an imbalance factor or the Meta Sampler.
     """
     if not runs:
         return
     dataset = dataset_from_config(runs[0].config())  # all runs have the same images
-    dataset.test()
+    test_set(dataset)
     images, checked = dataset.train(), {}
     for run in runs:
         cfg = run.config()
+        check_config(cfg)
         tail = cfg.DATASET.LONG_TAIL
         key = (tail.IMBALANCE, tail.MAX_COUNT, tail.SEED)
         if key not in checked:
@@ -148,7 +169,9 @@ def _prepare_data(runs: Sequence[Run]) -> None:
 
 def _accuracies(results: dict) -> str:
     groups = ", ".join(f"{group} {percent(results[group])}" for group in GROUPS)
-    return f"accuracy {percent(results['accuracy'])} ({groups})"
+    if balanced_test([results]):
+        return f"accuracy {percent(results['accuracy'])} ({groups})"
+    return f"balanced accuracy {percent(results['balanced_accuracy'])} ({groups})"
 
 
 def _write(runs: dict[Key, ClassifierRun], output: Path, configs: str, last_line: str) -> dict:
@@ -158,7 +181,9 @@ def _write(runs: dict[Key, ClassifierRun], output: Path, configs: str, last_line
         results.setdefault(imbalance, {})[key] = found
     results = {i: {key: of_method[key] for key in METHODS if key in of_method} for i, of_method in results.items()}
     table = statistics_table(results)
-    page = results_page(table, f"Long-tailed classification, {os.path.relpath(f'{configs}*.yaml')}", last_line)
+    title = f"Long-tailed classification, {os.path.relpath(f'{configs}*.yaml')}"
+    balanced = balanced_test([run for of_method in results.values() for found in of_method.values() for run in found])
+    page = results_page(table, title, last_line, balanced)
     write_text(output / PAGE, page)
     write_json(output / TABLE, table, indent=1)
     marginal_figure(results, output / FIGURE)

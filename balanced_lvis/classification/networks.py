@@ -13,6 +13,7 @@ from ..utils.errors import InputError
 from ..utils.registry import Registry
 
 NETWORKS: Registry[type[Network]] = Registry("network")
+_LARGEST = 1024  # width and stride; a wider resnet8 has more than 200 million parameters
 
 
 class Network(nn.Module):
@@ -36,18 +37,18 @@ class CifarResNet(Network):
 
     Args:
         depth: 6n+2.
-        width: channels of the first stage; 16 in the paper.
+        width: channels of the first stage, at most 1024; 16 in the paper.
         stem_stride: stride of the first convolution, 1 in the paper.
 
     Raises:
-        InputError: if ``width`` or ``stem_stride`` is below 1, or ``depth`` is not 6n+2.
+        InputError: if ``width`` or ``stem_stride`` is out of range, or ``depth`` is not 6n+2.
     """
 
     def __init__(self, depth: int, width: int, stem_stride: int):
         super().__init__()
         for name, value in (("WIDTH", width), ("STEM_STRIDE", stem_stride)):
-            if value < 1:
-                raise InputError(f"{name} of MODEL.NETWORK is {value}; it must be at least 1.")
+            if not 1 <= value <= _LARGEST:
+                raise InputError(f"{name} of MODEL.NETWORK is {value}; choose 1 to {_LARGEST}.")
         blocks, rest = divmod(depth - 2, 6)
         if blocks < 1 or rest:
             raise InputError(f"CifarResNet: depth is {depth}; it must be 6n+2, such as 8, 14, 20 or 32.")

@@ -15,7 +15,7 @@ from ..experiments.plots import plt
 from ..experiments.published_results import PAPER_TABLE_1
 from ..experiments.tables import markdown_table, mean_and_deviation, percent, statistics_of
 from ..utils.text import printable
-from .evaluation import GROUPS
+from .evaluation import GROUPS, is_balanced
 from .methods import METHODS
 
 # Methods of Figure 1 of the paper.
@@ -23,6 +23,7 @@ SHOWN = ("softmax", "eql", "balanced_softmax")
 _DASH = "–"
 _ALL = "All"
 _ALL_IMAGES = "all images"  # no long-tailed subset
+_OF_UNBALANCED = "Balanced accuracy (the mean of the classes' top-1 accuracies) on the unbalanced test set"
 
 # {imbalance factor: {method: results.json of each seed}}
 Results = Mapping[int, Mapping[str, Sequence[dict]]]
@@ -36,14 +37,14 @@ def statistics_table(results: Results) -> dict[str, dict[str, dict]]:
         results: {imbalance: {method: ``results.json`` of each seed}}.
 
     Returns:
-        {imbalance: {method: {"mean", "std", "runs", "many", "medium", "few"}}}: accuracy in percent with its values in
-        "runs", and the mean accuracy of the groups; None for a group without classes. ``imbalance`` is a string, as in
-        JSON.
+        {imbalance: {method: {"mean", "std", "runs", "many", "medium", "few"}}}: balanced accuracy in percent with its
+        values in "runs", and the mean accuracy of the groups; None for a group without classes. ``imbalance`` is a
+        string, as in JSON.
     """
     return {
         str(imbalance): {
             method: {
-                **statistics_of([run["accuracy"] for run in runs]),
+                **statistics_of([run["balanced_accuracy"] for run in runs]),
                 **{group: statistics_of([run[group] for run in runs])["mean"] for group in GROUPS},
             }
             for method, runs in of_method.items()
@@ -52,7 +53,12 @@ def statistics_table(results: Results) -> dict[str, dict[str, dict]]:
     }
 
 
-def results_page(table: Mapping[str, Mapping[str, dict]], title: str, made_by: str) -> str:
+def balanced_test(runs: Sequence[dict]) -> bool:
+    """Whether all ``results.json`` are of balanced test sets."""
+    return all(is_balanced(run["test_counts"]) for run in runs)
+
+
+def results_page(table: Mapping[str, Mapping[str, dict]], title: str, made_by: str, balanced: bool = True) -> str:
     """
     ``table.md``: accuracies as in Table 1 of the paper, those of each frequency group, and the paper's results.
 
@@ -60,10 +66,12 @@ def results_page(table: Mapping[str, Mapping[str, dict]], title: str, made_by: s
         table: as :func:`statistics_table` returns it.
         title: heading of the page.
         made_by: last line.
+        balanced: whether the test set is balanced.
     """
+    accuracy = "Top-1 accuracy on the balanced test set" if balanced else _OF_UNBALANCED
     parts = [
         f"# {title}\n",
-        "Top-1 accuracy on the balanced test set in percent, mean ± sample standard deviation over the seeds.\n",
+        f"{accuracy} in percent, mean ± sample standard deviation over the seeds.\n",
         accuracy_table(table),
     ]
     for imbalance, of_method in table.items():

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 
+import numpy as np
+import torch
+
 from ..calibration import LogitStatistics
 from ..calibration.base import check_saved_files, path_next_to
 from ..calibration.logit_statistics import STATISTICS_SUFFIX
@@ -12,14 +15,16 @@ from ..utils.errors import InputError
 from ..utils.io import write_json, write_text
 from ..utils.job_lock import only_job_in
 from ..utils.keyword_options import chosen_options
+from ..utils.once import once
 from ..utils.run_files import CONFIG, EVALUATION, FINAL_WEIGHTS, LAST_CHECKPOINT, METRICS, RESULTS, SAVED_PRIOR
 from ..utils.storage import check_output, check_writable, clear_errors, clear_output_errors
 from .checkpoints import CURRENT, check_fits_evaluation, check_same_data, load_model, read_checkpoint
 from .config import check_config, device_of
 from .data import Dataset, build_dataset, long_tailed_subset
 from .data.image_set import ImageSet
-from .evaluation import GROUPS, predict, results_of, statistics_of
-from .model import build_model
+from .data.in_memory import in_memory
+from .evaluation import GROUPS, is_balanced, predict, results_of, statistics_of
+from .model import ImageClassifier, build_model
 from .training import Trainer
 
 logger = logging.getLogger(__name__)
@@ -27,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 def train(cfg, resume: bool = False) -> dict:
     """
-    Train a model and evaluate it on the balanced test set.
+    Train a model and evaluate it on the test set.
 
     Args:
         cfg: config, from :func:`balanced_lvis.classification.load_config`. ``OUTPUT_DIR`` gets ``config.yaml``,
@@ -38,7 +43,7 @@ def train(cfg, resume: bool = False) -> dict:
         the content of ``results.json``, see :func:`balanced_lvis.classification.evaluation.results_of`.
 
     Raises:
-        InputError: if the config or the data is invalid, or another job uses ``OUTPUT_DIR``.
+        InputError: if the config or the data is invalid, another job uses ``OUTPUT_DIR``, or scores are not finite.
         StorageError: if ``OUTPUT_DIR`` can't be written to.
         DivergedError: if the loss is not finite.
     """
@@ -47,13 +52,13 @@ def train(cfg, resume: bool = False) -> dict:
     with only_job_in(cfg.OUTPUT_DIR):
         check_writable(cfg.OUTPUT_DIR)
         dataset = dataset_from_config(cfg)
-        images, test = training_set(cfg, dataset), dataset.test()
+        images, test = in_memory(training_set(cfg, dataset), test_set(dataset))
         trainer = Trainer(cfg, images, device)
         if not (resume and trainer.resume()):
             _write_inputs(cfg, images)
         _report(images)
         trainer.train()
-        scores = predict(trainer.model, test, cfg.TEST.IMS_PER_BATCH, device)
+        scores = _finite_scores(trainer.model, test, cfg, device, os.path.join(cfg.OUTPUT_DIR, FINAL_WEIGHTS))
         return _write_results(cfg.OUTPUT_DIR, results_of(scores, test.labels, images.counts()))
 
 
@@ -79,7 +84,7 @@ def evaluate(cfg) -> dict:
     with only_job_in(folder):
         check_writable(folder)
         dataset = dataset_from_config(cfg)
-        images, test = training_set(cfg, dataset), dataset.test()
+        images, test = training_set(cfg, dataset), test_set(dataset)
         model = build_model(cfg, images.num_classes, images.prior)
         content = read_checkpoint(cfg.MODEL.WEIGHTS)
         check_fits_evaluation(content["config"], cfg, cfg.MODEL.WEIGHTS)
@@ -89,7 +94,8 @@ def evaluate(cfg) -> dict:
             model.calibration.prepare(model.activation)
             model.calibration.check_classes(images.class_names, "the training set")
             check_saved_files(model.calibration, cfg.MODEL.WEIGHTS)
-        scores = predict(model.to(device), test, cfg.TEST.IMS_PER_BATCH, device)
+        (test,) = in_memory(test)
+        scores = _finite_scores(model.to(device), test, cfg, device, cfg.MODEL.WEIGHTS)
         with clear_errors(folder):
             write_text(os.path.join(folder, CONFIG), cfg.dump())
         return _write_results(folder, results_of(scores, test.labels, images.counts()))
@@ -123,6 +129,7 @@ def collect_logits(cfg) -> LogitStatistics:
     check_fits_evaluation(content["config"], cfg, cfg.MODEL.WEIGHTS)
     check_same_data(content, images, cfg.MODEL.WEIGHTS)
     load_model(model, content, cfg.MODEL.WEIGHTS)
+    (images,) = in_memory(images)
     statistics = statistics_of(model.to(device), images, cfg.TEST.IMS_PER_BATCH, device, cfg.MODEL.WEIGHTS)
     with clear_output_errors(path):
         statistics.save(path)
@@ -150,6 +157,27 @@ def training_set(cfg, dataset: Dataset) -> ImageSet:
     return training_subset(cfg, dataset.train())
 
 
+def test_set(dataset: Dataset) -> ImageSet:
+    """
+    The test set; a warning is logged if its classes have different numbers of images.
+
+    Raises:
+        InputError: if the data is missing or damaged.
+    """
+    images = dataset.test()
+    if not is_balanced(counts := images.counts()):
+        _report_unbalanced(counts.min(), counts.max())
+    return images
+
+
+@once
+def _report_unbalanced(smallest: int, largest: int) -> None:
+    logger.warning(
+        "The test set is unbalanced: its classes have %d to %d images. Compare methods by balanced_accuracy, in which "
+        "each class has the same weight.", smallest, largest,
+    )  # fmt: skip
+
+
 def training_subset(cfg, images: ImageSet) -> ImageSet:
     """
     The long-tailed subset of ``DATASET.LONG_TAIL``, or all images.
@@ -161,6 +189,16 @@ def training_subset(cfg, images: ImageSet) -> ImageSet:
     if not options.IMBALANCE:
         return images
     return long_tailed_subset(images, options.IMBALANCE, options.MAX_COUNT, options.SEED)
+
+
+def _finite_scores(model: ImageClassifier, test: ImageSet, cfg, device: torch.device, weights: str) -> np.ndarray:
+    scores = predict(model, test, cfg.TEST.IMS_PER_BATCH, device)
+    if not np.isfinite(scores).all():
+        raise InputError(
+            f"The scores of {weights!r} are not finite: it is damaged, or its training diverged. Use another "
+            f"checkpoint, or train again with a lower SOLVER.BASE_LR ({cfg.SOLVER.BASE_LR})."
+        )
+    return scores
 
 
 def _write_inputs(cfg, images: ImageSet) -> None:
@@ -188,5 +226,7 @@ def _write_results(folder: str, results: dict) -> dict:
     with clear_errors(folder):
         write_json(os.path.join(folder, RESULTS), results, indent=1)
     groups = ", ".join(f"{group} {results[group]:.1f}" for group in GROUPS if results[group] is not None)
+    if not is_balanced(results["test_counts"]):
+        groups = f"balanced {results['balanced_accuracy']:.2f}, {groups}"
     logger.info("Accuracy %.2f %% (%s), written to %s", results["accuracy"], groups, os.path.join(folder, RESULTS))
     return results

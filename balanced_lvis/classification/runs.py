@@ -22,6 +22,10 @@ class ClassifierRun(Run):
         cfg.MODEL.DEVICE = str(device_of(cfg))
         return cfg
 
+    def finished(self, cfg) -> bool:
+        """As in the base class. A model whose results are of an earlier version is evaluated again."""
+        return super().finished(cfg) and "balanced_accuracy" in self.results()
+
 
 class EvaluationRun(runs.EvaluationRun, ClassifierRun):
     """An evaluation of the model of :attr:`after`."""

@@ -9,10 +9,11 @@ import os
 import torch
 
 from ..console.preemption import StopRequest
-from ..utils.errors import DivergedError, Preempted
+from ..utils.errors import DivergedError, InputError, Preempted
 from ..utils.random_state import current_states, seed_all, set_states
 from ..utils.run_files import FINAL_WEIGHTS
 from ..utils.storage import clear_errors
+from ..utils.text import first_line
 from .checkpoints import (
     CURRENT,
     check_same_data,
@@ -90,10 +91,16 @@ class Trainer:
         content = read_checkpoint(path)
         check_same_run(content["config"], self.cfg, path)
         check_same_data(content, self._images, path)
-        self.model.load_state_dict(content["model"])
-        self.step.load_state_dict(content["step"])
-        self.iteration = content["iteration"]
-        set_states(content["random"])
+        try:
+            self.model.load_state_dict(content["model"])
+            self.step.load_state_dict(content["step"])
+            self.iteration = int(content["iteration"])
+            set_states(content["random"])
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+            raise InputError(
+                f"{os.fspath(path)!r} lacks a state that training resumes from ({first_line(error)}); restore it, or "
+                "train without --resume."
+            ) from error
         logger.info("Resumed from %s at iteration %d", path, self.iteration)
         return True
 

@@ -73,8 +73,13 @@ def _methods(configs: Path, wanted: list[str] | None) -> list[str]:
 
 
 def _imbalances(configs: Path) -> tuple[int, ...]:
-    """All images, for data that already has a long tail; else the imbalance factors of the paper."""
-    return IMBALANCES if load_config(configs / "softmax.yaml").DATASET.LONG_TAIL.IMBALANCE else (0,)
+    """
+    The imbalance factors of the paper, with two exceptions: 0, all images, for data that already has a long tail; and
+    the factor of the config alone where its steps are counted in epochs of that subset.
+    """
+    cfg = load_config(configs / "softmax.yaml")
+    imbalance = int(cfg.DATASET.LONG_TAIL.IMBALANCE)
+    return (imbalance,) if imbalance == 0 or cfg.SOLVER.LR_SCHEDULE == "steps" else IMBALANCES
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,7 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--methods", nargs="+", help=f"methods (default: all with a config, of {' '.join(METHODS)})")
     factors = " ".join(map(str, IMBALANCES))
     add("--imbalance", type=int, nargs="+",
-        help=f"imbalance factors, or 0 for all images (default: {factors}; 0 with --dataset folder)")  # fmt: skip
+        help=f"imbalance factors, or 0 for all images (default: {factors}; 0 with --dataset folder, "
+        "100 with *_200_epochs, whose schedules fit no other)")  # fmt: skip
     add("--seeds", type=int, nargs="+", help=f"seeds (default: {' '.join(map(str, SEEDS))}; 0 with --quick)")
     add("--quick", action="store_true", help="smoke test on few characters; its results are meaningless")
     add("--jobs", type=int, help="number of parallel runs (default: one per core, or one on a GPU)")

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterable
 
-from ..data.images.image_files import image_suffixes
+from ..data.images.decoding import image_suffixes
 from ..utils.errors import InputError
 from ..utils.text import first_of, one_line, safe_file_name
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..data.annotations.annotation_reader import RecordError, read_image
-from ..data.images.image_files import ImageError
+from ..data.images.decoding import ImageError
 from ..data.images.image_files import read_image as read_pixels
 from ..data.images.image_paths import choose_layout, find_images
 from ..evaluation.lvis_api import LVIS

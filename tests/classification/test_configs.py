@@ -98,6 +98,7 @@ print(cfg.MODEL.ACTIVATION.OUTSIDE.POWER)
 
 def test_without_any_detectron2_the_command_trains_and_is_quiet(tmp_path):
     words = ["--config-file", "classification/characters/ldam_drw", *characters_opts(tmp_path, tmp_path / "out")]
+    words += ["MODEL.ACTIVATION.LDAM.DRW_START", "2"]
     code = f"""
 import balanced_lvis_cli
 sys.argv = ["balanced-lvis", "train-classifier", *{words!r}]

@@ -1,12 +1,16 @@
+import logging
 import os
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from balanced_lvis.classification.data import build_dataset, dataset_names
 from balanced_lvis.classification.data.fashion_mnist import read_idx
+from balanced_lvis.classification.data.folder import _centre
+from balanced_lvis.classification.data.in_memory import in_memory
 from balanced_lvis.utils.errors import InputError
 from tests.classification.made import write_cifar, write_fashion_mnist, write_folders, write_idx
 
@@ -96,6 +100,18 @@ def test_damaged_idx_files_are_errors(tmp_path):
             read_idx(str(path), 2)
     with pytest.raises(InputError, match="dataset-fashion-mnist"):
         build_dataset("fashion_mnist", root=str(tmp_path)).train()
+
+
+def test_empty_files_and_wrong_labels_of_fashion_mnist_are_errors(tmp_path):
+    write_fashion_mnist(tmp_path, compress=False)
+    dataset = build_dataset("fashion_mnist", root=str(tmp_path))
+    write_idx(tmp_path / "train-labels-idx1-ubyte", np.full(20, 10), compress=False)
+    with pytest.raises(InputError, match=r"train-labels-idx1-ubyte' has the label 10, above 9; restore"):
+        dataset.train()
+    write_idx(tmp_path / "t10k-images-idx3-ubyte", np.zeros((0, 28, 28), int), compress=False)
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.zeros(0, int), compress=False)
+    with pytest.raises(InputError, match=r"images of t10k have shape \(0, 28, 28\).*N above 0"):
+        dataset.test()
 
 
 def test_a_flipped_byte_of_a_compressed_idx_file_is_an_error(tmp_path):
@@ -217,7 +233,7 @@ def test_problems_of_folders_are_named(tmp_path):
     with pytest.raises(InputError, match="test and train have different classes, such as 'dog'"):
         dataset.test()
     (tmp_path / "train" / "cat" / "0.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"cat/0.png' can't be decoded"):
+    with pytest.raises(InputError, match=r"cat/0.png is not an image in .* Remove or replace it.$"):
         dataset.train().images[0]
     (tmp_path / "train" / "cat" / "0.png").unlink()
     if hasattr(os, "mkfifo"):
@@ -225,14 +241,83 @@ def test_problems_of_folders_are_named(tmp_path):
         with pytest.raises(InputError, match="is a named pipe|is a FIFO"):
             dataset.train().images[0]
     (tmp_path / "train" / "empty").mkdir()
-    with pytest.raises(InputError, match="empty"):
+    with pytest.raises(InputError, match="empty' has no images; add some"):
         dataset.train()
+    with pytest.raises(InputError, match=r"DATASET.FOLDER.ROOT is empty; set it to the folder of your images"):
+        build_dataset("folder").train()
+
+
+def decoded(folder, name, image, **options) -> np.ndarray:
+    """An image as the dataset reads it, with the longer side cropped."""
+    for split in ("train", "test"):
+        (folder / split / "class").mkdir(parents=True, exist_ok=True)
+        image.save(folder / split / "class" / name, **options)
+    return build_dataset("folder", root=str(folder), size=min(image.size)).train().images[0]
+
+
+def test_images_of_every_kind_are_read_as_a_viewer_shows_them(tmp_path):
+    wide = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    found = decoded(tmp_path / "wide", "x.png", Image.fromarray(wide))
+    assert abs(found[..., 0] - wide / 257).max() <= 0.5
+
+    halves = np.zeros((8, 8, 3), np.uint8)
+    halves[:4] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the first row is the right side
+    found = decoded(tmp_path / "exif", "x.png", Image.fromarray(halves), exif=exif)
+    assert (found == halves.transpose(1, 0, 2)[:, ::-1]).all()
+
+    transparent = np.zeros((8, 8, 4), np.uint8)
+    transparent[2:4, 2:4] = 255, 0, 0, 255
+    found = decoded(tmp_path / "alpha", "x.png", Image.fromarray(transparent))
+    assert (found[0, 0] == 255).all() and found[2, 2].tolist() == [255, 0, 0]
+
+    with pytest.raises(InputError, match=r"x.tif has floating-point grey values, .*; save it with 8 or 16 bits"):
+        decoded(tmp_path / "float", "x.tif", Image.fromarray(np.zeros((8, 8), np.float32)))
+
+
+def test_the_central_square_is_that_of_the_resized_image():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (120, 70, 3)).astype(np.uint8))
+    whole = image.resize((16, 27), Image.Resampling.BILINEAR).crop((0, 5, 16, 21))
+    difference = np.asarray(_centre(image, 16)).astype(int) - np.asarray(whole)
+    assert abs(difference).max() <= 1  # Pillow rounds the coordinates of a box to single precision
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="needs symbolic links")
+def test_every_image_of_a_class_is_found_once_and_what_is_left_out_is_reported_once(tmp_path, caplog):
+    write_folders(tmp_path, {"cat": 2, "dog": 1})
+    cat = tmp_path / "train" / "cat"
+    (cat / "nested").mkdir()
+    (cat / "0.png").rename(cat / "nested" / "0.png")
+    for name, target in (("loop", cat), ("nested/up", tmp_path / "train"), ("again.png", cat / "nested" / "0.png")):
+        os.symlink(target, cat / name)
+    for name in ("._1.png", "notes.txt"):
+        (cat / name).write_bytes(b"")
+    (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
+    dataset = build_dataset("folder", root=str(tmp_path))
+    for _ in range(2):
+        train = dataset.train()
+        assert train.class_names == ("cat", "dog") and train.counts().tolist() == [2, 1]
+    (repeated, others) = (record.getMessage() for record in caplog.records)
+    assert ": 3, such as" in repeated and "train/cat/" in repeated
+    assert ": 1, such as" in others and others.endswith("train/cat/notes.txt")
+
+
+def test_images_are_decoded_once_if_they_fit_into_memory(tmp_path, monkeypatch, caplog):
+    write_folders(tmp_path, {"cat": 20, "dog": 1})
+    dataset = build_dataset("folder", root=str(tmp_path), size=8)
+    sets = dataset.train().subset(np.array([20, 3, 5])), dataset.test()
+    train, test = in_memory(*sets)
+    assert train.images.tolist() == [sets[0].images[i].tolist() for i in range(3)] and len(test.images) == 2
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("balanced_lvis.classification.data.in_memory.MOST_BYTES", 5 * 8 * 8 * 3 - 1)
+    assert in_memory(*sets) == sets and "5 images are decoded at each use" in caplog.text
 
 
 def test_a_decompression_bomb_is_an_error(tmp_path, monkeypatch):
     write_folders(tmp_path, {"cat": 1})
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)  # the limit for attacks is twice that
-    with pytest.raises(InputError, match=r"cat/0.png' can't be decoded"):
+    with pytest.raises(InputError, match=r"cat/0.png can't be read: .*bomb"):
         build_dataset("folder", root=str(tmp_path)).train().images[0]
 
 
@@ -242,5 +327,6 @@ def test_unknown_names_and_options_are_errors():
         build_dataset("cifar")
     with pytest.raises(InputError, match="no option 'size'"):
         build_dataset("cifar10", size=3)
-    with pytest.raises(InputError, match="SIZE is 4"):
-        build_dataset("folder", size=4)
+    for size in (4, 100_000_000):
+        with pytest.raises(InputError, match=f"SIZE is {size}; choose 8 to 4096 pixels"):
+            build_dataset("folder", size=size)

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from balanced_lvis.classification import run
+from balanced_lvis.classification.data import Dataset, ImageSet
 from balanced_lvis.classification.evaluation import frequency_groups, marginal, results_of
 
 
@@ -14,9 +16,20 @@ def test_the_marginal_of_a_perfectly_calibrated_model_is_uniform():
     for k, y in zip(kind, labels):
         frequency[k, y] += 1
     scores = frequency[kind] / frequency[kind].sum(axis=1, keepdims=True)
-    assert np.allclose(marginal(scores), 1 / num_classes)
-    biased = scores * np.array([8, 4, 2, 1, 1])
-    assert marginal(biased)[0] > 1.5 / num_classes and marginal(biased).sum() == pytest.approx(1)
+    assert np.allclose(marginal(scores, labels), 1 / num_classes)
+    biased = marginal(scores * np.array([8, 4, 2, 1, 1]), labels)
+    assert biased[0] > 1.5 / num_classes and biased.sum() == pytest.approx(1)
+
+
+def test_on_an_unbalanced_test_set_every_class_has_the_same_weight():
+    """As if the images of the rare class were repeated until the test set is balanced."""
+    rng = np.random.default_rng(2)
+    scores, labels, counts = rng.random((22, 3)), np.repeat([0, 1], [20, 2]), np.array([9, 5, 1])
+    balanced = np.concatenate([np.arange(20), np.tile([20, 21], 10)])
+    found, expected = (results_of(scores[at], labels[at], counts) for at in (np.arange(22), balanced))
+    assert found["balanced_accuracy"] == pytest.approx(expected["accuracy"]) != pytest.approx(found["accuracy"])
+    assert found["marginal"] == pytest.approx(marginal(scores[balanced], labels[balanced]).tolist())
+    assert found["test_counts"] == [20, 2, 0]
 
 
 def test_results_equal_a_plain_count():
@@ -29,7 +42,8 @@ def test_results_equal_a_plain_count():
         right[label] += row.index(max(row)) == label
     per_class = [10 * n for n in right]
     assert results["per_class"] == pytest.approx(per_class)
-    assert results["accuracy"] == pytest.approx(sum(per_class) / 6)
+    assert results["accuracy"] == results["balanced_accuracy"] == pytest.approx(sum(per_class) / 6)
+    assert results["marginal"] == (scores / scores.sum(axis=1, keepdims=True)).mean(axis=0).tolist()  # to the last bit
     assert results["many"] == pytest.approx((per_class[0] + per_class[1]) / 2)
     assert results["medium"] == pytest.approx((per_class[2] + per_class[3]) / 2)
     assert results["few"] == pytest.approx((per_class[4] + per_class[5]) / 2)
@@ -52,4 +66,14 @@ def test_a_group_or_class_without_test_images_is_left_out():
 
 
 def test_scores_that_are_no_distribution_are_normalized():
-    assert marginal(np.array([[1.0, 1.0], [0.0, 0.0]])).tolist() == [0.25, 0.25]
+    assert marginal(np.array([[1.0, 1.0], [0.0, 0.0]]), np.array([0, 1])).tolist() == [0.25, 0.25]
+
+
+def test_an_unbalanced_test_set_is_reported_once(caplog):
+    class Unbalanced(Dataset):
+        def test(self):
+            return ImageSet(np.zeros((22, 8, 8, 3), np.uint8), np.repeat([0, 1], [20, 2]), ("cat", "dog"))
+
+    for _ in range(2):
+        run.test_set(Unbalanced())
+    assert caplog.text.count("The test set is unbalanced: its classes have 2 to 20 images.") == 1

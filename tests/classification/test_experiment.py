@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 
 from balanced_lvis.classification import experiment
-from balanced_lvis.classification.experiment import IMBALANCES, run_experiment
-from balanced_lvis.classification.report import marginal_figure, mean_marginal, results_page, statistics_table
+from balanced_lvis.classification.experiment import IMBALANCES, QUICK, run_experiment
+from balanced_lvis.classification.report import (
+    balanced_test,
+    marginal_figure,
+    mean_marginal,
+    results_page,
+    statistics_table,
+)
 from balanced_lvis.classification.runs import ClassifierRun
 from balanced_lvis.commands import classification as command
 from balanced_lvis.config_files.names import config_folder
 from balanced_lvis.experiments import run_processes
+from balanced_lvis.experiments.plots import plt
 from balanced_lvis.experiments.time_estimate import note_seconds, time_line
 from balanced_lvis.utils.errors import InputError
 from tests.classification.made import characters_opts, write_folders
@@ -24,8 +31,8 @@ CHARACTERS = f"{config_folder() / 'classification' / 'characters'}/"
 
 def result(accuracy, few, marginal=(0.5, 0.3, 0.2)):
     return {
-        "accuracy": accuracy, "many": 90.0, "medium": None, "few": few, "marginal": list(marginal),
-        "train_counts": [30, 20, 10],
+        "accuracy": accuracy, "balanced_accuracy": accuracy, "many": 90.0, "medium": None, "few": few,
+        "marginal": list(marginal), "train_counts": [30, 20, 10], "test_counts": [5, 5, 5],
     }  # fmt: skip
 
 
@@ -53,24 +60,63 @@ def test_the_page_has_the_papers_shape_and_figures():
     assert "| Balanced Softmax |       80.0 |    – |" in page
     assert "| Balanced Softmax |       80.0 | 90.0 |      – | 50.0 |" in page
     assert rows["LDAM"] == ["41.0", "45.4", "62.0"]  # of the last table, CIFAR-100-LT
+    assert "Top-1 accuracy on the balanced test set in percent" in page
 
 
-def test_the_marginal_is_a_mean_sorted_by_training_frequency(tmp_path):
+def test_of_an_unbalanced_test_set_the_table_has_the_balanced_accuracy():
+    run = {**result(60.0, 10.0), "balanced_accuracy": 40.0, "test_counts": [20, 2, 2]}
+    assert not balanced_test([result(60.0, 10.0), run])
+    page = results_page(statistics_table({0: {"softmax": [run]}}), "Title", "Made by.", balanced=False)
+    assert "| Softmax          |       40.0 |" in page and "balanced test set" not in page.replace("unbalanced", "")
+    assert "Balanced accuracy (the mean of the classes' top-1 accuracies)" in page
+
+
+def test_the_marginal_is_a_mean_sorted_by_training_frequency():
     runs = [
         {"marginal": [0.1, 0.6, 0.3], "train_counts": [5, 50, 20]},
         {"marginal": [0.3, 0.4, 0.3], "train_counts": [5, 50, 20]},
     ]
     assert np.allclose(mean_marginal(runs), [0.5, 0.3, 0.2])
-    marginal_figure(RESULTS, tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_figure_has_a_panel_per_imbalance_factor_and_a_line_per_method(tmp_path, monkeypatch):
+    runs = {method: [result(60.0, 10.0, (0.5, 0.3, 0.2))] for method in ("softmax", "ldam", "eql", "balanced_softmax")}
+    figures = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    marginal_figure({200: runs, 100: runs, 0: runs}, tmp_path / "figure.png")
+    (figure,) = figures
+    assert [axis.get_title() for axis in figure.axes] == ["imbalance factor 200", "imbalance factor 100", "all images"]
+    for axis in figure.axes:
+        *curves, uniform = axis.get_lines()
+        assert [line.get_label() for line in curves] == ["Softmax", "Equalization Loss", "Balanced Softmax"]
+        for line in curves:
+            assert line.get_xydata().tolist() == [[1, 0.5], [2, 0.3], [3, 0.2]]
+        assert set(uniform.get_ydata()) == {1 / 3} and uniform.get_label() == "uniform"
+        assert axis.get_xlabel() == "class, by training frequency"
+    assert figure.axes[0].get_ylabel() == "marginal p(y) on the test set"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()][-1] == "uniform" and len(legend.get_texts()) == 4
+    assert (tmp_path / "figure.png").stat().st_size > 0
 
 
 def opts(tmp_path, **overrides):
-    words = characters_opts(tmp_path / "cache", "unused", SOLVER__MAX_ITER=2, **overrides)
+    words = characters_opts(tmp_path / "cache", "unused", **{"SOLVER__MAX_ITER": 2, **overrides})
     at = words.index("OUTPUT_DIR")
     words = words[:at] + words[at + 2 :]
     at = words.index("DATASET.LONG_TAIL.IMBALANCE")
     return words[:at] + words[at + 2 :]
+
+
+def test_a_shorter_schedule_keeps_the_share_at_which_reweighting_starts(tmp_path):
+    def starts(overrides):
+        runs = experiment._runs(["ldam", "ldam_drw"], [10], [0], tmp_path, CHARACTERS, overrides)
+        return [run.config().MODEL.ACTIVATION.LDAM.DRW_START for run in runs.values()]
+
+    assert starts(()) == [-1, 800] and starts(QUICK) == [-1, 16]
+    key = "MODEL.ACTIVATION.LDAM.DRW_START"
+    assert starts(("SOLVER.MAX_ITER", "9", key, "3")) == [3, 3]
+    with pytest.raises(InputError, match=f"{key} is 9, but SOLVER.MAX_ITER is 9"):
+        run_experiment(["ldam"], [10], [0], tmp_path, CHARACTERS, opts(tmp_path, SOLVER__MAX_ITER=9, **{key: 9}))
 
 
 @forked_runs()
@@ -87,11 +133,23 @@ def test_runs_are_kept_and_repeated_only_if_something_has_changed(tmp_path, caps
 
     assert command.main([*words, *opts(tmp_path)]) == 0
     assert "0 runs to train and evaluate, 2 already finished" in capsys.readouterr().out
-    (tmp_path / "out" / "imbalance_5" / "logit_adjustment" / "seed_0" / "evaluation" / "results.json").unlink()
+    results = tmp_path / "out" / "imbalance_5" / "logit_adjustment" / "seed_0" / "evaluation" / "results.json"
+    results.write_text(results.read_text().replace("balanced_accuracy", "of an earlier version"))
     assert command.main([*words, *opts(tmp_path)]) == 0
     assert "1 runs to train and evaluate, 1 already finished" in capsys.readouterr().out
     again = json.loads((tmp_path / "out" / "table.json").read_text())
     assert again == table
+
+
+def finish(run):
+    """The files by which a run is recognised as finished, without training it."""
+    run.output.mkdir(parents=True)
+    cfg = run.config().clone()
+    cfg.OUTPUT_DIR = str(run.output)
+    (run.output / "config.yaml").write_text(cfg.dump())
+    (run.output / "last_checkpoint").write_text("model_final.pth")
+    (run.output / "results.json").write_text('{"balanced_accuracy": 50.0}')
+    assert run.finished(run.config())
 
 
 def test_an_interrupted_run_of_another_config_is_discarded_and_its_second_stage_too(tmp_path, monkeypatch, capsys):
@@ -114,8 +172,13 @@ def test_an_interrupted_run_of_another_config_is_discarded_and_its_second_stage_
     cfg.SOLVER.BASE_LR = 7.0
     (other / "config.yaml").write_text(cfg.dump())
     capsys.readouterr()
+    runs = experiment._runs(["softmax", "balms"], [5], [0], tmp_path, CHARACTERS, tuple(opts(tmp_path)))
+    second_stage = runs[5, "balms", 0]
+    finish(second_stage)
     run_experiment(*arguments, opts(tmp_path))
-    assert not other.exists() and "deleted" not in capsys.readouterr().out  # it had no results
+    assert started == [["5/softmax/0", "5/balms/0", "5/logit_adjustment/0"]]
+    assert not other.exists() and not second_stage.output.exists()
+    assert "1 finished run of another config" in capsys.readouterr().out  # the first stage had no results
     assert shares == [3, 3]
 
 
@@ -182,7 +245,8 @@ def test_every_dataset_trains_the_methods_that_it_has_configs_of(dataset, passed
     assert command.main(["--dataset", dataset]) == 0
     methods, imbalances, _, _, configs, *_ = passed[0]
     assert {f"{method}.yaml" for method in methods} == {path.name for path in Path(configs).iterdir()}
-    assert imbalances == ((0,) if dataset == "folder" else IMBALANCES)
+    expected = {"folder": (0,), "cifar10_200_epochs": (100,), "cifar100_200_epochs": (100,)}
+    assert imbalances == expected.get(dataset, IMBALANCES)
 
 
 def test_a_method_without_a_config_and_a_module_to_import(passed, capsys):

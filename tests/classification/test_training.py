@@ -1,6 +1,7 @@
 """The trainer: every method, the paper's example from end to end, and runs that are interrupted."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import torch
 
 from balanced_lvis.classification import evaluate, train
 from balanced_lvis.classification.checkpoints import check_same_run, plain_values, read_checkpoint
+from balanced_lvis.classification.config import check_config
 from balanced_lvis.classification.data import ImageSet
 from balanced_lvis.classification.evaluation import predict
 from balanced_lvis.classification.methods import METHODS
@@ -56,6 +58,14 @@ def _plain(value):
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     return value.tolist() if isinstance(value, torch.Tensor) else value
+
+
+def folder_config(images, output, **options):
+    """Of a run on the images that ``write_folders`` has written."""
+    return characters_config(
+        "softmax", "", output, DATASET__NAME="folder", DATASET__FOLDER__ROOT=images,
+        DATASET__LONG_TAIL__IMBALANCE=0.0, **options,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------------- methods
@@ -282,10 +292,7 @@ def test_a_second_stage_resumes_with_first_stages_that_are_spelled_differently_o
 
 def test_a_run_is_not_resumed_or_evaluated_on_other_data(tmp_path):
     def config(**options):
-        return characters_config(
-            "softmax", "", tmp_path / "run", DATASET__NAME="folder", DATASET__FOLDER__ROOT=tmp_path / "images",
-            DATASET__LONG_TAIL__IMBALANCE=0.0, **options,
-        )  # fmt: skip
+        return folder_config(tmp_path / "images", tmp_path / "run", **options)
 
     weights = tmp_path / "run" / "model_final.pth"
     write_folders(tmp_path / "images", {"cat": 5, "dog": 3})
@@ -305,6 +312,29 @@ def test_a_run_is_not_resumed_or_evaluated_on_other_data(tmp_path):
         train(config(), resume=True)
     with pytest.raises(InputError, match="classes differ"):
         evaluate(config(MODEL__WEIGHTS=weights))
+
+
+def test_a_run_is_the_same_with_and_without_decoded_images_in_memory(tmp_path, monkeypatch):
+    write_folders(tmp_path / "images", {"cat": 5, "dog": 3})
+    cfg = folder_config(tmp_path / "images", tmp_path / "run", **AUGMENTED)
+    train(cfg)
+    expected = outcome(tmp_path / "run")
+    monkeypatch.setattr("balanced_lvis.classification.data.in_memory.MOST_BYTES", 0)
+    train(cfg)
+    assert_equal(outcome(tmp_path / "run"), expected)
+
+
+def test_a_broken_image_is_the_same_line_in_memory_and_with_and_without_workers(tmp_path, monkeypatch):
+    write_folders(tmp_path / "images", {"cat": 5, "dog": 3})
+    (tmp_path / "images" / "train" / "dog" / "1.png").write_bytes(b"no image")
+    messages = set()
+    for most_bytes, workers in ((1 << 30, 0), (0, 0), (0, 2)):
+        monkeypatch.setattr("balanced_lvis.classification.data.in_memory.MOST_BYTES", most_bytes)
+        with pytest.raises(InputError) as caught:
+            train(folder_config(tmp_path / "images", tmp_path / "run", DATALOADER__NUM_WORKERS=workers))
+        messages.add(str(caught.value))
+    (message,) = messages
+    assert "dog/1.png is not an image" in message and "\n" not in message
 
 
 def test_a_checkpoint_of_another_training_set_or_family_is_not_evaluated(cache, first_stage, tmp_path):
@@ -412,12 +442,31 @@ def test_a_diverged_model_is_not_saved_between_two_logged_losses(cache, tmp_path
         ({"MODEL__WEIGHTS": "none.pth"}, "Checkpoint 'none.pth' doesn't exist"),
         ({"DATASET__NAME": "mnist"}, "Unknown dataset 'mnist'"),
         ({"INPUT__PIXEL_STD": [1.0, 0.0, 1.0]}, "INPUT.PIXEL_STD"),
+        ({"INPUT__PIXEL_MEAN": ["a", "b", "c"]}, "INPUT.PIXEL_MEAN is .*; all of it must be numbers, unlike 'a'"),
+        ({"INPUT__TRANSFORMS": (3,)}, r"INPUT.TRANSFORMS is \(3,\); all of it must be names, unlike 3"),
+        ({"SOLVER__LR_SCHEDULE": "steps", "SOLVER__STEPS": ("a",)}, "must be numbers of iterations, unlike 'a'"),
+        ({"MODEL__DEVICE": "meta"}, "MODEL.DEVICE is 'meta'; choose auto, cpu or cuda"),
+        ({"MODEL__DEVICE": "mps"}, "MODEL.DEVICE is 'mps'; choose auto, cpu or cuda"),
+        ({"MODEL__NETWORK__RESNET8__WIDTH": 1_000_000}, "WIDTH of MODEL.NETWORK is 1000000; choose 1 to 1024"),
+        (
+            {"MODEL__ACTIVATION__NAME": "ldam", "MODEL__ACTIVATION__LDAM__DRW_START": 4},
+            "LDAM.DRW_START is 4, but SOLVER.MAX_ITER is 4: .* such as to 3",
+        ),
     ],
 )
 def test_invalid_values_are_errors_before_anything_is_trained(options, message, cache, tmp_path):
     with pytest.raises(InputError, match=message):
         train(characters_config("softmax", cache, tmp_path, **options))
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_schedule_that_does_not_end_is_reported_once(cache, tmp_path, caplog):
+    options = {"SOLVER__WARMUP_ITERS": 4, "SOLVER__LR_SCHEDULE": "steps", "SOLVER__STEPS": (2, 7)}
+    for _ in range(2):
+        check_config(characters_config("softmax", cache, tmp_path, **options))
+    warmup, steps = (record.getMessage() for record in caplog.records)
+    assert warmup.startswith("SOLVER.WARMUP_ITERS has 4 iterations, but training ends after SOLVER.MAX_ITER 4")
+    assert steps.startswith("SOLVER.STEPS has 7 iterations")
 
 
 def test_checkpoints_of_other_models_and_other_files_are_errors(cache, first_stage, tmp_path):
@@ -437,6 +486,25 @@ def test_checkpoints_of_other_models_and_other_files_are_errors(cache, first_sta
         read_checkpoint(other)
     with pytest.raises(InputError, match="MODEL.WEIGHTS is empty"):
         evaluate(characters_config("softmax", cache, tmp_path))
+
+
+def test_damaged_checkpoints_are_errors(cache, first_stage, tmp_path):
+    def write(**parts):
+        torch.save({**read_checkpoint(first_stage), **parts}, tmp_path / "model_final.pth")
+        return characters_config("softmax", cache, tmp_path, MODEL__WEIGHTS=tmp_path / "model_final.pth")
+
+    model = read_checkpoint(first_stage)["model"]
+    for parts in ({"config": "text"}, {"model": {"weight": 1}}):
+        with pytest.raises(InputError, match="not a checkpoint of image classification"):
+            evaluate(write(**parts))
+    with pytest.raises(InputError, match=r"model_final.pth' has values in classifier.bias that are not finite"):
+        evaluate(write(model={**model, "classifier.bias": torch.full((4,), math.nan)}))
+    with pytest.raises(InputError, match=r"The scores of .*model_final.pth' are not finite"):
+        evaluate(write(model={**model, "network.stem.0.weight": torch.full((4, 3, 3, 3), 3e38)}))
+    write(step={})
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    with pytest.raises(InputError, match=r"lacks a state that training resumes from \(KeyError: 'optimizer'\)"):
+        train(characters_config("softmax", cache, tmp_path), resume=True)
 
 
 def test_checkpoints_run_no_code(tmp_path):

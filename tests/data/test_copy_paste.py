@@ -14,7 +14,7 @@ from balanced_lvis.data.batches import MappedImages, Place
 from balanced_lvis.data.config_datasets import resolve_num_classes
 from balanced_lvis.data.copy_paste import CopyPaste, build_copy_paste, check_copy_paste
 from balanced_lvis.data.dataset_records import load_records
-from balanced_lvis.data.images.image_files import ImageError
+from balanced_lvis.data.images.decoding import ImageError
 from balanced_lvis.data.loader import build_train_loader
 from balanced_lvis.data.samplers.sampler_registry import DETECTRON2_ONLY
 from balanced_lvis.data.training_prior import class_prior_from_config

@@ -15,7 +15,7 @@ from detectron2.utils.visualizer import ColorMode, Visualizer
 from PIL import Image
 from pycocotools import mask as mask_util
 
-from balanced_lvis.data.images.image_files import image_suffixes
+from balanced_lvis.data.images.decoding import image_suffixes
 from balanced_lvis.drawing import objects as drawing
 from balanced_lvis.engine.checkpoints.identity import Identity
 from balanced_lvis.prediction import predictor as prediction

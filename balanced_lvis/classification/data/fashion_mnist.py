@@ -45,11 +45,16 @@ class FashionMNIST(Dataset):
 
     def _split(self, split: str) -> ImageSet:
         images = read_idx(self._path(f"{split}-images-idx3-ubyte"), 3)
-        labels = read_idx(self._path(f"{split}-labels-idx1-ubyte"), 1)
-        if images.shape[1:] != (_SIDE, _SIDE) or len(images) != len(labels):
+        path = self._path(f"{split}-labels-idx1-ubyte")
+        labels = read_idx(path, 1)
+        if images.shape[1:] != (_SIDE, _SIDE) or len(images) != len(labels) or not len(images):
             raise InputError(
                 f"DATASET.FASHION_MNIST.ROOT {self._root!r}: images of {split} have shape {images.shape} and labels "
-                f"{labels.shape}; they must be (N, {_SIDE}, {_SIDE}) and (N,). Restore the original files."
+                f"{labels.shape}; they must be (N, {_SIDE}, {_SIDE}) and (N,), N above 0. Restore the original files."
+            )
+        if labels.max() >= len(CLASS_NAMES):
+            raise InputError(
+                f"{path!r} has the label {labels.max()}, above {len(CLASS_NAMES) - 1}; restore the original file."
             )
         padded = np.pad(images, ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING)))
         return ImageSet(np.repeat(padded[..., None], 3, axis=3), labels.astype(np.int64), CLASS_NAMES)

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import struct
-import zlib
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
+from ...data.images.decoding import ImageError, read_pil_image
 from ...utils.errors import InputError
-from ...utils.io import open_regular
+from ...utils.once import once
+from ...utils.text import one_line
 from .image_set import Dataset, ImageSet, register_dataset
+from .listing import is_hidden, list_images
 
-# Errors of Pillow's decoders, as in data/images/image_files.py, which needs Detectron2.
-_UNREADABLE = (
-    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError),
-    *(struct.error, zlib.error, Image.DecompressionBombError),
-)
+_SMALLEST, _LARGEST = 8, 4096  # DATASET.FOLDER.SIZE, in pixels
+
+logger = logging.getLogger(__name__)
 
 
 @register_dataset("folder")
 class ImageFolders(Dataset):
     """
-    ``root/train/CLASS/*.jpg`` and ``root/test/CLASS/*.jpg``, found as by torchvision's ``ImageFolder``.
+    Images in ``root/train/CLASS/`` and ``root/test/CLASS/`` and the folders in these, in the formats of detection.
 
-    Class indices follow the sorted names of the folders. Images are decoded when they are used, resized so that the
-    shorter side has ``size`` pixels, and cropped to the centre.
+    Class indices follow the sorted names of the folders. Images are resized so that the shorter side has ``size``
+    pixels, and cropped to the centre. Hidden files and folders are left out.
 
     Args:
         root: folder with the two splits.
@@ -35,12 +35,12 @@ class ImageFolders(Dataset):
         size: side of the square that images are resized to, in pixels.
 
     Raises:
-        InputError: if ``size`` is below 8.
+        InputError: if ``size`` is below 8 or above 4096.
     """
 
     def __init__(self, *, root: str = "", test_split: str = "test", size: int = 32):
-        if size < 8:
-            raise InputError(f"DATASET.FOLDER.SIZE is {size}; it must be at least 8 pixels.")
+        if not _SMALLEST <= size <= _LARGEST:
+            raise InputError(f"DATASET.FOLDER.SIZE is {size}; choose {_SMALLEST} to {_LARGEST} pixels.")
         self._root, self._test_split, self._size = root, test_split, size
 
     def train(self):
@@ -57,29 +57,44 @@ class ImageFolders(Dataset):
         return test
 
     def _split(self, split: str) -> ImageSet:
-        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset  # takes a second to import
-
         names = self._classes(split)
-        folder = os.path.join(self._root, split)
-        try:
-            files = make_dataset(folder, {name: i for i, name in enumerate(names)}, IMG_EXTENSIONS)
-        except FileNotFoundError as error:  # a class without images
-            raise InputError(f"DATASET.FOLDER.ROOT {self._root!r}: {error}") from error
-        return ImageSet(_Files([path for path, _ in files], self._size), np.array([label for _, label in files]), names)
+        found = [list_images(os.path.join(self._root, split, name)) for name in names]
+        _report_left_out(_REPEATED, [path for listing in found for path in listing.repeated])
+        _report_left_out(_OTHERS, [path for listing in found for path in listing.others])
+        for name, listing in zip(names, found):
+            if not listing.images:
+                raise InputError(
+                    f"{os.path.join(self._root, split, name)!r} has no images; add some, such as .jpg or .png, or "
+                    f"remove the folder from train and {self._test_split}."
+                )
+        labels = np.repeat(np.arange(len(names)), [len(listing.images) for listing in found])
+        return ImageSet(_Files([path for listing in found for path in listing.images], self._size), labels, names)
 
     def _classes(self, split: str) -> tuple[str, ...]:
-        from torchvision.datasets.folder import find_classes
-
+        needed = f"it must have train and {self._test_split}, each with one folder of images per class"
+        if not self._root:
+            raise InputError(f"DATASET.FOLDER.ROOT is empty; set it to the folder of your images: {needed}.")
         folder = os.path.join(self._root, split)
-        if not self._root or not os.path.isdir(folder):
-            raise InputError(
-                f"DATASET.FOLDER.ROOT {self._root!r} has no folder {split!r}; it must have train and "
-                f"{self._test_split}, each with one folder of images per class."
-            )
-        try:
-            return tuple(find_classes(folder)[0])
-        except FileNotFoundError as error:
-            raise InputError(f"{folder!r} has no folders; it must have one folder of images per class.") from error
+        if not os.path.isdir(folder):
+            raise InputError(f"DATASET.FOLDER.ROOT {self._root!r} has no folder {split!r}; {needed}.")
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name))
+        if not names:
+            raise InputError(f"{folder!r} has no folders; it must have one folder of images per class.")
+        return tuple(names)
+
+
+_REPEATED = "Left out are paths to an image or folder found before, or to a parent folder: %d, such as %s"
+_OTHERS = "Left out are files without a suffix of an image format: %d, such as %s"
+
+
+def _report_left_out(message: str, paths: list[str]) -> None:
+    if paths:
+        _warn(message, len(paths), paths[0])
+
+
+@once
+def _warn(message: str, count: int, first: str) -> None:
+    logger.warning(message, count, one_line(first))
 
 
 class _Files(Sequence):
@@ -92,16 +107,19 @@ class _Files(Sequence):
         return len(self._paths)
 
     def __getitem__(self, index):
-        path = self._paths[index]
         try:
-            with open_regular(path) as file, Image.open(file) as opened:
-                image = opened.convert("RGB")
-        except InputError:  # a FIFO or a device
-            raise
-        except _UNREADABLE as error:
-            raise InputError(f"Image {path!r} can't be decoded ({error}); remove or replace it.") from error
-        scale = self._size / min(image.size)
-        width, height = (max(self._size, round(side * scale)) for side in image.size)
-        left, top = (width - self._size) // 2, (height - self._size) // 2
-        resized = image.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(resized.crop((left, top, left + self._size, top + self._size)))
+            image = read_pil_image(self._paths[index])
+        except ImageError as error:
+            raise ImageError(f"{error} Remove or replace it.") from None
+        return np.asarray(_centre(image, self._size))
+
+
+def _centre(image: Image.Image, size: int) -> Image.Image:
+    """The central square of an image whose shorter side is resized to ``size``."""
+    scale = size / min(image.size)
+    resized = [max(size, round(side * scale)) for side in image.size]
+    starts = [(side - size) // 2 for side in resized]
+    # Only the square is resized: the whole of an image of 1 x 60,000 pixels would take a gigabyte.
+    ratios = [side / new for side, new in zip(image.size, resized)]
+    (left, right), (top, bottom) = ((start * ratio, (start + size) * ratio) for start, ratio in zip(starts, ratios))
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, right, bottom))

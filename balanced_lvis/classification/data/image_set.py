@@ -24,7 +24,8 @@ class ImageSet:
     Images with labels.
 
     Args:
-        images: N arrays of shape (H, W, 3), uint8; an array of shape (N, H, W, 3), or a sequence that reads files.
+        images: N arrays of shape (H, W, 3), uint8; an array of shape (N, H, W, 3), or a sequence that reads files,
+            in several threads.
         labels: (N,) int64 in 0..K-1.
         class_names: K names.
 

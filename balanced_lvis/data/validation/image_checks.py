@@ -8,7 +8,8 @@ from tqdm import tqdm
 
 from ...utils.findings import Findings
 from ...utils.text import one_line
-from ..images.image_files import ImageError, WrongSizeImageError, read_image
+from ..images.decoding import ImageError, WrongSizeImageError
+from ..images.image_files import read_image
 
 
 def report_respelled(findings: Findings, paths: Sequence[str], found: Sequence[str | None]) -> None:

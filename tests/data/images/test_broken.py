@@ -8,7 +8,7 @@ import torch
 from balanced_lvis.data.batches import MappedImages, Place
 from balanced_lvis.data.config_datasets import resolve_num_classes
 from balanced_lvis.data.images.broken_images import BrokenImages, attach
-from balanced_lvis.data.images.image_files import ImageError
+from balanced_lvis.data.images.decoding import ImageError
 from balanced_lvis.data.loader import build_train_loader
 from balanced_lvis.utils.errors import InputError
 from tests.data.custom import made

@@ -13,7 +13,8 @@ from detectron2.data.detection_utils import read_image as stock_read_image
 from PIL import Image, ImageFile
 
 from balanced_lvis.data.dataset_records import load_records
-from balanced_lvis.data.images.image_files import ImageError, image_formats, image_suffixes, read_image
+from balanced_lvis.data.images.decoding import ImageError, image_formats, image_suffixes
+from balanced_lvis.data.images.image_files import read_image
 from balanced_lvis.data.mapper import ImageMapper
 from balanced_lvis.data.validation.image_checks import image_problem
 from balanced_lvis.utils.errors import InputError
