@@ -38,7 +38,7 @@ from .model import (
     LRP,
     Analysis,
     Bootstrap,
-    Calibration,
+    CalibrationErrors,
     CategoryResult,
     ConfusedPair,
     ErrorTypes,
@@ -46,7 +46,7 @@ from .model import (
     Interval,
     OperatingPoint,
     ReliabilityBin,
-    Source,
+    ResultsSource,
     TaskResult,
 )
 from .per_category import OperatingPoints, at_threshold, best_f1
@@ -122,7 +122,7 @@ def analyze_detections(
         detections: detections on its images.
         tasks: "bbox", "segm" or both. "segm" is dropped if annotations have no masks.
         options: see :class:`Options`.
-        results, annotations: paths, stored in :class:`~balanced_lvis.analysis.model.Source`.
+        results, annotations: paths, stored in :class:`~balanced_lvis.analysis.model.ResultsSource`.
 
     Returns:
         the analysis, and the matches of each task.
@@ -155,7 +155,7 @@ class Resampled:
         tasks: by task and metric (AP, APr, APc and APf), the value, and (S,) its values in the bootstrap resamples.
     """
 
-    source: Source
+    source: ResultsSource
     tasks: dict[str, dict[str, tuple[float, np.ndarray]]]
 
 
@@ -189,12 +189,12 @@ def resampled_metrics(metrics: dict[str, float], resamples: np.ndarray) -> dict[
     return {name: (metrics[name], values) for name, values in zip(BOOTSTRAPPED, resamples.T)}
 
 
-def _source(truth: GroundTruth, detections: Detections, results: str, annotations: str) -> Source:
+def _source(truth: GroundTruth, detections: Detections, results: str, annotations: str) -> ResultsSource:
     found = detections.images
     _, which = np.unique(found["id"], return_inverse=True)
     per_image = np.bincount(which, found["detections"]).astype(np.int64)
     most = int(per_image.max(initial=0))
-    return Source(
+    return ResultsSource(
         results,
         annotations,
         cached_sha256(annotations) if os.path.isfile(annotations) else "",
@@ -323,7 +323,7 @@ class _TaskAnalysis:
         counts[-1] = np.bincount(of_missed, minlength=number)
         return counts
 
-    def _calibration(self, bins: Bins, aware: LaECE, lrp: OptimalLRP) -> dict[str, Calibration]:
+    def _calibration(self, bins: Bins, aware: LaECE, lrp: OptimalLRP) -> dict[str, CalibrationErrors]:
         edges = np.linspace(0, 1, ECE_BINS + 1).tolist()
         result = {}
         for pool in POOLS:
@@ -331,7 +331,7 @@ class _TaskAnalysis:
             own = Bins(*(getattr(bins, name)[chosen].sum(axis=0) for name in ("counts", "true", "scores", "ious")))
             columns = (edges, edges[1:], own.counts.tolist(), own.mean_scores().tolist(), own.precision().tolist())
             has_objects = chosen & (self.num_objects > 0)
-            result[pool] = Calibration(
+            result[pool] = CalibrationErrors(
                 [ReliabilityBin(*values) for values in zip(*columns)],
                 expected_calibration_error(own),
                 _mean(aware.error[has_objects]),

@@ -198,7 +198,7 @@ class ReliabilityBin:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationErrors:
     """
     Calibration of one group of categories.
 
@@ -252,14 +252,14 @@ class TaskResult:
     fixed: FixedAP
     boundary: dict[str, float] | None
     errors: ErrorTypes
-    calibration: dict[str, Calibration]
+    calibration: dict[str, CalibrationErrors]
     bootstrap: Bootstrap | None
     categories: list[CategoryResult]
     confusion: list[ConfusedPair]
 
 
 @dataclass(frozen=True)
-class Source:
+class ResultsSource:
     """
     What was analysed.
 
@@ -295,7 +295,7 @@ class Analysis:
         format: version of the format.
     """
 
-    source: Source
+    source: ResultsSource
     score_threshold: float
     tasks: dict[str, TaskResult]
     format: int = field(default=FORMAT)
@@ -365,8 +365,8 @@ class Comparison:
         direction: of the differences.
     """
 
-    first: Source
-    second: Source
+    first: ResultsSource
+    second: ResultsSource
     samples: int
     seed: int
     level: float

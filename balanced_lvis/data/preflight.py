@@ -14,7 +14,7 @@ from ..utils.errors import InputError
 from ..utils.findings import SHOWN, Problem
 from ..utils.text import first_of
 from .check_results import CheckResults, check_results_of
-from .custom.converted_file import Summary
+from .custom.converted_file import ConversionSummary
 from .dataset_records import file_names, load_records, missing_records
 from .images.image_paths import find_images, other_spellings
 from .index import MODE
@@ -101,7 +101,7 @@ def _check_crowds(name: str) -> list[dict]:
 def _report_of(converted: str) -> Report:
     """The report on the user's own file, with that file's ids."""
     try:
-        return Summary.read(converted).report
+        return ConversionSummary.read(converted).report
     except (OSError, ValueError) as error:
         raise InputError(
             f"The converted annotations {converted} can no longer be read ({error}); start again."

@@ -62,7 +62,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class PredictedThroughput:
     """
     Attributes:
         gpus: W.
@@ -86,7 +86,7 @@ class Prediction:
         return self.compute + self.exposed
 
 
-def predict(cluster: Cluster, gpus: int) -> Prediction:
+def predict(cluster: Cluster, gpus: int) -> PredictedThroughput:
     """
     Args:
         cluster: inputs of the prediction.
@@ -98,7 +98,9 @@ def predict(cluster: Cluster, gpus: int) -> Prediction:
     last_bucket = exchange * min(1.0, cluster.bucket_bytes / cluster.gradient_bytes)
     exposed = max(last_bucket, exchange - cluster.backward_share * cluster.step_seconds)
     rate = gpus * cluster.images / (compute + exposed)
-    return Prediction(gpus, compute, exchange, exposed, rate, rate / (gpus * cluster.images / cluster.step_seconds))
+    return PredictedThroughput(
+        gpus, compute, exchange, exposed, rate, rate / (gpus * cluster.images / cluster.step_seconds)
+    )
 
 
 def all_reduce_seconds(cluster: Cluster, gpus: int) -> float:

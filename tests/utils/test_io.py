@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from balanced_lvis.analysis.model import Analysis, Source
+from balanced_lvis.analysis.model import Analysis, ResultsSource
 from balanced_lvis.calibration import LogitStatistics
 from balanced_lvis.calibration.base import _stated_digest
 from balanced_lvis.data.annotations.counting import count_classes
@@ -66,7 +66,7 @@ _JSON = {
     ),
     "logit statistics": (LogitStatistics.load, _STATISTICS.save),
     "a digest": (_stated_digest, _STATISTICS.save),
-    "an analysis": (Analysis.load, Analysis(Source("", "", "", 1, 2, 2, 1, ""), 0.5, {}).save),
+    "an analysis": (Analysis.load, Analysis(ResultsSource("", "", "", 1, 2, 2, 1, ""), 0.5, {}).save),
 }
 _READERS = {
     "annotations that are checked": lambda path: validate_annotations(path),

@@ -14,12 +14,12 @@ from ...utils.errors import InputError, StorageError
 from ...utils.io import open_regular, replacing
 from ..index.opening import locked, places_of
 from .convert import TrainCounts, convert
-from .converted_file import FORMAT, Summary
+from .converted_file import FORMAT, ConversionSummary
 
 logger = logging.getLogger(__name__)
 
 
-def converted(json_file: str, image_root: str, train: TrainCounts | None) -> tuple[str, Summary]:
+def converted(json_file: str, image_root: str, train: TrainCounts | None) -> tuple[str, ConversionSummary]:
     """
     Convert an annotation file to LVIS format, unless an up-to-date converted file exists.
 
@@ -58,7 +58,9 @@ def converted(json_file: str, image_root: str, train: TrainCounts | None) -> tup
     )
 
 
-def _make(json_file: str, image_root: str, train: TrainCounts | None, stamp: dict[str, int], place: str) -> Summary:
+def _make(
+    json_file: str, image_root: str, train: TrainCounts | None, stamp: dict[str, int], place: str
+) -> ConversionSummary:
     os.makedirs(os.path.dirname(place), exist_ok=True)
     with locked(place):  # another process may have converted it in the meantime
         if found := _fresh(place, stamp):
@@ -84,9 +86,9 @@ def _make(json_file: str, image_root: str, train: TrainCounts | None, stamp: dic
     return summary
 
 
-def _fresh(place: str, stamp: dict[str, int]) -> Summary | None:
+def _fresh(place: str, stamp: dict[str, int]) -> ConversionSummary | None:
     with contextlib.suppress(OSError, ValueError):
-        summary = Summary.read(place)
+        summary = ConversionSummary.read(place)
         if summary.source == stamp and summary.images_found:
             return summary
     return None

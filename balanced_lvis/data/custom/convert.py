@@ -21,7 +21,7 @@ from ..validation.annotation_checker import AnnotationChecker
 from ..validation.image_checks import report_respelled
 from ..validation.masks import mask_area, rle_problem
 from ..validation.validation_report import Problem, Report
-from .converted_file import FORMAT, Summary
+from .converted_file import FORMAT, ConversionSummary
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class TrainCounts(NamedTuple):
 
 def convert(
     json_file: str, image_root: str, output: IO[str], train: TrainCounts | None, source: Mapping[str, int]
-) -> Summary:
+) -> ConversionSummary:
     """
     Write an annotation file in LVIS format.
 
@@ -170,7 +170,7 @@ class _Conversion:
             images = (record for _, record in read_records(file, optional=LISTS) if isinstance(record, Image))
             return {image.id: (image.width, image.height) for image in images}
 
-    def finish(self, report: Report, train: TrainCounts | None, source: Mapping[str, int]) -> Summary:
+    def finish(self, report: Report, train: TrainCounts | None, source: Mapping[str, int]) -> ConversionSummary:
         """
         Write images, categories and the summary.
 
@@ -204,14 +204,14 @@ class _Conversion:
         self._output.write(f'\n],\n"info": {json.dumps(info)}}}\n')
         return summary
 
-    def _summary(self, source: Mapping[str, int], train: TrainCounts | None) -> Summary:
+    def _summary(self, source: Mapping[str, int], train: TrainCounts | None) -> ConversionSummary:
         ids = sorted(self._categories)
         image_count = dict.fromkeys(ids, 0)
         for present in self._present.values():
             for category_id in present:
                 image_count[category_id] += 1
         federated = any(image.negative is not None for image in self._images.values())
-        return Summary(
+        return ConversionSummary(
             source=dict(source),
             category_ids=ids,
             class_names=[self._categories[i].class_name for i in ids],
@@ -245,7 +245,7 @@ class _Conversion:
         report_respelled(findings, paths, found)
         return [file or path for file, path in zip(found, paths)], findings.problems()
 
-    def _image(self, image: Image, path: str, summary: Summary) -> dict:
+    def _image(self, image: Image, path: str, summary: ConversionSummary) -> dict:
         present, crowded, ignored = (of.get(image.id, set()) for of in (self._present, self._crowded, self._ignored))
         negative = image.negative or []
         if not summary.federated:
@@ -260,7 +260,7 @@ class _Conversion:
             "not_exhaustive_category_ids": sorted({*(image.not_exhaustive or ()), *crowded}),
         }
 
-    def _categories_of(self, summary: Summary, image_count: list[int], known: bool):
+    def _categories_of(self, summary: ConversionSummary, image_count: list[int], known: bool):
         """``known``: whether ``image_count`` is that of training images. If not, the file's own number is preferred."""
         own_groups = summary.groups == frequency.FILE
         for i, images, instances in zip(summary.category_ids, image_count, summary.instance_count):

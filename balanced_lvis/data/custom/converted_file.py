@@ -20,7 +20,7 @@ FORMAT = "balanced_lvis custom data set 3"
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
+class ConversionSummary:
     """
     Summary of a conversion, in the last line of the converted file.
 
@@ -57,7 +57,7 @@ class Summary:
     groups_problem: str = ""
 
     @classmethod
-    def read(cls, path: str | os.PathLike) -> Summary:
+    def read(cls, path: str | os.PathLike) -> ConversionSummary:
         """
         Read the summary from the last line of a converted file, without reading the rest.
 

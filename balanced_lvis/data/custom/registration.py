@@ -20,7 +20,7 @@ from ..registered_files import LVISSource, converted_file, register_evaluation_f
 from ..training_prior import class_prior_of_dataset
 from .conversion_cache import converted
 from .convert import TrainCounts
-from .converted_file import Summary, load_converted
+from .converted_file import ConversionSummary, load_converted
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +77,8 @@ def prepare_custom(cfg) -> None:
     _check_spelling(cfg)
     if names:
         class_prior_of_dataset.cache_clear()
-    first: tuple[str, Summary] | None = None
-    trained: dict[str, Summary] = {}
+    first: tuple[str, ConversionSummary] | None = None
+    trained: dict[str, ConversionSummary] = {}
     for name in names:
         is_train = name in cfg.DATASETS.TRAIN
         if is_train and not _needed(cfg, name):
@@ -138,7 +138,7 @@ def _convert_registered(cfg, name: str, source: Source, counts: TrainCounts | No
     register_evaluation_file(name, path)
 
 
-def _contiguous_ids(summary: Summary) -> dict[int, int]:
+def _contiguous_ids(summary: ConversionSummary) -> dict[int, int]:
     return {category_id: i for i, category_id in enumerate(summary.category_ids)}
 
 
@@ -161,7 +161,7 @@ def _needed(cfg, name: str) -> bool:
     return not cfg.MODEL.CLASS_PRIOR.FILE or os.path.isfile(source_of(cfg, name).json_file)
 
 
-def _training_counts(cfg, trained: dict[str, Summary], name: str) -> TrainCounts | None:
+def _training_counts(cfg, trained: dict[str, ConversionSummary], name: str) -> TrainCounts | None:
     path = cfg.MODEL.CLASS_PRIOR.FILE
     others = [train for train in cfg.DATASETS.TRAIN if train not in cfg.DATASETS.CUSTOM]
     if trained or (others and not path):
@@ -178,7 +178,9 @@ def _counts_of(prior: ClassPrior, owner: str) -> TrainCounts:
     return TrainCounts(prior.image_count.tolist(), owner, list(prior.class_names))
 
 
-def _check_same_categories(cfg, first_name: str, first: Summary, name: str, summary: Summary) -> None:
+def _check_same_categories(
+    cfg, first_name: str, first: ConversionSummary, name: str, summary: ConversionSummary
+) -> None:
     own, other = (list(zip(s.category_ids, s.class_names)) for s in (summary, first))
     if own == other:
         return
@@ -195,7 +197,7 @@ def _check_same_categories(cfg, first_name: str, first: Summary, name: str, summ
     )
 
 
-def _check_groups(name: str, source: Source, summary: Summary, known: bool) -> None:
+def _check_groups(name: str, source: Source, summary: ConversionSummary, known: bool) -> None:
     """``known``: whether a training set or a class prior is available."""
     if summary.groups_problem:
         raise InputError(f"DATASETS.TEST: {name} ({source.json_file}) can't be evaluated: {summary.groups_problem}")
@@ -205,7 +207,7 @@ def _check_groups(name: str, source: Source, summary: Summary, known: bool) -> N
         )
 
 
-def _check_names(train: TrainCounts, name: str, source: Source, summary: Summary) -> None:
+def _check_names(train: TrainCounts, name: str, source: Source, summary: ConversionSummary) -> None:
     """Counts are matched by position, so that different classes of the same number would go unnoticed."""
     for index, (own, trained) in enumerate(zip(summary.class_names, train.class_names)):
         if own != trained:
@@ -215,7 +217,7 @@ def _check_names(train: TrainCounts, name: str, source: Source, summary: Summary
             )
 
 
-def _check_masks(cfg, name: str, summary: Summary) -> None:
+def _check_masks(cfg, name: str, summary: ConversionSummary) -> None:
     if cfg.MODEL.MASK_ON and summary.num_boxes:
         raise InputError(
             f"MODEL.MASK_ON is True, but {summary.num_boxes:,} annotations of {name} have no mask; set it to False to "
@@ -223,7 +225,7 @@ def _check_masks(cfg, name: str, summary: Summary) -> None:
         )
 
 
-def _register(name: str, json_file: str, image_root: str, summary: Summary) -> None:
+def _register(name: str, json_file: str, image_root: str, summary: ConversionSummary) -> None:
     if name in DatasetCatalog:
         registered = converted_file(name)
         if registered is None or not registered.is_loaded:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as mask_util
 
 from balanced_lvis.data.custom.conversion_cache import converted
-from balanced_lvis.data.custom.convert import Summary, TrainCounts, convert
+from balanced_lvis.data.custom.convert import ConversionSummary, TrainCounts, convert
 from balanced_lvis.evaluation.lvis_api import LVIS, evaluate_on_lvis
 from balanced_lvis.utils.errors import InputError
 from tests.common import SHARED_DATA
@@ -219,7 +219,7 @@ def test_a_converted_file_is_made_once_and_again_when_its_source_changes(tmp_pat
     path.write_text(json.dumps(content))
     place, second = converted(str(path), root, None)
     assert second.instance_count != first.instance_count
-    assert Summary.read(place) == second
+    assert ConversionSummary.read(place) == second
 
 
 def test_a_converted_file_that_was_cut_off_is_made_again(tmp_path):
@@ -249,7 +249,7 @@ def test_in_a_folder_that_cannot_be_written_it_goes_to_the_cache(tmp_path, monke
     monkeypatch.setattr(store, "replacing", refusing)
     place, _ = converted(str(path), "nowhere", None)
     assert place.startswith(str(tmp_path / "cache"))
-    assert Summary.read(place).num_images == 4
+    assert ConversionSummary.read(place).num_images == 4
 
 
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the developers' shared data")
