@@ -281,7 +281,7 @@ def _use_classification_checkpoint(path: Path) -> None:
 
 
 def _use_mmdetection_config(path: Path) -> None:
-    config = config_in({"config": path.read_text(encoding="latin-1")})
+    config = config_in({"config": path.read_text(encoding="latin-1")}) or {}
     settings_in(config)
     for seesaw in (False, True):
         with contextlib.suppress(InputError):

@@ -92,7 +92,8 @@ def convert_mmdetection(source: str, state: Mapping[str, Tensor], meta: Any, num
     outputs = len(state[_CLASSIFIER]) if state[_CLASSIFIER].dim() else 0
     num_classes = num_classes or len(found.class_names) or _classes_of_heads(found.state)
     is_seesaw = _is_seesaw(source, outputs, num_classes)
-    config = config_in(meta)
+    parsed = config_in(meta)
+    config = parsed or {}
     check_supported(source, config, is_seesaw)
     architecture = resnet_settings(source, found.state, _BACKBONE)
     heads = _head_settings(found.state, num_classes, SEESAW if is_seesaw else "softmax")
@@ -104,7 +105,7 @@ def convert_mmdetection(source: str, state: Mapping[str, Tensor], meta: Any, num
         found.settings.setdefault(MASK_TEMPERATURE, 0.0)
     found.steps = [
         f"{resnet_name(architecture)} detector of mmdetection: names changed to those of Detectron2",
-        _remark(found.settings, bool(config)),
+        _remark(found.settings, parsed),
     ]
     return found
 
@@ -189,6 +190,9 @@ def _check_complete(source: str, found: Renamed, settings: Mapping, name: str) -
     check_shapes(source, found, shapes, f"{name} detector of mmdetection", optional=state_keys(model))
 
 
-def _remark(settings: Mapping, has_config: bool) -> str:
+def _remark(settings: Mapping, config: dict | None) -> str:
     what = f"images {settings[FORMAT]}, mean {settings[MEAN]}, standard deviation {settings[STD]}"
-    return what if has_config else f"{what}: assumed, as the file has no config"
+    if config:
+        return what
+    reason = "the config in the file can't be parsed" if config is None else "the file has no config"
+    return f"{what}: assumed, as {reason}"

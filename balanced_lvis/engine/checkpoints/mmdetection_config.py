@@ -55,18 +55,18 @@ def _value(node: ast.expr) -> Any:
         return ast.unparse(node)
 
 
-def config_in(meta: Any) -> dict:
+def config_in(meta: Any) -> dict | None:
     """
     The config in the entry "meta" of a checkpoint: of version 2 under "config", of version 3 under "cfg".
 
     Returns:
-        its assignments; empty if there is none that can be read.
+        its assignments; empty if there is no config, None if it can't be parsed.
     """
-    text = next((meta[key] for key in ("cfg", "config") if isinstance(meta.get(key), str)), "")
+    text = next((meta[key] for key in ("cfg", "config") if meta.get(key)), "")
     try:
-        return parse_config(text)
+        return parse_config(text) if isinstance(text, str) else None
     except ValueError:
-        return {}
+        return None
 
 
 def class_names_in(meta: Mapping) -> list[str]:
@@ -87,7 +87,8 @@ def settings_in(config: Mapping) -> dict:
     """
     backbone, mask_head = _node(config, "model.backbone"), _node(config, "model.roi_head.mask_head")
     # Images are read as BGR. Version 3 normalises them in the model, version 2 in the data pipeline.
-    version_3, version_2 = _node(config, "model.data_preprocessor"), _node(config, "img_norm_cfg")
+    version_3 = _node(config, "model.data_preprocessor") or _node(config, "data_preprocessor")
+    version_2 = _node(config, "img_norm_cfg")
     is_rgb = version_3.get("bgr_to_rgb", False) if version_3 else version_2.get("to_rgb", True)
     pixels = version_3 or version_2
     settings = {
@@ -112,52 +113,141 @@ def check_supported(source: str, config: Mapping, seesaw: bool) -> None:
         seesaw: whether the classifier is that of Seesaw Loss.
 
     Raises:
-        InputError: naming the first difference.
+        InputError: naming the first difference: another value, or an option that the published configs don't have.
     """
-    if config and not _node(config, "model"):
+    if not config:
+        return
+    model = _node(config, "model")
+    if not model:
         raise InputError(f"{source!r} has a config of mmdetection without a model; remove 'config' from its 'meta'.")
-    for key, expected in {**_SUPPORTED, **(_SEESAW if seesaw else _PLAIN)}.items():
-        parent, _, name = key.rpartition(".")
-        found = _node(config, parent).get(name, expected[0])
-        if found not in expected:
+    moved = {name: config[name] for name in ("data_preprocessor", "test_cfg") if isinstance(config.get(name), dict)}
+    model = {**moved, **model}  # some versions have these parts outside the model
+    if model.get("roi_head") and isinstance(heads := model["roi_head"], dict) and heads.get("mask_head", {}) is None:
+        model["roi_head"] = {name: value for name, value in heads.items() if not name.startswith("mask_")}
+    _check_node(source, model, "model", {**_SUPPORTED, **(_SEESAW if seesaw else _PLAIN)})
+
+
+def _check_node(source: str, node: Mapping, path: str, supported: Mapping[str, tuple]) -> None:
+    free = {"_scope_", *_FREE.get(path, "").split()}
+    for name, value in node.items():
+        key, is_node = f"{path}.{name}", isinstance(value, Mapping)
+        if key in supported:
+            found = value.removeprefix("mmdet.") if isinstance(value, str) else value
+            if found not in supported[key]:
+                raise InputError(
+                    f"{source!r} can't be converted: its config has {key} = {found!r:.100}; only "
+                    f"{' and '.join(map(repr, supported[key]))} can be converted."
+                )
+        elif name not in free and not (is_node and any(other.startswith(f"{key}.") for other in supported)):
             raise InputError(
-                f"{source!r} can't be converted: its config has {key} = {found!r:.100}; only "
-                f"{' and '.join(map(repr, expected))} can be converted."
+                f"{source!r} can't be converted: its config has {key} = {value!r:.100}, which published configs don't "
+                "have, so that Detectron2 might compute something else."
             )
-    predictor = _node(config, f"{_BOX_HEAD}.cls_predictor_cfg")
-    if seesaw and _temperature(predictor) != 20:
-        raise InputError(
-            f"{source!r} can't be converted: its classifier has the temperature {_temperature(predictor)}, not 20."
-        )
+        elif is_node and name not in free:
+            _check_node(source, value, key, supported)
 
 
-_BOX_HEAD = "model.roi_head.bbox_head"
-# The published values; the first of each is also that of a config that doesn't name it.
+_NO_VALUE = (None,)
+_BACKBONE, _NECK, _RPN = "model.backbone", "model.neck", "model.rpn_head"
+_BOX_HEAD, _MASK_HEAD = "model.roi_head.bbox_head", "model.roi_head.mask_head"
+
+
+def _roi_extractor(path: str, size: int) -> dict[str, tuple]:
+    layer = f"{path}.roi_layer"
+    return {
+        f"{path}.type": ("SingleRoIExtractor",),
+        f"{path}.featmap_strides": ([4, 8, 16, 32],),
+        f"{path}.finest_scale": (56,),
+        f"{layer}.type": ("RoIAlign",),
+        f"{layer}.output_size": (size, [size, size]),
+        f"{layer}.out_size": (size,),  # its name in early configs of version 2, as that of the next
+        f"{layer}.sample_num": (0,),
+        f"{layer}.sampling_ratio": (0,),
+        f"{layer}.aligned": (True,),
+        f"{layer}.pool_mode": ("avg",),
+    }
+
+
+def _box_coder(path: str, stds: list[float]) -> dict[str, tuple]:
+    return {
+        f"{path}.type": ("DeltaXYWHBBoxCoder",),
+        f"{path}.target_means": ([0.0] * 4,),
+        f"{path}.target_stds": (stds,),
+        f"{path}.clip_border": (True,),
+        f"{path}.add_ctr_clamp": (False,),
+    }
+
+
+def _normalized(path: str) -> dict[str, tuple]:
+    return {f"{path}.power": (1.0,), f"{path}.eps": (1e-6,), f"{path}.norm_over_kernel": (False,)}
+
+
+# The values that can be converted: those of the published configs, and of what mmdetection does where they say nothing.
 _SUPPORTED: dict[str, tuple] = {
     "model.type": ("MaskRCNN", "FasterRCNN"),
-    "model.backbone.type": ("ResNet", "ResNeXt"),
-    "model.neck.type": ("FPN",),
-    "model.neck.num_outs": (5,),
-    "model.rpn_head.type": ("RPNHead",),
-    "model.rpn_head.anchor_generator.scales": ([8],),
-    "model.rpn_head.anchor_generator.ratios": ([0.5, 1.0, 2.0],),
-    "model.rpn_head.anchor_generator.strides": ([4, 8, 16, 32, 64],),
-    "model.rpn_head.anchor_generator.center_offset": (0.0,),
-    "model.rpn_head.bbox_coder.target_means": ([0.0] * 4,),
-    "model.rpn_head.bbox_coder.target_stds": ([1.0] * 4,),
-    "model.rpn_head.loss_cls.use_sigmoid": (True,),
+    "model.data_preprocessor.type": ("DetDataPreprocessor",),
+    "model.data_preprocessor.pad_size_divisor": (32,),
+    "model.data_preprocessor.pad_value": (0,),
+    "model.data_preprocessor.rgb_to_bgr": (False,),
+    f"{_BACKBONE}.type": ("ResNet", "ResNeXt"),
+    f"{_BACKBONE}.num_stages": (4,),
+    f"{_BACKBONE}.out_indices": ([0, 1, 2, 3],),
+    f"{_BACKBONE}.strides": ([1, 2, 2, 2],),
+    f"{_BACKBONE}.dilations": ([1, 1, 1, 1],),
+    f"{_BACKBONE}.style": ("pytorch", "caffe"),
+    f"{_BACKBONE}.deep_stem": (False,),
+    f"{_BACKBONE}.avg_down": (False,),
+    f"{_BACKBONE}.conv_cfg": _NO_VALUE,
+    f"{_BACKBONE}.norm_cfg.type": ("BN", "SyncBN"),
+    f"{_BACKBONE}.norm_cfg.eps": (1e-5,),
+    f"{_BACKBONE}.dcn": _NO_VALUE,
+    f"{_BACKBONE}.plugins": _NO_VALUE,
+    f"{_NECK}.type": ("FPN",),
+    f"{_NECK}.num_outs": (5,),
+    f"{_NECK}.start_level": (0,),
+    f"{_NECK}.end_level": (-1, 3),
+    f"{_NECK}.add_extra_convs": (False,),
+    f"{_NECK}.conv_cfg": _NO_VALUE,
+    f"{_NECK}.norm_cfg": _NO_VALUE,
+    f"{_NECK}.act_cfg": _NO_VALUE,
+    f"{_NECK}.upsample_cfg.mode": ("nearest",),
+    f"{_RPN}.type": ("RPNHead",),
+    f"{_RPN}.num_convs": (1,),
+    f"{_RPN}.reg_decoded_bbox": (False,),
+    f"{_RPN}.anchor_generator.type": ("AnchorGenerator",),
+    f"{_RPN}.anchor_generator.scales": ([8],),
+    f"{_RPN}.anchor_generator.ratios": ([0.5, 1.0, 2.0],),
+    f"{_RPN}.anchor_generator.strides": ([4, 8, 16, 32, 64],),
+    f"{_RPN}.anchor_generator.base_sizes": (None, [4, 8, 16, 32, 64]),
+    f"{_RPN}.anchor_generator.octave_base_scale": _NO_VALUE,
+    f"{_RPN}.anchor_generator.scales_per_octave": _NO_VALUE,
+    f"{_RPN}.anchor_generator.centers": _NO_VALUE,
+    f"{_RPN}.anchor_generator.center_offset": (0.0,),
+    **_box_coder(f"{_RPN}.bbox_coder", [1.0] * 4),
+    f"{_RPN}.loss_cls.use_sigmoid": (True,),
     "model.roi_head.type": ("StandardRoIHead",),
-    "model.roi_head.bbox_roi_extractor.roi_layer.type": ("RoIAlign",),
-    "model.roi_head.bbox_roi_extractor.roi_layer.aligned": (True,),
-    "model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio": (0,),
-    "model.roi_head.bbox_roi_extractor.finest_scale": (56,),
-    "model.roi_head.mask_roi_extractor.roi_layer.type": ("RoIAlign",),
-    "model.roi_head.mask_roi_extractor.roi_layer.aligned": (True,),
-    "model.roi_head.mask_roi_extractor.roi_layer.sampling_ratio": (0,),
-    "model.roi_head.mask_roi_extractor.finest_scale": (56,),
-    f"{_BOX_HEAD}.bbox_coder.target_means": ([0.0] * 4,),
-    f"{_BOX_HEAD}.bbox_coder.target_stds": ([0.1, 0.1, 0.2, 0.2],),
+    "model.roi_head.shared_head": _NO_VALUE,
+    **_roi_extractor("model.roi_head.bbox_roi_extractor", 7),
+    **_roi_extractor("model.roi_head.mask_roi_extractor", 14),
+    f"{_BOX_HEAD}.type": ("Shared2FCBBoxHead", "ConvFCBBoxHead"),
+    f"{_BOX_HEAD}.with_avg_pool": (False,),
+    f"{_BOX_HEAD}.predict_box_type": ("hbox",),
     f"{_BOX_HEAD}.reg_decoded_bbox": (False,),
+    f"{_BOX_HEAD}.reg_predictor_cfg.type": ("Linear",),
+    **_box_coder(f"{_BOX_HEAD}.bbox_coder", [0.1, 0.1, 0.2, 0.2]),
+    **_normalized(f"{_BOX_HEAD}.cls_predictor_cfg"),
+    f"{_MASK_HEAD}.type": ("FCNMaskHead",),
+    f"{_MASK_HEAD}.upsample_cfg.type": ("deconv",),
+    f"{_MASK_HEAD}.upsample_cfg.scale_factor": (2,),
+    f"{_MASK_HEAD}.conv_cfg": _NO_VALUE,
+    f"{_MASK_HEAD}.norm_cfg": _NO_VALUE,
+    f"{_MASK_HEAD}.predictor_cfg.type": ("Conv", "NormedConv2d"),
+    **_normalized(f"{_MASK_HEAD}.predictor_cfg"),
+    "model.test_cfg.rpn.nms.type": ("nms",),
+    "model.test_cfg.rpn.nms.class_agnostic": (False,),
+    "model.test_cfg.rpn.nms_across_levels": (False,),
+    "model.test_cfg.rcnn.nms.type": ("nms",),
+    "model.test_cfg.rcnn.nms.class_agnostic": (False,),
 }
 _PLAIN = {
     f"{_BOX_HEAD}.loss_cls.type": ("CrossEntropyLoss",),
@@ -167,6 +257,48 @@ _PLAIN = {
 _SEESAW = {
     f"{_BOX_HEAD}.loss_cls.type": ("SeesawLoss",),
     f"{_BOX_HEAD}.cls_predictor_cfg.type": ("NormedLinear",),
+    f"{_BOX_HEAD}.cls_predictor_cfg.tempearture": (20,),
+}
+# Other options of these parts. They concern training only, are seen in the shapes of tensors, become settings, or are
+# thresholds, which each config sets for itself.
+_FREE = {
+    "model": "pretrained init_cfg train_cfg",
+    "model.data_preprocessor": (
+        "mean std bgr_to_rgb pad_mask mask_pad_value pad_seg seg_pad_value boxtype2tensor non_blocking batch_augments"
+    ),
+    _BACKBONE: (
+        "depth in_channels stem_channels base_channels groups base_width frozen_stages norm_eval stage_with_dcn "
+        "with_cp zero_init_residual pretrained init_cfg"
+    ),
+    f"{_BACKBONE}.norm_cfg": "requires_grad momentum",
+    _NECK: ("in_channels out_channels extra_convs_on_inputs relu_before_extra_convs no_norm_on_lateral init_cfg"),
+    _RPN: "in_channels feat_channels num_classes loss_bbox init_cfg train_cfg test_cfg",
+    f"{_RPN}.anchor_generator": "scale_major use_box_type",
+    f"{_RPN}.bbox_coder": "ctr_clamp use_box_type",
+    f"{_RPN}.loss_cls": "type loss_weight reduction class_weight avg_non_ignore",
+    "model.roi_head": "pretrained init_cfg train_cfg test_cfg",
+    "model.roi_head.bbox_roi_extractor": "out_channels init_cfg",
+    "model.roi_head.bbox_roi_extractor.roi_layer": "use_torchvision",
+    "model.roi_head.mask_roi_extractor": "out_channels init_cfg",
+    "model.roi_head.mask_roi_extractor.roi_layer": "use_torchvision",
+    _BOX_HEAD: (
+        "with_cls with_reg roi_feat_size in_channels num_classes reg_class_agnostic num_shared_convs num_shared_fcs "
+        "num_cls_convs num_cls_fcs num_reg_convs num_reg_fcs conv_out_channels fc_out_channels conv_cfg norm_cfg "
+        "loss_bbox init_cfg"
+    ),
+    f"{_BOX_HEAD}.bbox_coder": "ctr_clamp use_box_type",
+    f"{_BOX_HEAD}.loss_cls": (
+        "use_sigmoid p q num_classes eps return_dict loss_weight reduction class_weight avg_non_ignore"
+    ),
+    _MASK_HEAD: (
+        "num_convs roi_feat_size in_channels conv_kernel_size conv_out_channels num_classes class_agnostic loss_mask "
+        "init_cfg"
+    ),
+    f"{_MASK_HEAD}.predictor_cfg": "tempearture",
+    "model.test_cfg.rpn": "nms_pre nms_post max_num max_per_img nms_thr min_bbox_size",
+    "model.test_cfg.rpn.nms": "iou_threshold iou_thr split_thr",
+    "model.test_cfg.rcnn": "score_thr max_per_img mask_thr_binary",
+    "model.test_cfg.rcnn.nms": "iou_threshold iou_thr split_thr",
 }
 
 

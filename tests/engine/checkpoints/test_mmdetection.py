@@ -217,7 +217,8 @@ def test_images_and_strides_are_those_of_the_config_in_the_file(config, format_,
     settings = found.settings
     assert (settings["INPUT.FORMAT"], settings["MODEL.PIXEL_MEAN"][0]) == (format_, mean)
     assert settings["MODEL.RESNETS.STRIDE_IN_1X1"] is stride_in_1x1
-    assert ("assumed" in found.steps[1]) == ("type" not in config)
+    reason = "" if "type" in config else "can't be parsed" if config else "assumed, as the file has no config"
+    assert reason in found.steps[1] and ("assumed" in found.steps[1]) == bool(reason)
 
 
 def test_the_config_is_parsed_without_being_run():
@@ -240,11 +241,74 @@ def test_the_config_is_parsed_without_being_run():
         ("use_sigmoid=False", "use_sigmoid=True", "use_sigmoid = True"),
         ("bbox_head=dict(", "bbox_head=dict(cls_predictor_cfg=dict(type='NormedLinear'), ", "'NormedLinear'"),
         ("bbox_head=dict(", "bbox_head=dict(bbox_coder=dict(target_stds=[0.05, 0.05, 0.1, 0.1]), ", "target_stds"),
+        ("scales=[8]", "octave_base_scale=4, scales_per_octave=3", "octave_base_scale = 4; only None"),
+        ("scales=[8]", "type='LegacyAnchorGenerator', scales=[8]", "'LegacyAnchorGenerator'"),
+        ("bbox_head=dict(", "bbox_head=dict(bbox_coder=dict(type='TBLRBBoxCoder'), ", "'TBLRBBoxCoder'"),
+        (
+            "bbox_head=dict(",
+            "bbox_head=dict(bbox_coder=dict(ctr_clamp=32, add_ctr_clamp=True), ",
+            "add_ctr_clamp = True",
+        ),
+        ("bbox_head=dict(", "bbox_head=dict(reg_predictor_cfg=dict(type='NormedLinear'), ", "'NormedLinear'"),
+        ("roi_head=dict(", "roi_head=dict(bbox_roi_extractor=dict(featmap_strides=[4, 8, 16]), ", "featmap_strides"),
+        (
+            "roi_head=dict(",
+            "roi_head=dict(bbox_roi_extractor=dict(type='GenericRoIExtractor'), ",
+            "GenericRoIExtractor",
+        ),
+        ("roi_head=dict(", "roi_head=dict(mask_roi_extractor=dict(roi_layer=dict(output_size=7)), ", "output_size = 7"),
+        ("roi_head=dict(", "roi_head=dict(mask_roi_extractor=None, ", "mask_roi_extractor = None"),
+        ("depth=50", "depth=50, strides=(1, 2, 2, 1)", "strides"),
+        ("depth=50", "depth=50, conv_cfg=dict(type='ConvWS')", "ConvWS"),
+        ("rpn_head=dict(", "neck=dict(type='FPN', act_cfg=dict(type='ReLU')), rpn_head=dict(", "act_cfg"),
+        ("rpn_head=dict(", "test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms'))), rpn_head=dict(", "'soft_nms'"),
+        ("depth=50", "depth=50, unheard_of=1", "unheard_of = 1, which published configs don't have"),
     ],
 )
 def test_configs_of_models_that_detectron2_would_compute_differently_are_refused(old, new, words):
     with pytest.raises(InputError, match=words):
         convert_mmdetection("a.pth", empty(), {"config": VERSION_3.replace(old, new)})
+
+
+# The parts of mmdetection 2.28's and 3.3's base config, and of the oldest configs of version 2.
+PUBLISHED = """
+model = dict(
+    type='mmdet.MaskRCNN',
+    pretrained=None,
+    backbone=dict(type='ResNeXt', depth=50, num_stages=4, out_indices=(0, 1, 2, 3), frozen_stages=1, groups=1,
+                  norm_cfg=dict(type='BN', requires_grad=True), norm_eval=True, style='pytorch', base_width=4,
+                  init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50')),
+    neck=dict(type='FPN', in_channels=[256, 512, 1024, 2048], out_channels=256, num_outs=5),
+    rpn_head=dict(type='RPNHead', in_channels=256, feat_channels=256,
+        anchor_generator=dict(type='AnchorGenerator', scales=[8], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32, 64]),
+        bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[.0, .0, .0, .0], target_stds=[1.0, 1.0, 1.0, 1.0]),
+        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
+        loss_bbox=dict(type='L1Loss', loss_weight=1.0)),
+    roi_head=dict(type='StandardRoIHead',
+        bbox_roi_extractor=dict(type='SingleRoIExtractor', roi_layer=dict(type='RoIAlign', out_size=7, sample_num=0),
+                                out_channels=256, featmap_strides=[4, 8, 16, 32]),
+        bbox_head=dict(type='Shared2FCBBoxHead', in_channels=256, fc_out_channels=1024, roi_feat_size=7, num_classes=5,
+            bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_means=[0, 0, 0, 0], target_stds=[0.1, 0.1, 0.2, 0.2]),
+            reg_class_agnostic=False, loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+            loss_bbox=dict(type='L1Loss', loss_weight=1.0)),
+        mask_roi_extractor=dict(type='SingleRoIExtractor', out_channels=256, featmap_strides=[4, 8, 16, 32],
+                                roi_layer=dict(type='RoIAlign', output_size=14, sampling_ratio=0)),
+        mask_head=dict(type='FCNMaskHead', num_convs=4, in_channels=256, conv_out_channels=256, num_classes=5,
+                       loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0))),
+    train_cfg=dict(rpn=dict(assigner=dict(type='MaxIoUAssigner'), allowed_border=-1)))
+test_cfg = dict(
+    rpn=dict(nms_across_levels=False, nms_pre=1000, nms_post=1000, max_num=1000, nms_thr=0.7, min_bbox_size=0),
+    rcnn=dict(score_thr=0.0001, nms=dict(type='nms', iou_threshold=0.5), max_per_img=300, mask_thr_binary=0.5))
+data_preprocessor = dict(type='DetDataPreprocessor', mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], pad_mask=True)
+"""
+
+
+def test_published_configs_are_converted_and_images_may_be_described_outside_the_model():
+    settings = convert_mmdetection("a.pth", empty(), {"config": PUBLISHED}).settings
+    assert (settings["MODEL.PIXEL_MEAN"], settings["INPUT.FORMAT"]) == ([1.0, 2.0, 3.0], "BGR")
+    no_masks = PUBLISHED.replace("mask_head=dict(", "mask_head=None, init_cfg=dict(")
+    boxes_only = {name: value for name, value in empty().items() if "mask_head" not in name}
+    assert convert_mmdetection("a.pth", boxes_only, {"config": no_masks}).settings["MODEL.MASK_ON"] is False
 
 
 # ------------------------------------------------------------------ classes
