@@ -20,6 +20,9 @@ from ...utils.text import first_line
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict")  # keys of weights of other programs
+READ_AVERAGED = "read_averaged"
+
 # First bytes of files that are often mistaken for checkpoints, with a description.
 _OTHERS = {
     b"<": "a web page or XML, probably the error page of a failed download; download the file again",
@@ -34,7 +37,8 @@ def read_checkpoint(path: str | os.PathLike, trust: bool = False) -> dict:
     """
     Read a checkpoint: PyTorch's (``.pth``), the Detectron2 or Detectron model zoo's (``.pkl``) or pycls's (``.pyth``).
 
-    The weights may be under "model", "model_state" or "state_dict", or be the whole file.
+    The weights may be under "model", "model_state" or "state_dict", or be the whole file. Moving averages of weights
+    (:data:`AVERAGED`) are read only if the file has no others.
 
     The format is detected from the first bytes, not from the file name. Tensors and plain containers are read without
     running code from the file. Files that need more are rejected before any of their code runs.
@@ -46,7 +50,8 @@ def read_checkpoint(path: str | os.PathLike, trust: bool = False) -> dict:
 
     Returns:
         {"model": {name: tensor on the CPU}, ...} with all other entries of the file. Files of Detectron and pycls also
-        get "__author__" and "matching_heuristics", as Detectron2 reads them.
+        get "__author__" and "matching_heuristics", as Detectron2 reads them. If the weights are averages, their key in
+        the file is under :data:`READ_AVERAGED`.
 
     Raises:
         InputError: if the file is not a checkpoint, or needs ``trust``. No other exception is raised.
@@ -148,6 +153,9 @@ def _normalised(path: str, content) -> dict:
     if isinstance(content.get("state_dict"), dict):  # mmdetection, timm and others
         state = _state(path, content.pop("state_dict"))
         return {**content, "model": state}
+    if averaged := next((key for key in AVERAGED if isinstance(content.get(key), dict)), None):
+        state = _state(path, content.pop(averaged))
+        return {**content, "model": state, READ_AVERAGED: averaged}
     blobs = content.get("blobs", content)
     if blobs is not content or all(isinstance(value, np.ndarray) for value in content.values()):  # Detectron
         if isinstance(blobs, dict):

@@ -19,22 +19,26 @@ import torch
 from ...utils.errors import InputError
 from ...utils.io import replacing
 from ...utils.storage import clear_output_errors
+from ...utils.text import one_line
 from . import settings as settings_entry
-from .checkpoint_file import read_checkpoint
+from .checkpoint_file import AVERAGED, READ_AVERAGED, read_checkpoint
 from .efficientnet_lite import convert_efficientnet_lite, is_efficientnet_lite
 from .identity import Identity
 from .mmdetection import convert_mmdetection, is_mmdetection, model_config
-from .other_layouts import Renamed, summary
+from .other_layouts import Renamed, check_distinct, summary
 from .resnets import convert_resnet, is_resnet
 
 FAMILIES = ("sigmoid", "softmax")
 LAYOUTS = ("balanced_lvis", "no_background")
-_KEPT = ("model", Identity.KEY, settings_entry.KEY, "matching_heuristics", "__author__")
+_KEPT = ("model", Identity.KEY, settings_entry.KEY, "matching_heuristics", "__author__", READ_AVERAGED)
 _END_TO_END = "an end-to-end training"
 _CLASSIFIER = re.compile(r"^(.*roi_heads\.box_predictor(?:\.\d+)?)\.cls_score\.(weight|bias|scale)$")
 # Whether tensors have the names of a program's backbone, and their conversion.
 _BACKBONES = ((is_resnet, convert_resnet), (is_efficientnet_lite, convert_efficientnet_lite))
 _WRAPPERS = ("module.", "_orig_mod.")  # DistributedDataParallel's and torch.compile's
+_OWNERS = ("model.", "backbone.")  # attributes of modules of training programs, such as Lightning's
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_PARAMETER = re.compile(r"(.*\.)?(weight|bias|running_mean|running_var|scale)")
 
 
 @dataclass
@@ -100,7 +104,7 @@ def convert_checkpoint(
     source, output = os.fspath(source), os.fspath(output)
     _check_arguments(source, output, layout, family, num_classes)
     content = read_checkpoint(source, trust)
-    state, steps = _unwrapped(content["model"])
+    state, steps = _tensors(source, content)
     if convert := next((convert for matches, convert in _BACKBONES if matches(state)), None):
         if family or class_names or num_classes or layout != "balanced_lvis":
             raise InputError(f"{source!r} is a backbone, which has no classes; give only the files.")
@@ -117,7 +121,7 @@ def convert_checkpoint(
         identity = Identity.of_model(model_config(settings), found.class_names, _END_TO_END)
         if settings_entry.MASK_TEMPERATURE not in settings:
             identity.mask_predictor = ""  # unknown
-    outputs = _num_outputs(source, content, state)
+    outputs = _num_outputs(source, state)
     names = _class_names(source, identity, class_names)
     known = num_classes if num_classes is not None else len(names) or _classes_of_other_heads(state)
     # An activation can have more outputs than the classes and the background; these are kept.
@@ -172,33 +176,68 @@ def _check_arguments(source: str, output: str, layout: str, family: str | None, 
         raise InputError(f"The output {output!r} is a folder; give the path of a file.")
 
 
-def _unwrapped(state: dict) -> tuple[dict, list[str]]:
-    """The same tensors, with the prefixes of wrapped models removed from their names."""
+def _tensors(source: str, content: dict) -> tuple[dict, list[str]]:
+    """The weights without the prefixes that training adds to their names, and descriptions of what was done."""
     steps = []
+    if READ_AVERAGED in content:
+        steps.append(f"weights of {content[READ_AVERAGED]!r}, a moving average, as the file has no others")
+    elif averaged := [key for key in AVERAGED if key in content]:
+        steps.append(f"the model's own weights, not those of {averaged[0]!r}")
+    state = dict(content["model"])
+    _check_values(source, state)
     for wrapper in _WRAPPERS:
         if any(name.startswith(wrapper) or f".{wrapper}" in name for name in state):
             state = {re.sub(rf"(^|\.){re.escape(wrapper)}", r"\1", name): value for name, value in state.items()}
             steps.append(f"removed {wrapper!r} from the names")
-    return dict(state), steps
+    for owner in _OWNERS:
+        if all(name.startswith(owner) for name in state):
+            inner = {name[len(owner) :]: value for name, value in state.items()}
+            if any(matches(inner) for matches, _ in _BACKBONES):
+                return inner, [*steps, f"removed {owner!r} from the names"]
+    return state, steps
 
 
-def _num_outputs(source: str, content: dict, state: dict) -> int:
+def _check_values(source: str, state: dict) -> None:
+    """
+    Raises:
+        InputError: for parameters that are quantized, complex or not finite.
+    """
+    for name, value in state.items():
+        if value.is_complex() or (_PARAMETER.fullmatch(name) and value.dtype not in _DTYPES):
+            raise InputError(
+                f"{source!r}: the tensor {one_line(name)} has the type {value.dtype}; only floating-point weights can "
+                "be converted. Save the model before it is quantized."
+            )
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InputError(
+                f"{source!r}: the tensor {one_line(name)} has values that are NaN or infinite; the training diverged, "
+                "or the file is damaged. Use an earlier checkpoint."
+            )
+
+
+def _num_outputs(source: str, state: dict) -> int:
     counts = {name: value.shape[0] for name, value in state.items() if _CLASSIFIER.match(name) and value.dim()}
     if not counts:
-        kind = "of Detectron" if content.get("__author__") == "Caffe2" else "of another program"
-        raise InputError(
-            f"{source!r} has no tensor named roi_heads.box_predictor.cls_score.weight: it is a checkpoint of a "
-            f"backbone, or {kind}. Backbones need no conversion: set MODEL.WEIGHTS."
-        )
+        raise InputError(_UNKNOWN_LAYOUT.format(source, ", ".join(map(one_line, list(state)[:3])), len(state)))
     if len(set(counts.values())) > 1:
         raise InputError(f"{source!r} has classifiers of different sizes: {counts}.")
     return next(iter(counts.values()))
+
+
+_UNKNOWN_LAYOUT = (
+    "{0!r} can't be converted: its {2} tensors ({1}, ...) are not those of a supported model. Supported are detectors "
+    "of Detectron2, EQL, BALMS and balanced_lvis, which have roi_heads.box_predictor.cls_score.weight; Mask and Faster "
+    "R-CNN of mmdetection; ResNets and ResNeXts of torchvision and timm, which have layer1.0.conv1.weight, and "
+    "EfficientNet-Lite0, also below 'module.', 'model.' or 'backbone.'. Backbones of Detectron2 need no conversion: set MODEL.WEIGHTS."
+)
 
 
 def _class_names(source: str, identity: Identity | None, given: list[str] | None) -> list[str]:
     theirs = identity.class_names if identity else []
     if identity and given and theirs:
         Identity(given, "", "").check_class_names(identity, f"{source!r}")
+    if given:
+        check_distinct(source, given)
     return list(given or theirs)
 
 

@@ -27,7 +27,7 @@ from ...config_files.names import shipped_config
 from ...data.annotations.class_names import class_names_of
 from ...utils.errors import InputError
 from .mmdetection_config import check_supported, class_names_in, config_in, settings_in
-from .other_layouts import Renamed, Rule, check_shapes, rename
+from .other_layouts import Renamed, Rule, check_distinct, check_shapes, rename
 from .resnets import resnet_name, resnet_rules, resnet_settings
 from .settings import FORMAT, MASK_TEMPERATURE, MEAN, STD
 
@@ -89,6 +89,7 @@ def convert_mmdetection(source: str, state: Mapping[str, Tensor], meta: Any, num
     _check_kind(source, state)
     found = rename(source, "mmdetection", state, _RULES)
     found.class_names = _lvis_spelling(class_names_in(meta))
+    check_distinct(source, found.class_names)
     outputs = len(state[_CLASSIFIER]) if state[_CLASSIFIER].dim() else 0
     num_classes = num_classes or len(found.class_names) or _classes_of_heads(found.state)
     is_seesaw = _is_seesaw(source, outputs, num_classes)

@@ -7,6 +7,7 @@ A layout is a list of rules. A rule is a pattern for a whole name, and the name 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from ...utils.text import one_line
 Target = Union[str, Callable[[re.Match], str], None]
 Rule = tuple[str, Target]
 _SHOWN = 20  # names in a message
+_MOST_PARTS = 64  # that are numbered in a name, such as the blocks of a stage
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Renamed:
         state: tensors by name in Detectron2.
         origin: name in the file of each tensor in ``state``.
         dropped: names in the file of tensors that Detectron2 doesn't have.
+        rules: the layout of the file.
         settings: config values that the weights rely on.
         class_names: K names in the order of the outputs; empty if unknown.
         steps: descriptions of what was done.
@@ -39,6 +42,7 @@ class Renamed:
     state: dict[str, Tensor]
     origin: dict[str, str]
     dropped: list[str]
+    rules: Sequence[Rule] = ()
     settings: dict = field(default_factory=dict)
     class_names: list[str] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
@@ -56,7 +60,7 @@ def rename(source: str, program: str, state: Mapping[str, Tensor], rules: Sequen
         InputError: for names without a rule; the message lists them.
     """
     compiled = [(re.compile(pattern), target) for pattern, target in rules]
-    found, unknown = Renamed({}, {}, []), []
+    found, unknown = Renamed({}, {}, [], rules), []
     for name, value in state.items():
         match, target = next(((m, target) for rule, target in compiled if (m := rule.fullmatch(name))), (None, None))
         if match is None:
@@ -64,7 +68,7 @@ def rename(source: str, program: str, state: Mapping[str, Tensor], rules: Sequen
         elif target is None:
             found.dropped.append(name)
         else:
-            new = match.expand(target) if isinstance(target, str) else target(match)
+            new = _renamed(match, target)
             found.state[new], found.origin[new] = value, name
     if unknown:
         raise InputError(
@@ -72,6 +76,34 @@ def rename(source: str, program: str, state: Mapping[str, Tensor], rules: Sequen
             "and ResNeXts, and Mask and Faster R-CNN with FPN on them, have the same parts in Detectron2."
         )
     return found
+
+
+def _renamed(match: re.Match, target: str | Callable[[re.Match], str]) -> str:
+    return match.expand(target) if isinstance(target, str) else target(match)
+
+
+def _names_in_file(rules: Sequence[Rule]) -> dict[str, str]:
+    """{name in Detectron2: name in the file} of all names that the rules can match."""
+    found: dict[str, str] = {}
+    for pattern, target in rules:
+        if target is None:
+            continue
+        literals_and_groups = re.split(r"\((.*?)\)", pattern)
+        choices = [
+            _alternatives(part) if index % 2 else [part.replace("\\", "")]
+            for index, part in enumerate(literals_and_groups)
+        ]
+        for name in map("".join, itertools.product(*choices)):
+            if match := re.fullmatch(pattern, name):
+                found.setdefault(_renamed(match, target), name)
+    return found
+
+
+def _alternatives(group: str) -> list[str]:
+    """What a group of a pattern matches: ``\\d+``, a range of digits such as ``[1-4]``, or ``a|b``."""
+    if span := re.fullmatch(r"\[(\d)-(\d)\]", group):
+        return [str(number) for number in range(int(span[1]), int(span[2]) + 1)]
+    return [str(number) for number in range(_MOST_PARTS)] if group == r"\d+" else group.split("|")
 
 
 def check_shapes(
@@ -95,9 +127,24 @@ def check_shapes(
             problems.append(f"{original}: in the file, not part of the model")
         elif value.shape != tuple(shapes[name]):
             problems.append(f"{original}: {tuple(value.shape)} in the file, {tuple(shapes[name])} in the model")
-    problems += [f"{name}: missing in the file" for name in shapes if name not in state and name not in {*optional}]
+    if missing := [name for name in shapes if name not in state and name not in {*optional}]:
+        names = _names_in_file(renamed.rules)
+        problems += [f"{names.get(name, name)}: missing in the file" for name in missing]
     if problems:
         raise InputError(f"{source!r} is not a complete {model}:\n{_listed(problems)}")
+
+
+def check_distinct(source: str, class_names: Sequence[str]) -> None:
+    """
+    Raises:
+        InputError: if two classes have the same name.
+    """
+    for name in class_names:
+        if class_names.count(name) > 1:
+            raise InputError(
+                f"{source!r}: {class_names.count(name)} classes have the name {one_line(name)!r}; give each class its own "
+                "name."
+            )
 
 
 def _listed(lines: list[str]) -> str:

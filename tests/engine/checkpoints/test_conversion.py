@@ -1,6 +1,7 @@
 """Checkpoints of other programs become ours and go back, with the same scores, or are refused in words."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -150,7 +151,11 @@ def agnostic(outputs):
         (agnostic(13), {"num_classes": 12, "family": "softmax", "layout": "no_background"}, "can.t represent"),
         (agnostic(13), {"family": "gumbel"}, "valid: sigmoid, softmax"),
         (agnostic(13), {"layout": "mmdetection"}, "valid: balanced_lvis"),
-        ({"res2.weight": torch.zeros(1)}, {}, "backbone"),
+        ({"res2.weight": torch.zeros(1)}, {}, r"1 tensors \(res2.weight, ...\) are not those of a supported model"),
+        (agnostic(13) | {"x.weight": torch.tensor([1.0, math.nan])}, {}, "x.weight has values that are NaN"),
+        (agnostic(13) | {"x.weight": torch.zeros(1, dtype=torch.int8)}, {}, "x.weight has the type torch.int8"),
+        (agnostic(13) | {"x": torch.zeros(1, dtype=torch.complex64)}, {}, "x has the type torch.complex64"),
+        (agnostic(4), {"class_names": ["a", "b", "a"], "family": "softmax"}, "2 classes have the name 'a'"),
         ({**agnostic(91), "backbone.body.x": torch.zeros(1)}, {"num_classes": 90}, "a detector of torchvision"),
         (
             {f"roi_heads.box_predictor.{i}.cls_score.bias": torch.zeros(3 + i) for i in range(2)},

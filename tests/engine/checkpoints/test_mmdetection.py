@@ -323,6 +323,8 @@ def test_mmdetections_spelling_of_lvis_classes_is_that_of_the_annotations():
     for meta in versions:
         assert convert_mmdetection("a.pth", empty(1203, 1204), meta).class_names == names
     assert convert_mmdetection("a.pth", empty(1, 2), {"CLASSES": ("bull",)}).class_names == ["bull"]
+    with pytest.raises(InputError, match="2 classes have the name 'a'"):
+        convert_mmdetection("a.pth", empty(2, 3), {"CLASSES": ("a", "a")})
 
 
 def agnostic(**changes):
@@ -362,7 +364,7 @@ ONE = torch.zeros(1)
         (empty(**{"rpn_head.rpn_cls.weight": torch.zeros(9, 256, 1, 1)}), r"\(9, 256, 1, 1\) in the file, \(3,"),
         (empty(**{"roi_head.bbox_head.fc_cls.weight": torch.zeros(())}), "classifier of 0 outputs"),
         (empty(num_outputs=K), "classifier of 5 outputs for 5 classes; those of mmdetection have 6, or 7"),
-        ({k: v for k, v in empty().items() if "lateral_convs.3" not in k}, "fpn_lateral5.weight: missing in the file"),
+        ({k: v for k, v in empty().items() if "lateral_convs.3" not in k}, "neck.lateral_convs.3.conv.weight: miss"),
         ({k: v for k, v in empty().items() if "layer3.5" not in k}, "3, 4, 5, 3 bottleneck blocks"),
     ],
 )  # fmt: skip

@@ -174,7 +174,11 @@ def state():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"layer3.5.conv2.weight": None}, "res4.5.conv2.weight: missing in the file"),
+        ({"layer3.5.conv2.weight": None}, "  layer3.5.conv2.weight: missing in the file"),
+        (
+            {"layer3.1.bn2.running_var": None, "layer4.0.downsample.1.bias": None},
+            r"(?s)bn2.running_var.*downsample.1.bias",
+        ),
         ({"conv1.weight": None, "conv1.0.weight": (32, 3, 3, 3)}, "(?s)can't be converted:.*conv1.0.weight"),
         ({"layer1.0.se.fc1.weight": (8, 256, 1, 1)}, "(?s)can't be converted:.*layer1.0.se.fc1.weight"),
         ({"layer1.0.downsample.2.weight": (256,)}, "(?s)can't be converted:.*downsample.2.weight"),
@@ -210,6 +214,27 @@ def test_files_of_training_scripts_are_read(resnet50, tmp_path, capsys):
         assert "left out: fc.weight, fc.bias, 53 of num_batches_tracked, epoch, optimizer" in out
         assert 'settings: INPUT.FORMAT RGB MODEL.PIXEL_MEAN "[123.675, 116.28, 103.53]"' in out
         assert "a backbone; 265 tensors" in out
+
+
+@pytest.mark.parametrize("prefix", ["model.", "backbone.", "module.model."])
+def test_a_resnet_that_is_a_part_of_a_training_program_is_found(resnet50, tmp_path, prefix):
+    state = {f"{prefix}{name}": value for name, value in resnet50[0].state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    done = convert_checkpoint(tmp_path / "a.pth", tmp_path / "b.pth")
+    assert done.num_tensors == 265 and done.steps[-2].startswith("removed")
+
+
+def test_which_weights_are_read_is_reported_if_there_are_averages(resnet50, tmp_path):
+    plain = resnet50[0].state_dict()
+    averaged = {f"module.{name}": torch.full_like(value, 2) for name, value in plain.items()}
+    for content, words, read in (
+        ({"state_dict": plain, "state_dict_ema": averaged}, "own weights, not those of 'state_dict_ema'", plain),
+        ({"model_ema": averaged, "epoch": 3}, "weights of 'model_ema', a moving average", {"conv1.weight": 2}),
+    ):
+        torch.save(content, tmp_path / "a.pth")
+        done = convert_checkpoint(tmp_path / "a.pth", tmp_path / "b.pth")
+        assert words in done.steps[0]
+        assert (read_checkpoint(tmp_path / "b.pth")["model"]["stem.conv1.weight"] == read["conv1.weight"]).all()
 
 
 # ------------------------------------------------------------------ settings
