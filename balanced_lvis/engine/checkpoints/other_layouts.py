@@ -142,8 +142,8 @@ def check_distinct(source: str, class_names: Sequence[str]) -> None:
     for name in class_names:
         if class_names.count(name) > 1:
             raise InputError(
-                f"{source!r}: {class_names.count(name)} classes have the name {one_line(name)!r}; give each class its own "
-                "name."
+                f"{source!r}: {class_names.count(name)} classes have the name {one_line(name)!r}; give each class "
+                "its own name."
             )
 
 
