@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import torch
 from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 
 from .. import _detectron2
 from ..activations import activation_class
 from ..calibration.base import check_fits
+from ..config.lazy.checks import checkpointing_option
 from ..config_files.keys import get
 from ..data.copy_paste import check_copy_paste
 from ..data.mapper import build_mapper
 from ..data.samplers import check_sampler, check_sampler_keys
 from ..evaluation.backends import check_backend
+from ..lazy_config.files import lazy_config
+from ..modeling.activation_checkpointing import checkpoint_activations
 from ..modeling.decoupled import check_second_stage
 from ..utils.errors import InputError
 from .ema import check_ema
@@ -76,6 +80,17 @@ def check_calibration(cfg) -> None:
     head = cfg.MODEL.ROI_BOX_HEAD
     if head.CALIBRATION.NAME:
         check_fits(head.CALIBRATION.NAME, head.ACTIVATION.NAME)
+
+
+def check_device(cfg) -> None:
+    """
+    Raises:
+        InputError: for an unknown device.
+    """
+    try:
+        torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise InputError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; it must be cuda or cpu.") from error
 
 
 def check_architecture(cfg) -> None:
@@ -162,12 +177,20 @@ def check_lazy_parts(cfg, evaluation_only: bool) -> None:
     model = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)(cfg)
     build_mapper(cfg, False)
     if not evaluation_only:
+        for part in cfg.MODEL.ACTIVATION_CHECKPOINTING:
+            if not checkpoint_activations(model, (part,)):
+                option = checkpointing_option(lazy_config(cfg))
+                raise InputError(
+                    f"MODEL.ACTIVATION_CHECKPOINTING has {part!r}, but the {part} of the LazyConfig has no residual "
+                    f"blocks of Detectron2's ResNets that are trained; {f'set {option}' if option else 'remove it'}."
+                )
         build_schedule(cfg, build_optimizer(cfg, model))
         build_mapper(cfg, True)
 
 
 # In the order in which errors are reported.
 CHECKS = (
+    check_device,
     check_activation,
     check_calibration,
     check_optimizer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -108,6 +109,13 @@ def _build_lazy(cfg, model):
         )
     lazy.optimizer.params.model = model
     optimizer = build_part(lazy, "optimizer", cfg.LAZY.FILE)
+    for name in ("lr", "weight_decay"):
+        for value in [group[name] for group in optimizer.param_groups if name in group]:
+            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise InputError(
+                    f"optimizer of the LazyConfig has a parameter group with {name} {value!r}; it must be a number of "
+                    "at least 0. Correct optimizer.params."
+                )
     return optimizer if clip_norm(cfg.SOLVER) else maybe_add_gradient_clipping(cfg, optimizer)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from detectron2.solver import LRMultiplier, build_lr_scheduler
 
@@ -25,6 +26,13 @@ def build_schedule(cfg, optimizer):
 def _build_lazy(cfg, optimizer) -> LRMultiplier:
     """The schedule that a LazyConfig declares, over all iterations."""
     multiplier = build_part(lazy_config(cfg), "lr_multiplier", cfg.LAZY.FILE)
+    for part in (0.0, 0.5, 1 - 1 / cfg.SOLVER.MAX_ITER):
+        value = multiplier(part)
+        if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise InputError(
+                f"lr_multiplier of the LazyConfig is {value!r} after {part:.0%} of the iterations; it must be a "
+                "number of at least 0."
+            )
     return LRMultiplier(optimizer, multiplier, cfg.SOLVER.MAX_ITER)
 
 

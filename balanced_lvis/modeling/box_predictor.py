@@ -43,13 +43,21 @@ class ActivationOutputLayers(FastRCNNOutputLayers):
     Args:
         activation: with the same number of classes as this predictor.
         calibration: replaces the activation's scores; None for the activation's.
-        **kwargs: as for ``FastRCNNOutputLayers``.
+        **kwargs: as for ``FastRCNNOutputLayers``, without those of its losses.
+
+    Raises:
+        InputError: for ``use_sigmoid_ce`` or ``use_fed_loss``, as the loss is that of the activation.
     """
 
     cls_score: Any  # usually an nn.Linear
 
     @configurable
     def __init__(self, *, activation: Activation, calibration: Calibration | None = None, **kwargs):
+        for name, remedy in (("use_fed_loss", "Federated"), ("use_sigmoid_ce", "Sigmoid")):
+            if kwargs.get(name):
+                raise InputError(
+                    f"{name} is True, but the loss is that of the activation; use the activation {remedy}."
+                )
         super().__init__(**kwargs)
         self.activation = activation
         self.calibration = calibration

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from detectron2.data import transforms
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from PIL import Image
@@ -19,7 +20,8 @@ from ..config import load_config, thawed
 from ..data.annotations.class_names import class_names_of
 from ..data.images.broken_images import reason_of
 from ..data.images.image_files import pil_to_array, read_image
-from ..data.mapper import ResizeShortestEdge
+from ..data.images.image_transforms import ResizeShortestEdge
+from ..data.mapper import build_mapper
 from ..drawing.lettering import lettering
 from ..drawing.objects import class_color, draw_objects
 from ..engine.checkpoints.identity import Identity, kinds_of_heads
@@ -141,8 +143,7 @@ class Predictor:
         self.class_names = _class_names(self.cfg, identity, classes)
         if own is not None:
             own.check(self.class_names, named=classes is not None or bool(identity and identity.class_names))
-        inputs = self.cfg.INPUT
-        self._resize = ResizeShortestEdge([inputs.MIN_SIZE_TEST] * 2, inputs.MAX_SIZE_TEST)
+        self._augmentations = _test_augmentations(self.cfg)
 
     @classmethod
     def from_checkpoint(
@@ -196,8 +197,9 @@ class Predictor:
     def _detect(self, pixels: np.ndarray, model) -> Instances:
         height, width = pixels.shape[:2]
         given = pixels if self.cfg.INPUT.FORMAT == "RGB" else pixels[:, :, ::-1]
-        resized = self._resize.get_transform(given).apply_image(given)
-        image = torch.from_numpy(resized.astype(np.float32).transpose(2, 0, 1).copy())
+        augmented = transforms.AugInput(given)
+        self._augmentations(augmented)
+        image = torch.from_numpy(augmented.image.astype(np.float32).transpose(2, 0, 1).copy())
         (found,) = model([{"image": image, "height": height, "width": width}])
         instances = found["instances"].to("cpu")
         if self._thresholds is None:
@@ -288,6 +290,13 @@ def _config_for_prediction(cfg, weights: str, threshold: float):
         logger.info("No GPU is available: predicting on the CPU.")
         cfg.MODEL.DEVICE = "cpu"
     return cfg
+
+
+def _test_augmentations(cfg) -> transforms.AugmentationList:
+    """The augmentations of evaluation."""
+    if cfg.get("LAZY", {}).get("FILE"):
+        return build_mapper(cfg, False).augmentations
+    return transforms.AugmentationList([ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)])
 
 
 def _config_next_to(weights: str) -> str:

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from detectron2.data import transforms as T
 
 from balanced_lvis import _detectron2
 from balanced_lvis.commands.calibrate import main as calibrate
@@ -19,7 +21,10 @@ from balanced_lvis.config_files.merging import merged_config
 from balanced_lvis.engine.config_checks import check_config
 from balanced_lvis.engine.optimizer import build_optimizer
 from balanced_lvis.engine.run import check
+from balanced_lvis.prediction.predictor import _test_augmentations
 from balanced_lvis.utils.errors import InputError
+from tests.lazy_config.test_configs import SMALL as SMALL_WORDS
+from tests.lazy_config.test_configs import SMALL_BACKBONES
 
 SMALL = Path(__file__).with_name("small.py")
 
@@ -60,6 +65,7 @@ def changed(tmp_path, *lines: str) -> Path:
         ("engine.SOLVER.META.ENABLED=True", "engine.SOLVER.META.ENABLED is not supported"),
         ("engine.SOLVER.MAX_ITER=9", "engine.SOLVER.MAX_ITER is not supported: set train.max_iter"),
         ("model.roi_heads.box_predictor.activation.frm=x", "no key model.roi_heads.box_predictor.activation.frm."),
+        ("engine=5", "engine is 5; it must be a dictionary of keys"),
         ("dataloader.train.shuffle=True", "no key dataloader.train.shuffle"),
         ("dataloader.train.prefetch_factor=2", "dataloader.train.prefetch_factor"),
     ],
@@ -135,6 +141,9 @@ def test_files(tmp_path, lines, expected):
             "dataloader.train.mapper of the LazyConfig is NoOpTransform; it must be L.* of ImageMapper",
         ),
         (["dataloader.test.mapper.size = 4"], "dataloader.test.mapper can't be built: TypeError"),
+        (["optimizer.params.base_lr = 'abc'"], "optimizer of the LazyConfig has a parameter group with lr 'abc'"),
+        (["lr_multiplier.warmup_factor = -3"], "lr_multiplier of the LazyConfig is -3.0 after 0% of the iterations"),
+        (["train.device = 'cud'"], "MODEL.DEVICE is 'cud'; it must be cuda or cpu"),
     ],
 )
 def test_parts_are_built_before_work_starts(tmp_path, lines, expected):
@@ -275,3 +284,86 @@ def test_processes_of_other_commands_run_the_file_too(tmp_path, monkeypatch, com
 def test_a_calibration_asks_for_the_config_of_the_run(capsys):
     assert calibrate(["--config-file", str(SMALL), "MODEL.WEIGHTS", "a.pth"]) == 2
     assert "pass the config.yaml that its training run wrote to train.output_dir" in capsys.readouterr().err
+
+
+PREDICTOR = "model.roi_heads.box_predictor"
+TRAIN, TEST = "dataloader.train.mapper", "dataloader.test.mapper"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (f"{PREDICTOR}.use_sigmoid_ce = True", "use_sigmoid_ce of the LazyConfig is True, but the loss is that of the"),
+        (f"{PREDICTOR}.use_sigmoid_ce = {PREDICTOR}.use_fed_loss = True", "use_fed_loss of the LazyConfig is True"),
+        (f"{PREDICTOR}.get_fed_loss_cls_weights = lambda: None", "get_fed_loss_cls_weights of the LazyConfig is func"),
+        (f"{PREDICTOR}.fed_loss_num_classes = 10", "fed_loss_num_classes of the LazyConfig is 10"),
+        (f"{PREDICTOR}.num_classes = 7", "box_predictor.num_classes of the LazyConfig is 7, but model.roi_heads.num_"),
+        (f"{PREDICTOR}.activation.num_classes = 7", "activation.num_classes of the LazyConfig is 7"),
+        ("model.roi_heads.mask_head.num_classes = 5", "mask_head.num_classes of the LazyConfig is 5"),
+        ("model.input_format = 'BGR'", "has model.input_format BGR and dataloader.train.mapper.image_format RGB and"),
+        (f"{TRAIN}.image_format = 'BGR'", "train.mapper.image_format BGR and dataloader.test.mapper.image_format RGB"),
+        (f"{TEST}.image_format = 'XYZ'", "dataloader.test.mapper.image_format of the LazyConfig is 'XYZ'; valid: BGR"),
+        (f"{TRAIN}.use_instance_mask = False", "use_instance_mask of the LazyConfig is False, but the model has a m"),
+        (f"{TRAIN}.is_train = False", "dataloader.train.mapper.is_train of the LazyConfig is False; it must be True"),
+        (f"{TRAIN}.instance_mask_format = 'rle'", "instance_mask_format of the LazyConfig is 'rle'; valid: polygon,"),
+        (f"{TEST}.augmentations[0].max_size = 'a'", "test.mapper.augmentations.0.max_size: INPUT.MAX_SIZE_TEST is 'a'"),
+        ("model.pixel_std = [1, 0, 1]", "model.pixel_std of the LazyConfig is [1, 0, 1]; it must be three positive"),
+        ("model.proposal_generator = None", "model.proposal_generator of the LazyConfig is missing"),
+        ("model.roi_heads.mask_head.temperature = 'a'", "temperature: MODEL.ROI_MASK_HEAD.TEMPERATURE is 'a'"),
+        ("lr_multiplier.warmup_length = 7", "lr_multiplier.warmup_length of the LazyConfig is 7"),
+        ("del train['max_iter']", "The LazyConfig has no train.max_iter"),
+        ("dataloader.train.dataset.names = 5", "dataloader.train.dataset.names of the LazyConfig is 5; it must be"),
+        ("dataloader.train.sampler = 5", "dataloader.train.sampler of the LazyConfig is 5, which can't be resumed"),
+    ],
+)  # fmt: skip
+def test_values_that_would_be_ignored_or_fail_in_training(tmp_path, line, expected):
+    with pytest.raises(InputError) as caught:
+        load_config(changed(tmp_path, line))
+    assert expected in str(caught.value)
+
+
+def test_each_stage_of_a_cascade_has_the_number_of_classes(tmp_path):
+    lines = (
+        "from copy import deepcopy", "from balanced_lvis.modeling import LongTailCascadeROIHeads",
+        "_heads = model.roi_heads", "_heads._target_ = LongTailCascadeROIHeads",
+        "_heads.box_predictors = [deepcopy(_heads.box_predictor) for _ in range(3)]",
+        "for _one in _heads.box_predictors: _one.num_classes = _one.activation.num_classes = 12",
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"box_predictors\[2\].num_classes of the LazyConfig is 7"):
+        load_config(changed(tmp_path, *lines, "_heads.box_predictors[2].num_classes = 7"))
+
+
+def test_a_threshold_is_that_of_the_sampler_or_of_engine(tmp_path):
+    sampler = changed(tmp_path, *SAMPLER)
+    with pytest.raises(InputError, match="engine.DATALOADER.REPEAT_THRESHOLD is 0.25, but .*repeat_thresh is set too"):
+        load_config(sampler, ["engine.DATALOADER.REPEAT_THRESHOLD=0.25"])
+
+
+def test_prediction_has_the_augmentations_of_evaluation(tmp_path):
+    sizes = {}
+    for name, nodes in (
+        ("resize", "[L(T.Resize)(shape=(32, 48))]"),
+        ("shortest", "[L(T.ResizeShortestEdge)(short_edge_length=16, max_size=99), L(T.RandomFlip)(prob=0.0)]"),
+    ):
+        (tmp_path / name).mkdir()
+        lines = "import detectron2.data.transforms as T", "from detectron2.config import LazyCall as L"
+        cfg = load_config(changed(tmp_path / name, *lines, f"dataloader.test.mapper.augmentations = {nodes}"))
+        augmented = T.AugInput(np.zeros((80, 120, 3), np.uint8)[:, :, ::-1])
+        _test_augmentations(cfg)(augmented)
+        sizes[name] = augmented.image.shape[:2]
+    assert sizes == {"resize": (32, 48), "shortest": (16, 24)}
+    assert (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST) == (16, 99)
+
+
+def test_the_order_of_channels_is_that_of_the_mappers_if_the_model_does_not_state_it(tmp_path):
+    assert load_config(changed(tmp_path, "del model['input_format']")).INPUT.FORMAT == "RGB"
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("vitdet_b", "model.backbone.net.use_act_checkpoint=True"), ("swin_b", "model.backbone.bottom_up.use_checkpoint")],
+)
+def test_activation_checkpointing_of_a_backbone_without_residual_blocks_names_its_own_option(name, option):
+    words = [*SMALL_WORDS, *SMALL_BACKBONES[name], "engine.MODEL.ACTIVATION_CHECKPOINTING=[backbone]"]
+    with pytest.raises(InputError, match=f"has 'backbone', but .* set {option}"):
+        check_config(load_config(f"lazy/{name}_sigmoid", words), 1, evaluation_only=False)

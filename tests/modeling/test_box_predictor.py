@@ -238,3 +238,10 @@ def test_an_activation_that_breaks_the_contract_is_an_input_error(cfg, monkeypat
     with pytest.raises(InputError, match=message), EventStorage():
         layer.losses(predictions, images)
         layer.inference(predictions, images)
+
+
+@pytest.mark.parametrize("name", ["use_fed_loss", "use_sigmoid_ce"])
+def test_the_constructor_refuses_other_losses_too(cfg, name):
+    cfg.MODEL.ROI_BOX_HEAD.ACTIVATION.NAME = "softmax"
+    with pytest.raises(InputError, match=f"{name} is True, but the loss is that of the activation"):
+        ActivationOutputLayers(cfg, ShapeSpec(channels=16), **{name: True})

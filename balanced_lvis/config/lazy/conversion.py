@@ -40,7 +40,7 @@ def config_of_lazy(path: str, overrides: Sequence[str], default_config: Callable
     cfg.MODEL.META_ARCHITECTURE, cfg.SOLVER.OPTIMIZER, cfg.SOLVER.LR_SCHEDULER_NAME = MODEL, LAZY, LAZY
     for key, name in {**TRAIN, **DATA}.items():
         if (value := select(lazy, name)) is not None:
-            set_key(cfg, key, as_names(value) if key.startswith("DATASETS.") else value, name)
+            set_key(cfg, key, as_names(value, name) if key.startswith("DATASETS.") else value, name)
     set_model(cfg, lazy)
     set_sampler(cfg, lazy)
     _set_evaluator(cfg, lazy)
@@ -72,7 +72,7 @@ def _set_evaluator(cfg: CN, lazy: DictConfig) -> None:
             "are supported, and the results are written to train.output_dir."
         )
     name = plain(select(lazy, "dataloader.evaluator.dataset_name"))
-    if name is not None and as_names(name) != cfg.DATASETS.TEST:
+    if name is not None and as_names(name, "dataloader.evaluator.dataset_name") != cfg.DATASETS.TEST:
         raise InputError(
             f"dataloader.evaluator.dataset_name of the LazyConfig is {name!r}, but dataloader.test.dataset.names is "
             f'{", ".join(cfg.DATASETS.TEST) or "empty"}; set it to "${{..test.dataset.names}}".'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from detectron2.config import CfgNode as CN
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from ...activations import activation_class, activation_names
 from ...calibration import calibration_class, calibration_names
@@ -16,6 +16,7 @@ from ...modeling.box_predictor import ActivationOutputLayers
 from ...modeling.roi_heads import LongTailCascadeROIHeads, LongTailROIHeads
 from ...utils.errors import InputError, did_you_mean
 from ...utils.keyword_options import keyword_options
+from .checks import check_values, image_format
 from .keys import HEADS, PREDICTOR
 from .values import called, plain, select, set_key
 
@@ -27,7 +28,8 @@ def set_model(cfg: CN, lazy: DictConfig) -> None:
     first = "model.roi_heads.box_predictor"
     names = [first]
     if is_cascade:
-        names = [f"{first}s[{stage}]" for stage in range(len(select(lazy, f"{first}s") or ()) or 1)]
+        stages = select(lazy, f"{first}s")
+        names = [f"{first}s[{stage}]" for stage in range(len(stages) if isinstance(stages, ListConfig) else 1)]
     for name in names:
         called(lazy, name, (ActivationOutputLayers,))
     # The thresholds of a cascade are those of its last stage.
@@ -35,14 +37,15 @@ def set_model(cfg: CN, lazy: DictConfig) -> None:
         for key, (name, default) in table.items():
             value = select(lazy, f"{section}.{name}")
             set_key(cfg, key, default if value is None else value, f"{section}.{name}")
-    for key, name in {"PIXEL_MEAN": "model.pixel_mean", "PIXEL_STD": "model.pixel_std"}.items():
-        cfg.MODEL[key] = list(select(lazy, name) or cfg.MODEL[key])
-    set_key(cfg, "INPUT.FORMAT", select(lazy, "model.input_format") or cfg.INPUT.FORMAT, "model.input_format")
-    cfg.MODEL.MASK_ON = select(lazy, "model.roi_heads.mask_head") is not None
-    set_key(cfg, "MODEL.ROI_MASK_HEAD.TEMPERATURE", float(select(lazy, "model.roi_heads.mask_head.temperature") or 0),
-         "model.roi_heads.mask_head.temperature")  # fmt: skip
     _set_method(cfg, lazy, names, "activation", {activation_class(name): name for name in activation_names()})
     _set_method(cfg, lazy, names, "calibration", {calibration_class(name): name for name in calibration_names()})
+    check_values(lazy, names)
+    for key, name in {"PIXEL_MEAN": "model.pixel_mean", "PIXEL_STD": "model.pixel_std"}.items():
+        cfg.MODEL[key] = list(select(lazy, name) or cfg.MODEL[key])
+    set_key(cfg, "INPUT.FORMAT", image_format(lazy) or cfg.INPUT.FORMAT, "model.input_format")
+    cfg.MODEL.MASK_ON = select(lazy, "model.roi_heads.mask_head") is not None
+    set_key(cfg, "MODEL.ROI_MASK_HEAD.TEMPERATURE", select(lazy, "model.roi_heads.mask_head.temperature") or 0.0,
+         "model.roi_heads.mask_head.temperature")  # fmt: skip
     _set_size_of_test_images(cfg, lazy)
 
 
@@ -82,12 +85,16 @@ def _options(node) -> dict[str, Any]:
 
 
 def _set_size_of_test_images(cfg: CN, lazy: DictConfig) -> None:
-    """Size to which prediction resizes images: that of a single ``ResizeShortestEdge``."""
-    found: Any = select(lazy, "dataloader.test.mapper.augmentations") or ()
-    if len(found) == 1 and isinstance(found[0], DictConfig) and "short_edge_length" in found[0]:
-        shortest = found[0].short_edge_length
-        cfg.INPUT.MIN_SIZE_TEST = int(shortest if isinstance(shortest, int) else shortest[0])
-        cfg.INPUT.MAX_SIZE_TEST = int(found[0].get("max_size", cfg.INPUT.MAX_SIZE_TEST))
+    """Size of test images, as a record of the run: that of the first ``ResizeShortestEdge``."""
+    where = "dataloader.test.mapper.augmentations"
+    found = select(lazy, where)
+    for index, node in enumerate(found if isinstance(found, ListConfig) else ()):
+        if isinstance(node, DictConfig) and "short_edge_length" in node:
+            name, shortest = f"{where}.{index}", plain(node.short_edge_length)
+            shortest = shortest[0] if isinstance(shortest, list) and shortest else shortest
+            set_key(cfg, "INPUT.MIN_SIZE_TEST", shortest, f"{name}.short_edge_length")
+            set_key(cfg, "INPUT.MAX_SIZE_TEST", node.get("max_size", cfg.INPUT.MAX_SIZE_TEST), f"{name}.max_size")
+            return
 
 
 def write_back(lazy: DictConfig, cfg: CN) -> None:

@@ -14,6 +14,11 @@ from .values import select
 
 
 def check_nodes(lazy: DictConfig, path: str) -> None:
+    if not isinstance(lazy.get(ENGINE, DictConfig({})), DictConfig):
+        raise InputError(
+            f"{path}: {ENGINE} is {lazy[ENGINE]!r}; it must be a dictionary of keys, such as "
+            f"{ENGINE}.MODEL.EMA.ENABLED=True."
+        )
     for name in NODES:
         if not isinstance(lazy.get(name), DictConfig):
             raise InputError(

@@ -27,8 +27,8 @@ def set_sampler(cfg: CN, lazy: DictConfig) -> None:
         raise InputError(
             f"{ENGINE}.DATALOADER.SAMPLER_TRAIN is {own!r}, but dataloader.train.sampler is set too; keep one."
         )
-    target = target_of(node)
-    if target not in _SAMPLERS:
+    target = target_of(node) if isinstance(node, DictConfig) and "_target_" in node else node
+    if target not in (*_SAMPLERS,):
         raise InputError(
             f"dataloader.train.sampler of the LazyConfig is {getattr(target, '__name__', target)}, which can't be "
             f"resumed; valid: {', '.join(cls.__name__ for cls in _SAMPLERS)}, or a registered sampler in "
@@ -39,7 +39,9 @@ def set_sampler(cfg: CN, lazy: DictConfig) -> None:
         value, where = select(node, name), f"dataloader.train.sampler.{name}"
         if name in _SAMPLERS[target]:
             if (key := _SAMPLERS[target][name]) is not None and value is not None:
-                set_key(cfg, key, float(value), where)
+                if (other := select(lazy, f"{ENGINE}.{key}")) is not None:
+                    raise InputError(f"{ENGINE}.{key} is {other!r}, but {where} is set too; keep one.")
+                set_key(cfg, key, value, where)
         elif name not in _FIXED or value != _FIXED[name][0]:
             valid = [*_SAMPLERS[target], *_FIXED]
             remedy = _FIXED[name][1] if name in _FIXED else f"remove it.{did_you_mean(name, valid)}"

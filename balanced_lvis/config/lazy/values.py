@@ -36,8 +36,14 @@ def plain(value):
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def as_names(value) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+def as_names(value, where: str) -> tuple[str, ...]:
+    """The names of datasets in the value of a key, called ``where`` in messages."""
+    value = [value] if isinstance(value, str) else plain(value)
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
+        raise InputError(
+            f"{where} of the LazyConfig is {value!r}; it must be the name of a dataset, or a list of names."
+        )
+    return tuple(value)
 
 
 def set_key(cfg: CN, key: str, value, name: str) -> None:

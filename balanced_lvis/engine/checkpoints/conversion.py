@@ -228,8 +228,8 @@ _UNKNOWN_LAYOUT = (
     "{0!r} can't be converted: its {2} tensors ({1}, ...) are not those of a supported model. Supported are detectors "
     "of Detectron2, EQL, BALMS and balanced_lvis, which have roi_heads.box_predictor.cls_score.weight; Mask and Faster "
     "R-CNN of mmdetection; ResNets and ResNeXts of torchvision and timm, which have layer1.0.conv1.weight, and "
-    "EfficientNet-Lite0, also below 'module.', 'model.' or 'backbone.'. Backbones of Detectron2 need no conversion: set "
-    "MODEL.WEIGHTS."
+    "EfficientNet-Lite0, also below 'module.', 'model.' or 'backbone.'. Backbones of Detectron2 need no conversion: "
+    "set MODEL.WEIGHTS."
 )
 
 
