@@ -118,7 +118,7 @@ def test_a_converted_network_has_the_same_features(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.pop("_blocks.15._bn2.bias"), "blocks.6.0.bn3.bias: missing in the file"),
+        (lambda state: state.pop("_blocks.15._bn2.bias"), "_blocks.15._bn2.bias: missing in the file"),
         (lambda state: state.update({"_blocks.16._bn1.bias": torch.zeros(3)}), "_blocks.16._bn1.bias"),
         (
             lambda state: state.update({"_conv_stem.weight": torch.zeros(40, 3, 3, 3)}),
