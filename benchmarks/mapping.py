@@ -25,8 +25,9 @@ from balanced_lvis.data.images.image_files import read_pil_image
 from balanced_lvis.data.images.image_transforms import augment, channels_first
 from balanced_lvis.data.mapper import ImageMapper
 from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.memory_allocator import keep_freed_memory
 
-from .measure import Options, row
+from .measure import Options, in_fresh_process, row
 
 _SCALES = (640, 672, 704, 736, 768, 800)  # of the shorter side, as in the LVIS configs
 # Mean numbers of objects of an image: of LVIS-1.0 train, and of its crowded images.
@@ -42,27 +43,58 @@ def mapper(options: Options) -> list[dict]:
     """
     Processor time for one pass over the photographs, with the images per second of one core in the description.
 
-    The last rows have the parts of balanced_lvis's time in the first row. Decoding and resize are Pillow's.
+    Each round measures both mappers in processes of their own, as the workers of a loader are; those of balanced_lvis
+    keep freed memory. The last rows have the parts of balanced_lvis's time in the first row. Decoding and resize are
+    Pillow's.
     """
-    folder = options.coco or datasets_root() / "coco"
-    works = [
-        (f"{density:g} objects each, {mask_format}", density, _resized_by_shorter_side(mask_format))
-        for density, mask_format in itertools.product(_DENSITIES, _FORMATS)
+    folder = str(options.coco or datasets_root() / "coco")
+    identical = {work: _are_identical(work, folder) for work in WORKS}
+    passes: dict[bool, list[dict]] = {False: [], True: []}
+    for _, native in itertools.product(range(options.rounds), (False, True)):
+        found = in_fresh_process("benchmarks.mapping:measure", {"folder": folder, "native": native})
+        passes[native].append(found["seconds"])
+    rows = []
+    for work in WORKS:
+        stock, ours = ([found[work] for found in passes[native]] for native in (False, True))
+        rates = [_PHOTOGRAPHS / statistics.median(seconds) for seconds in (stock, ours)]
+        size = f"{_PHOTOGRAPHS} photographs, {work}: {rates[0]:.1f} and {rates[1]:.1f} images/s"
+        rows.append(row("mapper", size, stock, ours, None, identical[work]))
+    parts = [name for name in passes[True][0] if name not in WORKS]
+    return rows + [
+        row("mapper", f"first row, of which {name}", [], [found[name] for found in passes[True]], None, None)
+        for name in parts
     ]
-    works.append((f"{_DENSITIES[0]:g} objects each, polygon, large-scale jittering", _DENSITIES[0], _jittered))
-    rows = [_compared(name, photographs(folder, density), build, options.rounds) for name, density, build in works]
-    return rows + _parts(photographs(folder, _DENSITIES[0]), works[0][2](ImageMapper), options.rounds)
 
 
-def _compared(name: str, records: list[dict], build: Build, rounds: int) -> dict:
+def measure(job: dict) -> dict:
+    """
+    Measure one pass of a mapper for each of :data:`WORKS`, after a warm-up pass.
+
+    Args:
+        job: "folder" of the photographs, and "native": whether the mapper is that of balanced_lvis.
+
+    Returns:
+        "seconds": seconds of processor time by work, and by part of the first work for balanced_lvis.
+    """
+    if job["native"]:
+        keep_freed_memory()
+    kind = ImageMapper if job["native"] else DatasetMapper
+    seconds = {}
+    for work, (density, build) in WORKS.items():
+        records, mapped_by = photographs(Path(job["folder"]), density), build(kind)
+        if density == _DENSITIES[0]:
+            _seconds_of_pass(mapped_by, records)
+        seconds[work] = _seconds_of_pass(mapped_by, records)
+        if job["native"] and len(seconds) == 1:
+            parts = _seconds_of_parts(records, mapped_by)
+    return {"seconds": seconds | (parts if job["native"] else {})}
+
+
+def _are_identical(work: str, folder: str) -> bool:
+    density, build = WORKS[work]
     mappers = [build(DatasetMapper), build(ImageMapper)]
-    identical = all(are_equal(*(_mapped(one, record, 0) for one in mappers)) for record in records)  # and a warm-up
-    seconds: list[list[float]] = [[], []]
-    for _, (one, found) in itertools.product(range(rounds), zip(mappers, seconds)):
-        found.append(_seconds_of_pass(one, records))
-    rates = [len(records) / statistics.median(found) for found in seconds]
-    size = f"{len(records)} photographs, {name}: {rates[0]:.1f} and {rates[1]:.1f} images/s"
-    return row("mapper", size, seconds[0], seconds[1], None, identical)
+    records = photographs(Path(folder), density)
+    return all(are_equal(*(_mapped(one, record, 0) for one in mappers)) for record in records)
 
 
 def photographs(folder: Path, density: float) -> list[dict]:
@@ -135,6 +167,13 @@ def _jittered(kind: type[DatasetMapper]) -> DatasetMapper:
     )
 
 
+# Mean number of objects of an image, and the function that builds a mapper of a class.
+WORKS: dict[str, tuple[float, Build]] = {
+    f"{density:g} objects each, {mask_format}": (density, _resized_by_shorter_side(mask_format))
+    for density, mask_format in itertools.product(_DENSITIES, _FORMATS)
+} | {f"{_DENSITIES[0]:g} objects each, polygon, large-scale jittering": (_DENSITIES[0], _jittered)}
+
+
 def _mapped(mapped_by: Callable[[dict], dict], record: dict, seed: int) -> dict:
     np.random.seed(seed)
     return mapped_by(record)
@@ -170,24 +209,20 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def _parts(records: list[dict], mapped_by: ImageMapper, rounds: int) -> list[dict]:
+def _seconds_of_parts(records: list[dict], mapped_by: ImageMapper) -> dict[str, float]:
     """Processor time of each part of a pass of ``mapped_by``."""
-    parts: dict[str, list[float]] = {"decoding": [], "resize and flip": [], "pixels to a tensor": [], "objects": []}
-    for _ in range(rounds):
-        spent = dict.fromkeys(parts, 0.0)
-        for seed, record in enumerate(records):
-            np.random.seed(seed)
-            marks = [time.process_time()]
-            image = read_pil_image(record["file_name"])
-            marks.append(time.process_time())
-            image, transforms = augment(image, mapped_by.augmentations.augs)
-            marks.append(time.process_time())
-            channels_first(image, mapped_by.image_format)
-            marks.append(time.process_time())
-            mapped_by._instances(record["annotations"], transforms, (image.height, image.width))
-            marks.append(time.process_time())
-            for name, start, end in zip(parts, marks, marks[1:]):
-                spent[name] += end - start
-        for name, seconds in spent.items():
-            parts[name].append(seconds)
-    return [row("mapper", f"first row, of which {name}", [], seconds, None, None) for name, seconds in parts.items()]
+    seconds = dict.fromkeys(("decoding", "resize and flip", "pixels to a tensor", "objects"), 0.0)
+    for seed, record in enumerate(records):
+        np.random.seed(seed)
+        marks = [time.process_time()]
+        image = read_pil_image(record["file_name"])
+        marks.append(time.process_time())
+        image, transforms = augment(image, mapped_by.augmentations.augs)
+        marks.append(time.process_time())
+        channels_first(image, mapped_by.image_format)
+        marks.append(time.process_time())
+        mapped_by._instances(record["annotations"], transforms, (image.height, image.width))
+        marks.append(time.process_time())
+        for name, start, end in zip(seconds, marks, marks[1:]):
+            seconds[name] += end - start
+    return seconds

@@ -16,6 +16,7 @@ from detectron2.data import (
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
+from ..utils.memory_allocator import keep_freed_memory
 from ..utils.parent_process import end_with_parent
 from .batches import BatchStream, MappedImages, aspect_ratio_groups
 from .copy_paste import CopyPaste, build_copy_paste
@@ -221,6 +222,7 @@ def _start_worker(worker: int, then: Callable[[int], None] | None = None) -> Non
         then: further initialisation, called with the number.
     """
     end_with_parent()
+    keep_freed_memory()  # every image needs the same few megabytes again
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops its workers
     if then is not None:
         then(worker)

@@ -15,9 +15,9 @@ def keep_freed_memory(device: str = "cpu") -> bool:
     """
     Keep freed memory in the process for reuse instead of returning it to the system, if it computes on the CPU.
 
-    On the CPU, each step allocates its activations and gradients. glibc maps large blocks from the system and unmaps
-    them when they are freed, so that the kernel must provide and clear gigabytes of pages per step. Results don't
-    change; the process keeps its peak memory.
+    On the CPU, each step allocates its activations and gradients, and each worker of a loader the pixels of an image.
+    glibc maps large blocks from the system and unmaps them when they are freed, so that the kernel must provide and
+    clear gigabytes of pages per step. Results don't change; the process keeps its peak memory.
 
     Args:
         device: ``MODEL.DEVICE``.
