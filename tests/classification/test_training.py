@@ -185,7 +185,7 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
 def test_a_killed_run_resumes_from_its_last_checkpoint_and_equals_an_uninterrupted_one(cache, tmp_path):
     def start(name):
         options = {**AUGMENTED, **OPTIONS["eql"], "SOLVER__CHECKPOINT_PERIOD": 7, "SOLVER__LOG_PERIOD": 1}
-        words = characters_opts(cache, tmp_path / name, SOLVER__MAX_ITER=300, **options)
+        words = characters_opts(cache, tmp_path / name, SOLVER__MAX_ITER=150, **options)
         tool = ROOT / "tools" / "train_classifier.py"
         command = [tool, "--config-file", "classification/characters/eql", "--resume", *words]
         return programs.Program(*command, output=tmp_path / f"{name}.txt", cwd=tmp_path)
@@ -199,7 +199,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_and_equals_an_uninterrupt
     assert not (tmp_path / "killed" / "model_final.pth").exists()
     # Lines that a kill has cut off, or that are of iterations after the checkpoint, are written again.
     with open(tmp_path / "killed" / "metrics.json", "a") as file:
-        file.write('{"iteration": 299, "total_loss": 1.0}\n{"itera')
+        file.write('{"iteration": 149, "total_loss": 1.0}\n{"itera')
     with start("killed") as process:
         output, _ = process.communicate()
     assert process.returncode == 0 and "Resumed from" in output, output

@@ -19,7 +19,7 @@ ITERATIONS, STOP = 7, 4
 
 
 def cfg_of(name, root, output, **options):
-    pairs = {"SOLVER.MAX_ITER": ITERATIONS, "TEST.EVAL_PERIOD": 0, "SEED": 5, **options}
+    pairs = {"SOLVER.MAX_ITER": ITERATIONS, "TEST.EVAL_PERIOD": 0, "DATASETS.TEST": (), "SEED": 5, **options}
     cfg = load_config(CONFIGS / name, rendered_opts(root, output))
     cfg.merge_from_list([item for pair in pairs.items() for item in pair])
     return cfg
@@ -30,7 +30,7 @@ def lines_of(folder):
 
 
 def test_metrics_that_are_written_again_are_in_the_file_that_lines_were_dropped_from(rendered, tmp_path):
-    name, options = "quick_start/balanced_sigmoid.yaml", {"DATASETS.TEST": (), "SOLVER.CHECKPOINT_PERIOD": STOP}
+    name, options = "quick_start/balanced_sigmoid.yaml", {"SOLVER.CHECKPOINT_PERIOD": STOP}
     train_recorded(cfg_of(name, rendered, tmp_path, **options))
     before = lines_of(tmp_path)
     assert before == [ITERATIONS - 1]
@@ -66,7 +66,7 @@ def evaluations(folder):
 
 def test_an_evaluation_that_a_signal_has_cut_off_is_made_by_the_run_that_goes_on(rendered, tmp_path, monkeypatch):
     """Once, and with the results, losses and weights of an uninterrupted run."""
-    name, options = "quick_start/balanced_sigmoid.yaml", {"TEST.EVAL_PERIOD": STOP}
+    name, options = "quick_start/balanced_sigmoid.yaml", {"TEST.EVAL_PERIOD": STOP, "DATASETS.TEST": ("rendered_val",)}
     seed_all_rng(5)  # for the initial weights
     whole = train_recorded(cfg_of(name, rendered, tmp_path / "straight", **options))
     expected = evaluations(tmp_path / "straight")

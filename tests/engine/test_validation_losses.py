@@ -30,7 +30,7 @@ from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.random_state import current_states, seed_all, seed_of
 from tests.data.turned import save_turned
 from tests.engine.processes.test_ranks import on_ranks
-from tests.engine.test_second_stage import tensors, train
+from tests.engine.test_second_stage import EVALUATED, tensors, train
 
 BOTH = {"TEST__LOSS_IMAGES": 5, "TEST__SAMPLE_IMAGES": 2}
 LOSSES = {"loss_cls", "loss_box_reg", "loss_mask", "loss_rpn_cls", "loss_rpn_loc"}
@@ -52,7 +52,7 @@ def without_extras(lines):
 def test_training_is_bit_identical_with_and_without(method, rendered, tmp_path):
     """With state that training updates, batch statistics, and random classes."""
     settings = {
-        "MODEL__ROI_BOX_HEAD__ACTIVATION__NAME": method, "TEST__EVAL_PERIOD": 2, "SEED": 3,
+        **EVALUATED, "MODEL__ROI_BOX_HEAD__ACTIVATION__NAME": method, "TEST__EVAL_PERIOD": 2, "SEED": 3,
         "MODEL__RESNETS__NORM": "BN", "MODEL__BACKBONE__FREEZE_AT": 0,
     }  # fmt: skip
     plain = train("rfs", rendered, tmp_path / "plain", **settings)
@@ -70,7 +70,7 @@ def test_training_is_bit_identical_with_and_without(method, rendered, tmp_path):
 @pytest.fixture(scope="module")
 def watched(rendered, tmp_path_factory):
     """A run of four iterations with an evaluation after two."""
-    return train("rfs", rendered, tmp_path_factory.mktemp("watched"), TEST__EVAL_PERIOD=2, **BOTH)
+    return train("rfs", rendered, tmp_path_factory.mktemp("watched"), TEST__EVAL_PERIOD=2, **EVALUATED, **BOTH)
 
 
 def test_losses_and_samples_of_every_evaluation_are_in_tensorboard(watched):
@@ -228,7 +228,8 @@ def test_no_training_images_are_drawn(tiny_cfg, monkeypatch):
 
 
 def test_a_second_stage_has_the_loss_of_its_classifier(rendered, watched, tmp_path):
-    output = train("balms", rendered, tmp_path, MODEL__WEIGHTS=watched / "model_final.pth", TEST__LOSS_IMAGES=3)
+    options = {**EVALUATED, "MODEL__WEIGHTS": watched / "model_final.pth", "TEST__LOSS_IMAGES": 3}
+    output = train("balms", rendered, tmp_path, **options)
     line = next(line for line in lines_of(output) if "bbox/AP" in line)
     assert {name for name in line if name.startswith("validation")} == {
         "validation/loss_cls", "validation/total_loss"
@@ -380,5 +381,5 @@ def test_samples_of_a_detector_of_detectron2_have_its_predictions_at_the_right(t
 )
 def test_what_is_not_possible_is_refused_at_the_start(overrides, named, rendered, tmp_path):
     with pytest.raises(InputError, match=named):
-        train("rfs", rendered, tmp_path, **overrides)
+        train("rfs", rendered, tmp_path, **{**EVALUATED, **overrides})
     assert not (tmp_path / "metrics.json").exists()

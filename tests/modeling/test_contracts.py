@@ -25,7 +25,7 @@ from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.run_files import SAVED_PRIOR
 from tests.activations import toys
 from tests.common import CONFIGS, rendered_opts
-from tests.engine.test_second_stage import tensors, train
+from tests.engine.test_second_stage import EVALUATED, tensors, train
 
 K = 12
 NAME = "MODEL__ROI_BOX_HEAD__ACTIVATION__NAME"
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("toy_activations")
 @pytest.fixture(scope="module")
 def objectness(rendered, tmp_path_factory):
     output = tmp_path_factory.mktemp("objectness")
-    return train("rfs", rendered, output, **SHORT, **{NAME: toys.OBJECTNESS})
+    return train("rfs", rendered, output, **SHORT, **EVALUATED, **{NAME: toys.OBJECTNESS})
 
 
 def test_an_activation_with_more_outputs_is_trained_and_evaluated(objectness):
