@@ -23,6 +23,7 @@ from detectron2.structures import BitMasks, BoxMode
 from balanced_lvis.data.dataset_files import datasets_root
 from balanced_lvis.data.images.image_files import read_pil_image
 from balanced_lvis.data.images.image_transforms import augment, channels_first
+from balanced_lvis.data.loader import KEPT_BYTES
 from balanced_lvis.data.mapper import ImageMapper
 from balanced_lvis.utils.errors import InputError
 from balanced_lvis.utils.memory_allocator import keep_freed_memory
@@ -51,7 +52,7 @@ def mapper(options: Options) -> list[dict]:
     identical = {work: _are_identical(work, folder) for work in WORKS}
     passes: dict[bool, list[dict]] = {False: [], True: []}
     for _, native in itertools.product(range(options.rounds), (False, True)):
-        found = in_fresh_process("benchmarks.mapping:measure", {"folder": folder, "native": native})
+        found = in_fresh_process("benchmarks.mapping:seconds_of_passes", {"folder": folder, "native": native})
         passes[native].append(found["seconds"])
     rows = []
     for work in WORKS:
@@ -66,9 +67,9 @@ def mapper(options: Options) -> list[dict]:
     ]
 
 
-def measure(job: dict) -> dict:
+def seconds_of_passes(job: dict) -> dict:
     """
-    Measure one pass of a mapper for each of :data:`WORKS`, after a warm-up pass.
+    Measure one pass of a mapper for each of :data:`WORKS`. A pass over the first ones warms up.
 
     Args:
         job: "folder" of the photographs, and "native": whether the mapper is that of balanced_lvis.
@@ -77,17 +78,16 @@ def measure(job: dict) -> dict:
         "seconds": seconds of processor time by work, and by part of the first work for balanced_lvis.
     """
     if job["native"]:
-        keep_freed_memory()
+        keep_freed_memory(most=KEPT_BYTES)
     kind = ImageMapper if job["native"] else DatasetMapper
-    seconds = {}
+    seconds: dict[str, float] = {}
     for work, (density, build) in WORKS.items():
         records, mapped_by = photographs(Path(job["folder"]), density), build(kind)
-        if density == _DENSITIES[0]:
+        if not seconds:
             _seconds_of_pass(mapped_by, records)
+            parts = _seconds_of_parts(records, mapped_by) if job["native"] else {}
         seconds[work] = _seconds_of_pass(mapped_by, records)
-        if job["native"] and len(seconds) == 1:
-            parts = _seconds_of_parts(records, mapped_by)
-    return {"seconds": seconds | (parts if job["native"] else {})}
+    return {"seconds": seconds | parts}
 
 
 def _are_identical(work: str, folder: str) -> bool:

@@ -123,8 +123,9 @@ def device_of(cfg: CN) -> torch.device:
     Raises:
         InputError: if it is another device than the CPU and the GPUs that torch finds.
     """
-    name = cfg.MODEL.DEVICE
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+    name = str(cfg.MODEL.DEVICE)
+    # torch wraps larger numbers to negative ones.
+    if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9][0-9]?))?", name):
         raise InputError(f"MODEL.DEVICE is {name!r}; choose auto, cpu or cuda, or a GPU by its number, such as cuda:0.")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -132,7 +133,10 @@ def device_of(cfg: CN) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"MODEL.DEVICE is {name!r}, but torch finds no GPU; choose auto or cpu.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"MODEL.DEVICE is {name!r}, but torch finds only {torch.cuda.device_count()} GPUs.")
+        raise InputError(
+            f"MODEL.DEVICE is {name!r}, but the number of GPUs that torch finds is {torch.cuda.device_count()}; they "
+            "are numbered from 0."
+        )
     return device
 
 
@@ -159,14 +163,17 @@ _SEEDS = 2**32  # of NumPy's legacy generator, which the published rule of long-
 
 def check_config(cfg: CN) -> None:
     """
-    Check values that no other part of the code checks before training. A schedule that doesn't end is logged.
+    Check values that no other part of the code checks before work starts.
 
     Raises:
         InputError: for a value that is out of range or of a wrong type.
     """
     for key, (types, words) in _ELEMENTS.items():
-        if wrong := [x for x in get(cfg, key) if not isinstance(x, types) or isinstance(x, bool)]:
-            raise InputError(f"{key} is {get(cfg, key)}; all of it must be {words}, unlike {wrong[0]!r}.")
+        values = get(cfg, key)
+        if not isinstance(values, (list, tuple)):
+            raise InputError(f"{key} is {values!r}; it must be a list of {words}.")
+        if wrong := [value for value in values if not isinstance(value, types) or isinstance(value, bool)]:
+            raise InputError(f"{key} is {values}; all of it must be {words}, unlike {wrong[0]!r}.")
     for key in (*_POSITIVE, *_NOT_NEGATIVE):
         value, positive = get(cfg, key), key in _POSITIVE
         if not (value > 0 if positive else value >= 0) or value == math.inf:
@@ -188,10 +195,16 @@ def check_config(cfg: CN) -> None:
         raise InputError("MODEL.DECOUPLED.ENABLED is True; set MODEL.WEIGHTS to the checkpoint of the first stage.")
     if cfg.SOLVER.META.ENABLED and not cfg.MODEL.DECOUPLED.ENABLED:
         raise InputError("SOLVER.META.ENABLED is True; the Meta Sampler needs MODEL.DECOUPLED.ENABLED True.")
-    _check_schedule(cfg)
 
 
-def _check_schedule(cfg: CN) -> None:
+def check_schedule(cfg: CN) -> None:
+    """
+    Check that training is long enough for its schedule. A warning is logged if the warm-up or a step is not before
+    ``SOLVER.MAX_ITER``.
+
+    Raises:
+        InputError: if classes would never be re-weighted, although ``DRW_START`` is set.
+    """
     solver = cfg.SOLVER
     start_key = f"MODEL.ACTIVATION.{cfg.MODEL.ACTIVATION.NAME.upper()}.DRW_START"
     start = cfg.MODEL.ACTIVATION.get(cfg.MODEL.ACTIVATION.NAME.upper(), {}).get("DRW_START", -1)
@@ -201,11 +214,11 @@ def _check_schedule(cfg: CN) -> None:
             f"Lower {start_key}, such as to {solver.MAX_ITER * 4 // 5}, or set it to -1 for no weights."
         )
     if solver.WARMUP_ITERS >= solver.MAX_ITER:
-        _warn_of_schedule("SOLVER.WARMUP_ITERS", solver.WARMUP_ITERS, solver.MAX_ITER)
+        _warn_of_schedule("SOLVER.WARMUP_ITERS is", solver.WARMUP_ITERS, solver.MAX_ITER)
     if late := [step for step in solver.STEPS if step >= solver.MAX_ITER]:
-        _warn_of_schedule("SOLVER.STEPS", late[0], solver.MAX_ITER)
+        _warn_of_schedule("SOLVER.STEPS has a step at", late[0], solver.MAX_ITER)
 
 
 @once
-def _warn_of_schedule(key: str, iterations: int, end: int) -> None:
-    logger.warning("%s has %d iterations, but training ends after SOLVER.MAX_ITER %d; lower it.", key, iterations, end)
+def _warn_of_schedule(what: str, iterations: int, end: int) -> None:
+    logger.warning("%s %d, but training ends after SOLVER.MAX_ITER %d; lower it.", what, iterations, end)

@@ -16,7 +16,7 @@ from ..experiments.tables import percent
 from ..utils.errors import InputError
 from ..utils.io import write_json, write_text
 from ..utils.job_lock import only_job_in
-from .config import check_config, load_config
+from .config import check_config, check_schedule, load_config
 from .evaluation import GROUPS
 from .methods import METHODS
 from .report import balanced_test, marginal_figure, results_page, statistics_table
@@ -159,6 +159,8 @@ def _prepare_data(runs: Sequence[Run]) -> None:
     for run in runs:
         cfg = run.config()
         check_config(cfg)
+        if not isinstance(run, EvaluationRun):
+            check_schedule(cfg)
         tail = cfg.DATASET.LONG_TAIL
         key = (tail.IMBALANCE, tail.MAX_COUNT, tail.SEED)
         if key not in checked:

@@ -6,12 +6,11 @@ import logging
 import os
 
 import numpy as np
-import torch
 
 from ..calibration import LogitStatistics
 from ..calibration.base import check_saved_files, path_next_to
 from ..calibration.logit_statistics import STATISTICS_SUFFIX
-from ..utils.errors import InputError
+from ..utils.errors import DivergedError, InputError
 from ..utils.io import write_json, write_text
 from ..utils.job_lock import only_job_in
 from ..utils.keyword_options import chosen_options
@@ -19,13 +18,15 @@ from ..utils.once import once
 from ..utils.run_files import CONFIG, EVALUATION, FINAL_WEIGHTS, LAST_CHECKPOINT, METRICS, RESULTS, SAVED_PRIOR
 from ..utils.storage import check_output, check_writable, clear_errors, clear_output_errors
 from .checkpoints import CURRENT, check_fits_evaluation, check_same_data, load_model, read_checkpoint
-from .config import check_config, device_of
+from .config import check_config, check_schedule, device_of
 from .data import Dataset, build_dataset, long_tailed_subset
 from .data.image_set import ImageSet
 from .data.in_memory import in_memory
 from .evaluation import GROUPS, is_balanced, predict, results_of, statistics_of
-from .model import ImageClassifier, build_model
+from .model import build_model
 from .training import Trainer
+
+_LOWER = "train again with a lower SOLVER.BASE_LR ({})."
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +44,12 @@ def train(cfg, resume: bool = False) -> dict:
         the content of ``results.json``, see :func:`balanced_lvis.classification.evaluation.results_of`.
 
     Raises:
-        InputError: if the config or the data is invalid, another job uses ``OUTPUT_DIR``, or scores are not finite.
+        InputError: if the config or the data is invalid, or another job uses ``OUTPUT_DIR``.
         StorageError: if ``OUTPUT_DIR`` can't be written to.
-        DivergedError: if the loss is not finite.
+        DivergedError: if the loss, or a score of the trained model, is not finite.
     """
     check_config(cfg)
+    check_schedule(cfg)
     device = device_of(cfg)
     with only_job_in(cfg.OUTPUT_DIR):
         check_writable(cfg.OUTPUT_DIR)
@@ -58,7 +60,9 @@ def train(cfg, resume: bool = False) -> dict:
             _write_inputs(cfg, images)
         _report(images)
         trainer.train()
-        scores = _finite_scores(trainer.model, test, cfg, device, os.path.join(cfg.OUTPUT_DIR, FINAL_WEIGHTS))
+        scores = predict(trainer.model, test, cfg.TEST.IMS_PER_BATCH, device)
+        if not np.isfinite(scores).all():
+            raise DivergedError(f"The scores of the trained model are not finite; {_LOWER.format(cfg.SOLVER.BASE_LR)}")
         return _write_results(cfg.OUTPUT_DIR, results_of(scores, test.labels, images.counts()))
 
 
@@ -95,7 +99,12 @@ def evaluate(cfg) -> dict:
             model.calibration.check_classes(images.class_names, "the training set")
             check_saved_files(model.calibration, cfg.MODEL.WEIGHTS)
         (test,) = in_memory(test)
-        scores = _finite_scores(model.to(device), test, cfg, device, cfg.MODEL.WEIGHTS)
+        scores = predict(model.to(device), test, cfg.TEST.IMS_PER_BATCH, device)
+        if not np.isfinite(scores).all():
+            raise InputError(
+                f"The scores of {cfg.MODEL.WEIGHTS!r} are not finite: it is damaged, or its training diverged. Use "
+                f"another checkpoint, or {_LOWER.format(cfg.SOLVER.BASE_LR)}"
+            )
         with clear_errors(folder):
             write_text(os.path.join(folder, CONFIG), cfg.dump())
         return _write_results(folder, results_of(scores, test.labels, images.counts()))
@@ -189,16 +198,6 @@ def training_subset(cfg, images: ImageSet) -> ImageSet:
     if not options.IMBALANCE:
         return images
     return long_tailed_subset(images, options.IMBALANCE, options.MAX_COUNT, options.SEED)
-
-
-def _finite_scores(model: ImageClassifier, test: ImageSet, cfg, device: torch.device, weights: str) -> np.ndarray:
-    scores = predict(model, test, cfg.TEST.IMS_PER_BATCH, device)
-    if not np.isfinite(scores).all():
-        raise InputError(
-            f"The scores of {weights!r} are not finite: it is damaged, or its training diverged. Use another "
-            f"checkpoint, or train again with a lower SOLVER.BASE_LR ({cfg.SOLVER.BASE_LR})."
-        )
-    return scores
 
 
 def _write_inputs(cfg, images: ImageSet) -> None:

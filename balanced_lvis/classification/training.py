@@ -96,10 +96,12 @@ class Trainer:
             self.step.load_state_dict(content["step"])
             self.iteration = int(content["iteration"])
             set_states(content["random"])
+        except torch.OutOfMemoryError:
+            raise
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
             raise InputError(
-                f"{os.fspath(path)!r} lacks a state that training resumes from ({first_line(error)}); restore it, or "
-                "train without --resume."
+                f"{os.fspath(path)!r} can't be resumed from ({first_line(error)}); restore it, or train without "
+                "--resume."
             ) from error
         logger.info("Resumed from %s at iteration %d", path, self.iteration)
         return True

@@ -27,7 +27,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluation_args(args: argparse.Namespace) -> argparse.Namespace:
-    """A command line with the arguments that it lacks of ``train --eval-only``."""
+    """The arguments, with those of ``train --eval-only`` set."""
     return argparse.Namespace(**{**vars(args), "eval_only": True, "resume": False, "allow_missing": False})
 
 

@@ -163,8 +163,6 @@ def _explained(path: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: its _BASE_ {error.filename!r} doesn't exist; correct the path.") from error
     except (TypeError, AttributeError) as error:
         raise InputError(f"{path} must be a yaml mapping of config keys to values ({error}).") from error
     except _NESTED as error:

@@ -27,6 +27,8 @@ from .registered_files import has_rle_masks, lvis_source
 from .samplers import ClassAwareTrainingSampler, build_sampler, class_names_from_config
 from .training_set import training_records
 
+KEPT_BYTES = 1 << 28  # of freed memory in a worker: enough for photographs, which all need about the same
+
 
 @dataclass
 class TrainLoader:
@@ -222,7 +224,7 @@ def _start_worker(worker: int, then: Callable[[int], None] | None = None) -> Non
         then: further initialisation, called with the number.
     """
     end_with_parent()
-    keep_freed_memory()  # every image needs the same few megabytes again
+    keep_freed_memory(most=KEPT_BYTES)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent stops its workers
     if then is not None:
         then(worker)

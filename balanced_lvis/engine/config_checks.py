@@ -8,7 +8,8 @@ from detectron2.modeling import META_ARCH_REGISTRY, ROI_HEADS_REGISTRY
 from .. import _detectron2
 from ..activations import activation_class
 from ..calibration.base import check_fits
-from ..config.lazy.checks import checkpointing_option
+from ..config.lazy.checks import check_training_values, checkpointing_option
+from ..config.lazy.model import predictor_names
 from ..config_files.keys import get
 from ..data.copy_paste import check_copy_paste
 from ..data.mapper import build_mapper
@@ -180,10 +181,12 @@ def check_lazy_parts(cfg, evaluation_only: bool) -> None:
         for part in cfg.MODEL.ACTIVATION_CHECKPOINTING:
             if not checkpoint_activations(model, (part,)):
                 option = checkpointing_option(lazy_config(cfg))
+                remedy = f"remove it, and set {option}" if option else "remove it"
                 raise InputError(
                     f"MODEL.ACTIVATION_CHECKPOINTING has {part!r}, but the {part} of the LazyConfig has no residual "
-                    f"blocks of Detectron2's ResNets that are trained; {f'set {option}' if option else 'remove it'}."
+                    f"blocks of Detectron2's ResNets that are trained; {remedy}."
                 )
+        check_training_values(lazy_config(cfg), predictor_names(lazy_config(cfg)))
         build_schedule(cfg, build_optimizer(cfg, model))
         build_mapper(cfg, True)
 

@@ -13,11 +13,10 @@ from detectron2.utils.events import EventWriter, get_event_storage
 
 from ..utils.io import append, replacing
 from ..utils.iteration_lines import iteration_of, keep_before, read_lines
-from ..utils.run_files import METRICS
+from ..utils.run_files import METRICS, PREVIOUS_METRICS
 
 logger = logging.getLogger(__name__)
 
-PREVIOUS = "metrics.previous.json"
 WINDOW = 20  # iterations over which Detectron2 takes the median of a loss
 
 
@@ -99,10 +98,10 @@ def set_aside(folder: str | os.PathLike) -> None:
     Args:
         folder: ``OUTPUT_DIR``.
     """
-    path, previous = (os.path.join(folder, name) for name in (METRICS, PREVIOUS))
+    path, previous = (os.path.join(folder, name) for name in (METRICS, PREVIOUS_METRICS))
     if os.path.isfile(path) and os.path.getsize(path):
         os.replace(path, previous)
-        logger.warning("%s of an earlier run was renamed to %s.", path, PREVIOUS)
+        logger.warning("%s of an earlier run was renamed to %s.", path, PREVIOUS_METRICS)
 
 
 def has_evaluation(folder: str | os.PathLike, iteration: int) -> bool:

@@ -26,7 +26,7 @@ from ..modeling.decoupled import is_second_stage
 from ..utils.errors import InputError
 from ..utils.io import write_text
 from ..utils.memory_allocator import keep_freed_memory
-from ..utils.run_files import CONFIG, ENVIRONMENT, EVALUATION
+from ..utils.run_files import CONFIG, ENVIRONMENT, EVALUATION, LAZY_CONFIG
 from ..utils.storage import clear_errors
 from .checkpoints.checkpoint_folder import newest_checkpoint
 from .checkpoints.identity import Identity
@@ -205,7 +205,7 @@ def _start(cfg, eval_only: bool) -> None:
     if comm.is_main_process():
         for name, content in ((CONFIG, cfg.dump()), (ENVIRONMENT, collect_env_info())):
             write_text(os.path.join(cfg.OUTPUT_DIR, name), content)
-        record_lazy(cfg, os.path.join(cfg.OUTPUT_DIR, "lazy_config.yaml"))
+        record_lazy(cfg, os.path.join(cfg.OUTPUT_DIR, LAZY_CONFIG))
         logger.info("Config and environment saved in %s", cfg.OUTPUT_DIR)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     if not eval_only:

@@ -11,6 +11,7 @@ from ..config.lazy import LAZY
 from ..config_files.keys import get, parent
 from ..lazy_config.files import build_part, lazy_config
 from ..utils.errors import InputError, did_you_mean
+from ..utils.text import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +28,13 @@ def _build_lazy(cfg, optimizer) -> LRMultiplier:
     """The schedule that a LazyConfig declares, over all iterations."""
     multiplier = build_part(lazy_config(cfg), "lr_multiplier", cfg.LAZY.FILE)
     for part in (0.0, 0.5, 1 - 1 / cfg.SOLVER.MAX_ITER):
-        value = multiplier(part)
-        if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-            raise InputError(
-                f"lr_multiplier of the LazyConfig is {value!r} after {part:.0%} of the iterations; it must be a "
-                "number of at least 0."
-            )
+        where = f"lr_multiplier of the LazyConfig, after {part:.0%} of the iterations,"
+        try:
+            value = float(multiplier(part))
+        except Exception as error:  # of code in the LazyConfig
+            raise InputError(f"{where} fails with {first_line(error)}; correct it.") from error
+        if not 0 <= value < math.inf:
+            raise InputError(f"{where} gives the factor {value}; it must be a number of at least 0.")
     return LRMultiplier(optimizer, multiplier, cfg.SOLVER.MAX_ITER)
 
 

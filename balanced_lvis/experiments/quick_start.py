@@ -113,7 +113,7 @@ def quick_start(
 
 
 def _remove_finished(runs: list[Run], output: Path) -> None:
-    """Remove the runs of a quick start that has finished, and its report."""
+    """Remove the report, and the runs if the quick start has finished."""
     if (output / SUMMARY).exists():
         for run in runs:
             run.discard()

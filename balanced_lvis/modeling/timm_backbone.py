@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,18 +40,18 @@ class TimmBackbone(Backbone):
         if unknown or not out_features:
             raise InputError(f"The feature maps of {name!r} are {[*out_features]}; valid: {', '.join(_STRIDES)}.")
         self.network = network = _create(name, in_channels)
-        found = {info["reduction"]: (index, info["num_chs"]) for index, info in enumerate(network.feature_info)}
+        info = network.feature_info
+        found = {stride: place for stride, *place in zip(info.reduction(), itertools.count(), info.channels())}
         missing = [_STRIDES[feature] for feature in out_features if _STRIDES[feature] not in found]
         if missing:
             raise InputError(
                 f"The network {name!r} of timm has feature maps with the strides {sorted(found)}, but not "
                 f"{', '.join(map(str, missing))}; choose another network, or other feature maps."
             )
-        chosen = {feature: found[_STRIDES[feature]] for feature in out_features}
         self._out_features = list(out_features)
-        self._out_feature_strides = {feature: _STRIDES[feature] for feature in chosen}
-        self._out_feature_channels = {feature: channels for feature, (_, channels) in chosen.items()}
-        self._indices = {feature: index for feature, (index, _) in chosen.items()}
+        self._out_feature_strides = {feature: _STRIDES[feature] for feature in out_features}
+        self._out_feature_channels = {feature: found[_STRIDES[feature]][1] for feature in out_features}
+        self._indices = {feature: found[_STRIDES[feature]][0] for feature in out_features}
 
     @property
     def size_divisibility(self) -> int:
@@ -84,6 +85,8 @@ def _create(name: str, in_channels: int) -> Any:
         network: Any = timm.create_model(name, features_only=True, in_chans=in_channels)
     except (RuntimeError, AttributeError, AssertionError) as error:
         raise InputError(f"The network {name!r} of timm has no feature maps: {error}") from error
+    if getattr(network, "output_fmt", "NCHW") != "NCHW":
+        raise InputError(f"The network {name!r} of timm has its channels last; choose a convolutional network.")
     if network.pretrained_cfg.get("fixed_input_size"):
         raise InputError(f"The network {name!r} of timm takes images of one size only; choose a convolutional network.")
     return freeze_batch_norm_2d(network)

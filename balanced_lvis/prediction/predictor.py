@@ -293,9 +293,22 @@ def _config_for_prediction(cfg, weights: str, threshold: float):
 
 
 def _test_augmentations(cfg) -> transforms.AugmentationList:
-    """The augmentations of evaluation."""
+    """
+    The augmentations of evaluation.
+
+    Raises:
+        InputError: if the size of images was changed in the config of a LazyConfig, where it is only a record.
+    """
     if cfg.get("LAZY", {}).get("FILE"):
-        return build_mapper(cfg, False).augmentations
+        augmentations = build_mapper(cfg, False).augmentations
+        resize = next((one for one in augmentations.augs if isinstance(one, transforms.ResizeShortestEdge)), None)
+        size = (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+        if resize and (resize.short_edge_length[0], resize.max_size) != size:
+            raise InputError(
+                f"INPUT.MIN_SIZE_TEST and MAX_SIZE_TEST are {size}, but the size of images is that of the LazyConfig; "
+                "set dataloader.test.mapper.augmentations there."
+            )
+        return augmentations
     return transforms.AugmentationList([ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)])
 
 

@@ -1,9 +1,11 @@
 """Names of files and folders that a run writes to its ``OUTPUT_DIR``."""
 
 CONFIG = "config.yaml"  # all keys
+LAZY_CONFIG = "lazy_config.yaml"  # record of the LazyConfig, if it is one
 ENVIRONMENT = "environment.txt"  # versions of the system and of libraries
 LOG = "log.txt"  # what is printed
 METRICS = "metrics.json"  # one line per logged or evaluated iteration
+PREVIOUS_METRICS = "metrics.previous.json"  # of an earlier run in the same folder
 RESULTS = "results.json"  # metrics of the final model
 SAVED_PRIOR = "class_prior.json"  # counts of the training set
 

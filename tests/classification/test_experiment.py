@@ -133,10 +133,13 @@ def test_runs_are_kept_and_repeated_only_if_something_has_changed(tmp_path, caps
 
     assert command.main([*words, *opts(tmp_path)]) == 0
     assert "0 runs to train and evaluate, 2 already finished" in capsys.readouterr().out
+    # The results of an earlier version.
     results = tmp_path / "out" / "imbalance_5" / "logit_adjustment" / "seed_0" / "evaluation" / "results.json"
-    results.write_text(results.read_text().replace("balanced_accuracy", "of an earlier version"))
+    content = json.loads(results.read_text())
+    del content["balanced_accuracy"], content["test_counts"]
+    results.write_text(json.dumps(content))
     assert command.main([*words, *opts(tmp_path)]) == 0
-    assert "1 runs to train and evaluate, 1 already finished" in capsys.readouterr().out
+    assert "0 runs to train and evaluate, 2 already finished" in capsys.readouterr().out
     again = json.loads((tmp_path / "out" / "table.json").read_text())
     assert again == table
 

@@ -15,7 +15,7 @@ import torch
 
 from balanced_lvis.classification import evaluate, train
 from balanced_lvis.classification.checkpoints import check_same_run, plain_values, read_checkpoint
-from balanced_lvis.classification.config import check_config
+from balanced_lvis.classification.config import check_schedule
 from balanced_lvis.classification.data import ImageSet
 from balanced_lvis.classification.evaluation import predict
 from balanced_lvis.classification.methods import METHODS
@@ -447,6 +447,8 @@ def test_a_diverged_model_is_not_saved_between_two_logged_losses(cache, tmp_path
         ({"SOLVER__LR_SCHEDULE": "steps", "SOLVER__STEPS": ("a",)}, "must be numbers of iterations, unlike 'a'"),
         ({"MODEL__DEVICE": "meta"}, "MODEL.DEVICE is 'meta'; choose auto, cpu or cuda"),
         ({"MODEL__DEVICE": "mps"}, "MODEL.DEVICE is 'mps'; choose auto, cpu or cuda"),
+        ({"MODEL__DEVICE": "cuda:01"}, "MODEL.DEVICE is 'cuda:01'; choose auto, cpu or cuda"),
+        ({"INPUT__TRANSFORMS": None}, "INPUT.TRANSFORMS is None; it must be a list of names"),
         ({"MODEL__NETWORK__RESNET8__WIDTH": 1_000_000}, "WIDTH of MODEL.NETWORK is 1000000; choose 1 to 1024"),
         (
             {"MODEL__ACTIVATION__NAME": "ldam", "MODEL__ACTIVATION__LDAM__DRW_START": 4},
@@ -463,10 +465,10 @@ def test_invalid_values_are_errors_before_anything_is_trained(options, message, 
 def test_a_schedule_that_does_not_end_is_reported_once(cache, tmp_path, caplog):
     options = {"SOLVER__WARMUP_ITERS": 4, "SOLVER__LR_SCHEDULE": "steps", "SOLVER__STEPS": (2, 7)}
     for _ in range(2):
-        check_config(characters_config("softmax", cache, tmp_path, **options))
+        check_schedule(characters_config("softmax", cache, tmp_path, **options))
     warmup, steps = (record.getMessage() for record in caplog.records)
-    assert warmup.startswith("SOLVER.WARMUP_ITERS has 4 iterations, but training ends after SOLVER.MAX_ITER 4")
-    assert steps.startswith("SOLVER.STEPS has 7 iterations")
+    assert warmup.startswith("SOLVER.WARMUP_ITERS is 4, but training ends after SOLVER.MAX_ITER 4")
+    assert steps.startswith("SOLVER.STEPS has a step at 7")
 
 
 def test_checkpoints_of_other_models_and_other_files_are_errors(cache, first_stage, tmp_path):
@@ -503,7 +505,7 @@ def test_damaged_checkpoints_are_errors(cache, first_stage, tmp_path):
         evaluate(write(model={**model, "network.stem.0.weight": torch.full((4, 3, 3, 3), 3e38)}))
     write(step={})
     (tmp_path / "last_checkpoint").write_text("model_final.pth")
-    with pytest.raises(InputError, match=r"lacks a state that training resumes from \(KeyError: 'optimizer'\)"):
+    with pytest.raises(InputError, match=r"can't be resumed from \(KeyError: 'optimizer'\)"):
         train(characters_config("softmax", cache, tmp_path), resume=True)
 
 

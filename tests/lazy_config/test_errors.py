@@ -18,7 +18,7 @@ from balanced_lvis.commands.overrides import split_overrides
 from balanced_lvis.config import load_config
 from balanced_lvis.config.lazy import record_lazy
 from balanced_lvis.config_files.merging import merged_config
-from balanced_lvis.engine.config_checks import check_config
+from balanced_lvis.engine.config_checks import check_config, check_lazy_parts
 from balanced_lvis.engine.optimizer import build_optimizer
 from balanced_lvis.engine.run import check
 from balanced_lvis.prediction.predictor import _test_augmentations
@@ -295,8 +295,6 @@ TRAIN, TEST = "dataloader.train.mapper", "dataloader.test.mapper"
     [
         (f"{PREDICTOR}.use_sigmoid_ce = True", "use_sigmoid_ce of the LazyConfig is True, but the loss is that of the"),
         (f"{PREDICTOR}.use_sigmoid_ce = {PREDICTOR}.use_fed_loss = True", "use_fed_loss of the LazyConfig is True"),
-        (f"{PREDICTOR}.get_fed_loss_cls_weights = lambda: None", "get_fed_loss_cls_weights of the LazyConfig is func"),
-        (f"{PREDICTOR}.fed_loss_num_classes = 10", "fed_loss_num_classes of the LazyConfig is 10"),
         (f"{PREDICTOR}.num_classes = 7", "box_predictor.num_classes of the LazyConfig is 7, but model.roi_heads.num_"),
         (f"{PREDICTOR}.activation.num_classes = 7", "activation.num_classes of the LazyConfig is 7"),
         ("model.roi_heads.mask_head.num_classes = 5", "mask_head.num_classes of the LazyConfig is 5"),
@@ -318,8 +316,13 @@ TRAIN, TEST = "dataloader.train.mapper", "dataloader.test.mapper"
 )  # fmt: skip
 def test_values_that_would_be_ignored_or_fail_in_training(tmp_path, line, expected):
     with pytest.raises(InputError) as caught:
-        load_config(changed(tmp_path, line))
+        check_lazy_parts(load_config(changed(tmp_path, line)), evaluation_only=False)
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["del train['max_iter']", "lr_multiplier.warmup_length = 7"])
+def test_values_of_training_do_not_matter_in_evaluation(tmp_path, line):
+    check_lazy_parts(load_config(changed(tmp_path, line)), evaluation_only=True)
 
 
 def test_each_stage_of_a_cascade_has_the_number_of_classes(tmp_path):
@@ -335,7 +338,10 @@ def test_each_stage_of_a_cascade_has_the_number_of_classes(tmp_path):
 
 def test_a_threshold_is_that_of_the_sampler_or_of_engine(tmp_path):
     sampler = changed(tmp_path, *SAMPLER)
-    with pytest.raises(InputError, match="engine.DATALOADER.REPEAT_THRESHOLD is 0.25, but .*repeat_thresh is set too"):
+    with pytest.raises(
+        InputError, match="REPEAT_THRESHOLD is 0.25, but .*repeat_thresh is set .*repeat_thresh=0.25 instead"
+        match="engine.DATALOADER.REPEAT_THRESHOLD is 0.25, but .*repeat_thresh is set .*repeat_thresh=0.25 instead",
+    ):
         load_config(sampler, ["engine.DATALOADER.REPEAT_THRESHOLD=0.25"])
 
 
@@ -353,6 +359,10 @@ def test_prediction_has_the_augmentations_of_evaluation(tmp_path):
         sizes[name] = augmented.image.shape[:2]
     assert sizes == {"resize": (32, 48), "shortest": (16, 24)}
     assert (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST) == (16, 99)
+    cfg.defrost()
+    cfg.INPUT.MIN_SIZE_TEST = 32
+    with pytest.raises(InputError, match=r"are \(32, 99\), but .* set dataloader.test.mapper.augmentations"):
+        _test_augmentations(cfg)
 
 
 def test_the_order_of_channels_is_that_of_the_mappers_if_the_model_does_not_state_it(tmp_path):
@@ -365,5 +375,5 @@ def test_the_order_of_channels_is_that_of_the_mappers_if_the_model_does_not_stat
 )
 def test_activation_checkpointing_of_a_backbone_without_residual_blocks_names_its_own_option(name, option):
     words = [*SMALL_WORDS, *SMALL_BACKBONES[name], "engine.MODEL.ACTIVATION_CHECKPOINTING=[backbone]"]
-    with pytest.raises(InputError, match=f"has 'backbone', but .* set {option}"):
+    with pytest.raises(InputError, match=f"has 'backbone', but .* remove it, and set {option}"):
         check_config(load_config(f"lazy/{name}_sigmoid", words), 1, evaluation_only=False)

@@ -1,5 +1,7 @@
 """Networks of timm as backbones."""
 
+import itertools
+
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -14,13 +16,14 @@ IMAGES = ShapeSpec(channels=3)
 CONFIG = "custom/efficientnet_lite0_balanced_sigmoid"
 
 
-@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "mobilenetv3_small_100"])
+# dla34 leaves out the first of its feature maps.
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18", "mobilenetv3_small_100", "dla34"])
 def test_feature_maps_are_those_of_timm(name):
     torch.manual_seed(0)
     backbone = TimmBackbone(name, ("res3", "res5")).train()
     x = torch.rand(2, 3, 64, 96)
     maps = backbone(x)
-    strides = {info["reduction"]: index for index, info in enumerate(backbone.network.feature_info)}
+    strides = dict(zip(backbone.network.feature_info.reduction(), itertools.count()))
     expected = backbone.network.eval()(x)  # frozen batch normalisation: the same in training and evaluation
     assert list(maps) == ["res3", "res5"]
     for (key, value), stride in zip(maps.items(), (8, 32)):
@@ -42,7 +45,8 @@ def test_batch_normalisation_is_frozen_and_the_rest_is_trained():
     [
         ("tf_efficientnet_lite", ("res2",), "similar: tf_effic"),
         ("nothing", ("res2",), "has no network 'nothing'"),
-        ("swin_tiny_patch4_window7_224", ("res2",), "images of one size only"),
+        ("vit_tiny_patch16_224", ("res2",), "images of one size only"),
+        ("mambaout_femto", ("res2",), "has its channels last"),
         ("resnet18", ("p2",), "valid: res2, res3, res4, res5"),
     ],
 )
@@ -54,7 +58,8 @@ def test_unsuitable_networks_are_refused(name, features, message):
 
 def test_missing_strides_are_refused(monkeypatch):
     network = torch.nn.Module()
-    network.feature_info = [{"reduction": 8, "num_chs": 3}, {"reduction": 16, "num_chs": 3}]
+    maps = [{"reduction": 8, "num_chs": 3, "module": "a"}, {"reduction": 16, "num_chs": 3, "module": "b"}]
+    network.feature_info = timm.models.FeatureInfo(maps, (0, 1))
     monkeypatch.setattr(timm_backbone, "_create", lambda name, in_channels: network)
     with pytest.raises(InputError, match=r"with the strides \[8, 16\], but not 4, 32"):
         TimmBackbone("some", ("res2", "res3", "res5"))

@@ -14,7 +14,7 @@ from ...utils.errors import InputError
 from ...utils.once import once
 from ...utils.text import one_line
 from .image_set import Dataset, ImageSet, register_dataset
-from .listing import is_hidden, list_images
+from .listing import folders_in, list_images
 
 _SMALLEST, _LARGEST = 8, 4096  # DATASET.FOLDER.SIZE, in pixels
 
@@ -77,10 +77,10 @@ class ImageFolders(Dataset):
         folder = os.path.join(self._root, split)
         if not os.path.isdir(folder):
             raise InputError(f"DATASET.FOLDER.ROOT {self._root!r} has no folder {split!r}; {needed}.")
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not is_hidden(entry.name))
+        names = folders_in(folder)
         if not names:
             raise InputError(f"{folder!r} has no folders; it must have one folder of images per class.")
-        return tuple(names)
+        return names
 
 
 _REPEATED = "Left out are paths to an image or folder found before, or to a parent folder: %d, such as %s"

@@ -34,8 +34,8 @@ def in_memory(*sets: ImageSet) -> tuple[ImageSet, ...]:
     needed = sum(len(images) * images.images[0].nbytes for images in of_files)
     if needed > MOST_BYTES:
         logger.info(
-            "%d images are decoded at each use, as they would take %.1f GiB of memory; set DATALOADER.NUM_WORKERS to "
-            "the number of cores to decode them in parallel.", sum(map(len, of_files)), needed / 2**30,
+            "%d images are decoded at each use, as they would take %.1f GiB of memory; training images are decoded in "
+            "parallel by DATALOADER.NUM_WORKERS processes.", sum(map(len, of_files)), needed / 2**30,
         )  # fmt: skip
         return sets
     return tuple(_decoded(images) if images in of_files else images for images in sets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import NoReturn
 
 from ...data.images.decoding import image_suffixes
 from ...utils.errors import InputError
@@ -26,6 +27,20 @@ class Listing:
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is hidden: ``.ipynb_checkpoints``, or ``._x.png``, as macOS writes it next to x.png."""
     return name.startswith(".")
+
+
+def folders_in(folder: str) -> tuple[str, ...]:
+    """
+    Sorted names of the folders in a folder, without hidden ones.
+
+    Raises:
+        InputError: if the folder can't be read.
+    """
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        _refuse(error)
+    return tuple(name for name in names if not is_hidden(name) and os.path.isdir(os.path.join(folder, name)))
 
 
 def list_images(folder: str) -> Listing:
@@ -73,5 +88,5 @@ def _folders(folder: str, repeated: list[str]) -> list[tuple[str, list[str]]]:
     return folders
 
 
-def _refuse(error: OSError) -> None:
+def _refuse(error: OSError) -> NoReturn:
     raise InputError(f"Folder {error.filename!r} can't be read ({error.strerror}); correct its permissions.") from error

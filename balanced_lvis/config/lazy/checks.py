@@ -17,9 +17,7 @@ _IMAGE_FORMATS = ("BGR", "RGB")
 _MASK_FORMATS = ("polygon", "bitmask")
 # Arguments of Detectron2's box predictor that describe a loss, which is that of the activation here.
 _OTHER_LOSSES = {
-    "use_fed_loss": "L(Federated)(...)",
-    "get_fed_loss_cls_weights": "L(Federated)(...), whose option power weights classes by image_count ** power",
-    "fed_loss_num_classes": "L(Federated)(...) with the option classes_per_batch",
+    "use_fed_loss": "L(Federated)(...), with the options classes_per_batch and power",
     "use_sigmoid_ce": "L(Sigmoid)(...)",
 }
 _RECOMPUTES = ("use_act_checkpoint", "use_checkpoint")  # of ViT, and of Swin
@@ -36,21 +34,33 @@ def check_values(lazy: DictConfig, predictors: Sequence[str]) -> None:
     Raises:
         InputError: naming the key, its value and the remedy.
     """
-    if select(lazy, "train.max_iter") is None:
-        raise InputError("The LazyConfig has no train.max_iter; set the number of iterations.")
     if select(lazy, "model.proposal_generator") is None:
         raise InputError("model.proposal_generator of the LazyConfig is missing; set it to L(RPN)(...).")
-    for name in predictors:
-        _check_loss(lazy, name)
     _check_numbers_of_classes(lazy, predictors)
     _check_image_formats(lazy)
-    _check_mappers(lazy)
     _check_pixels(lazy)
+
+
+def check_training_values(lazy: DictConfig, predictors: Sequence[str]) -> None:
+    """
+    Check the values of a LazyConfig that matter in training only.
+
+    Args:
+        lazy, predictors: as for :func:`check_values`.
+
+    Raises:
+        InputError: naming the key, its value and the remedy.
+    """
+    if select(lazy, "train.max_iter") is None:
+        raise InputError("The LazyConfig has no train.max_iter; set the number of iterations.")
+    for name in predictors:
+        _check_loss(lazy, name)
+    _check_mappers(lazy)
     length = select(lazy, "lr_multiplier.warmup_length")
     if isinstance(length, (int, float)) and not 0 <= length <= 1:
         raise InputError(
-            f"lr_multiplier.warmup_length of the LazyConfig is {length}; it is the part of all iterations with "
-            "warm-up, from 0 to 1."
+            f"lr_multiplier.warmup_length of the LazyConfig is {length}; it is the share of iterations used "
+            "for warm-up, from 0 to 1."
         )
 
 
@@ -78,13 +88,12 @@ def _called_nodes(node: Any, name: str) -> Iterator[tuple[str, DictConfig]]:
 
 
 def _check_loss(lazy: DictConfig, predictor: str) -> None:
+    # Without use_fed_loss, Detectron2 ignores the two other options of the federated loss.
     for name, remedy in _OTHER_LOSSES.items():
-        value = select(lazy, f"{predictor}.{name}")
-        if value is not None and value is not False:
-            shown = value if isinstance(value, (int, str)) else type(value).__name__
+        if value := select(lazy, f"{predictor}.{name}"):
             raise InputError(
-                f"{predictor}.{name} of the LazyConfig is {shown}, but the loss is that of the activation; remove "
-                f"it, and set {predictor}.activation, from balanced_lvis.activations: {remedy}."
+                f"{predictor}.{name} of the LazyConfig is {value}, but the loss is that of {predictor}.activation; "
+                f"remove it. The same loss is the activation {remedy} of balanced_lvis.activations."
             )
 
 

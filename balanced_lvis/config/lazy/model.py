@@ -25,11 +25,7 @@ def set_model(cfg: CN, lazy: DictConfig) -> None:
     heads = called(lazy, "model.roi_heads", (LongTailROIHeads, LongTailCascadeROIHeads))
     is_cascade = issubclass(heads, LongTailCascadeROIHeads)
     cfg.MODEL.ROI_HEADS.NAME = (LongTailCascadeROIHeads if is_cascade else LongTailROIHeads).__name__
-    first = "model.roi_heads.box_predictor"
-    names = [first]
-    if is_cascade:
-        stages = select(lazy, f"{first}s")
-        names = [f"{first}s[{stage}]" for stage in range(len(stages) if isinstance(stages, ListConfig) else 1)]
+    names = predictor_names(lazy)
     for name in names:
         called(lazy, name, (ActivationOutputLayers,))
     # The thresholds of a cascade are those of its last stage.
@@ -47,6 +43,16 @@ def set_model(cfg: CN, lazy: DictConfig) -> None:
     set_key(cfg, "MODEL.ROI_MASK_HEAD.TEMPERATURE", select(lazy, "model.roi_heads.mask_head.temperature") or 0.0,
          "model.roi_heads.mask_head.temperature")  # fmt: skip
     _set_size_of_test_images(cfg, lazy)
+
+
+def predictor_names(lazy: DictConfig) -> list[str]:
+    """Keys of the box predictors: one, or one per stage of a cascade."""
+    first = "model.roi_heads.box_predictor"
+    heads = called(lazy, "model.roi_heads", (LongTailROIHeads, LongTailCascadeROIHeads))
+    if not issubclass(heads, LongTailCascadeROIHeads):
+        return [first]
+    stages = select(lazy, f"{first}s")
+    return [f"{first}s[{stage}]" for stage in range(len(stages) if isinstance(stages, ListConfig) else 1)]
 
 
 def _set_method(cfg: CN, lazy: DictConfig, owners: list[str], part: str, names: dict[type, str]) -> None:

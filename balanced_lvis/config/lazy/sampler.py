@@ -28,7 +28,7 @@ def set_sampler(cfg: CN, lazy: DictConfig) -> None:
             f"{ENGINE}.DATALOADER.SAMPLER_TRAIN is {own!r}, but dataloader.train.sampler is set too; keep one."
         )
     target = target_of(node) if isinstance(node, DictConfig) and "_target_" in node else node
-    if target not in (*_SAMPLERS,):
+    if target not in (*_SAMPLERS,):  # a tuple, as the value may not be hashable
         raise InputError(
             f"dataloader.train.sampler of the LazyConfig is {getattr(target, '__name__', target)}, which can't be "
             f"resumed; valid: {', '.join(cls.__name__ for cls in _SAMPLERS)}, or a registered sampler in "
@@ -40,7 +40,10 @@ def set_sampler(cfg: CN, lazy: DictConfig) -> None:
         if name in _SAMPLERS[target]:
             if (key := _SAMPLERS[target][name]) is not None and value is not None:
                 if (other := select(lazy, f"{ENGINE}.{key}")) is not None:
-                    raise InputError(f"{ENGINE}.{key} is {other!r}, but {where} is set too; keep one.")
+                    raise InputError(
+                        f"{ENGINE}.{key} is {other!r}, but {where} is set too; remove the first, or set "
+                        f"{where}={other} instead."
+                    )
                 set_key(cfg, key, value, where)
         elif name not in _FIXED or value != _FIXED[name][0]:
             valid = [*_SAMPLERS[target], *_FIXED]

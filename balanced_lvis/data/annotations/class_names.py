@@ -76,7 +76,7 @@ def _names_in(json_file: str) -> list[str]:
                 names[category.id] = category.class_name
     except InputError:
         raise
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{json_file} has no readable list of categories with id and name ({error}); give an annotation file in "
             "COCO or LVIS format."

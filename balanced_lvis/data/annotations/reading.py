@@ -40,7 +40,7 @@ def open_annotations(
         the file; and the same file for reading, with the progress bar.
 
     Raises:
-        InputError: if the file can't be opened, or is not valid JSON.
+        InputError: if the file can't be opened; or if it is not valid JSON, and ``refusal`` is given.
     """
     try:
         raw = open_regular(json_file)

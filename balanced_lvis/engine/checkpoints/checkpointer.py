@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 from detectron2.checkpoint import DetectionCheckpointer
 
 from ...utils.errors import InputError
-from .checkpoint_file import read_checkpoint
+from .checkpoint_file import READ_AVERAGED, read_checkpoint
 from .mmdetection import is_mmdetection
 from .resnets import is_resnet
 from .settings import contradicted, in_words, read_settings
@@ -53,6 +53,8 @@ class Checkpointer(DetectionCheckpointer):
 
     def _load_file(self, filename):
         content = read_checkpoint(filename, self.trust)
+        if averaged := content.pop(READ_AVERAGED, None):
+            logger.warning("%s: the weights are %r, a moving average, as the file has no others", filename, averaged)
         query = parse_qs(getattr(self._parsed_url_during_load, "query", ""))
         if query.pop("matching_heuristics", ["False"]) == ["True"]:
             content["matching_heuristics"] = True

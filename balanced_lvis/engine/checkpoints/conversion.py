@@ -98,7 +98,7 @@ def convert_checkpoint(
         summary of the conversion.
 
     Raises:
-        InputError: if the file can't be read, is not a checkpoint of a detector or a ResNet, lacks information that
+        InputError: if the file can't be read, is not a checkpoint of a supported model, lacks information that
             must be given, or has tensors that are missing, too many or of another shape. Nothing is written then.
     """
     source, output = os.fspath(source), os.fspath(output)
@@ -218,18 +218,21 @@ def _check_values(source: str, state: dict) -> None:
 def _num_outputs(source: str, state: dict) -> int:
     counts = {name: value.shape[0] for name, value in state.items() if _CLASSIFIER.match(name) and value.dim()}
     if not counts:
-        raise InputError(_UNKNOWN_LAYOUT.format(source, ", ".join(map(one_line, list(state)[:3])), len(state)))
+        first = ", ".join(map(one_line, list(state)[:3]))
+        raise InputError(
+            f"{source!r} can't be converted: its {len(state)} tensors ({first}, ...) are not those of a supported "
+            f"model. {_SUPPORTED}"
+        )
     if len(set(counts.values())) > 1:
         raise InputError(f"{source!r} has classifiers of different sizes: {counts}.")
     return next(iter(counts.values()))
 
 
-_UNKNOWN_LAYOUT = (
-    "{0!r} can't be converted: its {2} tensors ({1}, ...) are not those of a supported model. Supported are detectors "
-    "of Detectron2, EQL, BALMS and balanced_lvis, which have roi_heads.box_predictor.cls_score.weight; Mask and Faster "
-    "R-CNN of mmdetection; ResNets and ResNeXts of torchvision and timm, which have layer1.0.conv1.weight, and "
-    "EfficientNet-Lite0, also below 'module.', 'model.' or 'backbone.'. Backbones of Detectron2 need no conversion: "
-    "set MODEL.WEIGHTS."
+_SUPPORTED = (
+    "Supported are detectors of Detectron2, EQL, BALMS and balanced_lvis, which have "
+    "roi_heads.box_predictor.cls_score.weight; Mask and Faster R-CNN of mmdetection; ResNets and ResNeXts of "
+    "torchvision and timm, which have layer1.0.conv1.weight; and EfficientNet-Lite0. Backbones of Detectron2 need no "
+    "conversion: set MODEL.WEIGHTS."
 )
 
 

@@ -62,9 +62,12 @@ def config_in(meta: Any) -> dict | None:
     Returns:
         its assignments; empty if there is no config, None if it can't be parsed.
     """
-    text = next((meta[key] for key in ("cfg", "config") if meta.get(key)), "")
+    found = [meta[key] for key in ("cfg", "config") if meta.get(key)]
+    text = next((value for value in found if isinstance(value, str)), None)
+    if text is None:
+        return None if found else {}
     try:
-        return parse_config(text) if isinstance(text, str) else None
+        return parse_config(text)
     except ValueError:
         return None
 
@@ -120,8 +123,9 @@ def check_supported(source: str, config: Mapping, seesaw: bool) -> None:
     model = _node(config, "model")
     if not model:
         raise InputError(f"{source!r} has a config of mmdetection without a model; remove 'config' from its 'meta'.")
-    moved = {name: config[name] for name in ("data_preprocessor", "test_cfg") if isinstance(config.get(name), dict)}
-    model = {**moved, **model}  # some versions have these parts outside the model
+    # Some versions have these parts outside the model. The test_cfg of version 3 there is that of the loop.
+    moved = {name: _node(config, name) for name in ("data_preprocessor", "test_cfg")}
+    model = {**{name: node for name, node in moved.items() if node and node.get("type") != "TestLoop"}, **model}
     if model.get("roi_head") and isinstance(heads := model["roi_head"], dict) and heads.get("mask_head", {}) is None:
         model["roi_head"] = {name: value for name, value in heads.items() if not name.startswith("mask_")}
     _check_node(source, model, "model", {**_SUPPORTED, **(_SEESAW if seesaw else _PLAIN)})

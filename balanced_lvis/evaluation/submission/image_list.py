@@ -49,7 +49,7 @@ class ImageList:
             self.category_ids = np.unique(np.array(categories or range(1, LVIS_CATEGORIES + 1), np.int64))
         except InputError:
             raise
-        except (ValueError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 f"{json_file} is not an annotation file with id, height and width of images, and id and name of "
                 f"categories ({error}); pass annotations in LVIS or COCO format."
