@@ -56,10 +56,10 @@ def mapper(options: Options) -> list[dict]:
         passes[native].append(found["seconds"])
     rows = []
     for work in WORKS:
-        stock, ours = ([found[work] for found in passes[native]] for native in (False, True))
-        rates = [_PHOTOGRAPHS / statistics.median(seconds) for seconds in (stock, ours)]
+        seconds = [[found[work] for found in passes[native]] for native in (False, True)]
+        rates = [_PHOTOGRAPHS / statistics.median(each) for each in seconds]
         size = f"{_PHOTOGRAPHS} photographs, {work}: {rates[0]:.1f} and {rates[1]:.1f} images/s"
-        rows.append(row("mapper", size, stock, ours, None, identical[work]))
+        rows.append(row("mapper", size, seconds[0], seconds[1], None, identical[work]))
     parts = [name for name in passes[True][0] if name not in WORKS]
     return rows + [
         row("mapper", f"first row, of which {name}", [], [found[name] for found in passes[True]], None, None)

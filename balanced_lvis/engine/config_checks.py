@@ -172,6 +172,8 @@ def check_lazy_parts(cfg, evaluation_only: bool) -> None:
     Raises:
         InputError: if a part can't be built, as an argument is invalid or a package is missing.
     """
+    if not evaluation_only:
+        check_training_values(lazy := lazy_config(cfg), predictor_names(lazy))
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES or 1  # 0: inferred from the dataset later
@@ -186,7 +188,6 @@ def check_lazy_parts(cfg, evaluation_only: bool) -> None:
                     f"MODEL.ACTIVATION_CHECKPOINTING has {part!r}, but the {part} of the LazyConfig has no residual "
                     f"blocks of Detectron2's ResNets that are trained; {remedy}."
                 )
-        check_training_values(lazy_config(cfg), predictor_names(lazy_config(cfg)))
         build_schedule(cfg, build_optimizer(cfg, model))
         build_mapper(cfg, True)
 

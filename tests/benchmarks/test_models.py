@@ -30,8 +30,8 @@ def test_both_contenders_train_in_the_precision_of_the_config(dtype):
            "opts": ["SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", dtype]}  # fmt: skip
     for contender in models.CONTENDERS:
         cfg = models._config({**job, "contender": contender})
-        assert models._autocast(cfg) == getattr(torch, dtype)
-        assert models._autocast(models._config({**job, "contender": contender, "opts": []})) is None
+        assert models.autocast_dtype(cfg) == getattr(torch, dtype)
+        assert models.autocast_dtype(models._config({**job, "contender": contender, "opts": []})) is None
 
 
 class Doubles(torch.nn.Module):
