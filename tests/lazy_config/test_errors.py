@@ -293,7 +293,7 @@ TRAIN, TEST = "dataloader.train.mapper", "dataloader.test.mapper"
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (f"{PREDICTOR}.use_sigmoid_ce = True", "use_sigmoid_ce of the LazyConfig is True, but the loss is that of model."),
+        (f"{PREDICTOR}.use_sigmoid_ce = True", "use_sigmoid_ce of the LazyConfig is True, but the loss is that of m"),
         (f"{PREDICTOR}.use_sigmoid_ce = {PREDICTOR}.use_fed_loss = True", "use_fed_loss of the LazyConfig is True"),
         (f"{PREDICTOR}.num_classes = 7", "box_predictor.num_classes of the LazyConfig is 7, but model.roi_heads.num_"),
         (f"{PREDICTOR}.activation.num_classes = 7", "activation.num_classes of the LazyConfig is 7"),
