@@ -68,9 +68,11 @@ class Forked:
 
 
 def children(pid: int) -> list[int]:
-    """Process ids of the children of a process, on Linux."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    own = [int(word) for word in path.read_text().split()]
+    """Process ids of the children of a process, on Linux; none of one that has ended."""
+    try:
+        own = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
     return own + [below for child in own for below in children(child)]
 
 

@@ -1,10 +1,12 @@
 """Signals to a command line before there is anything to save."""
 
+import contextlib
 import os
 import re
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -126,7 +128,12 @@ def test_a_signal_while_a_tool_imports_leaves_no_traceback(tool, name, status):
 
 def spawned(pid: int) -> list[int]:
     """The ranks among the processes of a launcher."""
-    return [child for child in children(pid) if b"spawn_main" in open(f"/proc/{child}/cmdline", "rb").read()]
+    found = []
+    for child in children(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
 
 
 @needs_proc
