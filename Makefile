@@ -32,7 +32,7 @@ quickstart: $(STAMP)  ## render data, train the baseline and Balanced Sigmoid, e
 compare: $(STAMP)  ## train every method with three seeds and compare them, two to three hours on two CPU cores, resumable: output/compare/
 	$(BIN)/python tools/compare.py
 
-classification: $(STAMP)  ## train image classifiers with every method, under 45 minutes, resumable: output/classification/
+classification: $(STAMP)  ## train image classifiers with every method, about an hour, resumable: output/classification/
 	OMP_NUM_THREADS=1 $(BIN)/python tools/classification.py
 
 test: $(STAMP)  ## run the tests but those marked slow, under 20 minutes on two cores

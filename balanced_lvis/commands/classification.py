@@ -22,7 +22,7 @@ DESCRIPTION = """\
 Train image classifiers with every method, imbalance factor and seed, and compare them as in Table 1 and Figure 1 of the
 paper. `make classification` runs this.
 
-    %(prog)s                                           # rendered characters, under 45 minutes on two cores
+    %(prog)s                                           # rendered characters, about an hour on two cores
     %(prog)s --quick                                   # a smoke test of two minutes
     %(prog)s --methods softmax ldam --imbalance 100 --seeds 0
     %(prog)s --dataset fashion_mnist                  # to output/classification_fashion_mnist
