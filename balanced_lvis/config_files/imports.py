@@ -7,6 +7,7 @@ import ast
 import importlib
 import os
 import re
+import reprlib
 import sys
 import traceback
 from collections.abc import Iterable
@@ -16,6 +17,8 @@ from ..utils.text import one_line
 
 KEY = "IMPORTS"
 _PACKAGE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+_SHORT = reprlib.Repr()  # its work is limited, unlike that of repr: aliases can make a small file a long list
+_SHORT.maxstring = _SHORT.maxother = 100
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -34,7 +37,7 @@ def module_names(value, source: str) -> tuple[str, ...]:
     names = (names,) if isinstance(names, str) else names
     if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) and _MODULE.fullmatch(n) for n in names):
         raise InputError(
-            f"{source}: {KEY} is {one_line(repr(value))[:200]}; it must list names of Python modules, such as "
+            f"{source}: {KEY} is {one_line(_SHORT.repr(value))[:200]}; it must list names of Python modules, such as "
             "('my_package.my_method',)."
         )
     return tuple(names)

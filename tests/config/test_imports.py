@@ -1,12 +1,14 @@
 """Configs that import modules from outside the package."""
 
 import sys
+import tracemalloc
 
 import pytest
 
 from balanced_lvis import activations
 from balanced_lvis.activations import base
 from balanced_lvis.config import default_config, import_overrides, load_config
+from balanced_lvis.config_files.imports import module_names
 from balanced_lvis.data.samplers import build_sampler, sampler_registry, times_shown
 from balanced_lvis.data.training_prior import class_prior_from_config
 from balanced_lvis.utils.errors import InputError
@@ -181,3 +183,12 @@ def test_every_option_of_ours_is_a_config_key():
     node = default_config().MODEL.ROI_BOX_HEAD.ACTIVATION
     assert set(node) == {"NAME", *(name.upper() for name in activations.activation_names())}
     assert node.BALANCED_SIGMOID == {"FORM": "centred", "COUNT": "image", "PRIOR_PROBABILITY": 0.001}
+
+
+def test_a_long_value_is_not_written_out():
+    tracemalloc.start()
+    with pytest.raises(InputError, match="IMPORTS is ") as error:
+        module_names(["no module " * 10_000] * 5_000, "a.yaml")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(str(error.value)) < 400 and peak < 10_000_000
