@@ -17,7 +17,7 @@ from ..utils.errors import InputError
 from ..utils.io import open_regular, replacing
 from ..utils.run_files import LAST_CHECKPOINT
 from ..utils.storage import clear_errors
-from ..utils.text import first_line
+from ..utils.text import described
 from .data.image_set import ImageSet
 
 CURRENT = "checkpoint.pth"  # of a run that has not ended
@@ -96,7 +96,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         raise
     except Exception as error:  # torch and pickle raise exceptions of many types
         raise InputError(
-            f"{path!r} is not a readable checkpoint ({first_line(error)}); use model_final.pth of a run."
+            f"{path!r} is not a readable checkpoint ({described(error)}); use model_final.pth of a run."
         ) from error
     if not _is_checkpoint(content):
         raise InputError(f"{path!r} is not a checkpoint of image classification; use model_final.pth of a run.")

@@ -13,7 +13,7 @@ from ..utils.errors import DivergedError, InputError, Preempted
 from ..utils.random_state import current_states, seed_all, set_states
 from ..utils.run_files import FINAL_WEIGHTS
 from ..utils.storage import clear_errors
-from ..utils.text import first_line
+from ..utils.text import described
 from .checkpoints import (
     CURRENT,
     check_same_data,
@@ -100,7 +100,7 @@ class Trainer:
             raise
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
             raise InputError(
-                f"{os.fspath(path)!r} can't be resumed from ({first_line(error)}); restore it, or train without "
+                f"{os.fspath(path)!r} can't be resumed from ({described(error)}); restore it, or train without "
                 "--resume."
             ) from error
         logger.info("Resumed from %s at iteration %d", path, self.iteration)

@@ -173,7 +173,8 @@ def check_lazy_parts(cfg, evaluation_only: bool) -> None:
         InputError: if a part can't be built, as an argument is invalid or a package is missing.
     """
     if not evaluation_only:
-        check_training_values(lazy := lazy_config(cfg), predictor_names(lazy))
+        lazy = lazy_config(cfg)
+        check_training_values(lazy, predictor_names(lazy))
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.ROI_HEADS.NUM_CLASSES or 1  # 0: inferred from the dataset later
@@ -182,7 +183,7 @@ def check_lazy_parts(cfg, evaluation_only: bool) -> None:
     if not evaluation_only:
         for part in cfg.MODEL.ACTIVATION_CHECKPOINTING:
             if not checkpoint_activations(model, (part,)):
-                option = checkpointing_option(lazy_config(cfg))
+                option = checkpointing_option(lazy)
                 remedy = f"remove it, and set {option}" if option else "remove it"
                 raise InputError(
                     f"MODEL.ACTIVATION_CHECKPOINTING has {part!r}, but the {part} of the LazyConfig has no residual "

@@ -11,7 +11,7 @@ from ..config.lazy import LAZY
 from ..config_files.keys import get, parent
 from ..lazy_config.files import build_part, lazy_config
 from ..utils.errors import InputError, did_you_mean
-from ..utils.text import first_line
+from ..utils.text import described
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def _build_lazy(cfg, optimizer) -> LRMultiplier:
         try:
             value = float(multiplier(part))
         except Exception as error:  # of code in the LazyConfig
-            raise InputError(f"{where} fails with {first_line(error)}; correct it.") from error
+            raise InputError(f"{where} fails with {described(error)}; correct it.") from error
         if not 0 <= value < math.inf:
             raise InputError(f"{where} gives the factor {value}; it must be a number of at least 0.")
     return LRMultiplier(optimizer, multiplier, cfg.SOLVER.MAX_ITER)

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterable
 
-from ..data.images.decoding import image_suffixes
+from ..data.images.decoding import has_image_suffix
 from ..utils.errors import InputError
 from ..utils.text import first_of, one_line, safe_file_name
 
@@ -50,8 +50,7 @@ def _in_folder(folder: str) -> list[str]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                suffix = os.path.splitext(entry.name)[1].lower()
-                (folders if entry.is_dir() else taken if suffix in image_suffixes() else other).append(entry.name)
+                (folders if entry.is_dir() else taken if has_image_suffix(entry.name) else other).append(entry.name)
     except OSError as error:
         raise InputError(f"--input {folder!r} can't be listed: {error.strerror}.") from error
     for names, what in ((other, "file(s) without an image suffix"), (folders, "folder(s)")):

@@ -45,7 +45,12 @@ def first_of(names: Iterable[object], count: int) -> str:
     return ", ".join(map(one_line, names[:count])) + (", ..." if len(names) > count else "")
 
 
-def first_line(error: BaseException, length: int = 200) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type; libraries append their stack traces."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def described(error: BaseException, length: int = 200) -> str:
     """Type and first line of the message of an exception, at most ``length`` characters."""
     return f"{type(error).__name__}: {error}".splitlines()[0][:length]
 

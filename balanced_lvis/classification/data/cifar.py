@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 
 from ...utils.errors import InputError
+from ...utils.text import first_line
 from .image_set import Dataset, ImageSet, register_dataset
 
 _UNREADABLE = (
@@ -68,7 +69,7 @@ class _Cifar(Dataset):
         """Why the dataset can't be read, and what to do."""
         folder = os.path.join(self._root, self._source.base_folder)
         if self._download:
-            return f"the download failed ({(str(error) or type(error).__name__).splitlines()[0]}). {self._remedy()}"
+            return f"the download failed ({first_line(error)}). {self._remedy()}"
         if not os.path.isdir(folder):
             return f"it has no {self._source.filename}. {self._remedy()}"
         if os.path.isfile(os.path.join(self._root, self._source.filename)):

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import NoReturn
 
-from ...data.images.decoding import image_suffixes
+from ...data.images.decoding import has_image_suffix
 from ...utils.errors import InputError
 
 
@@ -60,7 +60,7 @@ def list_images(folder: str) -> Listing:
         for name in names:
             file = os.path.join(path, name)
             target = os.path.realpath(file) if os.path.islink(file) else os.path.join(real, name)
-            if os.path.splitext(name)[1].lower() not in image_suffixes():
+            if not has_image_suffix(name):
                 found.others.append(file)
             elif target in read:
                 found.repeated.append(file)

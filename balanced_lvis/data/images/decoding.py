@@ -64,6 +64,11 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in opened)
 
 
+def has_image_suffix(name: str) -> bool:
+    """Whether a file name has one of the :func:`image_suffixes`, in upper or lower case."""
+    return os.path.splitext(name)[1].lower() in image_suffixes()
+
+
 @contextlib.contextmanager
 def open_image(
     path: str | os.PathLike, size: tuple[int, int] | None = None, open_file: Callable[[str], IO[bytes]] = open_regular

@@ -15,7 +15,7 @@ from ...untrusted.plain_pickle import load_plain_pickle
 from ...untrusted.torch_file import OLD_TORCH, load_torch_file
 from ...utils.errors import InputError
 from ...utils.io import open_regular
-from ...utils.text import first_line
+from ...utils.text import described
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
@@ -65,7 +65,7 @@ def read_checkpoint(path: str | os.PathLike, trust: bool = False) -> dict:
         raise InputError(f"{path!r} is not a readable checkpoint: it is nested too deeply.") from error
     except Exception as error:  # torch, pickle and zipfile raise exceptions of many types
         raise InputError(
-            f"{path!r} is not a readable checkpoint ({first_line(error, 300)}); it may be truncated or written by "
+            f"{path!r} is not a readable checkpoint ({described(error, 300)}); it may be truncated or written by "
             "another program."
         ) from error
 

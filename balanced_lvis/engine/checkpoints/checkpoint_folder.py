@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ...untrusted.torch_file import load_torch_file
 from ...utils.errors import InputError
 from ...utils.run_files import LAST_CHECKPOINT
-from ...utils.text import first_line
+from ...utils.text import described
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def _look(folder, name: str, broken: dict[str, str]) -> _Candidate | None:
     except (KeyError, TypeError, AttributeError):
         broken[name] = "has no state of a training run"
     except Exception as error:  # torch, pickle and zipfile raise exceptions of many types
-        broken[name] = f"is damaged or unfinished ({first_line(error)})"
+        broken[name] = f"is damaged or unfinished ({described(error)})"
     return None
 
 
@@ -142,7 +142,7 @@ def damage_of(path: str | os.PathLike) -> str | None:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
     except Exception as error:  # zipfile and zlib raise exceptions of many types
-        return f"is damaged ({first_line(error)})"
+        return f"is damaged ({described(error)})"
     return bad and f"is damaged: the checksum of {bad} is wrong"
 
 

@@ -22,8 +22,9 @@ from ...console.streams import kept_streams
 from ...utils.errors import DivergedError, InputError, LostProcessError, StorageError
 from ...utils.parent_process import end_with_parent
 from ...utils.storage import clear_system_errors, is_storage_error
+from ...utils.text import first_line
 from .job import Job
-from .watchdog import Limits, Watchdog, first_line, note
+from .watchdog import Limits, Watchdog, note
 
 logger = logging.getLogger(__name__)
 

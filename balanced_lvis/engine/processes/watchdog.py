@@ -17,6 +17,7 @@ import torch.distributed as dist
 from ...console.printing import print_error
 from ...console.signals import exit_now
 from ...utils.errors import InputError, LostProcessError
+from ...utils.text import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -308,8 +309,3 @@ class Watchdog:
             return self._store.add("verdicts", 1) == 1
         except RuntimeError:
             return True
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message; libraries append their stack traces."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from balanced_lvis.config import default_config
-from balanced_lvis.engine.processes.watchdog import Limits, Watchdog, first_line
+from balanced_lvis.engine.processes.watchdog import Limits, Watchdog
 from balanced_lvis.utils.errors import InputError
+from balanced_lvis.utils.text import first_line
 
 LIMITS = Limits(10.0, 100.0)
 NOTHING = {"idle": 0.0, "stage": "computing", "slow": False, "waiting": False, "status": None}
